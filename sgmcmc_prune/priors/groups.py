@@ -1,0 +1,76 @@
+"""Which weights share one indicator: weight, kernel, filter, node, input feature, or a user's index map."""
+
+import torch
+from torch import Tensor
+
+#: For each kind, the dimensions of a linear (out, in) and a convolutional (out, in, kh, kw) weight that a group spans.
+_SPANNED = {
+    "weight": {2: (), 4: ()},
+    "kernel": {2: (), 4: (2, 3)},
+    "filter": {2: (1,), 4: (1, 2, 3)},
+    "node": {2: (1,), 4: (1, 2, 3)},
+    "input": {2: (0,), 4: (0, 2, 3)},
+}
+GROUP_KINDS = tuple(_SPANNED)
+
+
+class GroupMap:
+    """A partition of one weight tensor into groups.
+
+    Parameters
+    ----------
+    kind : {"weight", "kernel", "filter", "node", "input"}
+        `kernel` is one spatial kernel per (output, input) pair, `filter` and `node` all weights into one output,
+        `input` all weights out of one input feature or channel. For a linear layer `kernel` means `weight`.
+    shape : tuple of int
+        Shape of the weight: (out, in) or (out, in, height, width).
+
+    Attributes
+    ----------
+    num_groups : int
+        G.
+    group_size : Tensor, shape (G,)
+        Number of weights in each group.
+    """
+
+    def __init__(self, kind: str, shape: tuple[int, ...]) -> None:
+        if kind not in _SPANNED:
+            raise ValueError(f"group is {kind!r}; choose one of {', '.join(GROUP_KINDS)}, or GroupMap.from_index")
+        if len(shape) not in _SPANNED[kind]:
+            raise ValueError(f"group {kind!r} needs a weight with 2 or 4 dimensions, not shape {tuple(shape)}")
+        self.kind = kind
+        self.shape = tuple(shape)
+        self._index: Tensor | None = None
+        self._spanned = _SPANNED[kind][len(shape)]
+        self._kept_shape = tuple(1 if d in self._spanned else n for d, n in enumerate(shape))
+        self.num_groups = int(torch.Size(self._kept_shape).numel())
+        weights = torch.Size(self.shape).numel()
+        self.group_size = torch.full((self.num_groups,), weights / self.num_groups)
+
+    @classmethod
+    def from_index(cls, index: Tensor) -> "GroupMap":
+        """Groups from an integer tensor shaped like the weight; the values 0..G-1 all occur."""
+        if index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool:
+            raise TypeError(f"a group index map must hold integers, not {index.dtype}")
+        sizes = torch.bincount(index.flatten()) if int(index.min()) >= 0 else torch.zeros(1)
+        if int(sizes.min()) == 0:
+            raise ValueError("a group index map must use every value 0..G-1 at least once")
+        self = cls.__new__(cls)
+        self.kind, self.shape, self._index = "index", tuple(index.shape), index.flatten().long()
+        self.num_groups, self.group_size = len(sizes), sizes.float()
+        return self
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum a weight-shaped tensor over each group, giving shape (G,)."""
+        if self._index is not None:
+            zeros = torch.zeros(self.num_groups, dtype=values.dtype, device=values.device)
+            return zeros.index_add_(0, self._index.to(values.device), values.flatten())
+        if not self._spanned:
+            return values.flatten()
+        return values.sum(dim=self._spanned).flatten()
+
+    def expand(self, values: Tensor) -> Tensor:
+        """Give each weight its group's value: shape (G,) to the weight's shape (a view where possible)."""
+        if self._index is not None:
+            return values[self._index.to(values.device)].view(self.shape)
+        return values.view(self._kept_shape).expand(self.shape)
