@@ -1,0 +1,41 @@
+"""Data sets by name, and minibatches that are a pure function of the step."""
+
+from pathlib import Path
+
+from sgmcmc_prune.data import fashion_mnist
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.image_data import Dataset, Images, hold_out, normalise
+
+__all__ = ["NAMES", "Dataset", "Images", "MinibatchStream", "hold_out", "load", "normalise"]
+
+NAMES = ("fashion-mnist", "fashion-mnist-subset")
+
+
+def load(name: str, data_dir: str | Path | None = None) -> Dataset:
+    """Load a data set by name.
+
+    Parameters
+    ----------
+    name : {"fashion-mnist", "fashion-mnist-subset"}
+        The official 60,000 + 10,000 images, or the 7,000 + 1,000 of them that ship with the package.
+    data_dir : path, optional
+        Where the official files are (see `fashion_mnist.load`); the subset takes none.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, `data_dir` is given for the subset, or files are missing or wrong.
+    RunError
+        If the files have to be downloaded and cannot be.
+    """
+    if name == "fashion-mnist":
+        return fashion_mnist.load(data_dir)
+    if name != "fashion-mnist-subset":
+        raise ValueError(f"data set is {name!r}; choose one of {', '.join(NAMES)}")
+    if data_dir is not None:
+        raise ValueError(f"data_dir is {str(data_dir)!r}, but {name} ships with the package; leave data_dir out")
+    return fashion_mnist.load_subset()

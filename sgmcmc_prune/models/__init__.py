@@ -1,0 +1,78 @@
+"""Networks by name: the papers' own, or a user's by dotted path."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from sgmcmc_prune.models.lenet import LeNet
+from sgmcmc_prune.models.linear import LinearModel
+from sgmcmc_prune.models.mlp import MLP
+
+__all__ = ["MLP", "LeNet", "LinearModel", "build", "num_parameters"]
+
+_MODELS: dict[str, Callable[..., nn.Module]] = {"lenet": LeNet, "mlp": MLP, "linear": LinearModel}
+
+
+def build(name: str, input_shape: tuple[int, ...], num_classes: int, *, seed: int, **options: Any) -> nn.Module:
+    """Build a network with initial weights that depend on `seed` alone; the global generators are left as they were.
+
+    Parameters
+    ----------
+    name : str
+        `lenet`, `mlp`, `linear`, or "package.module:callable" for your own: a callable that takes
+        (input_shape, num_classes, **options) and returns a module.
+    input_shape : tuple of int
+        Shape of one example, such as (1, 28, 28).
+    num_classes : int
+        Number of outputs.
+    seed : int
+        0 <= seed < 2^64.
+    **options
+        Of the network: `widths` and `activation` of `mlp`, `bias` of `linear`.
+
+    Returns
+    -------
+    nn.Module
+        On the CPU (a callable of your own may choose otherwise).
+
+    Raises
+    ------
+    ValueError
+        If the name, the shape, the seed or an option is not as above.
+    TypeError
+        If an option is unknown to the network, or your callable returns no module.
+    """
+    factory = _MODELS[name] if name in _MODELS else _imported(name)
+    if not input_shape or min(input_shape) < 1 or num_classes < 1:
+        raise ValueError(f"input_shape is {tuple(input_shape)} and num_classes {num_classes}; both must be positive")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed is {seed}; choose 0 to 2^64 - 1")
+    # Only the CPU generator is forked and seeded (torch.manual_seed would reseed every GPU), so build on the CPU.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        model = factory(input_shape, num_classes, **options)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{name} returned an object of type {type(model).__name__}; it must return a torch.nn.Module")
+    return model
+
+
+def _imported(path: str) -> Callable[..., nn.Module]:
+    """Import "package.module:callable"."""
+    module_name, _, attribute = path.partition(":")
+    if not module_name or not attribute:
+        raise ValueError(f"model is {path!r}; choose one of {', '.join(_MODELS)}, or 'package.module:callable'")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"model {path!r} cannot be imported: {error}") from error
+    if not callable(factory):
+        raise ValueError(f"model {path!r} is a {type(factory).__name__}; it must be callable")
+    return factory
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Number of weights and biases in a network."""
+    return sum(parameter.numel() for parameter in model.parameters())

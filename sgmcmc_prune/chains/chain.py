@@ -1,0 +1,222 @@
+"""One Markov chain: network, sampler, prior, EM, schedule and running averages, and everything a resume needs.
+
+The state after step t is a pure function of the configuration, the seed and the chain's index: minibatches, noise and
+schedules are functions of the step, so a chain that was saved and restored goes on as if nothing had happened.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.batches import MinibatchStream
+from ..em import EM
+from ..errors import RunError
+from ..inclusion import InclusionAverage, Moments
+from ..likelihoods import Likelihood, mean_nll
+from ..priors.spike_slab import SpikeSlab
+from ..samplers import SGHMC, Sampler
+from ..schedules import Cyclical, Phase, Plan
+from .pruner import Pruner
+
+
+class Chain:
+    """A chain that `advance`s one step at a time.
+
+    Parameters
+    ----------
+    index : int
+        The chain's number, the key of its noise and minibatches.
+    model : nn.Module
+    sampler : Sampler
+        Built on `model.named_parameters()`.
+    schedule : Cyclical
+    stream : MinibatchStream
+        Its number of examples must be the sampler's `num_data`.
+    likelihood : Likelihood
+    em : EM or None
+        Runs in the phases `adapt`, at steps with noise only; never while draws are collected.
+    pruner : Pruner or None
+        Grows a mask while exploring.
+    adapt : tuple of Phase
+        The phases in which hyperparameters and (burn-in only) the mass matrix adapt.
+    indicator_every : int
+        Steps between two Gibbs updates of the indicators (mode "gibbs").
+    """
+
+    def __init__(
+        self,
+        index: int,
+        model: nn.Module,
+        sampler: Sampler,
+        schedule: Cyclical,
+        stream: MinibatchStream,
+        likelihood: Likelihood,
+        em: EM | None = None,
+        pruner: Pruner | None = None,
+        adapt: tuple[Phase, ...] = ("burn_in",),
+        indicator_every: int = 1,
+    ) -> None:
+        num_data = sampler.param_groups[0]["num_data"]
+        if num_data != stream.num_data:
+            raise ValueError(
+                f"the sampler's num_data is {num_data}, but the minibatches come from {stream.num_data} examples; "
+                "they must agree, or prior and noise are scaled wrongly"
+            )
+        self.index, self.model, self.sampler, self.schedule = index, model, sampler, schedule
+        self.stream, self.likelihood, self.em, self.pruner = stream, likelihood, em, pruner
+        self.adapt, self.indicator_every = adapt, indicator_every
+        self.parameters: dict[str, Tensor] = dict(model.named_parameters())
+        self.prior = sampler.prior
+        self.step = 0
+        self.draws = 0
+        self.records = 0
+        self.loss = math.nan
+        self.mask: dict[str, Tensor] = {}
+        self._dot, self._dots = 0.0, 0
+        sparse = list(self.prior.layers) if isinstance(self.prior, SpikeSlab) else []
+        self.inclusion = {name: InclusionAverage() for name in sparse}
+        self.moments = {name: Moments() for name, p in self.parameters.items() if p.dim() > 1}
+
+    @property
+    def finished(self) -> bool:
+        """Whether the schedule has ended."""
+        return self.step >= self.schedule.num_steps
+
+    def advance(self) -> Plan:
+        """Take one step; if it made a draw, add it to the running averages.
+
+        Raises
+        ------
+        RunError
+            If the loss is not finite: the chain has diverged.
+        """
+        plan = self.schedule(self.step)
+        self._configure(plan)
+        if self.pruner is not None and plan.phase == "explore":
+            mask = self.pruner.update(self.step, plan, self.parameters, self.prior)
+            if mask is not None:
+                self.set_mask(mask)
+        if isinstance(self.prior, SpikeSlab) and self.prior.mode == "gibbs" and self.step % self.indicator_every == 0:
+            self.prior.sample_indicators(self.parameters, self.step, plan.temperature)
+        self._gradient()
+        if plan.phase == "sample":
+            self._accumulate_dot()
+        self.sampler.step()
+        self.step += 1
+        self._adapt(plan)
+        if plan.collect:
+            self._collect(plan)
+        return plan
+
+    def _configure(self, plan: Plan) -> None:
+        settings = {"lr": plan.lr, "temperature": plan.temperature}
+        if isinstance(self.sampler, SGHMC):
+            settings["momentum"] = plan.momentum
+        self.sampler.configure(**settings)
+        if plan.phase != "burn_in":
+            self.sampler.freeze()
+
+    def _gradient(self) -> None:
+        self.model.train()
+        inputs, targets = self.stream.batch(self.step)
+        loss = mean_nll(self.likelihood, self.model(inputs), targets)
+        self.loss = float(loss)
+        if not math.isfinite(self.loss):
+            group = self.sampler.param_groups[0]
+            raise RunError(
+                f"chain {self.index} diverged at step {self.step}: the loss is {self.loss}. Lower the step size "
+                f"(lr is {group['lr']:.3g} at this step); what was stored before this step is kept"
+            )
+        self.sampler.zero_grad()
+        loss.backward()
+
+    @torch.no_grad()
+    def _accumulate_dot(self) -> None:
+        """Add <w, dU/dw> of this minibatch, whose mean over steps estimates the configurational temperature."""
+        for name, p, _, group in self.sampler.named_states():
+            if p.grad is not None:
+                force = self.sampler.force(name, p, group["num_data"])
+                self._dot += float(torch.dot(force.flatten(), p.flatten())) * group["num_data"]
+        self._dots += 1
+
+    def _adapt(self, plan: Plan) -> None:
+        if plan.phase == "burn_in" and self.step % max(1, int(self.stream.steps_per_epoch)) == 0:
+            self.sampler.refresh_preconditioner()
+        em = self.em
+        if em is not None and plan.phase in self.adapt and plan.temperature > 0 and self.step % em.settings.every == 0:
+            em.update(self.parameters, plan.temperature)
+
+    def _collect(self, plan: Plan) -> None:
+        self.draws += 1
+        if isinstance(self.prior, SpikeSlab):
+            for name, average in self.inclusion.items():
+                average.update(self.prior.log_odds(name, self.parameters[name], plan.temperature))
+                if plan.end_of_cycle:
+                    average.end_batch()
+        for name, moments in self.moments.items():
+            moments.update(self.parameters[name])
+
+    def set_mask(self, mask: Mapping[str, Tensor]) -> None:
+        """Apply a mask from now on; the running averages restart, because the target has changed."""
+        self.mask = dict(mask)
+        self.sampler.set_mask(mask)
+        if isinstance(self.prior, SpikeSlab):
+            self.prior.set_mask(mask)
+        self.restart_averages()
+
+    def restart_averages(self) -> None:
+        """Forget the draws so far in the inclusion probabilities and moments."""
+        self.inclusion = {name: InclusionAverage() for name in self.inclusion}
+        self.moments = {name: Moments() for name in self.moments}
+
+    def configurational_temperature(self) -> float:
+        """<w, dU/dw> / d averaged over the sampling steps since the last call; NaN without any."""
+        dimension = sum(p.numel() for p in self.parameters.values())
+        dimension -= sum(int((~m).sum()) for m in self.mask.values())
+        value = self._dot / (self._dots * dimension) if self._dots else math.nan
+        self._dot, self._dots = 0.0, 0
+        return value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {
+            "step": self.step,
+            "draws": self.draws,
+            "records": self.records,
+            "loss": self.loss,
+            "dot": [self._dot, self._dots],
+            "model": dict(self.model.state_dict()),
+            "sampler": self.sampler.state_dict(),
+            "prior": self.prior.state_dict() if isinstance(self.prior, SpikeSlab) else None,
+            "em": self.em.state_dict() if self.em is not None else None,
+            "pruner": self.pruner.state_dict() if self.pruner is not None else None,
+            "mask": self.mask,
+            "inclusion": {name: a.state_dict() for name, a in self.inclusion.items()},
+            "moments": {name: m.state_dict() for name, m in self.moments.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, into a chain of the same configuration."""
+        self.load_position(state)
+        self.step, self.draws, self.records = state["step"], state["draws"], state["records"]
+        self.loss = state["loss"]
+        self._dot, self._dots = state["dot"]
+        if self.pruner is not None:
+            self.pruner.load_state_dict(state["pruner"])
+        self.mask = dict(state["mask"])
+        for name, average in self.inclusion.items():
+            average.load_state_dict(state["inclusion"][name])
+        for name, moments in self.moments.items():
+            moments.load_state_dict(state["moments"][name])
+
+    def load_position(self, state: Mapping[str, Any]) -> None:
+        """Start from another chain's weights, sampler, prior and EM state, but at step 0 of this schedule: a fork."""
+        self.model.load_state_dict(state["model"])
+        self.sampler.load_state_dict(state["sampler"])
+        if isinstance(self.prior, SpikeSlab):
+            self.prior.load_state_dict(state["prior"])
+        if self.em is not None:
+            self.em.load_state_dict(state["em"])

@@ -1,0 +1,142 @@
+"""The paper's one shot: a mask that grows inside the chain, monotonically, on a cubic schedule, plateau by plateau.
+
+Cycle k of a fork explores while the sparsity grows from target k - 1 to target k (in the first part of the exploration),
+goes on exploring under the finished mask, and then samples. Criteria see running averages over the noisy steps, not one
+noisy draw.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..inclusion import Moments
+from ..priors.base import Prior
+from ..priors.groups import GroupMap
+from ..priors.spike_slab import SpikeSlab
+from ..pruning import criteria, decision
+from ..pruning.schedule import cubic_sparsity
+from ..schedules import Plan
+
+
+class Pruner:
+    """Grows the mask of one chain.
+
+    Parameters
+    ----------
+    criterion : str
+        One of `pruning.criteria.CRITERIA`.
+    targets : sequence of float
+        Increasing sparsities, one per cycle.
+    groups : mapping of str to GroupMap
+    allocation : str
+        As in `pruning.decision.target_sparsity`.
+    growth : float
+        Share of each exploration in which the mask grows, in (0, 1].
+    every : int
+        Steps between two mask updates.
+    smoothing : float
+        Weight of the newest step in the running averages of the scores.
+    reference : sequence of masks or None
+        For "random": the masks of another criterion at the same targets, whose per-layer sparsity it copies.
+    seed : int
+        For "random".
+    """
+
+    def __init__(
+        self,
+        criterion: str,
+        targets: Sequence[float],
+        groups: Mapping[str, GroupMap],
+        *,
+        allocation: str = "global",
+        growth: float = 0.5,
+        every: int = 20,
+        smoothing: float = 0.05,
+        reference: Sequence[Mapping[str, Tensor]] | None = None,
+        seed: int = 0,
+    ) -> None:
+        if list(targets) != sorted(set(targets)) or not targets or not 0 < targets[0] <= targets[-1] < 1:
+            raise ValueError(f"targets are {list(targets)}; give increasing sparsities inside (0, 1)")
+        self.criterion, self.targets, self.groups = criterion, tuple(targets), dict(groups)
+        self.allocation, self.growth, self.every, self.smoothing = allocation, growth, every, smoothing
+        self.reference = reference
+        self.random_scores = criteria.random(groups, seed) if criterion == "random" else {}
+        self.mask: dict[str, Tensor] | None = None
+        self.averages: dict[str, dict[str, Tensor]] = {}
+
+    @torch.no_grad()
+    def update(self, step: int, plan: Plan, params: Mapping[str, Tensor], prior: Prior | None) -> dict[str, Tensor] | None:
+        """See the state before a step of an exploration; return the new mask if it grows at this step."""
+        if plan.fraction > self.growth and self._reached(plan.cycle):
+            return None
+        self._observe(params, prior, plan.temperature)
+        if step % self.every and plan.fraction < self.growth:
+            return None
+        previous = self.targets[plan.cycle - 2] if plan.cycle > 1 else 0.0
+        target = self.targets[plan.cycle - 1]
+        sparsity = cubic_sparsity(round(plan.fraction * 1_000_000), 0, round(self.growth * 1_000_000), previous, target)
+        if self.reference is not None:
+            self.mask = self._copy_layers(plan.cycle, (sparsity - previous) / (target - previous))
+        else:
+            scores = self._scores()
+            self.mask = decision.target_sparsity(scores, self.groups, sparsity, self.allocation, previous=self.mask)
+        return self.mask
+
+    def _reached(self, cycle: int) -> bool:
+        if self.mask is None:
+            return False
+        total = sum(m.numel() for m in self.mask.values())
+        return sum(int((~m).sum()) for m in self.mask.values()) >= self._count(cycle, total)
+
+    def _count(self, cycle: int, total: int) -> int:
+        if self.reference is not None:
+            return sum(int((~m).sum()) for m in self.reference[cycle - 1].values())
+        return int(self.targets[cycle - 1] * total) - max(int(g.group_size.max()) for g in self.groups.values())
+
+    def _copy_layers(self, cycle: int, share: float) -> dict[str, Tensor]:
+        """Random weights, with the share of the reference's growth in this cycle done in every layer."""
+        assert self.reference is not None
+        mask = {}
+        for name, group in self.groups.items():
+            now = int((~self.reference[cycle - 1][name]).sum())
+            before = int((~self.reference[cycle - 2][name]).sum()) if cycle > 1 else 0
+            count = round((before + share * (now - before)) / float(group.group_size[0]))
+            kept = torch.ones(group.num_groups, dtype=torch.bool)
+            kept[self.random_scores[name].argsort(stable=True)[:count]] = False
+            mask[name] = group.expand(kept).contiguous()
+        return mask
+
+    def _observe(self, params: Mapping[str, Tensor], prior: Prior | None, temperature: float) -> None:
+        for name in self.groups:
+            w = params[name]
+            values: dict[str, Tensor] = {}
+            if self.criterion in ("inclusion_probability", "em_responsibility"):
+                if not isinstance(prior, SpikeSlab):
+                    raise ValueError(f"criterion {self.criterion!r} needs a spike-and-slab prior")
+                eta = prior.log_odds(name, w, temperature).double()
+                values = {"included": torch.sigmoid(eta), "excluded": torch.sigmoid(-eta)}
+            elif self.criterion in ("magnitude", "signal_to_noise"):
+                values = {"mean": w.detach().double(), "square": w.detach().double().square()}
+            old = self.averages.get(name)
+            self.averages[name] = values if old is None else {k: old[k].lerp(v, self.smoothing) for k, v in values.items()}
+
+    def _scores(self) -> dict[str, Tensor]:
+        column = {k: {n: a[k] for n, a in self.averages.items()} for k in next(iter(self.averages.values()))}
+        if self.criterion in ("inclusion_probability", "em_responsibility"):
+            return criteria.inclusion_log_odds(column["included"], column["excluded"])
+        if self.criterion == "magnitude":
+            return criteria.magnitude({n: s.sqrt() for n, s in column["square"].items()}, self.groups)
+        if self.criterion == "signal_to_noise":
+            variance = {n: (s - column["mean"][n].square()).clamp(min=0) for n, s in column["square"].items()}
+            return criteria.signal_to_noise(column["mean"], variance, self.groups)
+        return self.random_scores
+
+    def state_dict(self) -> dict[str, Any]:
+        """The mask and the running averages."""
+        return {"mask": self.mask, "averages": self.averages}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.mask, self.averages = state["mask"], {n: dict(a) for n, a in state["averages"].items()}

@@ -1,0 +1,97 @@
+"""Minibatches as a pure function of the step."""
+
+import torch
+from torch import Tensor
+
+from sgmcmc_prune.data.seeding import seeded_generator
+
+
+class MinibatchStream:
+    """Shuffled minibatches that depend on (seed, chain, step) alone.
+
+    Epoch e has its own random permutation of the n examples, and batch t is positions [tB, (t+1)B) of all the
+    permutations laid end to end. So every batch has exactly B examples, each example occurs once per epoch, and a
+    resumed chain sees the batches it would have seen. A batch across the end of an epoch may hold an example twice.
+
+    Parameters
+    ----------
+    inputs : Tensor, shape (n, ...)
+        Images or features, as the model takes them.
+    targets : Tensor, shape (n, ...)
+        Labels or regression targets, on the device of `inputs`.
+    batch_size : int
+        B, 1 <= B <= n. With B = n every batch is the data themselves, in their own order and not copied.
+    seed, chain : int
+        Any integers; different ones shuffle independently.
+
+    Raises
+    ------
+    ValueError
+        If there are no examples, inputs and targets differ in number or device, or `batch_size` is out of range.
+    TypeError
+        If `batch_size`, `seed` or `chain` is not an integer.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor, batch_size: int, seed: int, chain: int) -> None:
+        if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets) or len(inputs) == 0:
+            raise ValueError(
+                f"inputs have shape {tuple(inputs.shape)} and targets {tuple(targets.shape)}; "
+                "give the same number of examples, at least one, in the first dimension"
+            )
+        if inputs.device != targets.device:
+            raise ValueError(f"inputs are on {inputs.device} and targets on {targets.device}; use one device")
+        for name, value in {"batch_size": batch_size, "seed": seed, "chain": chain}.items():
+            if not isinstance(value, int):
+                raise TypeError(f"{name} is {value!r}; give an integer")
+        if not 1 <= batch_size <= len(inputs):
+            raise ValueError(f"batch_size is {batch_size}; choose 1 to {len(inputs)}, the number of examples")
+        self.inputs, self.targets = inputs, targets
+        self.batch_size, self.seed, self.chain = batch_size, seed, chain
+        self._permutations: dict[int, Tensor] = {}
+
+    @property
+    def num_data(self) -> int:
+        """Number of examples, n."""
+        return len(self.inputs)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Batches in one pass over the data, n / B: not an integer in general."""
+        return self.num_data / self.batch_size
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Give batch number `step`, counted from 0.
+
+        Parameters
+        ----------
+        step : int
+
+        Returns
+        -------
+        inputs, targets : Tensor, shape (B, ...)
+            On the data's device. Not to be changed in place: a full batch is the data themselves.
+
+        Raises
+        ------
+        ValueError
+            If `step` is negative.
+        """
+        if step < 0:
+            raise ValueError(f"step is {step}; steps are counted from 0")
+        if self.batch_size == self.num_data:
+            return self.inputs, self.targets
+        epoch, start = divmod(step * self.batch_size, self.num_data)
+        index = self._permutation(epoch)[start : start + self.batch_size]
+        if len(index) < self.batch_size:
+            rest = self._permutation(epoch + 1)[: self.batch_size - len(index)]
+            index = torch.cat([index, rest])
+        return self.inputs[index], self.targets[index]
+
+    def _permutation(self, epoch: int) -> Tensor:
+        """The order of one epoch, on the data's device; at most two are kept, for a batch spans at most two."""
+        if epoch not in self._permutations:
+            generator = seeded_generator("batches", self.seed, self.chain, epoch)
+            order = torch.randperm(self.num_data, generator=generator).to(self.inputs.device)
+            last = dict(list(self._permutations.items())[-1:])
+            self._permutations = last | {epoch: order}
+        return self._permutations[epoch]

@@ -1,0 +1,143 @@
+"""Labelled images in memory: what a data set is, how it is normalised and how a validation split is held out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgmcmc_prune.data.seeding import seeded_generator
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images and their labels.
+
+    Attributes
+    ----------
+    images : Tensor, uint8, shape (n, channels, height, width)
+    labels : Tensor, int64, shape (n,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a dtype or a shape differs from the above.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        """Check dtypes and shapes."""
+        if self.images.dtype != torch.uint8 or self.labels.dtype != torch.int64:
+            raise TypeError(f"images are {self.images.dtype} and labels {self.labels.dtype}; give uint8 and int64")
+        if self.images.ndim != 4 or self.labels.shape != self.images.shape[:1]:
+            raise ValueError(
+                f"images have shape {tuple(self.images.shape)} and labels {tuple(self.labels.shape)}; "
+                "give (n, channels, height, width) and (n,)"
+            )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A training and a test set of images.
+
+    Attributes
+    ----------
+    name : str
+    train, test : Images
+    num_classes : int
+        Labels are 0..num_classes-1.
+    mean, std : tuple of float, one per channel
+        Of the pixels divided by 255, for `normalise`.
+    provenance : dict
+        What JSON can hold: `source`, `licence`, `official` (whether these are the official training and test sets),
+        `files` (name -> sha256 of the uncompressed file).
+
+    Raises
+    ------
+    ValueError
+        If a label is not below `num_classes`.
+    """
+
+    name: str
+    train: Images
+    test: Images
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    provenance: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """Check the labels."""
+        labels = torch.cat([self.train.labels, self.test.labels])
+        if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < self.num_classes):
+            raise ValueError(
+                f"{self.name}: labels run from {int(labels.min())} to {int(labels.max())}, "
+                f"expected 0 to {self.num_classes - 1}"
+            )
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Scale pixels to mean zero and unit variance: (x / 255 - mean) / std, per channel.
+
+    Parameters
+    ----------
+    images : Tensor, uint8, shape (n, channels, height, width)
+    mean, std : tuple of float, one per channel
+        In units of the full pixel range (0 to 1).
+
+    Returns
+    -------
+    Tensor, float32, shaped like `images` and on its device
+
+    Raises
+    ------
+    TypeError
+        If `images` is not uint8 (it may have been normalised already).
+    ValueError
+        If `mean` or `std` does not have one value per channel, or a standard deviation is not positive.
+    """
+    if images.dtype != torch.uint8:
+        raise TypeError(f"normalise takes uint8 images (0 to 255), not {images.dtype}")
+    channels = images.shape[1]
+    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+        raise ValueError(f"mean is {mean} and std {std}; give one value per channel ({channels}), std positive")
+    centre = torch.tensor(mean, device=images.device).view(-1, 1, 1)
+    scale = torch.tensor(std, device=images.device).view(-1, 1, 1)
+    return images.float().div_(255).sub_(centre).div_(scale)
+
+
+def hold_out(images: Images, size: int, seed: int) -> tuple[Images, Images]:
+    """Split a random validation set off; the same arguments give the same split.
+
+    Parameters
+    ----------
+    images : Images
+        The n training images.
+    size : int
+        Number of validation images, 0 <= size < n.
+    seed : int
+        Any integer.
+
+    Returns
+    -------
+    train, validation : Images
+        Of n - size and `size` images, each in the original order.
+
+    Raises
+    ------
+    ValueError
+        If `size` is out of range.
+    """
+    if not 0 <= size < len(images):
+        raise ValueError(
+            f"validation size is {size}; choose 0 to {len(images) - 1}, for there are {len(images)} images"
+        )
+    order = torch.randperm(len(images), generator=seeded_generator("hold_out", seed))
+    held, kept = order[:size].sort().values, order[size:].sort().values
+    return Images(images.images[kept], images.labels[kept]), Images(images.images[held], images.labels[held])

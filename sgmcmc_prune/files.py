@@ -1,0 +1,132 @@
+"""Files that are either whole or absent: atomic writes, and JSON without NaN."""
+
+import json
+import math
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; what is written there becomes `path` when the block ends without error.
+
+    The file is flushed to disk before it is renamed, and its directory after, so that a kill or a power cut leaves
+    either the old file or the new one. Missing parent directories are made. A block that raises leaves `path` as it
+    was and removes the temporary file; only a kill can leave one behind (a hidden `*.partial`, safe to delete).
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write or replace.
+
+    Yields
+    ------
+    Path
+        An empty file in the same directory.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial.touch()
+    mode = partial.stat().st_mode
+    try:
+        yield partial
+        partial.chmod(mode)  # safetensors leaves files that only their owner can read
+        sync(partial)
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or a directory's list of names, to disk.
+
+    Parameters
+    ----------
+    path : Path
+        An existing file or directory.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write `obj` as indented JSON, atomically.
+
+    JSON has no NaN or infinity, and a number must not turn into `null` unseen: pass what may hold them through
+    `finite_or_null` first.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to write or replace.
+    obj : dict, list, tuple, str, int, float, bool or None, nested
+
+    Raises
+    ------
+    ValueError
+        When a float is NaN or infinite.
+    TypeError
+        When JSON has no form for a value (tensors and NumPy scalars: call `.item()` or `.tolist()` first).
+    """
+    try:
+        text = json.dumps(obj, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; pass it through finite_or_null to write null instead") from None
+    except TypeError as error:
+        raise TypeError(f"{path}: {error}; use dict, list, str, int, float, bool or None") from None
+    with atomic_path(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    dict, list, str, int, float, bool or None
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+    ValueError
+        When it is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a JSON file: {error}") from None
+
+
+def finite_or_null(obj: Any) -> Any:
+    """Copy nested dicts, lists and tuples with every NaN and infinite float replaced by None.
+
+    Parameters
+    ----------
+    obj : anything `write_json` takes, and non-finite floats
+
+    Returns
+    -------
+    the same structure, tuples as lists
+    """
+    if isinstance(obj, float):
+        return obj if math.isfinite(obj) else None
+    if isinstance(obj, Mapping):
+        return {key: finite_or_null(value) for key, value in obj.items()}
+    if isinstance(obj, list | tuple):
+        return [finite_or_null(value) for value in obj]
+    return obj

@@ -1,0 +1,129 @@
+"""Streaming averages over the draws of one chain: inclusion probabilities with standard errors, and weight moments.
+
+Both belong to one chain: hidden units permute between chains, so nothing here is ever pooled over chains by weight.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Under this many batches a batch-means standard error is not trustworthy, and is reported as NaN.
+MIN_BATCHES = 8
+
+
+class InclusionAverage:
+    r"""Rao-Blackwellised inclusion probability of each group, (1/S) sum_s p(gamma_g = 1 | w_s), by batches.
+
+    A batch is a whole cycle in a cyclical run, and at constant step a stretch longer than the autocorrelation time. The
+    standard error comes from the variance of the batch means. The complement (1/S) sum_s p(gamma_g = 0 | w_s) is averaged
+    beside it, so that log-odds do not saturate where the probability rounds to one.
+
+    All tensors have shape (G,) and are float64.
+    """
+
+    def __init__(self) -> None:
+        self.batches = 0
+        self.count = 0
+        self._in_batch = 0
+        self._sums: dict[str, Tensor] = {}
+
+    def update(self, log_odds: Tensor) -> None:
+        """Add one draw's conditional log-odds, shape (G,)."""
+        eta = log_odds.double()
+        included, excluded = torch.sigmoid(eta), torch.sigmoid(-eta)
+        if not self._sums:
+            names = ("included", "excluded", "batch", "mean", "square")
+            self._sums = {name: torch.zeros_like(eta) for name in names}
+        self._sums["included"] += included
+        self._sums["excluded"] += excluded
+        self._sums["batch"] += included
+        self.count += 1
+        self._in_batch += 1
+
+    def end_batch(self) -> None:
+        """Close the current batch (Welford's update of the mean and spread of batch means)."""
+        if self._in_batch == 0:
+            return
+        s = self._sums
+        self.batches += 1
+        deviation = s["batch"] / self._in_batch - s["mean"]
+        s["mean"] += deviation / self.batches
+        s["square"] += deviation * (s["batch"] / self._in_batch - s["mean"])
+        s["batch"].zero_()
+        self._in_batch = 0
+
+    @property
+    def included(self) -> Tensor:
+        """Mean of p(gamma = 1 | w_s)."""
+        return self._sums["included"] / self._checked_count()
+
+    @property
+    def excluded(self) -> Tensor:
+        """Mean of p(gamma = 0 | w_s)."""
+        return self._sums["excluded"] / self._checked_count()
+
+    @property
+    def standard_error(self) -> Tensor:
+        """Monte-Carlo standard error from batch means; NaN under eight batches."""
+        self._checked_count()
+        if self.batches < MIN_BATCHES:
+            return torch.full_like(self._sums["mean"], math.nan)
+        return (self._sums["square"] / (self.batches * (self.batches - 1))).sqrt()
+
+    def _checked_count(self) -> int:
+        if self.count == 0:
+            raise ValueError("no draw was collected yet: there is no inclusion probability")
+        return self.count
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, for a resume."""
+        return {"batches": self.batches, "count": self.count, "in_batch": self._in_batch, "sums": dict(self._sums)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.batches, self.count, self._in_batch = state["batches"], state["count"], state["in_batch"]
+        self._sums = dict(state["sums"])
+
+
+class Moments:
+    """Running mean and variance of a tensor over draws (Welford)."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean: Tensor | None = None
+        self._square: Tensor | None = None
+
+    def update(self, x: Tensor) -> None:
+        """Add one draw."""
+        x = x.detach()
+        if self._mean is None or self._square is None:
+            self._mean, self._square = torch.zeros_like(x), torch.zeros_like(x)
+        self.count += 1
+        deviation = x - self._mean
+        self._mean += deviation / self.count
+        self._square += deviation * (x - self._mean)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean over draws."""
+        if self._mean is None:
+            raise ValueError("no draw was collected yet: there is no mean")
+        return self._mean
+
+    @property
+    def variance(self) -> Tensor:
+        """Unbiased variance over draws; needs two."""
+        if self._square is None or self.count < 2:
+            raise ValueError(f"a variance needs at least two draws; there are {self.count}")
+        return self._square / (self.count - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, for a resume."""
+        return {"count": self.count, "mean": self._mean, "square": self._square}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.count, self._mean, self._square = state["count"], state["mean"], state["square"]

@@ -1,0 +1,118 @@
+"""Counter-based random numbers: Philox4x32-10, a pure function of (seed, chain, stream, step, offset).
+
+No generator state exists. Word j of a step is word j mod 4 of the Philox block with
+
+    key     = (seed, chain * 2^16 + stream)
+    counter = (j div 4 low, j div 4 high, step low, step high),
+
+so a chain's noise does not depend on how chains are batched, on how parameters are split into tensors, on the number of
+threads, or on a resume. Normals come in pairs from two words by Box and Muller (1958).
+
+References
+----------
+Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3 (SC 2011), section 3.3.
+"""
+
+import math
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
+_MASK = 0xFFFFFFFF
+_ROUNDS = 10
+
+
+class Stream(IntEnum):
+    """What the random words of a step are used for; different streams are independent."""
+
+    LANGEVIN = 0
+    MOMENTUM = 1
+    INDICATOR = 2
+
+
+def random_words(
+    seed: int, chain: int, stream: int, step: int, offset: int, count: int, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Uniform 32-bit words offset, ..., offset + count - 1 of one step.
+
+    Parameters
+    ----------
+    seed : int
+        0 <= seed < 2^32.
+    chain, stream : int
+        0 <= chain, stream < 2^16.
+    step, offset : int
+        0 <= step, offset < 2^63. The offset is the position of the first parameter in the chain.
+    count : int
+        Number of words.
+
+    Returns
+    -------
+    Tensor, shape (count,), int64
+        Values in [0, 2^32).
+    """
+    check_key(seed, chain)
+    first, last = offset // 4, (offset + count + 3) // 4
+    block = torch.arange(first, last, dtype=torch.int64, device=device)
+    # Rows of `even` are words 2 and 0, of `odd` words 1 and 3: the order in which a round pairs them.
+    even = _low_half(torch.stack([torch.full_like(block, step & _MASK), block]))
+    odd = _low_half(torch.stack([block >> 32, torch.full_like(block, step >> 32)]))
+    multiplier = torch.tensor(_MULTIPLIERS[::-1], dtype=torch.int64, device=device).unsqueeze(1)
+    keys = torch.tensor([[seed], [(chain << 16) | stream]], device=device)
+    increments = torch.tensor(_KEY_INCREMENTS, device=device).unsqueeze(1)
+    round_keys = _low_half(keys + increments * torch.arange(_ROUNDS, device=device))
+    for r in range(_ROUNDS):
+        # The 64-bit product may wrap into the sign bit; its two 32-bit halves are right all the same.
+        halves = even.view(torch.uint32).to(torch.int64).mul_(multiplier).view(torch.int32).view(2, -1, 2)
+        even = (halves[..., 1] ^ odd).bitwise_xor_(round_keys[:, r : r + 1]).flip(0)
+        odd = halves[..., 0]
+    words = torch.stack([even[1], odd[0], even[0], odd[1]], dim=1).flatten().view(torch.uint32).to(torch.int64)
+    return words[offset - 4 * first :][:count]
+
+
+def _low_half(words: Tensor) -> Tensor:
+    """The low 32 bits of int64 words, as int32."""
+    return words.view(torch.int32).view(*words.shape, 2)[..., 0].contiguous()
+
+
+def uniform(words: Tensor) -> Tensor:
+    """Words to uniforms in (0, 1], float32: (word + 1/2) / 2^32, rounded."""
+    return words.to(torch.float32).mul_(2.0**-32).add_(2.0**-33)
+
+
+def standard_normal(
+    seed: int,
+    chain: int,
+    step: int,
+    offset: int,
+    count: int,
+    stream: int = Stream.LANGEVIN,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Standard normals for parameters offset, ..., offset + count - 1, by Box and Muller.
+
+    The normals 2k and 2k+1 are sqrt(-2 log u) (cos, sin)(2 pi v) with (u, v) the uniforms 2k and 2k+1.
+
+    Returns
+    -------
+    Tensor, shape (count,), float32
+    """
+    start = offset - offset % 2
+    length = count + (offset - start)
+    length += length % 2
+    pairs = uniform(random_words(seed, chain, stream, step, start, length, device)).view(-1, 2)
+    radius = pairs[:, 0].log().mul_(-2).sqrt_()
+    angle = pairs[:, 1].mul(2 * math.pi)
+    normals = torch.stack([angle.cos().mul_(radius), angle.sin().mul_(radius)], dim=1).flatten()
+    return normals[offset - start :][:count]
+
+
+def check_key(seed: int, chain: int) -> None:
+    """Raise ValueError unless 0 <= seed < 2^32 and 0 <= chain < 2^16."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}; it must be an integer with 0 <= seed < 2**32")
+    if not 0 <= chain < 2**16:
+        raise ValueError(f"chain is {chain}; it must be an integer with 0 <= chain < 65536")

@@ -1,0 +1,213 @@
+"""The posterior predictive, streamed over draws: memory does not grow with the number of draws."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+@dataclass(frozen=True)
+class Predictive:
+    r"""A mixture of predictions with equal weights.
+
+    Attributes
+    ----------
+    probabilities : Tensor of float64, shape (n, classes)
+        Mean of the members' softmax outputs, :math:`\bar p = \frac1S \sum_s p_s`.
+    members : int
+        S, the number of draws averaged.
+    expected_entropy : Tensor of float64, shape (n,)
+        Mean entropy of the members, :math:`\frac1S \sum_s H(p_s)`, in nats: the noise in the data.
+    """
+
+    probabilities: Tensor
+    members: int
+    expected_entropy: Tensor
+
+    @property
+    def mutual_information(self) -> Tensor:
+        r"""Disagreement between members, :math:`H(\bar p) - \frac1S \sum_s H(p_s) \ge 0` in nats, shape (n,).
+
+        References
+        ----------
+        Houlsby, Huszar, Ghahramani and Lengyel (2011), Bayesian active learning for classification, arXiv:1112.5745.
+        """
+        # Jensen makes it non-negative; rounding does not.
+        return (_entropy(self.probabilities) - self.expected_entropy).clamp_min(0)
+
+
+def class_probabilities(model: nn.Module, inputs: Tensor, batch_size: int = 1000) -> Tensor:
+    """Softmax outputs of one network in evaluation mode; the mode of every submodule is put back.
+
+    The softmax is taken in float64, where a probability does not underflow before a logit gap of 708.
+
+    Parameters
+    ----------
+    model : Module
+        Gives logits of shape (batch, classes).
+    inputs : Tensor, shape (n, ...)
+        Moved to the model's device batch by batch.
+    batch_size : int
+        Examples per forward pass.
+
+    Returns
+    -------
+    Tensor of float64, shape (n, classes)
+        On the model's device.
+
+    Raises
+    ------
+    ValueError
+        No inputs, a batch size below one, or logits that are not a matrix.
+    """
+    return _softmax_outputs(model, model, inputs, batch_size)
+
+
+def posterior_predictive(
+    model: nn.Module,
+    draws: Iterable[Mapping[str, Tensor]],
+    inputs: Tensor,
+    mask: Mapping[str, Tensor] | None = None,
+    batch_size: int = 1000,
+) -> Predictive:
+    r"""Average the softmax outputs over draws, :math:`p(y | x) = \frac1S \sum_s \mathrm{softmax}(f(x; w_s))`.
+
+    Draws are consumed one at a time and may come from a generator. Their weights are lent to `model` by
+    `torch.func.functional_call`: unlike `load_state_dict` this copies nothing and leaves the caller's parameters alone,
+    also after an error.
+
+    Parameters
+    ----------
+    model : Module
+        The network that was sampled; supplies the architecture, and buffers that a draw does not hold.
+    draws : iterable of mappings from name to Tensor
+        Each holds every parameter, and buffers if they differ between draws (BatchNorm statistics). Tensors are cast
+        to the model's dtype and device.
+    inputs : Tensor, shape (n, ...)
+        Moved to the model's device batch by batch.
+    mask : mapping from name to BoolTensor, optional
+        True = kept. Masked entries are exactly zero.
+    batch_size : int
+        Examples per forward pass.
+
+    Returns
+    -------
+    Predictive
+        On the model's device.
+
+    Raises
+    ------
+    TypeError
+        A mask that is not boolean.
+    ValueError
+        No draws; names or shapes of a draw or of the mask that do not fit the model; and as `class_probabilities`.
+    """
+    mask = mask or {}
+    _check_mask(model, mask)
+    total = expected_entropy = torch.zeros(())
+    members = 0
+    for draw in draws:
+        forward = partial(functional_call, model, _weights(model, draw, mask))
+        probabilities = _softmax_outputs(model, forward, inputs, batch_size)
+        total = total + probabilities
+        expected_entropy = expected_entropy + _entropy(probabilities)
+        members += 1
+    if members == 0:
+        raise ValueError("the posterior predictive needs at least one draw, and draws held none")
+    return Predictive(total / members, members, expected_entropy / members)
+
+
+def pool(predictives: Iterable[Predictive]) -> Predictive:
+    r"""Pool chains in function space, :math:`\bar p = \sum_c S_c \bar p_c / \sum_c S_c`, as if all draws were one set.
+
+    Chains may have masks of their own: only their predictions are averaged.
+
+    Parameters
+    ----------
+    predictives : iterable of Predictive
+        Of the same inputs, in the same order.
+
+    Returns
+    -------
+    Predictive
+        With the members of all.
+
+    Raises
+    ------
+    ValueError
+        Nothing to pool, or predictions of different shapes.
+    """
+    parts = list(predictives)
+    shapes = {tuple(part.probabilities.shape) for part in parts}
+    if len(shapes) != 1:
+        raise ValueError(
+            f"pool needs one or more predictives of one shape, not {len(parts)} of shapes {sorted(shapes)}"
+        )
+    members = sum(part.members for part in parts)
+    probabilities = torch.stack([part.probabilities * part.members for part in parts]).sum(0) / members
+    expected_entropy = torch.stack([part.expected_entropy * part.members for part in parts]).sum(0) / members
+    return Predictive(probabilities, members, expected_entropy)
+
+
+def _softmax_outputs(model: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: int) -> Tensor:
+    """Softmax of `forward`, which runs `model` with some weights, over all inputs."""
+    if len(inputs) == 0 or batch_size < 1:
+        raise ValueError(f"inputs and batch_size must be at least 1 long, not {len(inputs)} and {batch_size}")
+    device = next((parameter.device for parameter in model.parameters()), inputs.device)
+    with _evaluating(model), torch.no_grad():
+        logits = torch.cat([forward(batch.to(device)) for batch in inputs.split(batch_size)])
+    if logits.ndim != 2:
+        raise ValueError(f"the model must give logits of shape (batch, classes), not {tuple(logits.shape)}")
+    return logits.double().softmax(1)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every submodule in evaluation mode, and each back in its own mode: some may be frozen by design."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _weights(model: nn.Module, draw: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Fit a draw to the model's dtype and device, with masked entries exactly zero (even where the draw is NaN)."""
+    parameters = dict(model.named_parameters())
+    slots = parameters | dict(model.named_buffers())
+    if not parameters.keys() <= draw.keys() <= slots.keys():
+        missing, unknown = sorted(parameters.keys() - draw.keys()), sorted(draw.keys() - slots.keys())
+        raise ValueError(f"a draw must hold the model's parameters by name: missing {missing}, unknown {unknown}")
+    weights = {}
+    for name, value in draw.items():
+        if value.shape != slots[name].shape:
+            raise ValueError(
+                f"{name} in a draw has shape {tuple(value.shape)}; the model's is {tuple(slots[name].shape)}"
+            )
+        value = value.to(slots[name])
+        weights[name] = value.masked_fill(~mask[name].to(value.device), 0) if name in mask else value
+    return weights
+
+
+def _check_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
+    """Raise unless the mask is boolean, named after parameters and shaped like them."""
+    parameters = dict(model.named_parameters())
+    for name, kept in mask.items():
+        if name not in parameters:
+            raise ValueError(f"the mask names {name!r}, which is not a parameter of the model: {', '.join(parameters)}")
+        if kept.dtype != torch.bool:
+            raise TypeError(f"the mask of {name} must be boolean (True = kept), not {kept.dtype}")
+        if kept.shape != parameters[name].shape:
+            shape = tuple(parameters[name].shape)
+            raise ValueError(f"the mask of {name} has shape {tuple(kept.shape)}; the parameter's is {shape}")
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    """Entropy of each row in nats, with 0 log 0 = 0."""
+    return torch.special.entr(probabilities).sum(1)

@@ -1,0 +1,225 @@
+r"""The group spike-and-slab Gaussian prior, in three modes of one object.
+
+For a group g of |g| weights in layer l, with an indicator gamma_g,
+
+    w_g | gamma_g = 0 ~ N(0, v0 I)  (spike),      w_g | gamma_g = 1 ~ N(0, v1 I)  (slab),      P(gamma_g = 1) = pi_l.
+
+Given w, the indicators are independent, with log-odds
+
+    eta_g(w) = log(pi / (1 - pi)) + |g|/2 log(v0 / v1) + |w_g|^2 / 2 (1 / v0 - 1 / v1),       r_g = sigmoid(eta_g).
+
+- `marginal`: the indicators are summed out; -d log p(w) / dw = (r_g / v1 + (1 - r_g) / v0) w with r_g at the current w. The
+  target is p(w | D) itself.
+- `gibbs`: indicators are sampled from Bernoulli(r_g) between steps, and w moves given them. The target is p(w, gamma | D).
+- `em`: r_g is held between E-steps, as in EMVS and in Ke and Fan (2022). The target is a Gaussian posterior with *held*
+  precisions, not the mixture posterior; the r_g of its draws are responsibilities, not inclusion probabilities.
+
+At temperature T != 1, `gibbs` and `em` temper the joint density of (w, gamma), so the log-odds are eta / T, while `marginal`
+tempers log p(w): the two agree at T = 1 only.
+
+References
+----------
+George, McCulloch (JASA 1993); Rockova, George: EMVS (JASA 2014); Xu, Ghosh: Bayesian variable selection and estimation for
+group lasso (Bayesian Analysis 2015); Ke, Fan (arXiv 2210.12957).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..noise import Stream, random_words, uniform
+from .base import Prior
+from .gaussian import gaussian_log_density
+from .groups import GroupMap
+
+Mode = Literal["marginal", "gibbs", "em"]
+
+
+@dataclass
+class Layer:
+    """One sparse parameter: its groups, its hyperparameters, and the state of its indicators.
+
+    `inclusion_rate` is pi; `held` is the responsibility of each group (`em`) or its sampled indicator (`gibbs`), shape
+    (G,); `alive` marks the groups that no mask removed.
+    """
+
+    groups: GroupMap
+    inclusion_rate: float
+    spike_variance: float
+    slab_variance: float
+    offset: int
+    held: Tensor = field(default_factory=lambda: torch.zeros(0))
+    alive: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def log_odds(self, w: Tensor) -> Tensor:
+        """eta_g(w), shape (G,)."""
+        v0, v1 = self.spike_variance, self.slab_variance
+        prior = math.log(self.inclusion_rate) - math.log1p(-self.inclusion_rate)
+        half_size = self.groups.group_size.to(w) / 2
+        return torch.addcmul(
+            prior + half_size * math.log(v0 / v1), self.groups.sum(w.square()), w.new_tensor(0.5 * (1 / v0 - 1 / v1))
+        )
+
+    def precision(self, responsibility: Tensor) -> Tensor:
+        """Expected precision r / v1 + (1 - r) / v0 of each weight, shaped like the weight."""
+        per_group = 1 / self.spike_variance + responsibility * (1 / self.slab_variance - 1 / self.spike_variance)
+        return self.groups.expand(per_group)
+
+
+class SpikeSlab(Prior):
+    """Spike-and-slab prior on chosen parameters, a Gaussian on the others.
+
+    Parameters
+    ----------
+    params : mapping of str to Tensor
+        All parameters of the model, by name, in order (`dict(model.named_parameters())`).
+    group : str or mapping of str to GroupMap
+        Kind of group (see :class:`GroupMap`) for every parameter with two or four dimensions; or the sparse parameters
+        with their own group maps.
+    mode : {"marginal", "gibbs", "em"}
+    inclusion_rate, spike_variance, slab_variance : float
+        Starting pi in (0, 1) and 0 < v0 < v1.
+    dense_variance : float
+        Gaussian prior variance of the parameters that are not sparse (biases, normalisation).
+    seed, chain : int
+        Key of the indicator noise (`gibbs`).
+
+    Raises
+    ------
+    ValueError
+        If pi is not inside (0, 1), or the spike is not narrower than the slab.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Tensor],
+        *,
+        group: str | Mapping[str, GroupMap] = "weight",
+        mode: Mode = "marginal",
+        inclusion_rate: float = 0.5,
+        spike_variance: float = 1e-4,
+        slab_variance: float = 0.05,
+        dense_variance: float = 1.0,
+        seed: int = 0,
+        chain: int = 0,
+    ) -> None:
+        if mode not in ("marginal", "gibbs", "em"):
+            raise ValueError(f"mode is {mode!r}; choose marginal, gibbs or em")
+        check_hyperparameters(inclusion_rate, spike_variance, slab_variance)
+        if isinstance(group, str):
+            group = {n: GroupMap(group, tuple(p.shape)) for n, p in params.items() if p.dim() in (2, 4)}
+        self.mode, self.seed, self.chain = mode, seed, chain
+        self.dense_variance = dense_variance
+        self.layers: dict[str, Layer] = {}
+        offset = 0
+        for name, groups in group.items():
+            if name not in params or tuple(params[name].shape) != groups.shape:
+                found = tuple(params[name].shape) if name in params else "no such parameter"
+                raise ValueError(f"group map of {name!r} has shape {groups.shape}; the model has {found}")
+            w = params[name].detach()
+            layer = Layer(groups, inclusion_rate, spike_variance, slab_variance, offset)
+            layer.alive = torch.ones(groups.num_groups, dtype=torch.bool, device=w.device)
+            # Everything starts in the slab: a held spike would trap weights before the data have spoken.
+            layer.held = torch.ones(groups.num_groups, dtype=w.dtype, device=w.device)
+            self.layers[name] = layer
+            offset += groups.num_groups
+
+    def log_odds(self, name: str, w: Tensor, temperature: float = 1.0) -> Tensor:
+        """Conditional log-odds of inclusion of each group given w, shape (G,).
+
+        In the modes that temper the joint density they are divided by the temperature; zero gives hard assignments.
+        """
+        eta = self.layers[name].log_odds(w.detach())
+        if self.mode == "marginal" or temperature == 1:
+            return eta
+        return eta / temperature if temperature > 0 else torch.where(eta >= 0, math.inf, -math.inf)
+
+    def potential_gradient(self, name: str, w: Tensor) -> Tensor:
+        """-d log p / dw: each weight times its precision (given r(w), or the held r or indicator)."""
+        layer = self.layers.get(name)
+        if layer is None:
+            return w / self.dense_variance
+        responsibility = torch.sigmoid(layer.log_odds(w)) if self.mode == "marginal" else layer.held
+        return layer.precision(responsibility).mul(w)
+
+    def log_density(self, params: Mapping[str, Tensor]) -> Tensor:
+        """log p(w), indicators summed out (`marginal`), or log p(w | held precisions) (`gibbs`, `em`); float64.
+
+        Masked groups are left out: their weights are constants.
+        """
+        total = gaussian_log_density((w for n, w in params.items() if n not in self.layers), self.dense_variance)
+        for name, layer in self.layers.items():
+            total = total + self._layer_log_density(layer, params[name].double()).cpu()
+        return total
+
+    def _layer_log_density(self, layer: Layer, w: Tensor) -> Tensor:
+        size, square = layer.groups.group_size.to(w), layer.groups.sum(w.square())
+        if self.mode != "marginal":
+            precision = 1 / layer.spike_variance + layer.held.double() * (1 / layer.slab_variance - 1 / layer.spike_variance)
+            per_group = 0.5 * (size * (precision / (2 * math.pi)).log() - precision * square)
+        else:
+            pi, v1 = layer.inclusion_rate, layer.slab_variance
+            slab = math.log(pi) - 0.5 * (size * math.log(2 * math.pi * v1) + square / v1)
+            # log(slab + spike) = log slab + softplus(-eta), without forming either density.
+            per_group = slab + F.softplus(-layer.log_odds(w))
+        return per_group[layer.alive.to(w.device)].sum()
+
+    @torch.no_grad()
+    def sample_indicators(self, params: Mapping[str, Tensor], step: int, temperature: float = 1.0) -> None:
+        """Gibbs step: gamma_g ~ Bernoulli(r_g(w)), a pure function of (seed, chain, step, group)."""
+        for name, layer in self.layers.items():
+            words = random_words(
+                self.seed, self.chain, Stream.INDICATOR, step, layer.offset, layer.groups.num_groups, params[name].device
+            )
+            r = torch.sigmoid(self.log_odds(name, params[name], temperature))
+            layer.held = (uniform(words) <= r).to(params[name].dtype)
+
+    def set_mask(self, mask: Mapping[str, Tensor]) -> None:
+        """Tell the prior which groups a mask removed (groups with no kept weight)."""
+        for name, layer in self.layers.items():
+            if name in mask:
+                layer.alive = layer.groups.sum(mask[name].to(layer.held)) > 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Hyperparameters and indicator states, by layer."""
+        return {
+            name: {
+                "inclusion_rate": layer.inclusion_rate,
+                "spike_variance": layer.spike_variance,
+                "slab_variance": layer.slab_variance,
+                "held": layer.held,
+                "alive": layer.alive,
+            }
+            for name, layer in self.layers.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, for the same layers."""
+        if list(state) != list(self.layers):
+            raise ValueError(f"saved prior has layers {list(state)}; this model has {list(self.layers)}")
+        for name, layer in self.layers.items():
+            for key, value in state[name].items():
+                setattr(layer, key, value.to(layer.held.device) if isinstance(value, Tensor) else value)
+
+
+def check_hyperparameters(inclusion_rate: float, spike_variance: float, slab_variance: float) -> None:
+    """Raise ValueError unless 0 < pi < 1 and 0 < v0 < v1."""
+    if not 0 < inclusion_rate < 1:
+        raise ValueError(f"inclusion_rate is {inclusion_rate}; it must be inside (0, 1)")
+    if not 0 < spike_variance < slab_variance:
+        raise ValueError(
+            f"spike_variance is {spike_variance} and slab_variance is {slab_variance}; they must satisfy 0 < spike < slab"
+        )
+
+
+def smallest_stable_spike(lr: float, num_data: int, min_mass: float, momentum: float) -> float:
+    """The narrowest spike variance that a step can follow with a margin of two: v0 = l / (N M_min (1 + beta)).
+
+    Symplectic Euler is stable for l / (N v0 M) < 2 (1 + beta).
+    """
+    return lr / (num_data * min_mass * (1 + momentum))

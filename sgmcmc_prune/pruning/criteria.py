@@ -1,0 +1,151 @@
+"""Scores: one number per group of weights, higher = keep. One function per criterion."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sgmcmc_prune.priors.groups import GroupMap
+
+#: `inclusion_log_odds` scores the first two, from averages over draws of the mixture and of its EM surrogate.
+CRITERIA = ("inclusion_probability", "em_responsibility", "magnitude", "signal_to_noise", "random")
+
+
+def magnitude(weights: Mapping[str, Tensor], groups: Mapping[str, GroupMap]) -> dict[str, Tensor]:
+    r"""Root-mean-square weight of each group: :math:`s_g = \sqrt{\sum_{i \in g} w_i^2 / |g|}`.
+
+    The mean makes groups of different sizes comparable; for single weights the score is :math:`|w|`.
+
+    Parameters
+    ----------
+    weights : mapping of str to Tensor
+        Weights by parameter name; names absent from `groups` are ignored.
+    groups : mapping of str to GroupMap
+        The groups of every prunable parameter.
+
+    Returns
+    -------
+    dict of str to Tensor, shape (G,), float64
+
+    Raises
+    ------
+    ValueError
+        If a prunable parameter is missing or has another shape than its group map.
+
+    References
+    ----------
+    Han, Pool, Tran and Dally (2015), Learning both weights and connections for efficient neural networks.
+    """
+    return {name: _root_mean(_weight(weights, name, group).square(), group) for name, group in groups.items()}
+
+
+def signal_to_noise(
+    mean: Mapping[str, Tensor], variance: Mapping[str, Tensor], groups: Mapping[str, GroupMap]
+) -> dict[str, Tensor]:
+    r"""Root-mean-square of mean over standard deviation: :math:`s_g = \sqrt{\sum_{i \in g} \mu_i^2/\sigma_i^2 / |g|}`.
+
+    Where the variance is zero, a zero mean scores 0 and any other mean scores infinity.
+
+    Parameters
+    ----------
+    mean, variance : mapping of str to Tensor
+        Mean and variance of each weight over the draws, by parameter name.
+    groups : mapping of str to GroupMap
+        The groups of every prunable parameter.
+
+    Returns
+    -------
+    dict of str to Tensor, shape (G,), float64
+
+    Raises
+    ------
+    ValueError
+        If a prunable parameter is missing, has another shape than its group map, or has a negative variance.
+
+    References
+    ----------
+    Graves (2011), Practical variational inference for neural networks; Blundell et al. (2015), Weight uncertainty in
+    neural networks, section 5.1.
+    """
+    return {name: _root_mean(_squared_ratio(mean, variance, name, group), group) for name, group in groups.items()}
+
+
+def inclusion_log_odds(included: Mapping[str, Tensor], excluded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    r"""Log odds of inclusion: :math:`s_g = \log \bar p(\gamma_g = 1) - \log \bar p(\gamma_g = 0)`.
+
+    It ranks groups as the inclusion probability does, without the ties at 1.0 that set in at
+    :math:`1 - p < 10^{-16}`: the small side of the odds is averaged on its own. An average that is exactly zero gives
+    plus or minus infinity, and 0 (even odds) where both are, which says that nothing was observed.
+
+    Parameters
+    ----------
+    included, excluded : mapping of str to Tensor, shape (G,), float64
+        Averages over draws of :math:`p(\gamma_g = 1 \mid w_s)` and of :math:`p(\gamma_g = 0 \mid w_s)`.
+
+    Returns
+    -------
+    dict of str to Tensor, shape (G,), float64
+
+    Raises
+    ------
+    TypeError
+        If an average is not float64, in which the small side would underflow.
+    ValueError
+        If the two mappings differ in names or shapes, or an average is negative.
+    """
+    if included.keys() != excluded.keys():
+        raise ValueError(f"included has parameters {sorted(included)}, excluded has {sorted(excluded)}; give the same")
+    return {name: _log_odds(name, included[name], excluded[name]) for name in included}
+
+
+def random(groups: Mapping[str, GroupMap], seed: int) -> dict[str, Tensor]:
+    """Uniform scores on [0, 1): the control that every criterion must beat.
+
+    Parameters
+    ----------
+    groups : mapping of str to GroupMap
+        The groups of every prunable parameter.
+    seed : int
+        Equal seeds give equal scores; torch's global random state is neither read nor changed.
+
+    Returns
+    -------
+    dict of str to Tensor, shape (G,), float64, on the CPU
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.rand(group.num_groups, generator=generator, dtype=torch.float64) for name, group in groups.items()
+    }
+
+
+def _weight(values: Mapping[str, Tensor], name: str, group: GroupMap) -> Tensor:
+    """Look up one weight-shaped tensor, in float64: squares of small weights underflow in float32."""
+    if name not in values:
+        raise ValueError(f"no values for prunable parameter {name!r}; got {sorted(values)}")
+    if tuple(values[name].shape) != group.shape:
+        raise ValueError(f"{name!r} has shape {tuple(values[name].shape)}; its groups need {group.shape}")
+    return values[name].detach().double()
+
+
+def _root_mean(squares: Tensor, group: GroupMap) -> Tensor:
+    return (group.sum(squares) / group.group_size.to(squares.device)).sqrt()
+
+
+def _squared_ratio(mean: Mapping[str, Tensor], variance: Mapping[str, Tensor], name: str, group: GroupMap) -> Tensor:
+    centre, spread = _weight(mean, name, group), _weight(variance, name, group)
+    if bool((spread < 0).any()):
+        raise ValueError(f"variance of {name!r} is negative ({float(spread.min()):.3g}); variances are >= 0")
+    # 0/0 is the only indeterminate case: a weight that never left zero carries no signal.
+    return torch.where(centre == 0, torch.zeros_like(centre), (centre / spread.sqrt()).square())
+
+
+def _log_odds(name: str, included: Tensor, excluded: Tensor) -> Tensor:
+    for side, average in (("included", included), ("excluded", excluded)):
+        if average.dtype != torch.float64:
+            raise TypeError(f"{side}[{name!r}] is {average.dtype}; average in torch.float64")
+        if bool((average < 0).any()):
+            raise ValueError(f"{side}[{name!r}] is negative ({float(average.min()):.3g}); probabilities are >= 0")
+    if included.shape != excluded.shape:
+        raise ValueError(f"{name!r}: included has shape {tuple(included.shape)}, excluded {tuple(excluded.shape)}")
+    odds = included.log() - excluded.log()
+    return torch.where((included == 0) & (excluded == 0), torch.zeros_like(odds), odds)

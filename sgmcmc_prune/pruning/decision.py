@@ -1,0 +1,277 @@
+"""Scores to a mask: a target sparsity, the median probability model, or a Bayesian false discovery rate."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.pruning.allocation import check_sparsity, erdos_renyi_kernel, uniform
+from sgmcmc_prune.pruning.masks import Mask
+
+ALLOCATIONS = ("global", "layerwise", "erk")
+
+# A group's place in the order of masking: masked before and stays so, free to be masked, kept whatever its score.
+_MASKED, _FREE, _PROTECTED = 0, 1, 2
+
+
+def target_sparsity(
+    scores: Mapping[str, Tensor],
+    groups: Mapping[str, GroupMap],
+    sparsity: float,
+    allocation: str = "global",
+    *,
+    previous: Mapping[str, Tensor] | None = None,
+    allow_empty: bool = False,
+) -> Mask:
+    r"""Mask whole groups in the order of rising score, up to :math:`\mathrm{round}(s N)` of the N weights.
+
+    Groups are masked one after the other as long as the next one still fits, so the sparsity falls short by less than
+    one group, and is exact for single weights. Of equal scores the earlier group (in the order of `groups`, then of
+    index) is masked first. With "layerwise" or "erk" the groups of a layer are masked in the same order, and layers
+    take turns so that each stays within a group or so of its share :math:`q_l` of the masked weights: group k of a
+    layer has the key :math:`(c_k - n_k / 2) / q_l`, with :math:`c_k` the weights masked up to and with it and
+    :math:`n_k` its own, and the lowest keys are masked first (Webster's apportionment, exact in total and monotone).
+
+    Parameters
+    ----------
+    scores : mapping of str to Tensor, shape (G,)
+        One score per group of each prunable parameter; higher = keep.
+    groups : mapping of str to GroupMap
+        The groups of every prunable parameter.
+    sparsity : float
+        Fraction s of the prunable weights to mask, in [0, 1).
+    allocation : {"global", "layerwise", "erk"}
+        One ranking over all layers, the same sparsity in every layer, or Erdős-Rényi-kernel densities.
+    previous : mapping of str to bool Tensor, optional
+        A mask whose masked groups stay masked whatever their score; they count towards `sparsity`.
+    allow_empty : bool
+        If False, the best group of every layer is kept, even where the target is then missed.
+
+    Returns
+    -------
+    dict of str to bool Tensor, shaped like the weights
+        True = kept.
+
+    Raises
+    ------
+    ValueError
+        If `sparsity` or `allocation` is out of range, names or shapes differ, a score is NaN, or `previous` masks a
+        part of a group.
+    """
+    check_sparsity(sparsity)
+    if allocation not in ALLOCATIONS:
+        raise ValueError(f"allocation is {allocation!r}; choose one of {', '.join(ALLOCATIONS)}")
+    _check_scores(scores, groups)
+    stages = {name: _stage(name, scores[name], group, previous, allow_empty) for name, group in groups.items()}
+    sizes = {name: _sizes(group, scores[name].device) for name, group in groups.items()}
+    keys: Mapping[str, Tensor] = scores
+    if allocation != "global":
+        keys = _turns(scores, stages, sizes, _masked_shares(groups, sparsity, allocation))
+    size = _pool(sizes, groups)
+    masked = _mask_lowest(_pool(keys, groups), _pool(stages, groups), size, round(sparsity * float(size.sum())))
+    return _to_mask(~masked, groups)
+
+
+def match_layer_sparsity(
+    scores: Mapping[str, Tensor], groups: Mapping[str, GroupMap], reference: Mapping[str, Tensor]
+) -> Mask:
+    """Mask as many weights in each layer as `reference` does, those with the lowest scores.
+
+    With random scores this is the control that separates *which* weights a criterion masks from *how many per layer*.
+
+    Parameters
+    ----------
+    scores : mapping of str to Tensor, shape (G,)
+        One score per group of each prunable parameter; higher = keep.
+    groups : mapping of str to GroupMap
+        The groups of every prunable parameter.
+    reference : mapping of str to bool Tensor, shaped like the weights
+        The mask to match; exactly so when it masks whole groups and the groups of a layer have one size.
+
+    Returns
+    -------
+    dict of str to bool Tensor, shaped like the weights
+        True = kept.
+
+    Raises
+    ------
+    ValueError
+        If names or shapes differ, or a score is NaN.
+    """
+    _check_scores(scores, groups)
+    kept = []
+    for name, group in groups.items():
+        _check_mask(name, group, reference)
+        stage = torch.full_like(scores[name], _FREE, dtype=torch.uint8)
+        size = _sizes(group, scores[name].device)
+        kept.append(~_mask_lowest(scores[name], stage, size, int((~reference[name]).sum())))
+    return _to_mask(torch.cat(kept), groups)
+
+
+def median_probability_model(inclusion: Mapping[str, Tensor], groups: Mapping[str, GroupMap]) -> Mask:
+    r"""Keep the groups with :math:`p(\gamma_g = 1 \mid D) \ge 1/2`.
+
+    Nothing protects a layer here: one that comes out empty is what the posterior says.
+
+    Parameters
+    ----------
+    inclusion : mapping of str to Tensor, shape (G,)
+        Inclusion probabilities.
+    groups : mapping of str to GroupMap
+        The groups of every prunable parameter.
+
+    Returns
+    -------
+    dict of str to bool Tensor, shaped like the weights
+        True = kept.
+
+    Raises
+    ------
+    ValueError
+        If names or shapes differ, or a probability is outside [0, 1].
+
+    References
+    ----------
+    Barbieri and Berger (2004), Optimal predictive model selection, Annals of Statistics 32.
+    """
+    _check_probabilities(inclusion, groups)
+    return _to_mask(_pool(inclusion, groups) >= 0.5, groups)
+
+
+def bayesian_false_discovery_rate(
+    inclusion: Mapping[str, Tensor], groups: Mapping[str, GroupMap], level: float
+) -> Mask:
+    r"""Keep the largest set K of groups with expected false discovery rate at most `level`.
+
+    .. math:: \frac{1}{|K|} \sum_{g \in K} \left(1 - p(\gamma_g = 1 \mid D)\right) \le \alpha
+
+    over all layers together. The best set of each size holds the highest probabilities. Nothing protects a layer here.
+
+    Parameters
+    ----------
+    inclusion : mapping of str to Tensor, shape (G,)
+        Inclusion probabilities.
+    groups : mapping of str to GroupMap
+        The groups of every prunable parameter.
+    level : float
+        The bound :math:`\alpha`, in [0, 1].
+
+    Returns
+    -------
+    dict of str to bool Tensor, shaped like the weights
+        True = kept.
+
+    Raises
+    ------
+    ValueError
+        If `level` is outside [0, 1], names or shapes differ, or a probability is outside [0, 1].
+
+    References
+    ----------
+    Newton, Noueiry, Sarkar and Ahlquist (2004), Detecting differential gene expression with a semiparametric
+    hierarchical mixture method, Biostatistics 5; Müller, Parmigiani, Robert and Rousseau (2004), Optimal sample size
+    for multiple testing, JASA 99.
+    """
+    if not 0 <= level <= 1:
+        raise ValueError(f"false discovery level is {level}; it must be in [0, 1]")
+    _check_probabilities(inclusion, groups)
+    exclusion, order = (1 - _pool(inclusion, groups)).sort(stable=True)
+    allowed = level * torch.arange(1, len(order) + 1, dtype=torch.float64, device=order.device)
+    # The running mean of a rising sequence rises, so the sets within the bound are those up to the last one.
+    within = (exclusion.cumsum(0) <= allowed).nonzero()
+    kept = torch.zeros(len(order), dtype=torch.bool, device=order.device)
+    kept[order[: int(within.max()) + 1 if len(within) else 0]] = True
+    return _to_mask(kept, groups)
+
+
+def _mask_lowest(key: Tensor, stage: Tensor, size: Tensor, budget: int) -> Tensor:
+    """Say which groups to mask: those masked before, then by rising key while the total size stays within budget."""
+    order = _order(key, stage)
+    fits = size[order].cumsum(0) <= budget
+    masked = torch.empty(len(key), dtype=torch.bool, device=key.device)
+    masked[order] = (stage[order] == _MASKED) | (fits & (stage[order] == _FREE))
+    return masked
+
+
+def _order(key: Tensor, stage: Tensor) -> Tensor:
+    """Order by stage, then key, then index."""
+    order = key.argsort(stable=True)
+    return torch.cat([order[stage[order] == which] for which in (_MASKED, _FREE, _PROTECTED)])
+
+
+def _stage(
+    name: str, score: Tensor, group: GroupMap, previous: Mapping[str, Tensor] | None, allow_empty: bool
+) -> Tensor:
+    stage = torch.full_like(score, _FREE, dtype=torch.uint8)
+    if previous is not None:
+        _check_mask(name, group, previous)
+        fraction = group.sum((~previous[name]).double()).to(score.device) / _sizes(group, score.device)
+        if bool(((fraction > 0) & (fraction < 1)).any()):
+            raise ValueError(f"the previous mask of {name!r} masks a part of a {group.kind} group; mask whole groups")
+        stage[fraction == 1] = _MASKED
+    free = stage == _FREE
+    if not allow_empty and bool(free.any()):
+        best = free & (score == score[free].max())
+        stage[best.nonzero()[-1]] = _PROTECTED
+    return stage
+
+
+def _masked_shares(groups: Mapping[str, GroupMap], sparsity: float, allocation: str) -> dict[str, float]:
+    """Count how many weights each layer should lose."""
+    allocate = uniform if allocation == "layerwise" else erdos_renyi_kernel
+    shapes = {name: group.shape for name, group in groups.items()}
+    densities = allocate(shapes, sparsity)
+    return {name: (1 - density) * torch.Size(shapes[name]).numel() for name, density in densities.items()}
+
+
+def _turns(
+    scores: Mapping[str, Tensor], stages: Mapping[str, Tensor], sizes: Mapping[str, Tensor], shares: Mapping[str, float]
+) -> dict[str, Tensor]:
+    """Turn each layer's order into keys that compare across layers: how far into its share a group's middle lies."""
+    keys = {}
+    for name, size in sizes.items():
+        order = _order(scores[name], stages[name])
+        keys[name] = torch.empty_like(size)
+        keys[name][order] = (size[order].cumsum(0) - size[order] / 2) / shares[name]
+    return keys
+
+
+def _sizes(group: GroupMap, device: torch.device) -> Tensor:
+    return group.group_size.to(device, torch.float64)
+
+
+def _pool(values: Mapping[str, Tensor], groups: Mapping[str, GroupMap]) -> Tensor:
+    """Concatenate the layers in the order of `groups`; float64, so that close scores stay apart."""
+    return torch.cat([values[name].double() for name in groups])
+
+
+def _to_mask(kept: Tensor, groups: Mapping[str, GroupMap]) -> Mask:
+    """Expand pooled group decisions to weights; the clone gives each mask its own memory."""
+    parts = kept.split([group.num_groups for group in groups.values()])
+    return {
+        name: group.expand(part).clone(memory_format=torch.contiguous_format)
+        for (name, group), part in zip(groups.items(), parts, strict=True)
+    }
+
+
+def _check_scores(scores: Mapping[str, Tensor], groups: Mapping[str, GroupMap]) -> None:
+    if not groups or scores.keys() != groups.keys():
+        raise ValueError(f"scores are for {sorted(scores)}, groups for {sorted(groups)}; give the same, one at least")
+    for name, group in groups.items():
+        if tuple(scores[name].shape) != (group.num_groups,):
+            raise ValueError(f"scores of {name!r} have shape {tuple(scores[name].shape)}; give ({group.num_groups},)")
+        if bool(scores[name].isnan().any()):
+            raise ValueError(f"scores of {name!r} hold NaN; every group needs a score that can be ranked")
+
+
+def _check_probabilities(inclusion: Mapping[str, Tensor], groups: Mapping[str, GroupMap]) -> None:
+    _check_scores(inclusion, groups)
+    for name, value in inclusion.items():
+        if bool(((value < 0) | (value > 1)).any()):
+            raise ValueError(f"inclusion of {name!r} leaves [0, 1]; give probabilities, not log odds or scores")
+
+
+def _check_mask(name: str, group: GroupMap, mask: Mapping[str, Tensor]) -> None:
+    if name not in mask or mask[name].dtype != torch.bool or tuple(mask[name].shape) != group.shape:
+        raise ValueError(f"the given mask has no boolean tensor of shape {group.shape} for {name!r}")

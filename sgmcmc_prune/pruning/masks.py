@@ -1,0 +1,154 @@
+"""Masks: apply, measure, check, store. A mask maps parameter names to boolean tensors, True = kept."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor, nn
+
+Mask = dict[str, Tensor]
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that may be masked, by name: those with two or more dimensions (no biases, no norms)."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.ndim >= 2}
+
+
+def validate(mask: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    """Check that a mask fits its parameters.
+
+    Parameters
+    ----------
+    mask : mapping of str to bool Tensor
+        The mask.
+    parameters : mapping of str to Tensor
+        Parameters by name; those without a mask are allowed.
+
+    Raises
+    ------
+    TypeError
+        If a mask is not boolean.
+    ValueError
+        If a masked name is not a parameter, or a shape differs.
+    """
+    for name, kept in mask.items():
+        if name not in parameters:
+            raise ValueError(f"the mask names {name!r}, which is no parameter; the parameters are {sorted(parameters)}")
+        if kept.dtype != torch.bool:
+            raise TypeError(f"the mask of {name!r} is {kept.dtype}; it must be torch.bool, True = kept")
+        if kept.shape != parameters[name].shape:
+            raise ValueError(f"the mask of {name!r} has shape {tuple(kept.shape)}, not {tuple(parameters[name].shape)}")
+
+
+@torch.no_grad()
+def apply(mask: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    """Set the masked entries of the parameters to exactly zero, in place.
+
+    Parameters
+    ----------
+    mask : mapping of str to bool Tensor
+        True = kept; shaped like the parameters.
+    parameters : mapping of str to Tensor
+        Parameters (or momentum buffers) by name; those without a mask are left alone.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the mask does not fit (see `validate`); nothing is changed then.
+    """
+    validate(mask, parameters)
+    for name, kept in mask.items():
+        # Filling, not multiplying: NaN * 0 is NaN and -1 * 0 is -0.
+        parameters[name].masked_fill_(~kept.to(parameters[name].device), 0)
+
+
+def layer_sparsity(mask: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return the fraction of masked entries of each parameter."""
+    return {name: int((~kept).sum()) / kept.numel() for name, kept in mask.items()}
+
+
+def sparsity(mask: Mapping[str, Tensor]) -> float:
+    """Return the fraction of masked entries among the prunable ones (0 for an empty mask)."""
+    return _num_masked(mask) / max(1, sum(kept.numel() for kept in mask.values()))
+
+
+def total_sparsity(mask: Mapping[str, Tensor], model: nn.Module) -> float:
+    """Return the masked entries as a fraction of *all* parameters of the model, biases and norms included.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the mask does not fit the model (see `validate`).
+    """
+    parameters = dict(model.named_parameters())
+    validate(mask, parameters)
+    return _num_masked(mask) / sum(parameter.numel() for parameter in parameters.values())
+
+
+def is_subset(new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> bool:
+    """Return whether `new` keeps only weights that `old` keeps: pruning went one way.
+
+    Raises
+    ------
+    ValueError
+        If the two masks differ in names.
+    """
+    if new.keys() != old.keys():
+        raise ValueError(f"cannot compare a mask of {sorted(new)} with one of {sorted(old)}; names must be the same")
+    return not any(bool((kept & ~old[name].to(kept.device)).any()) for name, kept in new.items())
+
+
+def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor]) -> None:
+    """Write a mask to a safetensors file; the file appears complete or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; its directory must exist.
+    mask : mapping of str to bool Tensor
+        The mask.
+
+    Raises
+    ------
+    TypeError
+        If a tensor is not boolean.
+    """
+    validate(mask, mask)
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(tensors_to_bytes({name: kept.cpu().contiguous() for name, kept in mask.items()}))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> Mask:
+    """Read a mask written by `save`, onto the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    TypeError, ValueError
+        If the file holds something else than boolean tensors, or is damaged.
+    """
+    try:
+        mask = tensors_from_bytes(Path(path).read_bytes())
+    except SafetensorError as error:
+        raise ValueError(
+            f"{os.fspath(path)} is not a readable safetensors file ({error}); save the mask again"
+        ) from error
+    validate(mask, mask)
+    return mask
+
+
+def _num_masked(mask: Mapping[str, Tensor]) -> int:
+    return sum(int((~kept).sum()) for kept in mask.values())

@@ -1,0 +1,125 @@
+"""Schedules: pure functions of an integer step, so that a resume or another order of evaluation changes nothing."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["burn_in", "explore", "sample"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one step does.
+
+    `cycle` is 0 during burn-in and 1, 2, ... afterwards; `fraction` is how far the phase has come, in [0, 1];
+    `collect` says that the state after this step is a draw; `end_of_cycle` that the cycle ends with it.
+    """
+
+    lr: float
+    momentum: float
+    temperature: float
+    phase: Phase
+    cycle: int
+    fraction: float
+    collect: bool
+    end_of_cycle: bool
+
+
+@dataclass(frozen=True)
+class Cyclical:
+    r"""Burn-in, then cycles of exploration and sampling.
+
+    Burn-in and each exploration anneal the step by a cosine from `lr` to `lr_min`; sampling holds it at `lr_min` > 0, so
+    that every draw comes from one transition kernel. With c = sqrt(l / lr) the friction moves with the step,
+    1 - beta_t = c (1 - momentum): the friction per unit of physical time stays the same. With `explore` = 0 and
+    `lr` = `lr_min` this is a chain at constant step.
+
+    Parameters
+    ----------
+    lr, lr_min : float
+        Largest and smallest step, 0 < lr_min <= lr.
+    momentum : float
+        beta at `lr`.
+    temperature : float
+        T in every phase.
+    burn_in, explore, sample : int
+        Steps of the burn-in, and of the two phases of each cycle.
+    relax : int
+        Steps discarded at the start of each sampling phase.
+    thin : int
+        Steps per draw after that.
+    cycles : int
+        Number of cycles.
+
+    References
+    ----------
+    Zhang et al.: Cyclical stochastic gradient MCMC for Bayesian deep learning (ICLR 2020), eq. 1.
+    Wenzel et al. (ICML 2020), appendix D (friction moves with the step).
+    """
+
+    lr: float
+    lr_min: float
+    momentum: float
+    temperature: float
+    burn_in: int
+    cycles: int
+    explore: int
+    sample: int
+    relax: int = 0
+    thin: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lr_min <= self.lr:
+            raise ValueError(f"lr_min is {self.lr_min} and lr is {self.lr}; they must satisfy 0 < lr_min <= lr")
+        if min(self.burn_in, self.cycles, self.explore, self.relax) < 0 or self.thin < 1:
+            raise ValueError("burn_in, cycles, explore and relax must be >= 0 and thin >= 1")
+        if self.cycles and self.sample < self.relax + self.thin:
+            raise ValueError(
+                f"a cycle samples for {self.sample} steps and would hold no draw; it needs relax + thin = "
+                f"{self.relax + self.thin} or more"
+            )
+
+    @property
+    def num_steps(self) -> int:
+        """Length of the chain in steps."""
+        return self.burn_in + self.cycles * (self.explore + self.sample)
+
+    @property
+    def draws_per_cycle(self) -> int:
+        """Draws in each cycle."""
+        return (self.sample - self.relax) // self.thin if self.cycles else 0
+
+    @property
+    def num_draws(self) -> int:
+        """Draws in the whole chain."""
+        return self.cycles * self.draws_per_cycle
+
+    def __call__(self, step: int) -> Plan:
+        """Return the plan of step 0, 1, ..., num_steps - 1."""
+        if not 0 <= step < self.num_steps:
+            raise ValueError(f"step {step} is outside the schedule of {self.num_steps} steps")
+        if step < self.burn_in:
+            return self._anneal("burn_in", 0, step, self.burn_in)
+        cycle, position = divmod(step - self.burn_in, self.explore + self.sample)
+        if position < self.explore:
+            return self._anneal("explore", cycle + 1, position, self.explore)
+        position -= self.explore
+        drawn = position + 1 - self.relax
+        return Plan(
+            lr=self.lr_min,
+            momentum=self._momentum(self.lr_min),
+            temperature=self.temperature,
+            phase="sample",
+            cycle=cycle + 1,
+            fraction=(position + 1) / self.sample,
+            collect=drawn > 0 and drawn % self.thin == 0,
+            end_of_cycle=position + 1 == self.sample,
+        )
+
+    def _anneal(self, phase: Phase, cycle: int, position: int, length: int) -> Plan:
+        fraction = position / length
+        lr = self.lr_min + (self.lr - self.lr_min) * (1 + math.cos(math.pi * fraction)) / 2
+        return Plan(lr, self._momentum(lr), self.temperature, phase, cycle, fraction, False, False)
+
+    def _momentum(self, lr: float) -> float:
+        return 1 - math.sqrt(lr / self.lr) * (1 - self.momentum)
