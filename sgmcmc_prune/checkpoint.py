@@ -67,11 +67,9 @@ def load(path: str | Path) -> Any:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = [file.get_tensor(str(number)).clone() for number in range(len(file.keys()))]
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole checkpoint: {error}") from None
-    except OSError as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a whole checkpoint: {error}") from None
     if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is not a checkpoint of format {FORMAT}: its format is {metadata.get('format')}")

@@ -9,10 +9,12 @@ omega_k = (1 + k / delay)^-decay; soft EM is omega = 1; hard EM is soft EM with 
 
 M-step, with G all groups of the layer (a masked group counts as gamma = 0) and pi ~ Beta(a, b):
 
-    pi = (S_0 + a - 1) / (G + a + b - 2),        v1 = S_1 / S_2,        v0 = S_3 / S_4,       v_min <= v0 <= v1 / ratio.
+    pi = (S_0 + a - 1) / (G + a + b - 2),        b = beta_b + complexity * G,
+    v1 = S_1 / S_2,        v0 = S_3 / S_4,        v_min <= v0 <= v1 / ratio.
 
 References
 ----------
+Castillo, van der Vaart (Annals of Statistics 2012) and Rockova, George (JASA 2018), for the Beta(1, G) prior.
 Delyon, Lavielle, Moulines (Annals of Statistics 1999); Rockova, George: EMVS (JASA 2014);
 Deng, Zhang, Liang, Lin: An adaptive empirical Bayesian method for sparse deep learning (NeurIPS 2019).
 """
@@ -24,7 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .priors.spike_slab import Layer, SpikeSlab
+from sgmcmc_prune.priors.spike_slab import Layer, SpikeSlab
 
 Kind = Literal["fixed", "hard", "soft", "stochastic"]
 
@@ -44,6 +46,9 @@ class EMSettings:
         One spike and one slab for all layers, instead of per layer.
     beta_a, beta_b : float
         Beta(a, b) prior of each layer's inclusion rate, both >= 1.
+    complexity : float
+        Adds complexity * G to b: a prior on the model's size that corrects for multiplicity (Beta(1, G) at 1), so that
+        groups about which the data say nothing leave the slab. 0 is the plain Beta prior.
     variance_ratio : float
         Smallest slab-to-spike variance ratio, > 1.
     decay, delay : float
@@ -56,6 +61,7 @@ class EMSettings:
     shared_variances: bool = False
     beta_a: float = 1.0
     beta_b: float = 1.0
+    complexity: float = 0.0
     variance_ratio: float = 10.0
     decay: float = 0.75
     delay: float = 10.0
@@ -67,6 +73,8 @@ class EMSettings:
             raise ValueError(f"em every is {self.every}; it must be at least 1 step")
         if min(self.beta_a, self.beta_b) < 1:
             raise ValueError(f"Beta({self.beta_a}, {self.beta_b}) has no interior mode; both must be >= 1")
+        if not self.complexity >= 0:
+            raise ValueError(f"em complexity is {self.complexity}; it must be >= 0")
         if not self.variance_ratio > 1:
             raise ValueError(f"variance_ratio is {self.variance_ratio}; the slab must be wider than the spike: > 1")
         if not 0.5 < self.decay <= 1 or not self.delay > 0:
@@ -123,7 +131,8 @@ class EM:
         s = self.settings
         for name, layer in self.prior.layers.items():
             total = layer.groups.num_groups
-            rate = (float(self.statistics[name][0]) + s.beta_a - 1) / (total + s.beta_a + s.beta_b - 2)
+            b = s.beta_b + s.complexity * total
+            rate = (float(self.statistics[name][0]) + s.beta_a - 1) / (total + s.beta_a + b - 2)
             # Half a group away from 0 and 1, where the log-odds would be infinite for ever.
             layer.inclusion_rate = min(max(rate, 0.5 / total), 1 - 0.5 / total)
         if s.shared_variances:

@@ -35,7 +35,7 @@ class InclusionAverage:
         eta = log_odds.double()
         included, excluded = torch.sigmoid(eta), torch.sigmoid(-eta)
         if not self._sums:
-            names = ("included", "excluded", "batch", "mean", "square")
+            names = ("included", "excluded", "batch", "last", "mean", "square")
             self._sums = {name: torch.zeros_like(eta) for name in names}
         self._sums["included"] += included
         self._sums["excluded"] += excluded
@@ -49,9 +49,10 @@ class InclusionAverage:
             return
         s = self._sums
         self.batches += 1
-        deviation = s["batch"] / self._in_batch - s["mean"]
+        s["last"] = s["batch"] / self._in_batch
+        deviation = s["last"] - s["mean"]
         s["mean"] += deviation / self.batches
-        s["square"] += deviation * (s["batch"] / self._in_batch - s["mean"])
+        s["square"] += deviation * (s["last"] - s["mean"])
         s["batch"].zero_()
         self._in_batch = 0
 
@@ -64,6 +65,12 @@ class InclusionAverage:
     def excluded(self) -> Tensor:
         """Mean of p(gamma = 0 | w_s)."""
         return self._sums["excluded"] / self._checked_count()
+
+    @property
+    def last_batch(self) -> Tensor:
+        """Mean of p(gamma = 1 | w_s) over the last closed batch: the inclusion of one cycle."""
+        self._checked_count()
+        return self._sums["last"]
 
     @property
     def standard_error(self) -> Tensor:

@@ -29,15 +29,15 @@ class Plan:
 class Cyclical:
     r"""Burn-in, then cycles of exploration and sampling.
 
-    Burn-in and each exploration anneal the step by a cosine from `lr` to `lr_min`; sampling holds it at `lr_min` > 0, so
+    Burn-in anneals the step by a cosine from `lr` to `lr_min`, each exploration from `lr_explore` to `lr_min`; sampling holds it at `lr_min` > 0, so
     that every draw comes from one transition kernel. With c = sqrt(l / lr) the friction moves with the step,
     1 - beta_t = c (1 - momentum): the friction per unit of physical time stays the same. With `explore` = 0 and
     `lr` = `lr_min` this is a chain at constant step.
 
     Parameters
     ----------
-    lr, lr_min : float
-        Largest and smallest step, 0 < lr_min <= lr.
+    lr, lr_explore, lr_min : float
+        Steps, 0 < lr_min <= lr_explore <= lr.
     momentum : float
         beta at `lr`.
     temperature : float
@@ -58,6 +58,7 @@ class Cyclical:
     """
 
     lr: float
+    lr_explore: float
     lr_min: float
     momentum: float
     temperature: float
@@ -69,8 +70,11 @@ class Cyclical:
     thin: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 < self.lr_min <= self.lr:
-            raise ValueError(f"lr_min is {self.lr_min} and lr is {self.lr}; they must satisfy 0 < lr_min <= lr")
+        if not 0 < self.lr_min <= self.lr_explore <= self.lr:
+            raise ValueError(
+                f"lr_min is {self.lr_min}, lr_explore {self.lr_explore} and lr {self.lr}; they must satisfy "
+                "0 < lr_min <= lr_explore <= lr"
+            )
         if min(self.burn_in, self.cycles, self.explore, self.relax) < 0 or self.thin < 1:
             raise ValueError("burn_in, cycles, explore and relax must be >= 0 and thin >= 1")
         if self.cycles and self.sample < self.relax + self.thin:
@@ -99,10 +103,10 @@ class Cyclical:
         if not 0 <= step < self.num_steps:
             raise ValueError(f"step {step} is outside the schedule of {self.num_steps} steps")
         if step < self.burn_in:
-            return self._anneal("burn_in", 0, step, self.burn_in)
+            return self._anneal("burn_in", 0, self.lr, step / self.burn_in)
         cycle, position = divmod(step - self.burn_in, self.explore + self.sample)
         if position < self.explore:
-            return self._anneal("explore", cycle + 1, position, self.explore)
+            return self._anneal("explore", cycle + 1, self.lr_explore, position / self.explore)
         position -= self.explore
         drawn = position + 1 - self.relax
         return Plan(
@@ -116,9 +120,8 @@ class Cyclical:
             end_of_cycle=position + 1 == self.sample,
         )
 
-    def _anneal(self, phase: Phase, cycle: int, position: int, length: int) -> Plan:
-        fraction = position / length
-        lr = self.lr_min + (self.lr - self.lr_min) * (1 + math.cos(math.pi * fraction)) / 2
+    def _anneal(self, phase: Phase, cycle: int, start: float, fraction: float) -> Plan:
+        lr = self.lr_min + (start - self.lr_min) * (1 + math.cos(math.pi * fraction)) / 2
         return Plan(lr, self._momentum(lr), self.temperature, phase, cycle, fraction, False, False)
 
     def _momentum(self, lr: float) -> float:

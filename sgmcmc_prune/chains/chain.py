@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.batches import MinibatchStream
-from ..em import EM
-from ..errors import RunError
-from ..inclusion import InclusionAverage, Moments
-from ..likelihoods import Likelihood, mean_nll
-from ..priors.spike_slab import SpikeSlab
-from ..samplers import SGHMC, Sampler
-from ..schedules import Cyclical, Phase, Plan
-from .pruner import Pruner
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.em import EM
+from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.inclusion import InclusionAverage, Moments
+from sgmcmc_prune.likelihoods import Likelihood, mean_nll
+from sgmcmc_prune.priors.spike_slab import SpikeSlab
+from sgmcmc_prune.samplers import SGHMC, Sampler
+from sgmcmc_prune.schedules import Cyclical, Phase, Plan
+from sgmcmc_prune.chains.pruner import Pruner
 
 
 class Chain:
@@ -123,7 +123,7 @@ class Chain:
         self.model.train()
         inputs, targets = self.stream.batch(self.step)
         loss = mean_nll(self.likelihood, self.model(inputs), targets)
-        self.loss = float(loss)
+        self.loss = loss.item()
         if not math.isfinite(self.loss):
             group = self.sampler.param_groups[0]
             raise RunError(

@@ -11,13 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inclusion import Moments
-from ..priors.base import Prior
-from ..priors.groups import GroupMap
-from ..priors.spike_slab import SpikeSlab
-from ..pruning import criteria, decision
-from ..pruning.schedule import cubic_sparsity
-from ..schedules import Plan
+from sgmcmc_prune.inclusion import Moments
+from sgmcmc_prune.priors.base import Prior
+from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.priors.spike_slab import SpikeSlab
+from sgmcmc_prune.pruning import criteria, decision
+from sgmcmc_prune.pruning.schedule import cubic_sparsity
+from sgmcmc_prune.schedules import Plan
+
+
+#: The cubic schedule counts in integers; this many per exploration.
+_FINE = 1_000_000
 
 
 class Pruner:
@@ -64,36 +68,29 @@ class Pruner:
         self.reference = reference
         self.random_scores = criteria.random(groups, seed) if criterion == "random" else {}
         self.mask: dict[str, Tensor] | None = None
+        self.finished_cycle = 0
         self.averages: dict[str, dict[str, Tensor]] = {}
 
     @torch.no_grad()
     def update(self, step: int, plan: Plan, params: Mapping[str, Tensor], prior: Prior | None) -> dict[str, Tensor] | None:
         """See the state before a step of an exploration; return the new mask if it grows at this step."""
-        if plan.fraction > self.growth and self._reached(plan.cycle):
+        if self.finished_cycle == plan.cycle:
             return None
         self._observe(params, prior, plan.temperature)
-        if step % self.every and plan.fraction < self.growth:
+        if plan.fraction >= self.growth:
+            self.finished_cycle = plan.cycle
+        elif step % self.every:
             return None
         previous = self.targets[plan.cycle - 2] if plan.cycle > 1 else 0.0
         target = self.targets[plan.cycle - 1]
-        sparsity = cubic_sparsity(round(plan.fraction * 1_000_000), 0, round(self.growth * 1_000_000), previous, target)
+        sparsity = cubic_sparsity(round(plan.fraction * _FINE), 0, round(self.growth * _FINE), previous, target)
         if self.reference is not None:
             self.mask = self._copy_layers(plan.cycle, (sparsity - previous) / (target - previous))
         else:
-            scores = self._scores()
-            self.mask = decision.target_sparsity(scores, self.groups, sparsity, self.allocation, previous=self.mask)
+            self.mask = decision.target_sparsity(
+                self._scores(), self.groups, sparsity, self.allocation, previous=self.mask
+            )
         return self.mask
-
-    def _reached(self, cycle: int) -> bool:
-        if self.mask is None:
-            return False
-        total = sum(m.numel() for m in self.mask.values())
-        return sum(int((~m).sum()) for m in self.mask.values()) >= self._count(cycle, total)
-
-    def _count(self, cycle: int, total: int) -> int:
-        if self.reference is not None:
-            return sum(int((~m).sum()) for m in self.reference[cycle - 1].values())
-        return int(self.targets[cycle - 1] * total) - max(int(g.group_size.max()) for g in self.groups.values())
 
     def _copy_layers(self, cycle: int, share: float) -> dict[str, Tensor]:
         """Random weights, with the share of the reference's growth in this cycle done in every layer."""
@@ -102,9 +99,10 @@ class Pruner:
         for name, group in self.groups.items():
             now = int((~self.reference[cycle - 1][name]).sum())
             before = int((~self.reference[cycle - 2][name]).sum()) if cycle > 1 else 0
-            count = round((before + share * (now - before)) / float(group.group_size[0]))
+            order = self.random_scores[name].argsort(stable=True)
+            masked = group.group_size[order].cumsum(0).round() <= before + share * (now - before)
             kept = torch.ones(group.num_groups, dtype=torch.bool)
-            kept[self.random_scores[name].argsort(stable=True)[:count]] = False
+            kept[order[masked]] = False
             mask[name] = group.expand(kept).contiguous()
         return mask
 
@@ -135,8 +133,9 @@ class Pruner:
 
     def state_dict(self) -> dict[str, Any]:
         """The mask and the running averages."""
-        return {"mask": self.mask, "averages": self.averages}
+        return {"mask": self.mask, "finished_cycle": self.finished_cycle, "averages": self.averages}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.mask, self.averages = state["mask"], {n: dict(a) for n, a in state["averages"].items()}
+        self.mask, self.finished_cycle = state["mask"], state["finished_cycle"]
+        self.averages = {n: dict(a) for n, a in state["averages"].items()}

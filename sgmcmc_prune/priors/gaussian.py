@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .base import Prior
+from sgmcmc_prune.priors.base import Prior
 
 
 class Gaussian(Prior):

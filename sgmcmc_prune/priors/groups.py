@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 #: For each kind, the dimensions of a linear (out, in) and a convolutional (out, in, kh, kw) weight that a group spans.
-_SPANNED = {
+_SPANNED: dict[str, dict[int, tuple[int, ...]]] = {
     "weight": {2: (), 4: ()},
     "kernel": {2: (), 4: (2, 3)},
     "filter": {2: (1,), 4: (1, 2, 3)},

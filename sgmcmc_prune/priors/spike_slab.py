@@ -32,10 +32,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..noise import Stream, random_words, uniform
-from .base import Prior
-from .gaussian import gaussian_log_density
-from .groups import GroupMap
+from sgmcmc_prune.noise import Stream, random_words, uniform
+from sgmcmc_prune.priors.base import Prior
+from sgmcmc_prune.priors.gaussian import gaussian_log_density
+from sgmcmc_prune.priors.groups import GroupMap
 
 Mode = Literal["marginal", "gibbs", "em"]
 

@@ -29,7 +29,7 @@ def target_sparsity(
     Groups are masked one after the other as long as the next one still fits, so the sparsity falls short by less than
     one group, and is exact for single weights. Of equal scores the earlier group (in the order of `groups`, then of
     index) is masked first. With "layerwise" or "erk" the groups of a layer are masked in the same order, and layers
-    take turns so that each stays within a group or so of its share :math:`q_l` of the masked weights: group k of a
+    take turns so that each stays close to its share :math:`q_l` of the masked weights: group k of a
     layer has the key :math:`(c_k - n_k / 2) / q_l`, with :math:`c_k` the weights masked up to and with it and
     :math:`n_k` its own, and the lowest keys are masked first (Webster's apportionment, exact in total and monotone).
 

@@ -10,6 +10,8 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
+from sgmcmc_prune.files import atomic_path
+
 Mask = dict[str, Tensor]
 
 
@@ -108,7 +110,7 @@ def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor]) -> None:
     Parameters
     ----------
     path : path-like
-        The file; its directory must exist.
+        The file; missing directories are made.
     mask : mapping of str to bool Tensor
         The mask.
 
@@ -118,16 +120,8 @@ def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor]) -> None:
         If a tensor is not boolean.
     """
     validate(mask, mask)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(tensors_to_bytes({name: kept.cpu().contiguous() for name, kept in mask.items()}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(Path(path)) as partial:
+        partial.write_bytes(tensors_to_bytes({name: kept.cpu().contiguous() for name, kept in mask.items()}))
 
 
 def load(path: str | os.PathLike[str]) -> Mask:

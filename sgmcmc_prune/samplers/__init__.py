@@ -1,7 +1,7 @@
 """Samplers as `torch.optim.Optimizer`s, one per file."""
 
-from .base import Sampler
-from .sghmc import SGHMC
-from .sgld import SGLD
+from sgmcmc_prune.samplers.base import Sampler
+from sgmcmc_prune.samplers.sghmc import SGHMC
+from sgmcmc_prune.samplers.sgld import SGLD
 
 __all__ = ["SGHMC", "SGLD", "Sampler"]

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..noise import Stream, check_key, standard_normal
-from ..preconditioners import Identity, Preconditioner
-from ..priors.base import Prior
-from ..priors.gaussian import Gaussian
+from sgmcmc_prune.noise import Stream, check_key, standard_normal
+from sgmcmc_prune.preconditioners import Identity, Preconditioner
+from sgmcmc_prune.priors.base import Prior
+from sgmcmc_prune.priors.gaussian import Gaussian
 
 
 class Sampler(Optimizer):

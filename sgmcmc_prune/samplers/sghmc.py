@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..noise import Stream
-from .base import Sampler
+from sgmcmc_prune.noise import Stream
+from sgmcmc_prune.samplers.base import Sampler
 
 
 class SGHMC(Sampler):

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .base import Sampler
+from sgmcmc_prune.samplers.base import Sampler
 
 
 class SGLD(Sampler):

@@ -1,0 +1,155 @@
+"""What a chain leaves in the store: probes and statistics of each draw, and the trace of the whole run."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgmcmc_prune.diagnostics import kinetic_temperature
+from sgmcmc_prune.noise import random_words
+from sgmcmc_prune.priors.spike_slab import SpikeSlab
+from sgmcmc_prune.samplers import SGHMC
+from sgmcmc_prune.schedules import Plan
+from sgmcmc_prune.store import Group, Variable
+from sgmcmc_prune.chains.chain import Chain
+
+PHASES = ("burn_in", "explore", "sample")
+NUM_WEIGHT_PROBES = 32
+
+Values = dict[str, Any]
+
+
+class Recorder:
+    """Computes the values of one draw or one trace record, and knows their layout.
+
+    Parameters
+    ----------
+    inputs, targets : Tensor, shapes (probe, ...) and (probe,)
+        The fixed probe batch: training examples, as the network takes them.
+    num_classes : int
+    layers : sequence of str
+        Names of the sparse (or, without such a prior, prunable) parameters.
+    parameters : dict of str to Tensor
+        All parameters, for the choice of the probed weights.
+    """
+
+    def __init__(
+        self, inputs: Tensor, targets: Tensor, num_classes: int, layers: Sequence[str], parameters: dict[str, Tensor]
+    ) -> None:
+        self.inputs, self.targets, self.num_classes, self.layers = inputs, targets, num_classes, list(layers)
+        self.weights = _choose_weights({n: p for n, p in parameters.items() if n in self.layers})
+
+    def groups(self, draws: int, records: int) -> dict[str, Group]:
+        """Layout of the store for `draws` draws and `records` trace records a chain."""
+        layer, probe = (len(self.layers),), (len(self.targets),)
+        per_layer = {
+            name: Variable(("layer",), layer) for name in ("inclusion_rate", "spike_variance", "slab_variance")
+        }
+        scalar = Variable((), (), "float64")
+        posterior = {
+            **per_layer,
+            "weight_norm": Variable(("layer",), layer),
+            "weights": Variable(("weight",), (len(self.weights),)),
+            "logits": Variable(("probe", "class"), (*probe, self.num_classes)),
+        }
+        statistics = ("lp", "step_size", "temperature", "kinetic_temperature", "configurational_temperature")
+        stats = {name: scalar for name in (*statistics, "grad_norm", "sparsity")}
+        stats |= {"cycle": Variable((), (), "int64"), "diverging": Variable((), (), "int64")}
+        trace = ("step", "loss", "step_size", "temperature", "kinetic_temperature", "sparsity", "phase")
+        return {
+            "posterior": Group("draw", draws, posterior),
+            "sample_stats": Group("draw", draws, stats),
+            "log_likelihood": Group("draw", draws, {"y": Variable(("probe",), probe)}),
+            "posterior_predictive": Group(
+                "draw", draws, {"probability": Variable(("probe", "class"), (*probe, self.num_classes))}
+            ),
+            "training": Group("record", records, {**{name: scalar for name in trace}, **per_layer}),
+        }
+
+    def coords(self) -> dict[str, Any]:
+        """Names of layers and probed weights."""
+        return {"layer": self.layers, "weight": [label for _, _, label in self.weights]}
+
+    @torch.no_grad()
+    def draw(self, chain: Chain, plan: Plan) -> dict[str, Values]:
+        """The values of the current state as a draw."""
+        chain.model.eval()
+        logits = chain.model(self.inputs)
+        chain.model.train()
+        log_likelihood = -chain.likelihood(logits, self.targets)
+        params = chain.parameters
+        posterior = {
+            **self._hyperparameters(chain),
+            "weight_norm": [float(params[name].norm()) for name in self.layers],
+            "weights": [float(params[name].flatten()[index]) for name, index, _ in self.weights],
+            "logits": logits.cpu().numpy(),
+        }
+        gradients = [p.grad for p in params.values() if p.grad is not None]
+        stats = {
+            "lp": self._log_posterior(chain),
+            **self._step_statistics(chain, plan),
+            "configurational_temperature": chain.configurational_temperature(),
+            "grad_norm": float(torch.stack([g.norm() for g in gradients]).norm()),
+            "cycle": plan.cycle,
+            "diverging": 0,
+        }
+        return {
+            "posterior": posterior,
+            "sample_stats": stats,
+            "log_likelihood": {"y": log_likelihood.cpu().numpy()},
+            "posterior_predictive": {"probability": logits.softmax(dim=1).cpu().numpy()},
+        }
+
+    def record(self, chain: Chain, plan: Plan) -> Values:
+        """The values of the current state for the trace of the whole run."""
+        return {
+            "step": chain.step,
+            "loss": chain.loss,
+            "phase": PHASES.index(plan.phase),
+            **self._step_statistics(chain, plan),
+            **self._hyperparameters(chain),
+        }
+
+    @staticmethod
+    def _step_statistics(chain: Chain, plan: Plan) -> Values:
+        masked = sum(int((~m).sum()) for m in chain.mask.values())
+        prunable = sum(p.numel() for p in chain.parameters.values() if p.dim() > 1)
+        momentum = chain.sampler.momentum_square() if isinstance(chain.sampler, SGHMC) else (math.nan, 1)
+        return {
+            "step_size": plan.lr,
+            "temperature": plan.temperature,
+            "kinetic_temperature": kinetic_temperature(*momentum),
+            "sparsity": masked / prunable,
+        }
+
+    def _hyperparameters(self, chain: Chain) -> Values:
+        names = ("inclusion_rate", "spike_variance", "slab_variance")
+        if not isinstance(chain.prior, SpikeSlab):
+            return {name: np.full(len(self.layers), np.nan) for name in names}
+        layers = chain.prior.layers
+        return {name: [getattr(layers[layer], name) for layer in self.layers] for name in names}
+
+    @staticmethod
+    def _log_posterior(chain: Chain) -> float:
+        """Minibatch estimate of log p(D | w) + log p(w), from the loss before the last step."""
+        prior = float(chain.prior.log_density(chain.parameters)) if chain.prior is not None else 0.0
+        return -chain.stream.num_data * chain.loss + prior
+
+
+def _choose_weights(parameters: dict[str, Tensor]) -> list[tuple[str, int, str]]:
+    """A fixed random choice of weights to follow: (parameter, flat index, label), the same for every run of a model."""
+    sizes = [p.numel() for p in parameters.values()]
+    words = random_words(0, 0, 2**16 - 1, 0, 0, NUM_WEIGHT_PROBES)
+    chosen = sorted({int(w) % sum(sizes) for w in words})
+    probes = []
+    for position in chosen:
+        for (name, p), size in zip(parameters.items(), sizes, strict=True):
+            if position < size:
+                index = [int(i) for i in np.unravel_index(position, tuple(p.shape))]
+                probes.append((name, position, f"{name}{index}"))
+                break
+            position -= size
+    return probes

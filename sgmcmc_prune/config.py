@@ -1,0 +1,296 @@
+"""The configuration: frozen dataclasses, checked when they are made. The command line is derived from them.
+
+Lengths are in epochs of the training set (after the validation split), so that a preset means the same on any data set.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sgmcmc_prune.em import EMSettings
+from sgmcmc_prune.pruning.criteria import CRITERIA
+
+Criterion = Literal["inclusion_probability", "em_responsibility", "magnitude", "signal_to_noise", "random"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data, and how they are split and batched.
+
+    Parameters
+    ----------
+    name
+        "fashion-mnist" or "fashion-mnist-subset".
+    data_dir
+        Folder with the official files; by default $SGMCMC_PRUNE_DATA, the system's data sets, or a download.
+    validation
+        Training images held out; they are never trained on.
+    batch_size
+        Examples in a minibatch.
+    """
+
+    name: str = "fashion-mnist-subset"
+    data_dir: Path | None = None
+    validation: int = 1000
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network.
+
+    Parameters
+    ----------
+    name
+        "lenet", "mlp", "linear", or your own as "package.module:callable".
+    """
+
+    name: str = "lenet"
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """The sampler and its steps (on the scale of SGD's learning rate).
+
+    Parameters
+    ----------
+    name
+        "sghmc" or "sgld".
+    lr
+        Largest step of the burn-in.
+    lr_explore
+        Largest step of each exploration, in cycles and in-chain pruning.
+    lr_min
+        Constant step while draws are collected.
+    momentum
+        Momentum at the step lr; friction moves with the step.
+    temperature
+        1 is the posterior, 0 its maximisation.
+    preconditioner
+        Mass matrix, adapted in the burn-in and frozen afterwards.
+    """
+
+    name: Literal["sghmc", "sgld"] = "sghmc"
+    lr: float = 0.1
+    lr_explore: float = 0.05
+    lr_min: float = 0.005
+    momentum: float = 0.9
+    temperature: float = 1.0
+    preconditioner: Literal["identity", "rmsprop"] = "rmsprop"
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """The prior on the weights.
+
+    Parameters
+    ----------
+    family
+        "spike_slab", or "gaussian" with slab_variance for every parameter.
+    mode
+        How the indicators are treated: summed out, sampled, or held at their expectation (the paper's EM).
+    group
+        The weights that share an indicator.
+    inclusion_rate
+        Starting probability of the slab.
+    spike_variance
+        Starting variance of the spike.
+    slab_variance
+        Starting variance of the slab.
+    dense_variance
+        Gaussian variance of biases and normalisation parameters.
+    indicator_every
+        Steps between two Gibbs updates of the indicators.
+    """
+
+    family: Literal["spike_slab", "gaussian"] = "spike_slab"
+    mode: Literal["marginal", "gibbs", "em"] = "marginal"
+    group: Literal["weight", "kernel", "filter", "node", "input"] = "weight"
+    inclusion_rate: float = 0.5
+    spike_variance: float = 1e-4
+    slab_variance: float = 0.05
+    dense_variance: float = 1.0
+    indicator_every: int = 10
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Burn-in, then cycles of exploration and sampling; lengths in epochs.
+
+    Parameters
+    ----------
+    burn_in
+        Epochs in which hyperparameters and mass matrix adapt.
+    cycles
+        Number of cycles.
+    explore
+        Epochs of exploration in each cycle.
+    sample
+        Epochs of sampling in each cycle.
+    relax
+        Epochs discarded at the start of each sampling phase.
+    draws
+        Draws kept from each cycle.
+    """
+
+    burn_in: float = 12.0
+    cycles: int = 3
+    explore: float = 2.0
+    sample: float = 2.0
+    relax: float = 0.5
+    draws: int = 6
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """Pruning, post hoc on the dense draws and in the chain.
+
+    Parameters
+    ----------
+    targets
+        Increasing sparsities; an in-chain fork passes them one after the other.
+    allocation
+        How a target is shared among layers.
+    post_hoc
+        Criteria for masks on the finished draws.
+    in_chain
+        Criteria for masks that grow inside the chain; each forks from the dense chain.
+    fdr
+        Level of the Bayesian false-discovery-rate decision.
+    explore
+        Epochs of exploration at each target.
+    sample
+        Epochs of sampling at each target.
+    relax
+        Epochs discarded at the start of each sampling phase.
+    draws
+        Draws kept at each target.
+    growth
+        Share of each exploration in which the mask grows.
+    em
+        Whether hyperparameters go on adapting while a fork explores.
+    """
+
+    targets: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98)
+    allocation: Literal["global", "layerwise", "erk"] = "global"
+    post_hoc: tuple[Criterion, ...] = ("inclusion_probability", "magnitude", "signal_to_noise", "random")
+    in_chain: tuple[Criterion, ...] = ("inclusion_probability", "magnitude", "random")
+    fdr: float = 0.1
+    explore: float = 3.0
+    sample: float = 1.5
+    relax: float = 0.5
+    draws: int = 5
+    growth: float = 0.5
+    em: bool = True
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: everything that its result depends on, except the machine.
+
+    Parameters
+    ----------
+    preset
+        Name of the preset it started from.
+    data, model, sampler, prior, em, schedule, prune
+        The parts.
+    chains
+        Number of chains; each has its own start, noise, minibatches and hyperparameters.
+    seed
+        Key of everything random.
+    device
+        "cpu" or a CUDA device.
+    evaluate
+        The split of the final table: "validation" while choices are still being made, "test" once.
+    probes
+        Training examples whose logits and log-likelihood are stored with every draw.
+    checkpoint_seconds
+        Time between two resume points.
+    """
+
+    preset: str = "demo"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    em: EMSettings = field(default_factory=EMSettings)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    chains: int = 2
+    seed: int = 0
+    device: str = "cpu"
+    evaluate: Literal["test", "validation"] = "test"
+    probes: int = 64
+    checkpoint_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        _require(self.chains >= 1, f"chains is {self.chains}; a run needs at least one")
+        _require(self.sampler.temperature >= 0, f"temperature is {self.sampler.temperature}; it must be >= 0")
+        _require(self.data.batch_size >= 1, f"batch_size is {self.data.batch_size}; it must be at least 1")
+        _require(0 < self.prune.fdr < 1, f"prune.fdr is {self.prune.fdr}; it must be inside (0, 1)")
+        _require(0 < self.prune.growth <= 1, f"prune.growth is {self.prune.growth}; it must be in (0, 1]")
+        _require(self.probes >= 1, f"probes is {self.probes}; it must be at least 1")
+        for criterion in (*self.prune.post_hoc, *self.prune.in_chain):
+            _require(criterion in CRITERIA, f"criterion is {criterion!r}; choose among {', '.join(CRITERIA)}")
+            self._check_criterion(criterion)
+        if self.evaluate == "validation":
+            _require(self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out")
+        if "random" in self.prune.in_chain:
+            _require(
+                self.prune.in_chain[0] != "random",
+                "in_chain starts with 'random', which copies the per-layer sparsity of the first criterion; put another first",
+            )
+
+    def _check_criterion(self, criterion: str) -> None:
+        """Inclusion probabilities and responsibilities need the prior, in the mode that gives them their meaning."""
+        sparse, em = self.prior.family == "spike_slab", self.prior.mode == "em"
+        if criterion == "inclusion_probability":
+            _require(
+                sparse and not em,
+                "criterion inclusion_probability needs prior.family spike_slab in mode marginal or gibbs; in mode em the "
+                "chain yields em_responsibility",
+            )
+        if criterion == "em_responsibility":
+            _require(sparse and em, "criterion em_responsibility needs prior.family spike_slab in mode em")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def to_json(config: Any) -> Any:
+    """A configuration as plain JSON values."""
+    if dataclasses.is_dataclass(config):
+        return {f.name: to_json(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, tuple):
+        return [to_json(v) for v in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def from_json(value: Any, kind: Any = RunConfig, where: str = "config") -> Any:
+    """Rebuild a configuration from JSON values; ValueError names an unknown field or a wrong type."""
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        _require(isinstance(value, dict), f"{where} is {value!r}; it must be an object")
+        unknown = sorted(set(value) - set(hints))
+        _require(not unknown, f"{where} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
+        return kind(**{k: from_json(v, hints[k], f"{where}.{k}") for k, v in value.items()})
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        _require(isinstance(value, list), f"{where} is {value!r}; it must be a list")
+        return tuple(from_json(v, arguments[0], where) for v in value)
+    if origin is Literal:
+        _require(value in arguments, f"{where} is {value!r}; choose among {', '.join(map(str, arguments))}")
+        return value
+    if isinstance(kind, types.UnionType):
+        return None if value is None else from_json(value, arguments[0], where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    _require(type(value) is kind, f"{where} is {value!r}; it must be {getattr(kind, '__name__', kind)}")
+    return value

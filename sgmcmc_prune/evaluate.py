@@ -1,0 +1,191 @@
+"""From the stored draws to the table: dense, pruned post hoc, pruned in the chain, each as a posterior predictive.
+
+Every chain predicts under its own mask, and chains are pooled in function space only. This is the one place where the
+test split is read.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sgmcmc_prune import build, checkpoint
+from sgmcmc_prune.chains.loop import members
+from sgmcmc_prune.config import RunConfig
+from sgmcmc_prune.diagnostics import kinetic_band
+from sgmcmc_prune.inclusion import InclusionAverage, Moments
+from sgmcmc_prune.metrics import summarise
+from sgmcmc_prune.predict import Predictive, pool, posterior_predictive
+from sgmcmc_prune.pruning import criteria, decision, masks
+from sgmcmc_prune.weights import WeightStore
+
+Mask = dict[str, Tensor]
+Scores = dict[str, Tensor]
+
+
+class _Evaluator:
+    """Predicts on one split with the draws of a stage."""
+
+    def __init__(self, config: RunConfig, data: build.Data, out: Path) -> None:
+        self.config, self.out = config, out
+        self.inputs, self.labels = data.test if config.evaluate == "test" else data.validation
+        self.model = build.build_model(config, data, 0)
+        self.groups = build.groups(config, self.model)
+
+    def row(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
+        """Metrics of draws first, ..., last - 1 of every chain, pooled; and of the average single network."""
+        weights = WeightStore(stage / "draws")
+        predictives: list[Predictive] = []
+        for chain in range(self.config.chains):
+            mask = chain_masks[chain] if chain_masks is not None else None
+            for draw in members(weights, chain, first, last):
+                predictives.append(posterior_predictive(self.model, [draw], self.inputs, mask))
+        singles = [summarise(p.probabilities, self.labels) for p in predictives]
+        pooled = pool(predictives)
+        sparsities = [masks.sparsity(m) for m in chain_masks] if chain_masks is not None else [0.0]
+        totals = [masks.total_sparsity(m, self.model) for m in chain_masks] if chain_masks is not None else [0.0]
+        return {
+            **labels,
+            "sparsity": float(np.mean(sparsities)),
+            "sparsity_all_parameters": float(np.mean(totals)),
+            **summarise(pooled.probabilities, self.labels),
+            "members": pooled.members,
+            "single_accuracy": float(np.mean([s["accuracy"] for s in singles])),
+            "single_nll": float(np.mean([s["nll"] for s in singles])),
+        }
+
+
+def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = True) -> dict[str, Any]:
+    """Compute everything that `metrics.json` holds, from the run directory.
+
+    Returns
+    -------
+    dict
+        `dense` (a row), `pruned` (rows with criterion, when, decision, target, sparsity, accuracy, nll, brier, ece,
+        members, ...), `diagnostics`, `split`, `seed`.
+    """
+    evaluator = _Evaluator(config, data, out)
+    draws = config.schedule.cycles * config.schedule.draws
+    chains = [checkpoint.load(out / "checkpoints" / f"chain{c}.safetensors") for c in range(config.chains)]
+    with tqdm(total=1 + _num_rows(config), desc="evaluate", unit="row", disable=not progress) as bar:
+        dense = evaluator.row(out, 0, draws, None)
+        bar.update(1)
+        pruned = []
+        for labels, chain_masks in post_hoc_masks(config, evaluator.groups, chains):
+            pruned.append(evaluator.row(out, 0, draws, chain_masks, when="post_hoc", **labels))
+            bar.update(1)
+        for criterion in config.prune.in_chain:
+            for k, target in enumerate(config.prune.targets):
+                stage = out / "forks" / criterion
+                paths = [stage / "masks" / f"chain{c}-{target:g}.safetensors" for c in range(config.chains)]
+                labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target}
+                n = config.prune.draws
+                pruned.append(evaluator.row(stage, k * n, (k + 1) * n, [masks.load(p) for p in paths], **labels))
+                bar.update(1)
+    return {
+        "split": config.evaluate,
+        "seed": config.seed,
+        "dense": dense,
+        "pruned": pruned,
+        "diagnostics": diagnostics(config, evaluator.model, out),
+    }
+
+
+def _num_rows(config: RunConfig) -> int:
+    p = config.prune
+    return len(p.targets) * (len(p.post_hoc) + len(p.in_chain)) + 2 * sum(c == "inclusion_probability" for c in p.post_hoc)
+
+
+def post_hoc_masks(
+    config: RunConfig, groups: Mapping[str, Any], chains: list[dict[str, Any]]
+) -> list[tuple[dict[str, Any], list[Mask]]]:
+    """Every post-hoc decision on the dense chains: its labels, and one mask per chain.
+
+    Raises
+    ------
+    ValueError
+        If a criterion needs what the chains did not accumulate.
+    """
+    p = config.prune
+    found: list[tuple[dict[str, Any], list[Mask]]] = []
+    for criterion in p.post_hoc:
+        scores = [chain_scores(criterion, state, groups, config.seed * 2**16 + c) for c, state in enumerate(chains)]
+        for target in p.targets:
+            labels = {"criterion": criterion, "decision": "target", "target": target}
+            chain_masks = [decision.target_sparsity(s, groups, target, p.allocation) for s in scores]
+            if criterion == "random":
+                first = [chain_scores(p.post_hoc[0], s, groups, 0) for s in chains]
+                reference = [decision.target_sparsity(s, groups, target, p.allocation) for s in first]
+                pairs = zip(scores, reference, strict=True)
+                chain_masks = [decision.match_layer_sparsity(s, groups, m) for s, m in pairs]
+            found.append((labels, chain_masks))
+        if criterion == "inclusion_probability":
+            probabilities = [inclusion_probabilities(state) for state in chains]
+            labels = {"criterion": criterion, "decision": "median", "target": None}
+            found.append((labels, [decision.median_probability_model(i, groups) for i in probabilities]))
+            labels = {"criterion": criterion, "decision": f"fdr {p.fdr:g}", "target": None}
+            found.append((labels, [decision.bayesian_false_discovery_rate(i, groups, p.fdr) for i in probabilities]))
+    return found
+
+
+def chain_scores(criterion: str, state: Mapping[str, Any], groups: Mapping[str, Any], seed: int) -> Scores:
+    """Scores of one chain's groups from its running averages (higher = keep)."""
+    if criterion == "random":
+        return criteria.random(groups, seed)
+    if criterion in ("inclusion_probability", "em_responsibility"):
+        averages = _inclusion(state)
+        included = {name: a.included for name, a in averages.items()}
+        return criteria.inclusion_log_odds(included, {name: a.excluded for name, a in averages.items()})
+    moments = {name: _restored(Moments(), s) for name, s in state["moments"].items() if name in groups}
+    mean = {name: m.mean for name, m in moments.items()}
+    if criterion == "signal_to_noise":
+        return criteria.signal_to_noise(mean, {name: m.variance for name, m in moments.items()}, groups)
+    return criteria.magnitude(mean, groups)
+
+
+def inclusion_probabilities(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Posterior inclusion probability of every group in one chain, shape (G,)."""
+    return {name: a.included for name, a in _inclusion(state).items()}
+
+
+def _inclusion(state: Mapping[str, Any]) -> dict[str, InclusionAverage]:
+    if not state["inclusion"]:
+        raise ValueError("this chain has no spike-and-slab prior, so it has no inclusion probabilities")
+    return {name: _restored(InclusionAverage(), s) for name, s in state["inclusion"].items()}
+
+
+def _restored(average: Any, state: Mapping[str, Any]) -> Any:
+    average.load_state_dict(state)
+    return average
+
+
+def diagnostics(config: RunConfig, model: nn.Module, out: Path) -> dict[str, Any]:
+    """Temperatures, convergence in function space and the hyperparameters, from the dense draws."""
+    from sgmcmc_prune.inference_data import convergence, load
+
+    tree = load(out)
+    stats = tree["sample_stats"]
+    dimension = sum(p.numel() for p in model.parameters())
+    momentum = float(1 - np.sqrt(config.sampler.lr_min / config.sampler.lr) * (1 - config.sampler.momentum))
+    low, high = kinetic_band(config.sampler.temperature, dimension, momentum)
+    posterior = tree["posterior"]
+    kinetic = float(stats["kinetic_temperature"].mean())
+    return {
+        "draws_per_chain": int(stats.sizes["draw"]),
+        "chains": config.chains,
+        "kinetic_temperature": kinetic,
+        "kinetic_band": [low, high],
+        "kinetic_in_band": bool(low <= kinetic <= high),
+        "configurational_temperature": float(stats["configurational_temperature"].mean()),
+        "logits": convergence(posterior["logits"]),
+        "inclusion_rate": dict(zip(posterior["layer"].values.tolist(), _mean(posterior, "inclusion_rate"), strict=True)),
+        "spike_variance": dict(zip(posterior["layer"].values.tolist(), _mean(posterior, "spike_variance"), strict=True)),
+        "slab_variance": dict(zip(posterior["layer"].values.tolist(), _mean(posterior, "slab_variance"), strict=True)),
+    }
+
+
+def _mean(posterior: Any, name: str) -> list[float]:
+    return [float(v) for v in posterior[name].mean(("chain", "draw")).values]

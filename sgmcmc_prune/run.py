@@ -1,0 +1,232 @@
+"""The main job: sample, learn the sparsity, prune post hoc and in the chain, evaluate, leave a run directory.
+
+`run` starts a directory and `resume` continues one; both go through the same stages, each of which skips what is done:
+
+    dense chains  ->  one fork per in-chain criterion  ->  metrics.json and the table.
+"""
+
+import dataclasses
+import os
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune import build, checkpoint
+from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.loop import Interrupted, Stage, run_chains
+from sgmcmc_prune.chains.record import Recorder
+from sgmcmc_prune.config import RunConfig, from_json, to_json
+from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.evaluate import evaluate
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.masks import prunable
+from sgmcmc_prune.schedules import Cyclical
+from sgmcmc_prune.store import DrawStore
+from sgmcmc_prune.weights import estimate_bytes, require_space
+
+RECORDS_PER_EPOCH = 4
+
+
+def run(config: RunConfig, out: Path, overwrite: bool = False, progress: bool = True) -> dict[str, Any]:
+    """Run a configuration into a new directory.
+
+    Parameters
+    ----------
+    config : RunConfig
+    out : Path
+        Must not exist, or be empty, unless `overwrite`.
+    overwrite : bool
+        Delete an earlier *run* in `out` first.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    dict
+        The content of `metrics.json`.
+
+    Raises
+    ------
+    ValueError
+        For bad input, before anything is computed or deleted.
+    RunError
+        If a chain diverged; draws stored before are kept.
+    Interrupted
+        After SIGINT or SIGTERM; `resume` continues.
+    """
+    build.check_device(config.device)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not overwrite:
+            raise ValueError(
+                f"{out} exists and is not empty; choose another --out, continue it with `sgmcmc-prune resume {out}`, or "
+                "replace it with --overwrite"
+            )
+        _remove_run(out)
+    data = build.load_data(config)
+    _check(config, data)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(out / "config.json", to_json(config))
+    return _work(config, data, out, progress)
+
+
+def resume(out: Path, progress: bool = True) -> dict[str, Any]:
+    """Continue a run that was killed or interrupted; a finished run is evaluated again.
+
+    Raises
+    ------
+    ValueError
+        If `out` is not a run directory.
+    """
+    config = load_config(out)
+    build.check_device(config.device)
+    return _work(config, build.load_data(config), out, progress)
+
+
+def load_config(out: Path) -> RunConfig:
+    """The configuration of a run directory; ValueError if it is none."""
+    path = out / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{out} is not a run directory: it has no config.json")
+    config: RunConfig = from_json(checkpoint.read_json(path))
+    return config
+
+
+def _check(config: RunConfig, data: build.Data) -> None:
+    """Build one chain and a schedule, so that a bad setting is refused before a directory is made."""
+    steps_per_epoch = len(data.train[1]) / config.data.batch_size
+    chain = build.build_chain(config, data, 0, build.dense_schedule(config, steps_per_epoch))
+    build.fork_schedule(config, steps_per_epoch)
+
+
+def _work(config: RunConfig, data: build.Data, out: Path, progress: bool) -> dict[str, Any]:
+    started = time.time()
+    info = _describe(config, data)
+    checkpoint.write_json(out / "run.json", {**info, "status": "running"})
+    try:
+        _dense(config, data, out, progress)
+        for criterion in config.prune.in_chain:
+            _fork(config, data, out, criterion, progress)
+        metrics = evaluate(config, data, out, progress)
+    except (RunError, Interrupted) as error:
+        status = "interrupted" if isinstance(error, Interrupted) else "failed"
+        checkpoint.write_json(out / "run.json", {**info, "status": status, "error": str(error)})
+        raise
+    checkpoint.write_json(out / "metrics.json", checkpoint.finite_or_null(metrics))
+    checkpoint.write_json(out / "run.json", {**info, "status": "finished", "seconds": time.time() - started})
+    return metrics
+
+
+def _dense(config: RunConfig, data: build.Data, out: Path, progress: bool) -> None:
+    """The dense chains: burn-in with EM, then draws at fixed hyperparameters."""
+    schedule = build.dense_schedule(config, len(data.train[1]) / config.data.batch_size)
+    chains = [build.build_chain(config, data, c, schedule) for c in range(config.chains)]
+    run_chains(_stage(config, data, out, chains[0], schedule), chains, "dense chains", progress)
+
+
+def _fork(config: RunConfig, data: build.Data, out: Path, criterion: str, progress: bool) -> None:
+    """Every chain again from its dense end, pruned in the chain by one criterion."""
+    directory = out / "forks" / criterion
+    schedule = build.fork_schedule(config, len(data.train[1]) / config.data.batch_size)
+    chains = []
+    for c in range(config.chains):
+        reference = None
+        if criterion == "random":
+            first = out / "forks" / config.prune.in_chain[0]
+            reference = [masks.load(first / "masks" / f"chain{c}-{t:g}.safetensors") for t in config.prune.targets]
+        pruner = build.build_pruner(config, build.build_model(config, data, c), criterion, c, reference)
+        chain = build.build_chain(config, data, c, schedule, pruner)
+        chain.load_position(checkpoint.load(out / "checkpoints" / f"chain{c}.safetensors"))
+        chains.append(chain)
+    run_chains(_stage(config, data, directory, chains[0], schedule), chains, f"in chain: {criterion}", progress)
+
+
+def _stage(config: RunConfig, data: build.Data, directory: Path, chain: Chain, schedule: Cyclical) -> Stage:
+    """Open or create the store of one stage."""
+    inputs, labels = (t[: config.probes] for t in data.train)
+    layers = list(chain.inclusion) or list(prunable(chain.model))
+    recorder = Recorder(inputs, labels, data.dataset.num_classes, layers, chain.parameters)
+    record_every = max(1, int(chain.stream.steps_per_epoch / RECORDS_PER_EPOCH))
+    path = directory / "posterior.zarr"
+    if path.exists():
+        store = DrawStore.open(path)
+    else:
+        require_space(directory, estimate_bytes(chain.model.state_dict(), schedule.num_draws, config.chains))
+        store = DrawStore.create(
+            path,
+            recorder.groups(schedule.num_draws, schedule.num_steps // record_every),
+            config.chains,
+            static=_static(inputs, labels, chain, layers),
+            coords=recorder.coords(),
+            attrs={"departures": departures(config, chain.model), "lp_estimator": "minibatch"},
+        )
+    return Stage(directory, recorder, store, record_every, config.checkpoint_seconds)
+
+
+def _static(inputs: Tensor, labels: Tensor, chain: Chain, layers: Sequence[str]) -> dict[str, Any]:
+    sizes = [chain.parameters[name].numel() for name in layers]
+    dims = ("probe", *[f"image_dim_{i}" for i in range(inputs.dim() - 1)])
+    return {
+        "observed_data": {"y": (("probe",), labels.cpu().numpy())},
+        "constant_data": {"image": (dims, inputs.cpu().numpy()), "layer_size": (("layer",), sizes)},
+    }
+
+
+def departures(config: RunConfig, model: nn.Module) -> list[str]:
+    """Every way in which the draws are not draws from the stated Bayesian posterior, in words."""
+    found = [
+        f"step size {config.sampler.lr_min:g} while sampling: minibatch gradient noise heats the chain above T",
+        "hyperparameters of the prior are fitted to the same data; draws are conditional on them"
+        if config.prior.family == "spike_slab" and config.em.kind != "fixed"
+        else "",
+        f"temperature {config.sampler.temperature:g} instead of 1" if config.sampler.temperature != 1 else "",
+        "mode em: the chain targets a Gaussian posterior with held precisions, not the mixture posterior"
+        if config.prior.family == "spike_slab" and config.prior.mode == "em"
+        else "",
+        "batch normalisation: the likelihood of an example depends on its minibatch"
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+        else "",
+        "in-chain forks: draws are conditional on a mask chosen from the same data"
+        if config.prune.in_chain
+        else "",
+    ]
+    return [line for line in found if line]
+
+
+def _describe(config: RunConfig, data: build.Data) -> dict[str, Any]:
+    return {
+        "library": {"name": "sgmcmc_prune", "version": version("sgmcmc_prune")},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count(), "threads": torch.get_num_threads()},
+        "data": {
+            **data.dataset.provenance,
+            "train": len(data.train[1]),
+            "validation": len(data.validation[1]),
+            "test": len(data.test[1]),
+        },
+        "departures": departures(config, build.build_model(config, data, 0)),
+    }
+
+
+def _remove_run(out: Path) -> None:
+    """Delete an earlier run; refuse to delete anything that is not one."""
+    import shutil
+
+    if not (out / "config.json").is_file():
+        raise ValueError(f"{out} is not a run directory, so --overwrite will not delete it; choose another --out")
+    shutil.rmtree(out)
+
+
+def replace(config: RunConfig, **changes: Any) -> RunConfig:
+    """`dataclasses.replace`, with dotted names: replace(config, **{"sampler.lr": 0.1})."""
+    for name, value in changes.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            value = dataclasses.replace(getattr(config, head), **{rest: value})
+        config = dataclasses.replace(config, **{head: value})
+    return config
