@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from sgmcmc_prune.priors import Gaussian, GroupMap, Prior, SpikeSlab
 from sgmcmc_prune.priors.spike_slab import smallest_stable_spike
 from sgmcmc_prune.pruning.masks import prunable
 from sgmcmc_prune.samplers import SGHMC, SGLD, Sampler
-from sgmcmc_prune.schedules import Cyclical
+from sgmcmc_prune.schedules import Cyclical, Phase
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def build_model(config: RunConfig, data: Data, chain: int) -> nn.Module:
     seed = config.seed * 2**16 + chain
     model = models.build(config.model.name, data.input_shape, data.dataset.num_classes, seed=seed)
     # Channels last makes the convolutions a third faster on a CPU, and changes no value's meaning.
-    return model.to(config.device, memory_format=torch.channels_last)
+    return model.to(device=config.device).to(memory_format=torch.channels_last)
 
 
 def dense_schedule(config: RunConfig, steps_per_epoch: float) -> Cyclical:
@@ -131,7 +132,7 @@ def build_sampler(config: RunConfig, model: nn.Module, prior: Prior, num_data: i
             f"spike_variance {config.prior.spike_variance:.3g} is too narrow for the step size {s.lr:g}: the sampler "
             f"would be unstable under {floor:.3g}. Widen the spike to at least that, or lower lr"
         )
-    settings = {
+    settings: dict[str, Any] = {
         "lr": s.lr,
         "num_data": num_data,
         "temperature": s.temperature,
@@ -151,9 +152,7 @@ def smallest_spike(config: RunConfig, preconditioner: Preconditioner, num_data: 
     return smallest_stable_spike(config.sampler.lr, num_data, preconditioner.min_mass, momentum)
 
 
-def build_chain(
-    config: RunConfig, data: Data, index: int, schedule: Cyclical, pruner: Pruner | None = None
-) -> Chain:
+def build_chain(config: RunConfig, data: Data, index: int, schedule: Cyclical, pruner: Pruner | None = None) -> Chain:
     """One chain, dense or (with a pruner) a fork."""
     model = build_model(config, data, index)
     num_data = len(data.train[1])
@@ -163,9 +162,20 @@ def build_chain(
     em = None
     if isinstance(prior, SpikeSlab):
         em = EM(config.em, prior, smallest_spike(config, sampler.preconditioner, num_data))
-    adapt = ("burn_in",) if pruner is None else (("explore",) if config.prune.em else ())
+    adapt: tuple[Phase, ...] = ("burn_in",)
+    if pruner is not None:
+        adapt = ("explore",) if config.prune.em else ()
     return Chain(
-        index, model, sampler, schedule, stream, likelihoods.categorical, em, pruner, adapt, config.prior.indicator_every
+        index,
+        model,
+        sampler,
+        schedule,
+        stream,
+        likelihoods.categorical,
+        em,
+        pruner,
+        adapt,
+        config.prior.indicator_every,
     )
 
 

@@ -108,7 +108,9 @@ def _key(key: Any, where: str) -> str | int:
 def _plain(tensor: Tensor, where: str) -> Tensor:
     """Copy a tensor to contiguous CPU memory of its own."""
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.dtype == torch.complex128:
-        raise TypeError(f"{where} is a {tensor.dtype} tensor on {tensor.device}, {tensor.layout}: use a dense, plain one")
+        raise TypeError(
+            f"{where} is a {tensor.dtype} tensor on {tensor.device}, {tensor.layout}: use a dense, plain one"
+        )
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
@@ -117,7 +119,7 @@ def _checksum(structure: str, tensors: list[Tensor]) -> int:
     crc = zlib.crc32(structure.encode())
     for tensor in tensors:
         crc = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
-        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
     return crc
 
 

@@ -1,7 +1,8 @@
 """The command line: `sgmcmc-prune run | resume | summary | report`.
 
-Options of `run` are derived from the configuration dataclasses. Bad input is one line on standard error and exit code 2;
-a failed run is one line and exit code 1; an interrupted run has saved everything, says how to go on, and exits with 0.
+Options of `run` are derived from the configuration dataclasses. Bad input is one line on standard error and exit code
+2; a failed run is one line and exit code 1; an interrupted run has saved everything, says how to go on, and exits with
+0.
 """
 
 import sys
@@ -100,13 +101,11 @@ def _command_type() -> Any:
         Annotated[Run, tyro.conf.subcommand(name, default=Run(**vars(make())), description=make.__doc__)]
         for name, make in PRESETS.items()
     ]
-    start = dataclass(frozen=True)(
+    start: Any = dataclass(frozen=True)(
         type("Start", (Start,), {"__annotations__": {"run": reduce(or_, presets)}, "__doc__": Start.__doc__})
     )
     commands = [Annotated[start, tyro.conf.subcommand("run")]]
-    commands += [
-        Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in (Resume, Summary, Report)
-    ]
+    commands += [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in (Resume, Summary, Report)]
     return reduce(or_, commands)
 
 

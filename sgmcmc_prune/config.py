@@ -141,7 +141,7 @@ class ScheduleConfig:
     explore: float = 2.0
     sample: float = 2.0
     relax: float = 0.5
-    draws: int = 6
+    draws: int = 4
 
 
 @dataclass(frozen=True)
@@ -177,12 +177,12 @@ class PruneConfig:
     targets: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98)
     allocation: Literal["global", "layerwise", "erk"] = "global"
     post_hoc: tuple[Criterion, ...] = ("inclusion_probability", "magnitude", "signal_to_noise", "random")
-    in_chain: tuple[Criterion, ...] = ("inclusion_probability", "magnitude", "random")
+    in_chain: tuple[Criterion, ...] = ("inclusion_probability", "magnitude")
     fdr: float = 0.1
-    explore: float = 3.0
-    sample: float = 1.5
-    relax: float = 0.5
-    draws: int = 5
+    explore: float = 2.0
+    sample: float = 1.0
+    relax: float = 0.25
+    draws: int = 3
     growth: float = 0.5
     em: bool = True
 
@@ -237,11 +237,14 @@ class RunConfig:
             _require(criterion in CRITERIA, f"criterion is {criterion!r}; choose among {', '.join(CRITERIA)}")
             self._check_criterion(criterion)
         if self.evaluate == "validation":
-            _require(self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out")
+            _require(
+                self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out"
+            )
         if "random" in self.prune.in_chain:
             _require(
                 self.prune.in_chain[0] != "random",
-                "in_chain starts with 'random', which copies the per-layer sparsity of the first criterion; put another first",
+                "in_chain starts with 'random', which copies the per-layer sparsity of the first criterion; put another "
+                "criterion first",
             )
 
     def _check_criterion(self, criterion: str) -> None:
@@ -250,8 +253,8 @@ class RunConfig:
         if criterion == "inclusion_probability":
             _require(
                 sparse and not em,
-                "criterion inclusion_probability needs prior.family spike_slab in mode marginal or gibbs; in mode em the "
-                "chain yields em_responsibility",
+                "criterion inclusion_probability needs prior.family spike_slab in mode marginal or gibbs; in mode em "
+                "the chain yields em_responsibility",
             )
         if criterion == "em_responsibility":
             _require(sparse and em, "criterion em_responsibility needs prior.family spike_slab in mode em")

@@ -4,8 +4,8 @@ E-step, per layer, at the current draw w (temperature T > 0, groups that no mask
 
     S = ( sum_g r_g,   sum_g r_g |w_g|^2 / T,   sum_g r_g |g|,   sum_g (1 - r_g) |w_g|^2 / T,   sum_g (1 - r_g) |g| ).
 
-Stochastic approximation smooths the statistics over noisy draws with decreasing weights, S <- (1 - omega_k) S + omega_k S~,
-omega_k = (1 + k / delay)^-decay; soft EM is omega = 1; hard EM is soft EM with r_g rounded to 0 or 1.
+Stochastic approximation smooths the statistics over noisy draws with decreasing weights, S <- (1 - omega_k) S +
+omega_k S~, omega_k = (1 + k / delay)^-decay; soft EM is omega = 1; hard EM is soft EM with r_g rounded to 0 or 1.
 
 M-step, with G all groups of the layer (a masked group counts as gamma = 0) and pi ~ Beta(a, b):
 
@@ -57,11 +57,11 @@ class EMSettings:
 
     kind: Kind = "stochastic"
     every: int = 20
-    learn_variances: Literal["none", "slab", "both"] = "both"
+    learn_variances: Literal["none", "slab", "both"] = "slab"
     shared_variances: bool = False
     beta_a: float = 1.0
     beta_b: float = 1.0
-    complexity: float = 0.0
+    complexity: float = 1.0
     variance_ratio: float = 10.0
     decay: float = 0.75
     delay: float = 10.0
@@ -69,9 +69,11 @@ class EMSettings:
     def __post_init__(self) -> None:
         if self.kind not in ("fixed", "hard", "soft", "stochastic"):
             raise ValueError(f"em kind is {self.kind!r}; choose fixed, hard, soft or stochastic")
+        if self.learn_variances not in ("none", "slab", "both"):
+            raise ValueError(f"em learn_variances is {self.learn_variances!r}; choose none, slab or both")
         if self.every < 1:
             raise ValueError(f"em every is {self.every}; it must be at least 1 step")
-        if min(self.beta_a, self.beta_b) < 1:
+        if not (self.beta_a >= 1 and self.beta_b >= 1):
             raise ValueError(f"Beta({self.beta_a}, {self.beta_b}) has no interior mode; both must be >= 1")
         if not self.complexity >= 0:
             raise ValueError(f"em complexity is {self.complexity}; it must be >= 0")

@@ -5,6 +5,7 @@ test split is read.
 """
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sgmcmc_prune.chains.loop import members
 from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.diagnostics import kinetic_band
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
-from sgmcmc_prune.metrics import summarise
+from sgmcmc_prune.metrics import reliability, summarise
 from sgmcmc_prune.predict import Predictive, pool, posterior_predictive
 from sgmcmc_prune.pruning import criteria, decision, masks
 from sgmcmc_prune.weights import WeightStore
@@ -35,22 +36,26 @@ class _Evaluator:
         self.model = build.build_model(config, data, 0)
         self.groups = build.groups(config, self.model)
 
-    def row(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
-        """Metrics of draws first, ..., last - 1 of every chain, pooled; and of the average single network."""
+    def predict(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None) -> list[Predictive]:
+        """One predictive for every draw first, ..., last - 1 of every chain."""
         weights = WeightStore(stage / "draws")
-        predictives: list[Predictive] = []
-        for chain in range(self.config.chains):
-            mask = chain_masks[chain] if chain_masks is not None else None
-            for draw in members(weights, chain, first, last):
-                predictives.append(posterior_predictive(self.model, [draw], self.inputs, mask))
+        return [
+            posterior_predictive(self.model, [draw], self.inputs, chain_masks[chain] if chain_masks else None)
+            for chain in range(self.config.chains)
+            for draw in members(weights, chain, first, last)
+        ]
+
+    def row(self, predictives: list[Predictive], chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
+        """Metrics of the pooled predictive, and of the average single network."""
         singles = [summarise(p.probabilities, self.labels) for p in predictives]
         pooled = pool(predictives)
-        sparsities = [masks.sparsity(m) for m in chain_masks] if chain_masks is not None else [0.0]
-        totals = [masks.total_sparsity(m, self.model) for m in chain_masks] if chain_masks is not None else [0.0]
+        each = chain_masks or []
         return {
             **labels,
-            "sparsity": float(np.mean(sparsities)),
-            "sparsity_all_parameters": float(np.mean(totals)),
+            "sparsity": float(np.mean([masks.sparsity(m) for m in each])) if each else 0.0,
+            "sparsity_all_parameters": float(np.mean([masks.total_sparsity(m, self.model) for m in each]))
+            if each
+            else 0.0,
             **summarise(pooled.probabilities, self.labels),
             "members": pooled.members,
             "single_accuracy": float(np.mean([s["accuracy"] for s in singles])),
@@ -71,20 +76,24 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
     draws = config.schedule.cycles * config.schedule.draws
     chains = [checkpoint.load(out / "checkpoints" / f"chain{c}.safetensors") for c in range(config.chains)]
     with tqdm(total=1 + _num_rows(config), desc="evaluate", unit="row", disable=not progress) as bar:
-        dense = evaluator.row(out, 0, draws, None)
+        predictives = evaluator.predict(out, 0, draws, None)
+        dense = evaluator.row(predictives, None)
+        _write_reliability(out, pool(predictives), evaluator.labels)
         bar.update(1)
         pruned = []
         for labels, chain_masks in post_hoc_masks(config, evaluator.groups, chains):
-            pruned.append(evaluator.row(out, 0, draws, chain_masks, when="post_hoc", **labels))
+            predictives = evaluator.predict(out, 0, draws, chain_masks)
+            pruned.append(evaluator.row(predictives, chain_masks, when="post_hoc", **labels))
             bar.update(1)
-        for criterion in config.prune.in_chain:
-            for k, target in enumerate(config.prune.targets):
-                stage = out / "forks" / criterion
-                paths = [stage / "masks" / f"chain{c}-{target:g}.safetensors" for c in range(config.chains)]
-                labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target}
-                n = config.prune.draws
-                pruned.append(evaluator.row(stage, k * n, (k + 1) * n, [masks.load(p) for p in paths], **labels))
-                bar.update(1)
+        for criterion, (k, target) in product(config.prune.in_chain, enumerate(config.prune.targets)):
+            stage, n = out / "forks" / criterion, config.prune.draws
+            chain_masks = [
+                masks.load(stage / "masks" / f"chain{c}-{target:g}.safetensors") for c in range(config.chains)
+            ]
+            labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target}
+            predictives = evaluator.predict(stage, k * n, (k + 1) * n, chain_masks)
+            pruned.append(evaluator.row(predictives, chain_masks, **labels))
+            bar.update(1)
     return {
         "split": config.evaluate,
         "seed": config.seed,
@@ -94,9 +103,18 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
     }
 
 
+def _write_reliability(out: Path, predictive: Predictive, labels: Tensor) -> None:
+    """Keep the bins of the dense reliability diagram, which a report cannot recompute without the data."""
+    bins = reliability(predictive.probabilities, labels)
+    content = {name: getattr(bins, name).tolist() for name in ("confidence", "accuracy", "count")}
+    checkpoint.write_json(out / "reliability.json", checkpoint.finite_or_null(content))
+
+
 def _num_rows(config: RunConfig) -> int:
     p = config.prune
-    return len(p.targets) * (len(p.post_hoc) + len(p.in_chain)) + 2 * sum(c == "inclusion_probability" for c in p.post_hoc)
+    return len(p.targets) * (len(p.post_hoc) + len(p.in_chain)) + 2 * sum(
+        c == "inclusion_probability" for c in p.post_hoc
+    )
 
 
 def post_hoc_masks(
@@ -114,7 +132,7 @@ def post_hoc_masks(
     for criterion in p.post_hoc:
         scores = [chain_scores(criterion, state, groups, config.seed * 2**16 + c) for c, state in enumerate(chains)]
         for target in p.targets:
-            labels = {"criterion": criterion, "decision": "target", "target": target}
+            labels: dict[str, Any] = {"criterion": criterion, "decision": "target", "target": target}
             chain_masks = [decision.target_sparsity(s, groups, target, p.allocation) for s in scores]
             if criterion == "random":
                 first = [chain_scores(p.post_hoc[0], s, groups, 0) for s in chains]
@@ -164,15 +182,20 @@ def _restored(average: Any, state: Mapping[str, Any]) -> Any:
 
 def diagnostics(config: RunConfig, model: nn.Module, out: Path) -> dict[str, Any]:
     """Temperatures, convergence in function space and the hyperparameters, from the dense draws."""
+    # ArviZ is imported here, because compute machines often lack it.
     from sgmcmc_prune.inference_data import convergence, load
 
     tree = load(out)
-    stats = tree["sample_stats"]
+    stats, posterior = tree["sample_stats"].to_dataset(), tree["posterior"].to_dataset()
     dimension = sum(p.numel() for p in model.parameters())
     momentum = float(1 - np.sqrt(config.sampler.lr_min / config.sampler.lr) * (1 - config.sampler.momentum))
     low, high = kinetic_band(config.sampler.temperature, dimension, momentum)
-    posterior = tree["posterior"]
     kinetic = float(stats["kinetic_temperature"].mean())
+    layers = [str(name) for name in posterior["layer"].values]
+    hyperparameters = {
+        name: dict(zip(layers, posterior[name].mean(("chain", "draw")).values.tolist(), strict=True))
+        for name in ("inclusion_rate", "spike_variance", "slab_variance")
+    }
     return {
         "draws_per_chain": int(stats.sizes["draw"]),
         "chains": config.chains,
@@ -181,11 +204,5 @@ def diagnostics(config: RunConfig, model: nn.Module, out: Path) -> dict[str, Any
         "kinetic_in_band": bool(low <= kinetic <= high),
         "configurational_temperature": float(stats["configurational_temperature"].mean()),
         "logits": convergence(posterior["logits"]),
-        "inclusion_rate": dict(zip(posterior["layer"].values.tolist(), _mean(posterior, "inclusion_rate"), strict=True)),
-        "spike_variance": dict(zip(posterior["layer"].values.tolist(), _mean(posterior, "spike_variance"), strict=True)),
-        "slab_variance": dict(zip(posterior["layer"].values.tolist(), _mean(posterior, "slab_variance"), strict=True)),
+        **hyperparameters,
     }
-
-
-def _mean(posterior: Any, name: str) -> list[float]:
-    return [float(v) for v in posterior[name].mean(("chain", "draw")).values]

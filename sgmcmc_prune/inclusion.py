@@ -18,8 +18,8 @@ class InclusionAverage:
     r"""Rao-Blackwellised inclusion probability of each group, (1/S) sum_s p(gamma_g = 1 | w_s), by batches.
 
     A batch is a whole cycle in a cyclical run, and at constant step a stretch longer than the autocorrelation time. The
-    standard error comes from the variance of the batch means. The complement (1/S) sum_s p(gamma_g = 0 | w_s) is averaged
-    beside it, so that log-odds do not saturate where the probability rounds to one.
+    standard error comes from the variance of the batch means. The complement (1/S) sum_s p(gamma_g = 0 | w_s) is
+    averaged beside it, so that log-odds do not saturate where the probability rounds to one.
 
     All tensors have shape (G,) and are float64.
     """
@@ -59,12 +59,14 @@ class InclusionAverage:
     @property
     def included(self) -> Tensor:
         """Mean of p(gamma = 1 | w_s)."""
-        return self._sums["included"] / self._checked_count()
+        count = self._checked_count()
+        return self._sums["included"] / count
 
     @property
     def excluded(self) -> Tensor:
         """Mean of p(gamma = 0 | w_s)."""
-        return self._sums["excluded"] / self._checked_count()
+        count = self._checked_count()
+        return self._sums["excluded"] / count
 
     @property
     def last_batch(self) -> Tensor:

@@ -18,7 +18,7 @@ def categorical(outputs: Tensor, targets: Tensor) -> Tensor:
 
 def bernoulli(outputs: Tensor, targets: Tensor) -> Tensor:
     """Logistic likelihood: outputs are logits (n,) or (n, 1), targets 0 or 1 (n,)."""
-    return F.binary_cross_entropy_with_logits(outputs.reshape(len(targets)), targets, reduction="none")
+    return F.binary_cross_entropy_with_logits(outputs.reshape(len(targets)), targets.to(outputs), reduction="none")
 
 
 def gaussian(variance: float = 1.0) -> Likelihood:
@@ -27,7 +27,7 @@ def gaussian(variance: float = 1.0) -> Likelihood:
         raise ValueError(f"noise variance is {variance}; it must be > 0")
 
     def nll(outputs: Tensor, targets: Tensor) -> Tensor:
-        residual = outputs.reshape(len(targets)) - targets
+        residual = outputs.reshape(len(targets)) - targets.reshape(len(targets))
         return residual.square() / (2 * variance) + math.log(2 * math.pi * variance) / 2
 
     return nll

@@ -55,7 +55,7 @@ def random_words(
         Values in [0, 2^32).
     """
     check_key(seed, chain)
-    first, last = offset // 4, (offset + count + 3) // 4
+    first, last = offset // 4, (offset + max(count, 1) + 3) // 4
     block = torch.arange(first, last, dtype=torch.int64, device=device)
     # Rows of `even` are words 2 and 0, of `odd` words 1 and 3: the order in which a round pairs them.
     even = _low_half(torch.stack([torch.full_like(block, step & _MASK), block]))

@@ -1,8 +1,8 @@
 """Diagonal mass matrices M for the samplers: identity and RMSprop.
 
-A preconditioner is used through three verbs: multiply by M^(1/2) (noise), by M^-1 (drift) and by M^-1/2. M adapts during
-burn-in and is frozen while draws are collected: a position-dependent M would need the correction term of Ma, Chen and Fox
-(2015), a frozen one leaves the target exact.
+A preconditioner is used through three verbs: multiply by M^(1/2) (noise), by M^-1 (drift) and by M^-1/2. M adapts
+during burn-in and is frozen while draws are collected: a position-dependent M would need the correction term of Ma,
+Chen and Fox (2015), a frozen one leaves the target exact.
 """
 
 from collections.abc import Iterable

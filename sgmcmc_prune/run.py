@@ -64,8 +64,8 @@ def run(config: RunConfig, out: Path, overwrite: bool = False, progress: bool = 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         if not overwrite:
             raise ValueError(
-                f"{out} exists and is not empty; choose another --out, continue it with `sgmcmc-prune resume {out}`, or "
-                "replace it with --overwrite"
+                f"{out} exists and is not empty; choose another --out, continue it with "
+                f"`sgmcmc-prune resume {out}`, or replace it with --overwrite"
             )
         _remove_run(out)
     data = build.load_data(config)
@@ -100,7 +100,7 @@ def load_config(out: Path) -> RunConfig:
 def _check(config: RunConfig, data: build.Data) -> None:
     """Build one chain and a schedule, so that a bad setting is refused before a directory is made."""
     steps_per_epoch = len(data.train[1]) / config.data.batch_size
-    chain = build.build_chain(config, data, 0, build.dense_schedule(config, steps_per_epoch))
+    build.build_chain(config, data, 0, build.dense_schedule(config, steps_per_epoch))
     build.fork_schedule(config, steps_per_epoch)
 
 
@@ -191,9 +191,7 @@ def departures(config: RunConfig, model: nn.Module) -> list[str]:
         "batch normalisation: the likelihood of an example depends on its minibatch"
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
         else "",
-        "in-chain forks: draws are conditional on a mask chosen from the same data"
-        if config.prune.in_chain
-        else "",
+        "in-chain forks: draws are conditional on a mask chosen from the same data" if config.prune.in_chain else "",
     ]
     return [line for line in found if line]
 

@@ -29,10 +29,10 @@ class Plan:
 class Cyclical:
     r"""Burn-in, then cycles of exploration and sampling.
 
-    Burn-in anneals the step by a cosine from `lr` to `lr_min`, each exploration from `lr_explore` to `lr_min`; sampling holds it at `lr_min` > 0, so
-    that every draw comes from one transition kernel. With c = sqrt(l / lr) the friction moves with the step,
-    1 - beta_t = c (1 - momentum): the friction per unit of physical time stays the same. With `explore` = 0 and
-    `lr` = `lr_min` this is a chain at constant step.
+    Burn-in anneals the step by a cosine from `lr` to `lr_min`, each exploration from `lr_explore` to `lr_min`;
+    sampling holds it at `lr_min` > 0, so that every draw comes from one transition kernel. With c = sqrt(l / lr) the
+    friction moves with the step, 1 - beta_t = c (1 - momentum): the friction per unit of physical time stays the same.
+    With `explore` = 0 and `lr` = `lr_min` this is a chain at constant step.
 
     Parameters
     ----------

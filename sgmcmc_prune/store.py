@@ -160,12 +160,13 @@ class DrawStore:
 
     def flush(self) -> None:
         """Write all appended slots to disk, then count them; when this returns they survive a kill or power cut."""
-        for (group, chain), slots in self._buffers.items():
+        while self._buffers:
+            (group, chain), slots = next(iter(self._buffers.items()))
             start = self._flushed[group, chain]
             stop = start + len(slots)
             _write(self._arrays[group], chain, start, {name: [slot[name] for slot in slots] for name in slots[0]})
             self._set_count(group, chain, stop)
-        self._buffers.clear()
+            del self._buffers[group, chain]  # only now: a flush that failed can be tried again
 
     def truncate(self, group: str, chain: int, length: int) -> None:
         """Empty all slots of a chain from number `length` on, on disk and in memory.

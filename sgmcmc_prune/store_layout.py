@@ -99,14 +99,12 @@ def create_store(
     """
     import zarr
 
-    from sgmcmc_prune.durable import DurableStore
-
     if path.exists():
         raise ValueError(f"{path} exists already: open it, or choose another directory")
     staging = path.with_name(f".{path.name}.{os.getpid()}.partial")
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        root = zarr.create_group(DurableStore(staging), attributes=dict(attrs))
+        root = zarr.create_group(zarr.storage.LocalStore(staging), attributes=dict(attrs))
         for name, group in groups.items():
             _create_sampled(_create_group(root, name), name, group, chains, coords)
         for name, arrays in static.items():
@@ -115,7 +113,7 @@ def create_store(
         with warnings.catch_warnings():  # xarray warns on opening without consolidated metadata, Zarr on writing it
             warnings.filterwarnings("ignore", message="Consolidated metadata")
             zarr.consolidate_metadata(root.store)
-        for directory, _, names in os.walk(staging):  # Zarr writes some metadata past `DurableStore.set`
+        for directory, _, names in os.walk(staging):  # to disk before the name is
             for entry in [directory, *(os.path.join(directory, name) for name in names)]:
                 sync(Path(entry))
         staging.rename(path)

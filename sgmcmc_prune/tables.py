@@ -30,7 +30,8 @@ def metrics_table(metrics: dict[str, Any]) -> str:
 
 def _row(method: str, when: str, decision: str, row: dict[str, Any]) -> list[str]:
     scores = [number(row[key], 4) for key in ("accuracy", "nll", "brier", "ece")]
-    return [method, when, decision, f"{row['sparsity']:.1%}", *scores, str(row["members"]), number(row["single_accuracy"], 4)]
+    single = number(row["single_accuracy"], 4)
+    return [method, when, decision, f"{row['sparsity']:.1%}", *scores, str(row["members"]), single]
 
 
 def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:

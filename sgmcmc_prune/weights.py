@@ -35,7 +35,9 @@ class WeightStore:
         state : mapping of str to Tensor
             All weights (and buffers) by name, of any shape, dtype and device.
         """
-        plain = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+        plain = {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()
+        }
         with atomic_path(self._file(chain, draw)) as partial:
             save_file(plain, partial)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.em import EM
 from sgmcmc_prune.errors import RunError
@@ -19,7 +20,6 @@ from sgmcmc_prune.likelihoods import Likelihood, mean_nll
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
 from sgmcmc_prune.samplers import SGHMC, Sampler
 from sgmcmc_prune.schedules import Cyclical, Phase, Plan
-from sgmcmc_prune.chains.pruner import Pruner
 
 
 class Chain:

@@ -1,8 +1,8 @@
 """Run chains one after the other, with a store, checkpoints, a progress bar, and a resume that loses nothing.
 
-Order of writing: draws are buffered, flushed to the store, and only then is the checkpoint replaced. A kill at any moment
-leaves a checkpoint that is never ahead of the store; a resume truncates the store to the checkpoint and draws the same
-draws again.
+Order of writing: draws are buffered, flushed to the store, and only then is the checkpoint replaced. A kill at any
+moment leaves a checkpoint that is never ahead of the store; a resume truncates the store to the checkpoint and draws
+the same draws again.
 """
 
 import signal
@@ -16,12 +16,12 @@ import torch
 from tqdm import tqdm
 
 from sgmcmc_prune import checkpoint
+from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.schedules import Plan
 from sgmcmc_prune.store import DrawStore
 from sgmcmc_prune.weights import WeightStore
-from sgmcmc_prune.chains.chain import Chain
-from sgmcmc_prune.chains.record import Recorder
 
 
 class Interrupted(Exception):

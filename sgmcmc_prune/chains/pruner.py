@@ -1,8 +1,8 @@
 """The paper's one shot: a mask that grows inside the chain, monotonically, on a cubic schedule, plateau by plateau.
 
-Cycle k of a fork explores while the sparsity grows from target k - 1 to target k (in the first part of the exploration),
-goes on exploring under the finished mask, and then samples. Criteria see running averages over the noisy steps, not one
-noisy draw.
+Cycle k of a fork explores while the sparsity grows from target k - 1 to target k (in the first part of the
+exploration), goes on exploring under the finished mask, and then samples. Criteria see running averages over the noisy
+steps, not one noisy draw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.inclusion import Moments
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
 from sgmcmc_prune.pruning import criteria, decision
 from sgmcmc_prune.pruning.schedule import cubic_sparsity
 from sgmcmc_prune.schedules import Plan
-
 
 #: The cubic schedule counts in integers; this many per exploration.
 _FINE = 1_000_000
@@ -72,7 +70,9 @@ class Pruner:
         self.averages: dict[str, dict[str, Tensor]] = {}
 
     @torch.no_grad()
-    def update(self, step: int, plan: Plan, params: Mapping[str, Tensor], prior: Prior | None) -> dict[str, Tensor] | None:
+    def update(
+        self, step: int, plan: Plan, params: Mapping[str, Tensor], prior: Prior | None
+    ) -> dict[str, Tensor] | None:
         """See the state before a step of an exploration; return the new mask if it grows at this step."""
         if self.finished_cycle == plan.cycle:
             return None
@@ -118,7 +118,9 @@ class Pruner:
             elif self.criterion in ("magnitude", "signal_to_noise"):
                 values = {"mean": w.detach().double(), "square": w.detach().double().square()}
             old = self.averages.get(name)
-            self.averages[name] = values if old is None else {k: old[k].lerp(v, self.smoothing) for k, v in values.items()}
+            self.averages[name] = (
+                values if old is None else {k: old[k].lerp(v, self.smoothing) for k, v in values.items()}
+            )
 
     def _scores(self) -> dict[str, Tensor]:
         column = {k: {n: a[k] for n, a in self.averages.items()} for k in next(iter(self.averages.values()))}

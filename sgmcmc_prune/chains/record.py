@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.diagnostics import kinetic_temperature
 from sgmcmc_prune.noise import random_words
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
 from sgmcmc_prune.samplers import SGHMC
 from sgmcmc_prune.schedules import Plan
 from sgmcmc_prune.store import Group, Variable
-from sgmcmc_prune.chains.chain import Chain
 
 PHASES = ("burn_in", "explore", "sample")
 NUM_WEIGHT_PROBES = 32

@@ -22,7 +22,7 @@ class Gaussian(Prior):
         return gaussian_log_density(params.values(), self.variance)
 
     def potential_gradient(self, name: str, w: Tensor) -> Tensor:
-        """w / v."""
+        """W / v."""
         return w / self.variance
 
 
@@ -30,5 +30,8 @@ def gaussian_log_density(tensors: object, variance: float) -> Tensor:
     """Log density of all entries of the tensors under N(0, variance): a 0-d float64 tensor."""
     total = torch.zeros((), dtype=torch.float64)
     for w in tensors:  # type: ignore[attr-defined]
-        total = total + (-w.double().square().sum() / (2 * variance) - w.numel() / 2 * math.log(2 * math.pi * variance)).cpu()
+        total = (
+            total
+            + (-w.double().square().sum() / (2 * variance) - w.numel() / 2 * math.log(2 * math.pi * variance)).cpu()
+        )
     return total

@@ -52,7 +52,7 @@ class GroupMap:
         """Groups from an integer tensor shaped like the weight; the values 0..G-1 all occur."""
         if index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool:
             raise TypeError(f"a group index map must hold integers, not {index.dtype}")
-        sizes = torch.bincount(index.flatten()) if int(index.min()) >= 0 else torch.zeros(1)
+        sizes = torch.bincount(index.flatten()) if index.numel() and int(index.min()) >= 0 else torch.zeros(1)
         if int(sizes.min()) == 0:
             raise ValueError("a group index map must use every value 0..G-1 at least once")
         self = cls.__new__(cls)

@@ -8,19 +8,21 @@ Given w, the indicators are independent, with log-odds
 
     eta_g(w) = log(pi / (1 - pi)) + |g|/2 log(v0 / v1) + |w_g|^2 / 2 (1 / v0 - 1 / v1),       r_g = sigmoid(eta_g).
 
-- `marginal`: the indicators are summed out; -d log p(w) / dw = (r_g / v1 + (1 - r_g) / v0) w with r_g at the current w. The
+- `marginal`: the indicators are summed out; -d log p(w) / dw = (r_g / v1 + (1 - r_g) / v0) w with r_g at the current
+w. The
   target is p(w | D) itself.
-- `gibbs`: indicators are sampled from Bernoulli(r_g) between steps, and w moves given them. The target is p(w, gamma | D).
+- `gibbs`: indicators are sampled from Bernoulli(r_g) between steps, and w moves given them. The target is p(w, gamma |
+D).
 - `em`: r_g is held between E-steps, as in EMVS and in Ke and Fan (2022). The target is a Gaussian posterior with *held*
   precisions, not the mixture posterior; the r_g of its draws are responsibilities, not inclusion probabilities.
 
-At temperature T != 1, `gibbs` and `em` temper the joint density of (w, gamma), so the log-odds are eta / T, while `marginal`
-tempers log p(w): the two agree at T = 1 only.
+At temperature T != 1, `gibbs` and `em` temper the joint density of (w, gamma), so the log-odds are eta / T, while
+`marginal` tempers log p(w): the two agree at T = 1 only.
 
 References
 ----------
-George, McCulloch (JASA 1993); Rockova, George: EMVS (JASA 2014); Xu, Ghosh: Bayesian variable selection and estimation for
-group lasso (Bayesian Analysis 2015); Ke, Fan (arXiv 2210.12957).
+George, McCulloch (JASA 1993); Rockova, George: EMVS (JASA 2014); Xu, Ghosh: Bayesian variable selection and estimation
+for group lasso (Bayesian Analysis 2015); Ke, Fan (arXiv 2210.12957).
 """
 
 import math
@@ -111,6 +113,8 @@ class SpikeSlab(Prior):
         if mode not in ("marginal", "gibbs", "em"):
             raise ValueError(f"mode is {mode!r}; choose marginal, gibbs or em")
         check_hyperparameters(inclusion_rate, spike_variance, slab_variance)
+        if not (dense_variance > 0 and math.isfinite(dense_variance)):
+            raise ValueError(f"dense_variance is {dense_variance}; it must be finite and > 0")
         if isinstance(group, str):
             group = {n: GroupMap(group, tuple(p.shape)) for n, p in params.items() if p.dim() in (2, 4)}
         self.mode, self.seed, self.chain = mode, seed, chain
@@ -148,7 +152,7 @@ class SpikeSlab(Prior):
         return layer.precision(responsibility).mul(w)
 
     def log_density(self, params: Mapping[str, Tensor]) -> Tensor:
-        """log p(w), indicators summed out (`marginal`), or log p(w | held precisions) (`gibbs`, `em`); float64.
+        """Log p(w), indicators summed out (`marginal`), or log p(w | held precisions) (`gibbs`, `em`); float64.
 
         Masked groups are left out: their weights are constants.
         """
@@ -160,7 +164,9 @@ class SpikeSlab(Prior):
     def _layer_log_density(self, layer: Layer, w: Tensor) -> Tensor:
         size, square = layer.groups.group_size.to(w), layer.groups.sum(w.square())
         if self.mode != "marginal":
-            precision = 1 / layer.spike_variance + layer.held.double() * (1 / layer.slab_variance - 1 / layer.spike_variance)
+            precision = 1 / layer.spike_variance + layer.held.double() * (
+                1 / layer.slab_variance - 1 / layer.spike_variance
+            )
             per_group = 0.5 * (size * (precision / (2 * math.pi)).log() - precision * square)
         else:
             pi, v1 = layer.inclusion_rate, layer.slab_variance
@@ -174,7 +180,13 @@ class SpikeSlab(Prior):
         """Gibbs step: gamma_g ~ Bernoulli(r_g(w)), a pure function of (seed, chain, step, group)."""
         for name, layer in self.layers.items():
             words = random_words(
-                self.seed, self.chain, Stream.INDICATOR, step, layer.offset, layer.groups.num_groups, params[name].device
+                self.seed,
+                self.chain,
+                Stream.INDICATOR,
+                step,
+                layer.offset,
+                layer.groups.num_groups,
+                params[name].device,
             )
             r = torch.sigmoid(self.log_odds(name, params[name], temperature))
             layer.held = (uniform(words) <= r).to(params[name].dtype)
@@ -211,9 +223,10 @@ def check_hyperparameters(inclusion_rate: float, spike_variance: float, slab_var
     """Raise ValueError unless 0 < pi < 1 and 0 < v0 < v1."""
     if not 0 < inclusion_rate < 1:
         raise ValueError(f"inclusion_rate is {inclusion_rate}; it must be inside (0, 1)")
-    if not 0 < spike_variance < slab_variance:
+    if not 0 < spike_variance < slab_variance < math.inf:
         raise ValueError(
-            f"spike_variance is {spike_variance} and slab_variance is {slab_variance}; they must satisfy 0 < spike < slab"
+            f"spike_variance is {spike_variance} and slab_variance is {slab_variance}; "
+            "they must satisfy 0 < spike < slab"
         )
 
 

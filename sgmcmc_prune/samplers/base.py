@@ -1,7 +1,7 @@
 """What every sampler shares: the scaling contract, counted noise, masks, prior force, validation.
 
-`.grad` holds the gradient of the *mean* negative log-likelihood of a minibatch. With N = `num_data` and a prior p(w), the
-potential is U(w) = N * mean NLL(w) - log p(w), and the target is exp(-U(w) / T). Every sampler works with U / N,
+`.grad` holds the gradient of the *mean* negative log-likelihood of a minibatch. With N = `num_data` and a prior p(w),
+the potential is U(w) = N * mean NLL(w) - log p(w), and the target is exp(-U(w) / T). Every sampler works with U / N,
 
     force = grad - (1 / N) d log p(w) / dw,
 
@@ -67,24 +67,36 @@ class Sampler(Optimizer):
         if num_data <= 0:
             raise ValueError(f"num_data is {num_data}; it must be the number of training examples, at least 1")
         check_key(seed, chain)
-        self.prior = Gaussian(1 / prior) if isinstance(prior, (int, float)) else prior
+        if isinstance(prior, (int, float)):
+            if not (prior > 0 and math.isfinite(prior)):
+                raise ValueError(f"prior precision is {prior}; it must be finite and > 0 (None is a flat prior)")
+            prior = Gaussian(1 / prior)
+        self.prior = prior
         self.preconditioner = preconditioner or Identity()
         fixed = {"num_data": num_data, "seed": seed, "chain": chain, "step": 0, "adapting": True}
         super().__init__(params, {"lr": lr, "temperature": temperature, **defaults, **fixed})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group; its parameters take the next offsets of the noise."""
-        super().add_param_group(param_group)
+        super().add_param_group(self._named(param_group))
         group = self.param_groups[-1]
         _check_settings(group)
-        group.setdefault("param_names", [str(i) for i in range(len(group["params"]))])
         for name, p in zip(group["param_names"], group["params"], strict=True):
             if p.is_complex() or p.is_sparse:
                 raise TypeError(f"parameter {name!r} is complex or sparse; samplers need dense real parameters")
         earlier = self.param_groups[:-1]
         group["offset"] = sum(p.numel() for g in earlier for p in g["params"])
         if earlier:
-            group["step"] = earlier[-1]["step"]
+            group["step"], group["adapting"] = earlier[-1]["step"], earlier[-1]["adapting"]
+
+    def _named(self, param_group: dict[str, Any]) -> dict[str, Any]:
+        """Give parameters without names their positions, counted over all groups, as names."""
+        params = param_group["params"]
+        params = [params] if isinstance(params, Tensor) else params if isinstance(params, set) else list(params)
+        if "param_names" in param_group or not all(isinstance(p, Tensor) for p in params):
+            return {**param_group, "params": params}
+        first = sum(len(group["params"]) for group in self.param_groups)
+        return {**param_group, "params": [(str(first + i), p) for i, p in enumerate(params)]}
 
     def configure(self, **settings: float) -> None:
         """Set `lr`, `momentum` or `temperature` of every group, checked."""
@@ -135,8 +147,10 @@ class Sampler(Optimizer):
         raise NotImplementedError
 
     def refresh_preconditioner(self) -> None:
-        """Recompute the mass matrix from the gradients seen since the start (only while adapting)."""
-        self.preconditioner.refresh(self.state[p] for group in self.param_groups for p in group["params"])
+        """Recompute the mass matrix from the gradients seen since the start; once frozen it stays as it is."""
+        self.preconditioner.refresh(
+            self.state[p] for group in self.param_groups if group["adapting"] for p in group["params"]
+        )
 
     def freeze(self) -> None:
         """Stop adapting the mass matrix for good, as collection requires."""

@@ -17,8 +17,9 @@ class SGHMC(Sampler):
         w <- w - l M^-1 b.
 
     b is the momentum buffer of SGD; the physical momentum is m = -sqrt(l N) b with time step h = sqrt(l / N). For small
-    steps m ~ N(0, 2 T / (1 + beta) M): the scheme's kinetic temperature is above T. When l changes, m is kept: b <- b sqrt(l_old / l_new). With constant l, T = 0, M = I and
-    a flat prior this is `torch.optim.SGD(foreach=False)` to the bit.
+    steps m ~ N(0, 2 T / (1 + beta) M): the scheme's kinetic temperature is above T. When l changes, m is kept: b <- b
+    sqrt(l_old / l_new). With constant l, T = 0, M = I and a flat prior this is `torch.optim.SGD(foreach=False)` to the
+    bit.
 
     On a quadratic potential with curvature a, Var(w) = T / (N a) / (1 - kappa / (2 (1 + beta))), kappa = l a / M.
 
@@ -67,7 +68,7 @@ class SGHMC(Sampler):
 
     @torch.no_grad()
     def momentum_square(self) -> tuple[float, int]:
-        """m' M^-1 m of the current physical momentum, and its dimension d (masked weights excluded).
+        """The square m' M^-1 m of the current physical momentum, and its dimension d (masked weights excluded).
 
         Their ratio is the kinetic temperature, with expectation 2 T / (1 + beta) times this scheme's step-size factor.
         """
@@ -77,5 +78,5 @@ class SGHMC(Sampler):
                 b = state["momentum_buffer"]
                 square = torch.dot(b.flatten(), self.preconditioner.inverse_mass(state, b).flatten())
                 total += float(square) * group["num_data"] * state["momentum_lr"]
-                dimension += int(state["mask"].sum()) if "mask" in state else p.numel()
+                dimension += int(state["mask"].count_nonzero()) if "mask" in state else p.numel()
         return total, dimension

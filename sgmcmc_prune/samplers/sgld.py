@@ -13,8 +13,8 @@ class SGLD(Sampler):
 
         w <- w - l M^-1 force + sqrt(2 l T / N) M^-1/2 xi,        xi ~ N(0, I).
 
-    On a quadratic potential with curvature a the stationary variance is T / (N a) / (1 - l a / (2 M)). Takes the arguments of
-    :class:`~sgmcmc_prune.samplers.base.Sampler`.
+    On a quadratic potential with curvature a the stationary variance is T / (N a) / (1 - l a / (2 M)). Takes the
+    arguments of :class:`~sgmcmc_prune.samplers.base.Sampler`.
 
     References
     ----------

@@ -1,0 +1,194 @@
+"""A run directory as an ArviZ `DataTree`, and its table: mean, interval, effective sample size, R-hat, MCSE."""
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+VARIABLES = ("inclusion_rate", "spike_variance", "slab_variance", "weight_norm", "logits")
+MIN_DRAWS = 4  # below this R-hat and ESS, which split every chain in two, are not defined
+
+
+def load(run_dir: str | Path) -> "xarray.DataTree":
+    """Open the draws of a run, those complete in all chains, lazily.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+        A run directory, or that of one of its forks.
+
+    Returns
+    -------
+    xarray.DataTree
+        Groups as in ArviZ, dimensions `(chain, draw, ...)`; values are read when used.
+
+    Raises
+    ------
+    ValueError
+        When there is no run.
+    """
+    import xarray
+
+    path = Path(run_dir) / "posterior.zarr"
+    try:
+        tree = xarray.open_datatree(path, engine="zarr")
+        progress = tree["progress"]
+    except (FileNotFoundError, KeyError):
+        raise ValueError(f"{run_dir} is not a run directory: it has no store of draws posterior.zarr") from None
+    complete: dict[str, int] = {}
+    for counter in progress.data_vars.values():
+        dim = counter.attrs["sample_dim"]
+        complete[dim] = min(complete.get(dim, np.iinfo(np.int64).max), int(counter.min()))
+    groups = {name: node.to_dataset() for name, node in tree.children.items() if name != "progress"}
+    groups = {
+        name: data.isel({dim: slice(length) for dim, length in complete.items() if dim in data.dims})
+        for name, data in groups.items()
+    }
+    return xarray.DataTree.from_dict({"/": tree.to_dataset(), **groups})
+
+
+def summary(
+    run_dir: str | Path, probes: int = 2, variables: Sequence[str] = VARIABLES, ci_prob: float = 0.89
+) -> "pandas.DataFrame":
+    """Summarise the posterior of a run, one row per scalar, by `arviz_stats.summary`.
+
+    Parameters
+    ----------
+    run_dir : str or Path
+    probes : int
+        How many probe examples' logits to include.
+    variables : sequence of str
+        Variables of the posterior group; those a run does not have (all NaN) are left out.
+    ci_prob : float
+        Probability of the equal-tailed interval.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `mean`, `sd`, the interval, `ess_bulk`, `ess_tail`, `r_hat`, `mcse_mean`, `mcse_sd` and `note`, which
+        says why a diagnostic is NaN: a hyperparameter held while draws are collected has none.
+
+    Raises
+    ------
+    ValueError
+        When there is no run, or no draw yet.
+    """
+    import pandas
+    from arviz_base import from_dict
+    from arviz_stats import summary as table
+
+    posterior = load(run_dir)["posterior"].to_dataset()
+    if not posterior.sizes["draw"]:
+        raise ValueError(f"{run_dir} has no draw that all chains have reached: let the run go on")
+    series: dict[str, np.ndarray] = {}
+    for name in variables:
+        if name in posterior:
+            series |= _scalars(posterior[name].isel(probe=slice(probes), missing_dims="ignore"))
+    if not series:
+        raise ValueError(f"{run_dir} has none of the variables {list(variables)}: it has {list(posterior.data_vars)}")
+    notes = {label: _why_not(values) for label, values in series.items()}
+    settings: dict[str, Any] = {"round_to": "none", "ci_prob": ci_prob, "ci_kind": "eti"}
+    rows = table(from_dict({"posterior": series}), kind="stats", **settings)
+    moving = {label: values for label, values in series.items() if not notes[label]}
+    diagnostics = pandas.DataFrame(columns=["ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd"], dtype=float)
+    if moving:
+        diagnostics = table(from_dict({"posterior": moving}), kind="diagnostics", **settings)
+    rows = rows.join(diagnostics)
+    if posterior.sizes["chain"] == 1:
+        notes = {label: note or "one chain: no R-hat" for label, note in notes.items()}
+    rows["note"] = pandas.Series(notes)
+    return rows
+
+
+def convergence(values: "xarray.DataArray") -> dict[str, float | int | None]:
+    """Summarise R-hat and bulk ESS over all entries of one variable.
+
+    Parameters
+    ----------
+    values : xarray.DataArray, dimensions (chain, draw, ...)
+
+    Returns
+    -------
+    dict
+        `rhat_median`, `rhat_max`, `ess_median`, `ess_min` (None where not defined: one chain, fewer than four
+        draws), and `entries`, how many entries moved in every chain and were counted.
+    """
+    from arviz_base import from_dict
+    from arviz_stats import summary as table
+
+    series = {label: array for label, array in _scalars(values).items() if not _why_not(array)}
+    result: dict[str, float | int | None] = dict.fromkeys(("rhat_median", "rhat_max", "ess_median", "ess_min"))
+    if series:
+        rows = table(from_dict({"posterior": series}), kind="diagnostics", round_to="none")
+        rhat, ess = rows["r_hat"], rows["ess_bulk"]
+        numbers = {
+            "rhat_median": rhat.median(),
+            "rhat_max": rhat.max(),
+            "ess_median": ess.median(),
+            "ess_min": ess.min(),
+        }
+        result |= {name: float(number) for name, number in numbers.items() if np.isfinite(number)}
+    return {**result, "entries": len(series)}
+
+
+def format_table(table: "pandas.DataFrame") -> str:
+    """Lay a summary out as aligned text, numbers to four significant digits.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        From `summary`.
+
+    Returns
+    -------
+    str
+        One line per row, and a header.
+    """
+    cells = [["", *table.columns]]
+    for label, row in zip(table.index, table.itertuples(index=False), strict=True):
+        cells.append([str(label), *(value if isinstance(value, str) else _number(value) for value in row)])
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    left = (0, len(widths) - 1)  # the label and the note
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _number(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.4g}"
+
+
+def _scalars(values: "xarray.DataArray") -> dict[str, np.ndarray]:
+    """Split a variable `(chain, draw, ...)` into float64 arrays `(chain, draw)`, labelled as ArviZ does."""
+    values = values.transpose("chain", "draw", ...)
+    array = values.values.astype(np.float64)
+    if np.isnan(array).all():
+        return {}
+    labels = [values[dim].values.tolist() for dim in values.dims[2:]]
+    scalars = {}
+    for index, names in zip(np.ndindex(array.shape[2:]), product(*labels), strict=True):
+        label = f"{values.name}[{', '.join(map(str, names))}]" if names else str(values.name)
+        scalars[label] = array[(slice(None), slice(None), *index)]
+    return scalars
+
+
+def _why_not(values: np.ndarray) -> str:
+    """Say why an array `(chain, draw)` has no ESS and R-hat, or nothing if it has."""
+    if values.shape[1] < MIN_DRAWS:
+        return f"fewer than {MIN_DRAWS} draws"
+    if not np.isfinite(values).all():
+        return "not finite in some draws"
+    if (np.ptp(values, axis=1) == 0).any():
+        return "constant within a chain"
+    return ""

@@ -1,0 +1,47 @@
+"""The reliability diagram of the dense predictive on held-out examples."""
+
+import numpy as np
+
+from sgmcmc_prune.report.run_data import RunData
+from sgmcmc_prune.report.style import INK, PALETTE, Picture, new_figure, tidy
+
+
+def reliability_diagram(run: RunData) -> Picture:
+    """Draw accuracy against confidence with Wilson intervals, over the number of examples in each bin."""
+    title = "Reliability of the dense predictive"
+    if run.reliability is None:
+        return Picture(
+            "reliability", title, "There is no reliability.json: the dense predictive was not evaluated yet."
+        )
+    count = np.array(run.reliability["count"])
+    filled = count > 0  # empty bins hold null
+    confidence, accuracy = (np.array(run.reliability[k], dtype=float)[filled] for k in ("confidence", "accuracy"))
+    low, high = wilson_interval(accuracy, count[filled])
+    figure = new_figure(5, 5.5)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    top.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1, label="perfectly calibrated")
+    error = np.stack([accuracy - low, high - accuracy]).clip(0)
+    top.errorbar(
+        confidence, accuracy, error, color=PALETTE[0], marker="o", ms=4, ls="", capsize=2, label="dense predictive"
+    )
+    top.legend(fontsize=8, frameon=False, loc="upper left")
+    top.set_xlim(0, 1.02)
+    top.set_ylim(-0.02, 1.02)
+    edges = np.linspace(0, 1, len(count) + 1)
+    bottom.stairs(count, edges, fill=True, color=PALETTE[5])
+    tidy(top, "", "accuracy")
+    tidy(bottom, "confidence (largest predicted probability)", "examples")
+    caption = (
+        f"Among {int(count.sum()):,} held-out examples predicted with a given confidence, the share that is right "
+        "(bars: 95 % Wilson intervals). Points under the diagonal mean overconfidence, points over it underconfidence; "
+        "below, how many examples each bin holds."
+    )
+    return Picture("reliability", title, caption, "Accuracy against confidence, and examples per bin.", figure)
+
+
+def wilson_interval(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval of a binomial share; unlike the normal one it has a width at shares of 0 and 1."""
+    z = 1.96
+    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return centre - half, centre + half

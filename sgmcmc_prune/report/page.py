@@ -1,0 +1,107 @@
+"""The HTML page: what was run, what it departs from, the table, the diagnostics, the pictures. Nothing is fetched."""
+
+import base64
+import json
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from sgmcmc_prune.config import to_json
+from sgmcmc_prune.report.facts import facts
+from sgmcmc_prune.report.run_data import RunData
+from sgmcmc_prune.report.style import Picture
+from sgmcmc_prune.tables import COLUMNS, diagnostics_lines, number
+
+CSS = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 54rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.facts td { text-align: left; white-space: normal; } .facts th { text-align: left; vertical-align: top; }
+.note { background: #fff6e0; border-left: 4px solid #E69F00; padding: .5rem 1rem; }
+figure { margin: 0; } img { max-width: 100%; height: auto; } figcaption { font-size: .9rem; color: #444; }
+pre { overflow-x: auto; font-size: .8rem; background: #f6f6f6; padding: .5rem; }
+"""
+
+
+def page(run: RunData, pictures: Sequence[tuple[Picture, bytes | None]]) -> str:
+    """Write the whole page; a picture without PNG bytes is a sentence."""
+    title = f"sgmcmc_prune: {run.config.preset}, seed {run.config.seed}"
+    config = json.dumps(to_json(run.config), indent=2)
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        _unfinished(run),
+        _section("What was run", _facts(run)),
+        _section("Departures from the posterior", _departures(run)),
+        _section("Results", _table(run)),
+        _section("Diagnostics", _diagnostics(run)),
+        *[_section(picture.title, _figure(picture, png)) for picture, png in pictures],
+        f"<details><summary>Configuration</summary><pre>{escape(config)}</pre></details>",
+    ]
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    body = "\n".join(part for part in parts if part)
+    head += f"<title>{escape(title)}</title><style>{CSS}</style>"
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>\n{body}</section>"
+
+
+def _unfinished(run: RunData) -> str:
+    if run.finished:
+        return ""
+    status = run.info.get("status", "not started")
+    error = f" ({run.info['error']})" if run.info.get("error") else ""
+    text = f"This run is not finished: its status is {status}{error}. The page shows what has been written so far."
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def _facts(run: RunData) -> str:
+    rows = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in facts(run).items())
+    return f'<div class="wide"><table class="facts">{rows}</table></div>'
+
+
+def _departures(run: RunData) -> str:
+    lines = run.info.get("departures")
+    if lines is None:
+        return "<p>Not recorded yet.</p>"
+    if not lines:
+        return "<p>None recorded.</p>"
+    items = "".join(f"<li>{escape(text)}</li>" for text in lines)
+    return f"<p>The draws are not exact draws from the stated posterior, for these reasons:</p><ul>{items}</ul>"
+
+
+def _table(run: RunData) -> str:
+    if run.metrics is None:
+        return "<p>Not evaluated yet.</p>"
+    rows = [_row("dense", "", "", run.metrics["dense"])]
+    for row in run.metrics["pruned"]:
+        decision = f"{row['target']:.0%}" if row["decision"] == "target" else row["decision"]
+        rows.append(_row(row["criterion"].replace("_", " "), row["when"].replace("_", " "), decision, row))
+    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
+    note = f"<p>On the {escape(run.metrics['split'])} split; one seed, so no interval over seeds.</p>"
+    return f'{note}<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _row(method: str, when: str, decision: str, row: dict[str, Any]) -> list[str]:
+    scores = [number(row[key], 4) for key in ("accuracy", "nll", "brier", "ece")]
+    single = number(row["single_accuracy"], 4)
+    return [method, when, decision, f"{row['sparsity']:.1%}", *scores, str(row["members"]), single]
+
+
+def _diagnostics(run: RunData) -> str:
+    if run.metrics is None:
+        return "<p>Not evaluated yet.</p>"
+    return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in diagnostics_lines(run.metrics)) + "</ul>"
+
+
+def _figure(picture: Picture, png: bytes | None) -> str:
+    if png is None:
+        return f"<p>{escape(picture.caption)}</p>"
+    data = base64.b64encode(png).decode()
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}">'
+    return f"<figure>{image}<figcaption>{escape(picture.caption)}</figcaption></figure>"

@@ -1,0 +1,125 @@
+"""A run directory opened for reading, as far as it has been written; nothing else is needed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from sgmcmc_prune import checkpoint
+from sgmcmc_prune.config import RunConfig
+from sgmcmc_prune.evaluate import inclusion_probabilities
+from sgmcmc_prune.priors import GroupMap
+from sgmcmc_prune.run import load_config
+
+Inclusion = dict[str, Tensor]
+
+
+class Stage:
+    """The store of the dense chains, or of one in-chain fork.
+
+    Parameters
+    ----------
+    name : str
+        "dense", or the fork's criterion.
+    path : Path
+        Its `posterior.zarr`.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        import xarray
+
+        self.name = name
+        self.tree: Any = xarray.open_datatree(path, engine="zarr")
+        self.chains = int(self.tree["progress"].sizes["chain"])
+
+    def values(self, group: str, variable: str, chain: int) -> np.ndarray:
+        """One chain's values, without the slots that are not written yet."""
+        count = int(self.tree["progress"][group][chain])
+        return np.asarray(self.tree[group][variable][chain, :count].values)
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers, without the common ending."""
+        return [str(name).removesuffix(".weight") for name in self.tree["training"]["layer"].values]
+
+    @property
+    def draws(self) -> list[int]:
+        """Draws written by each chain."""
+        return [int(n) for n in self.tree["progress"]["sample_stats"].values]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What a run directory holds.
+
+    Parameters
+    ----------
+    path : Path
+    config : RunConfig
+    info : dict
+        `run.json`; empty if there is none.
+    metrics, reliability : dict or None
+        `metrics.json` and `reliability.json`; None while there are none.
+    stages : list of Stage
+        The dense chains first, then forks; empty before the first store was made.
+    """
+
+    path: Path
+    config: RunConfig
+    info: dict[str, Any]
+    metrics: dict[str, Any] | None
+    reliability: dict[str, Any] | None
+    stages: list[Stage]
+
+    @classmethod
+    def open(cls, path: Path) -> "RunData":
+        """Open a run directory; ValueError if it is none."""
+        config = load_config(path)
+        places = {"dense": path} | {str(name): path / "forks" / name for name in config.prune.in_chain}
+        stages = [Stage(n, p / "posterior.zarr") for n, p in places.items() if (p / "posterior.zarr").is_dir()]
+        info = _json(path / "run.json") or {}
+        return cls(path, config, info, _json(path / "metrics.json"), _json(path / "reliability.json"), stages)
+
+    @property
+    def dense(self) -> Stage | None:
+        """The dense chains, once they have a store."""
+        return self.stages[0] if self.stages and self.stages[0].name == "dense" else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stage and the evaluation are done."""
+        return self.info.get("status") == "finished" and self.metrics is not None
+
+    def inclusion(self) -> dict[int, Inclusion]:
+        """Mean inclusion of every group over the draws so far, by chain and layer; chains without draws are absent."""
+        found = {}
+        for chain in range(self.config.chains):
+            state = self._state(chain)
+            if state["inclusion"] and all(a["count"] for a in state["inclusion"].values()):
+                found[chain] = inclusion_probabilities(state)
+        return found
+
+    def cycle_inclusion(self, chain: int) -> list[Inclusion]:
+        """The same, averaged over the draws of each finished cycle."""
+        names = [f"chain{chain}-cycle{k + 1}.safetensors" for k in range(self.config.schedule.cycles)]
+        paths = [self.path / "inclusion" / name for name in names]
+        return [checkpoint.load(path) for path in paths if path.is_file()]
+
+    def groups(self, chain: int) -> dict[str, GroupMap]:
+        """Which weights share an indicator, for every layer with inclusion probabilities."""
+        state = self._state(chain)
+        shapes = {name: tuple(state["model"][name].shape) for name in state["inclusion"]}
+        return {name: GroupMap(self.config.prior.group, shape) for name, shape in shapes.items()}
+
+    def _state(self, chain: int) -> Mapping[str, Any]:
+        path = self.path / "checkpoints" / f"chain{chain}.safetensors"
+        state: Mapping[str, Any] = checkpoint.load(path) if path.is_file() else {"inclusion": {}, "model": {}}
+        return state
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    value: dict[str, Any] | None = checkpoint.read_json(path) if path.is_file() else None
+    return value

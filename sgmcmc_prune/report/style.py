@@ -1,0 +1,128 @@
+"""How every picture looks: a colour-blind-safe palette, quiet axes, PNG bytes; matplotlib's global state is left alone."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito's colours, told apart with every common colour vision.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6000")
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1, 1, 1)))
+INK = "#333333"
+CRITERIA = ("inclusion_probability", "magnitude", "random", "signal_to_noise", "em_responsibility")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and what a reader is told about it.
+
+    Parameters
+    ----------
+    name : str
+        File name without its ending.
+    title, caption : str
+        The caption says how to read it, or, without a figure, why there is none.
+    alt : str
+        The picture in words, for those who do not see it.
+    figure : Figure or None
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str = ""
+    figure: "Figure | None" = None
+
+
+def colours(count: int) -> list[Any]:
+    """Distinguishable colours: the palette, or, for more than it has, steps along viridis."""
+    if count <= len(PALETTE):
+        return list(PALETTE[:count])
+    import matplotlib
+
+    scale = matplotlib.colormaps["viridis"]
+    return [scale(0.95 * i / (count - 1)) for i in range(count)]
+
+
+def criterion_colour(name: str) -> str:
+    """The colour of a criterion, the same in every picture; the dense network is dark."""
+    return PALETTE[CRITERIA.index(name)] if name in CRITERIA else INK
+
+
+def dashes(chain: int) -> Any:
+    """The line style of a chain, where colour is taken."""
+    return DASHES[chain % len(DASHES)]
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Make an empty figure (in inches) that draws with Agg and lays itself out."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def tidy(ax: "Axes", x: str = "", y: str = "", title: str = "") -> None:
+    """Label axes, units included, and remove what carries no information."""
+    ax.set_xlabel(x, fontsize=9)
+    ax.set_ylabel(y, fontsize=9)
+    ax.set_title(title, fontsize=10, loc="left")
+    ax.tick_params(labelsize=8, colors=INK)
+    ax.grid(True, color="#E6E6E6", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def log_scale(ax: "Axes") -> None:
+    """Make the vertical axis logarithmic, with plain numbers as ticks; call it when everything is drawn."""
+    from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
+
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    # Less than a decade may hold no 1, 2 or 5.
+    locator: Locator = LogLocator(subs=(1, 2, 5)) if high > 10 * low else MaxNLocator(5)
+    ax.yaxis.set_major_locator(locator)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
+
+
+def draw_axis(ax: "Axes", draws: int, per_cycle: int) -> None:
+    """Number draws by integers and mark where a new cycle begins."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for first in range(per_cycle, draws, per_cycle):
+        ax.axvline(first - 0.5, color="#AAAAAA", linestyle=":", linewidth=1)
+
+
+def legend_below(figure: Any, handles: Sequence[Any], columns: int) -> None:
+    """Put one legend for all panels under them, where it hides nothing; it is read row by row."""
+    columns = min(columns, len(handles))
+    by_column = [handle for c in range(columns) for handle in handles[c::columns]]
+    figure.legend(handles=by_column, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+
+
+def line(label: str, **looks: Any) -> Any:
+    """Make a legend entry that looks like a line."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=label, **looks)
+
+
+def chain_lines(chains: int) -> list[Any]:
+    """Legend entries for chains told apart by line style."""
+    return [line(f"chain {c}", color="#777777", linestyle=dashes(c)) for c in range(chains)]
+
+
+def png(figure: "Figure") -> bytes:
+    """Render a figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=140)
+    return buffer.getvalue()

@@ -1,0 +1,65 @@
+"""Draw everything a run directory can show, and write it to RUN/report/."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sgmcmc_prune.files import atomic_path
+from sgmcmc_prune.report.calibration import reliability_diagram
+from sgmcmc_prune.report.inclusion import inclusion_histograms
+from sgmcmc_prune.report.page import page
+from sgmcmc_prune.report.probes import probe_trace, weight_norms
+from sgmcmc_prune.report.run_data import RunData
+from sgmcmc_prune.report.sparsity import quality_against_sparsity
+from sgmcmc_prune.report.style import Picture, png
+from sgmcmc_prune.report.temperature import temperatures
+from sgmcmc_prune.report.training import hyperparameter_trace, training_trace
+
+#: In the order of the page.
+PICTURES: tuple[Callable[[RunData], Picture], ...] = (
+    quality_against_sparsity,
+    inclusion_histograms,
+    reliability_diagram,
+    training_trace,
+    hyperparameter_trace,
+    temperatures,
+    probe_trace,
+    weight_norms,
+)
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write RUN/report/*.png and a self-contained RUN/report/index.html.
+
+    Parameters
+    ----------
+    run_dir : Path
+        A run directory; the run may be unfinished.
+
+    Returns
+    -------
+    Path
+        The HTML page.
+
+    Raises
+    ------
+    ValueError
+        If `run_dir` is not a run directory.
+    """
+    run = RunData.open(Path(run_dir))
+    out = run.path / "report"
+    out.mkdir(exist_ok=True)
+    drawn = []
+    for draw in PICTURES:
+        picture = draw(run)
+        image = png(picture.figure) if picture.figure is not None else None
+        if image is not None:
+            _write(out / f"{picture.name}.png", image)
+        drawn.append((picture, image))
+    index = out / "index.html"
+    _write(index, page(run, drawn).encode())
+    return index
+
+
+def _write(path: Path, content: bytes) -> None:
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)

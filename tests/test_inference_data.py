@@ -1,0 +1,114 @@
+"""A stored run through ArviZ: only whole draws, its numbers unchanged, words where there is no number."""
+
+from pathlib import Path
+
+import arviz_base
+import arviz_stats
+import numpy as np
+import pytest
+
+from sgmcmc_prune.inference_data import convergence, format_table, load, summary
+from sgmcmc_prune.store import DrawStore, Group, Variable
+
+LAYERS = ["fc1.weight", "fc2.weight"]
+
+
+def synthetic(path: Path, lengths: list[int]) -> dict[str, np.ndarray]:
+    """Store a run whose chains have reached `lengths` draws; return what was drawn."""
+    chains, draws = len(lengths), max(lengths)
+    rng = np.random.default_rng(0)
+    drawn = {
+        "inclusion_rate": np.full((chains, draws, 2), [0.1, 0.2], dtype="float32"),
+        "spike_variance": np.full((chains, draws, 2), np.nan, dtype="float32"),
+        "weight_norm": rng.normal(size=(chains, draws, 2)).astype("float32"),
+        "logits": rng.normal(size=(chains, draws, 3, 2)).astype("float32"),
+    }
+    dims = {"logits": ("probe", "class")}
+    variables = {name: Variable(dims.get(name, ("layer",)), x.shape[2:]) for name, x in drawn.items()}
+    groups = {
+        "posterior": Group("draw", draws + 5, variables),
+        "training": Group("record", 10, {"loss": Variable()}),
+    }
+    store = DrawStore.create(path / "posterior.zarr", groups, chains, coords={"layer": LAYERS})
+    for chain, length in enumerate(lengths):
+        for draw in range(length):
+            store.append("posterior", chain, draw, {name: x[chain, draw] for name, x in drawn.items()})
+        store.append("training", chain, 0, {"loss": 1.0})
+    store.flush()
+    return drawn
+
+
+def test_load_keeps_the_draws_all_chains_have(tmp_path: Path) -> None:
+    drawn = synthetic(tmp_path, [30, 20])
+    tree = load(tmp_path)
+    assert set(tree.children) == {"posterior", "training"}
+    np.testing.assert_array_equal(tree["posterior"]["logits"], drawn["logits"][:, :20])
+    assert tree["training"].sizes["record"] == 1
+    assert tree["posterior"].attrs["inference_library"] == "sgmcmc_prune"
+
+
+def test_summary_is_that_of_arviz(tmp_path: Path) -> None:
+    drawn = synthetic(tmp_path, [50, 50])
+    table = summary(tmp_path, probes=1)
+    data = arviz_base.from_dict(
+        {"posterior": {"weight_norm": drawn["weight_norm"].astype("float64")}},
+        dims={"weight_norm": ["layer"]},
+        coords={"layer": LAYERS},
+    )
+    expected = arviz_stats.summary(data, round_to="none")
+    rows = table.loc[[f"weight_norm[{layer}]" for layer in LAYERS]]
+    assert list(rows.index) == list(expected.index)
+    np.testing.assert_allclose(rows[expected.columns], expected, rtol=1e-12)
+    assert [label for label in table.index if label.startswith("logits")] == ["logits[0, 0]", "logits[0, 1]"]
+    assert not any(label.startswith("spike_variance") for label in table.index)
+
+
+def test_held_hyperparameters_have_words_for_diagnostics(tmp_path: Path) -> None:
+    synthetic(tmp_path, [50, 50])
+    table = summary(tmp_path)
+    held = table.loc["inclusion_rate[fc2.weight]"]
+    assert held["mean"] == pytest.approx(0.2)
+    assert held[["ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd"]].isna().all()
+    assert held["note"] == "constant within a chain"
+    assert (table.loc[table.index.str.startswith("weight_norm"), "note"] == "").all()
+    lines = format_table(table).splitlines()
+    assert len(lines) == len(table) + 1
+    assert "constant within a chain" in lines[1]
+    assert "nan" not in format_table(table)
+
+
+def test_few_draws_and_one_chain(tmp_path: Path) -> None:
+    synthetic(tmp_path / "few", [3, 3])
+    assert set(summary(tmp_path / "few")["note"]) == {"fewer than 4 draws"}
+    assert convergence(load(tmp_path / "few")["posterior"]["logits"])["rhat_max"] is None
+    synthetic(tmp_path / "one", [20])
+    table = summary(tmp_path / "one")
+    assert table.loc["logits[0, 0]", "note"] == "one chain: no R-hat"
+    assert np.isfinite(table.loc["logits[0, 0]", "ess_bulk"])
+    one = convergence(load(tmp_path / "one")["posterior"]["logits"])
+    assert one["rhat_max"] is None
+    assert one["ess_min"] is not None
+
+
+def test_convergence_is_over_all_entries(tmp_path: Path) -> None:
+    synthetic(tmp_path, [50, 50])
+    posterior = load(tmp_path)["posterior"]
+    result = convergence(posterior["logits"])
+    rhat = arviz_stats.rhat(posterior["logits"].astype("float64"))
+    assert result["rhat_max"] == pytest.approx(float(rhat.max()))
+    assert result["entries"] == 6
+    assert convergence(posterior["inclusion_rate"])["entries"] == 0
+
+
+def test_no_run_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a run directory"):
+        load(tmp_path)
+    (tmp_path / "posterior.zarr").mkdir()
+    with pytest.raises(ValueError, match="is not a run directory"):
+        load(tmp_path)
+    synthetic(tmp_path / "young", [5, 0])
+    with pytest.raises(ValueError, match="no draw that all chains have reached"):
+        summary(tmp_path / "young")
+    synthetic(tmp_path / "run", [5, 5])
+    with pytest.raises(ValueError, match="none of the variables"):
+        summary(tmp_path / "run", variables=["absent"])
