@@ -49,7 +49,7 @@ def draw(run: RunData) -> Any:
     if not found:
         raise ValueError(f"{run.path} has no inclusion probabilities: its prior has none, or no draw was saved yet")
     rows = math.ceil(len(next(iter(found.values()))) / COLUMNS)
-    heights = (1.0 + 1.8 * rows, 0.6 + 1.2 * len(found))
+    heights = (1.0 + 1.8 * rows, 0.6 + 1.0 * len(found))
     figure = new_figure(7, sum(heights))
     above, below = figure.subfigures(2, 1, height_ratios=heights)
     draw_histograms(above, run, found)

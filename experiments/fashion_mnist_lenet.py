@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from sgmcmc_prune.config import RunConfig
+from sgmcmc_prune.config import RunConfig, replace
 from sgmcmc_prune.presets import PRESETS
-from sgmcmc_prune.run import replace
 from sgmcmc_prune.tables import format_rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,7 +44,8 @@ def config_of(variant: str, seed: int, evaluate: str) -> RunConfig:
     changes = {**COMMON, **VARIANTS[variant], "seed": seed, "evaluate": evaluate}
     if evaluate == "validation":
         changes["data.validation"] = 5000
-    return replace(PRESETS["fashion-mnist"](), **changes)
+    config: RunConfig = replace(PRESETS["fashion-mnist"](), **changes)
+    return config
 
 
 def run_cell(variant: str, seed: int, out: Path, evaluate: str) -> None:
@@ -136,6 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--evaluate", choices=("test", "validation"), default="test")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "fashion-mnist-lenet")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "fashion_mnist_lenet")
+    parser.add_argument("--tables-only", action="store_true", help="only write the tables of the finished cells")
     parser.add_argument("--cell", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     a = parser.parse_args(argv)
 
@@ -147,8 +148,11 @@ def main(argv: list[str] | None = None) -> None:
         run_cell(a.cell[0], int(a.cell[1]), directory(a.cell[0], int(a.cell[1])), a.evaluate)
         return
     todo = [(v, s) for v in a.variants for s in a.seeds if not (directory(v, s) / "metrics.json").exists()]
-    run_processes([_command(a, v, s) for v, s in todo], a.jobs)
-    cells = {v: [json.loads((directory(v, s) / "metrics.json").read_text()) for s in a.seeds] for v in a.variants}
+    if not a.tables_only:
+        run_processes([_command(a, v, s) for v, s in todo], a.jobs)
+    found = {v: [directory(v, s) / "metrics.json" for s in a.seeds] for v in a.variants}
+    cells = {v: [json.loads(p.read_text()) for p in paths if p.exists()] for v, paths in found.items()}
+    cells = {variant: runs for variant, runs in cells.items() if runs}
     a.out.with_suffix(".json").write_text(json.dumps(cells, indent=1))
     a.out.with_suffix(".md").write_text(f"# LeNet on Fashion-MNIST\n\n{__doc__}\n{tables(cells)}")
     print(tables(cells))

@@ -142,3 +142,7 @@ def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
 def _complain(error: Exception, code: int) -> int:
     print(f"sgmcmc-prune: {error}", file=sys.stderr)
     return code
+
+
+if __name__ == "__main__":
+    main()

@@ -136,12 +136,12 @@ class ScheduleConfig:
         Draws kept from each cycle.
     """
 
-    burn_in: float = 12.0
+    burn_in: float = 10.0
     cycles: int = 3
-    explore: float = 2.0
-    sample: float = 2.0
+    explore: float = 1.5
+    sample: float = 1.5
     relax: float = 0.5
-    draws: int = 4
+    draws: int = 3
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ class PruneConfig:
     post_hoc: tuple[Criterion, ...] = ("inclusion_probability", "magnitude", "signal_to_noise", "random")
     in_chain: tuple[Criterion, ...] = ("inclusion_probability", "magnitude")
     fdr: float = 0.1
-    explore: float = 2.0
-    sample: float = 1.0
+    explore: float = 1.5
+    sample: float = 0.75
     relax: float = 0.25
     draws: int = 3
     growth: float = 0.5
@@ -263,6 +263,20 @@ class RunConfig:
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def replace(config: Any, **changes: Any) -> Any:
+    """`dataclasses.replace` with dotted names: replace(config, **{"sampler.lr": 0.1, "seed": 1})."""
+    parts: dict[str, dict[str, Any]] = {}
+    whole: dict[str, Any] = {}
+    for name, value in changes.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            parts.setdefault(head, {})[rest] = value
+        else:
+            whole[head] = value
+    nested = {head: replace(getattr(config, head), **inner) for head, inner in parts.items()}
+    return dataclasses.replace(config, **whole, **nested)
 
 
 def to_json(config: Any) -> Any:

@@ -55,6 +55,8 @@ def random_words(
         Values in [0, 2^32).
     """
     check_key(seed, chain)
+    if not 0 <= stream < 2**16:
+        raise ValueError(f"stream is {stream}; it must be an integer with 0 <= stream < 65536")
     first, last = offset // 4, (offset + max(count, 1) + 3) // 4
     block = torch.arange(first, last, dtype=torch.int64, device=device)
     # Rows of `even` are words 2 and 0, of `odd` words 1 and 3: the order in which a round pairs them.

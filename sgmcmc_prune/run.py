@@ -5,7 +5,6 @@
     dense chains  ->  one fork per in-chain criterion  ->  metrics.json and the table.
 """
 
-import dataclasses
 import os
 import platform
 import time
@@ -98,10 +97,12 @@ def load_config(out: Path) -> RunConfig:
 
 
 def _check(config: RunConfig, data: build.Data) -> None:
-    """Build one chain and a schedule, so that a bad setting is refused before a directory is made."""
+    """Build one chain and one pruner, so that a bad setting is refused before a directory is made."""
     steps_per_epoch = len(data.train[1]) / config.data.batch_size
-    build.build_chain(config, data, 0, build.dense_schedule(config, steps_per_epoch))
+    chain = build.build_chain(config, data, 0, build.dense_schedule(config, steps_per_epoch))
     build.fork_schedule(config, steps_per_epoch)
+    for criterion in config.prune.in_chain:
+        build.build_pruner(config, chain.model, criterion, 0, None)
 
 
 def _work(config: RunConfig, data: build.Data, out: Path, progress: bool) -> dict[str, Any]:
@@ -218,13 +219,3 @@ def _remove_run(out: Path) -> None:
     if not (out / "config.json").is_file():
         raise ValueError(f"{out} is not a run directory, so --overwrite will not delete it; choose another --out")
     shutil.rmtree(out)
-
-
-def replace(config: RunConfig, **changes: Any) -> RunConfig:
-    """`dataclasses.replace`, with dotted names: replace(config, **{"sampler.lr": 0.1})."""
-    for name, value in changes.items():
-        head, _, rest = name.partition(".")
-        if rest:
-            value = dataclasses.replace(getattr(config, head), **{rest: value})
-        config = dataclasses.replace(config, **{head: value})
-    return config

@@ -1,7 +1,5 @@
 """Sparse grouped linear regression: the chain and EM together find the active groups."""
 
-from functools import cache
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,7 +17,7 @@ NOISE = 1.0
 
 
 def regression(seed: int) -> tuple[Tensor, Tensor]:
-    """Features with correlation 1/2 in every pair, and a response to the first five groups; the active weights are 1."""
+    """Features with correlation 1/2 in every pair, and a response to the first five groups (weights 1 or -1)."""
     generator = torch.Generator().manual_seed(seed)
     own = torch.randn(NUM_DATA, GROUPS * SIZE, generator=generator)
     shared = torch.randn(NUM_DATA, 1, generator=generator)
@@ -29,7 +27,6 @@ def regression(seed: int) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-@cache
 def fitted(mode: str, seed: int) -> Chain:
     """A finished chain: soft EM of the inclusion rate in burn-in, then draws at fixed hyperparameters."""
     x, y = regression(seed)
@@ -60,18 +57,23 @@ def fitted(mode: str, seed: int) -> Chain:
     return chain
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("mode", ["em", "marginal", "gibbs"])
-def test_the_active_groups_are_found(mode: str, seed: int) -> None:
-    """All five active groups, and at most two of the 45 others."""
-    selected = fitted(mode, seed).inclusion["weight"].included > 0.5
+def check_recovery(mode: str, seed: int) -> None:
+    """All five active groups, at most two of the 45 others, and an inclusion rate that fell from 1/2 to near 0.1."""
+    chain = fitted(mode, seed)
+    selected = chain.inclusion["weight"].included > 0.5
     assert selected[:ACTIVE].all()
     assert selected[ACTIVE:].sum() <= 2
+    assert isinstance(chain.prior, SpikeSlab)
+    assert 0.05 < chain.prior.layers["weight"].inclusion_rate < 0.2
 
 
+@pytest.mark.parametrize("mode", ["em", "marginal"])
+def test_the_active_groups_are_found(mode: str) -> None:
+    check_recovery(mode, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3, 4])
 @pytest.mark.parametrize("mode", ["em", "marginal", "gibbs"])
-def test_em_learns_the_share_of_active_groups(mode: str) -> None:
-    """The inclusion rate falls from 1/2 to near 5 of 50."""
-    prior = fitted(mode, 0).prior
-    assert isinstance(prior, SpikeSlab)
-    assert 0.05 < prior.layers["weight"].inclusion_rate < 0.2
+def test_the_active_groups_are_found_in_other_data(mode: str, seed: int) -> None:
+    check_recovery(mode, seed)

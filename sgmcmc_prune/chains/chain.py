@@ -143,7 +143,8 @@ class Chain:
         self._dots += 1
 
     def _adapt(self, plan: Plan) -> None:
-        if plan.phase == "burn_in" and self.step % max(1, int(self.stream.steps_per_epoch)) == 0:
+        epoch_ends = self.step % max(1, int(self.stream.steps_per_epoch)) == 0
+        if plan.phase == "burn_in" and (epoch_ends or self.step == self.schedule.burn_in):
             self.sampler.refresh_preconditioner()
         em = self.em
         if em is not None and plan.phase in self.adapt and plan.temperature > 0 and self.step % em.settings.every == 0:

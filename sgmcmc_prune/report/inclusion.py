@@ -37,8 +37,8 @@ def inclusion_histograms(run: RunData) -> Picture:
     draw_histograms(figure, run, found)
     caption = (
         f"Share of the groups (one per {run.config.prior.group}) by {name}, on a log scale; thick: all draws of a "
-        "chain, thin: each finished cycle. Right of the line at 1/2 the median probability model keeps a group; right of the "
-        f"dotted line the rule with a Bayesian false discovery rate of {run.config.prune.fdr:g} keeps it. "
+        "chain, thin: each finished cycle. Right of the line at 1/2 the median probability model keeps a group; right "
+        f"of the dotted line the rule with a Bayesian false discovery rate of {run.config.prune.fdr:g} keeps it. "
         "Thick and thin lines that disagree mean that cycles visited different solutions."
     )
     return Picture("inclusion", title, caption, f"Histograms of the {name} per layer, one colour per chain.", figure)
@@ -67,7 +67,8 @@ def draw_histograms(figure: Any, run: RunData, found: Mapping[int, Inclusion]) -
             ax.axvline(threshold, color=shades[chain], linewidth=1.4, linestyle=":")
     for ax in axes[len(layers) :]:
         ax.set_axis_off()
-    figure.supxlabel(quantity(run.config), fontsize=9)
+    name = quantity(run.config)
+    figure.suptitle(name[0].upper() + name[1:], fontsize=11)
     chains = [line(f"chain {c}", color=shade, linewidth=1.6) for c, shade in shades.items()]
     decisions = [line("1/2", color=INK), line(f"FDR {run.config.prune.fdr:g}", color="#777777", linestyle=":")]
     legend_below(figure, [*chains, line("one cycle", color="#777777", linewidth=0.5), *decisions], 6)

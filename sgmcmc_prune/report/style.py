@@ -1,4 +1,4 @@
-"""How every picture looks: a colour-blind-safe palette, quiet axes, PNG bytes; matplotlib's global state is left alone."""
+"""How every picture looks: a colour-blind-safe palette and quiet axes; matplotlib's global state is left alone."""
 
 import io
 from collections.abc import Sequence
@@ -62,9 +62,9 @@ def new_figure(width: float, height: float) -> "Figure":
     """Make an empty figure (in inches) that draws with Agg and lays itself out."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.06)
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
     FigureCanvasAgg(figure)
     return figure
 
@@ -85,10 +85,12 @@ def log_scale(ax: "Axes") -> None:
     from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
 
     ax.set_yscale("log")
+    if ax.dataLim.y0 == ax.dataLim.y1:  # a constant has no range of its own
+        ax.set_ylim(ax.dataLim.y0 / 2, ax.dataLim.y1 * 2)
     low, high = ax.get_ylim()
-    # Less than a decade may hold no 1, 2 or 5.
-    locator: Locator = LogLocator(subs=(1, 2, 5)) if high > 10 * low else MaxNLocator(5)
-    ax.yaxis.set_major_locator(locator)
+    # Less than a decade may hold no 1, 2 or 5; over two decades they crowd.
+    locator: Locator = LogLocator(subs=(1,) if high > 100 * low else (1, 2, 5))
+    ax.yaxis.set_major_locator(locator if high > 10 * low else MaxNLocator(5, steps=[1, 2, 5, 10]))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_locator(NullLocator())
 

@@ -44,7 +44,7 @@ def training_trace(run: RunData) -> Picture:
     for (key, label), ax in zip(TRACES.items(), axes, strict=True):
         for place, stage in enumerate(stages):
             # Forks share step sizes and targets: where lines coincide, those below show as margins.
-            width = 1.2 if key == "loss" else 1.2 * (len(stages) - place)
+            width = 1.2 if key == "loss" or place == 0 else 1.2 * (len(stages) - place)
             _draw_stage(ax, stage, key, 0.0 if stage.name == "dense" else end, width)
         tidy(ax, "step" if ax is axes[-1] else "", label)
         if key != "sparsity":
@@ -62,8 +62,8 @@ def training_trace(run: RunData) -> Picture:
     )
     if len(stages) > 1:
         caption += (
-            " Right of the vertical line, each criterion's fork starts where the dense chain ended and is pruned in the "
-            "chain; forks share step sizes and target sparsities, so those lines coincide."
+            " Right of the vertical line, each criterion's fork starts where the dense chain ended and is pruned in "
+            "the chain; forks share step sizes and target sparsities, so those lines coincide."
         )
     return Picture("training", title, caption, "Loss, step size and sparsity against the step, per chain.", figure)
 

@@ -101,8 +101,9 @@ class Sampler(Optimizer):
     def configure(self, **settings: float) -> None:
         """Set `lr`, `momentum` or `temperature` of every group, checked."""
         for group in self.param_groups:
+            _check_settings({**group, **settings})
+        for group in self.param_groups:
             group.update(settings)
-            _check_settings(group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -112,6 +113,7 @@ class Sampler(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            _check_settings(group)  # a scheduler may have taken lr to zero
             noise = self._noise(group, Stream.LANGEVIN) if group["temperature"] > 0 else None
             for i, (name, p) in enumerate(zip(group["param_names"], group["params"], strict=True)):
                 if p.grad is not None:
@@ -159,15 +161,33 @@ class Sampler(Optimizer):
 
     @torch.no_grad()
     def set_mask(self, mask: Mapping[str, Tensor]) -> None:
-        """Hold masked weights (False in `mask`) at exactly zero from now on, and clear their momentum."""
-        for group in self.param_groups:
-            for name, p in zip(group["param_names"], group["params"], strict=True):
-                if name in mask:
-                    state = self.state[p]
-                    state["mask"] = mask[name].to(p.device).clone()
-                    p.mul_(state["mask"])
-                    if "momentum_buffer" in state:
-                        state["momentum_buffer"].mul_(state["mask"])
+        """Hold masked weights (False in `mask`) at exactly zero from now on, and clear their momentum.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a mask is not boolean, or does not belong to a parameter of its shape.
+        """
+        parameters = {name: p for name, p, _, _ in self.named_states()}
+        for name, kept in mask.items():
+            if name not in parameters or parameters[name].shape != kept.shape:
+                found = tuple(parameters[name].shape) if name in parameters else "no such parameter"
+                raise ValueError(f"mask of {name!r} has shape {tuple(kept.shape)}; the sampler has {found}")
+            if kept.dtype != torch.bool:
+                raise TypeError(f"mask of {name!r} is {kept.dtype}; it must be boolean, True where a weight is kept")
+        for name, p, state, _ in self.named_states():
+            if name in mask:
+                state["mask"] = mask[name].to(p.device).clone()
+                p.mul_(state["mask"])
+                if "momentum_buffer" in state:
+                    state["momentum_buffer"].mul_(state["mask"])
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state_dict)
+        for _, _, state, _ in self.named_states():
+            if "mask" in state:  # the base class casts state to the parameter's type
+                state["mask"] = state["mask"].bool()
 
     def named_states(self) -> list[tuple[str, Tensor, dict[str, Any], dict[str, Any]]]:
         """Every (name, parameter, state, group), in the order of the noise offsets."""

@@ -1,0 +1,45 @@
+"""The command line: help, exit codes, one-line errors."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "sgmcmc_prune.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+def test_help_shows_every_setting_with_its_default() -> None:
+    shown = call("run", "demo", "--help").stdout
+    for option in ("--sampler.lr", "--prior.mode", "--em.kind", "--prune.targets", "--out", "--seed", "--data.data-dir"):
+        assert option in shown
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "nonsense"),
+        ("run", "demo", "--nonsense", "1"),
+        ("run", "demo", "--sampler.temperature", "-1"),
+        ("run", "fashion-mnist", "--data.data-dir", "/nonexistent"),
+        ("resume", "/nonexistent"),
+        ("summary", "/nonexistent"),
+        ("report", "/nonexistent"),
+    ],
+)
+def test_bad_input_is_exit_code_2_without_a_traceback(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = call(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stderr.strip()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_our_own_errors_are_one_line(tmp_path: Path) -> None:
+    done = call("run", "fashion-mnist", "--data.data-dir", "/nonexistent", cwd=tmp_path)
+    assert done.stderr.startswith("sgmcmc-prune: ")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,244 @@
+"""The main job end to end, on 500 images: what a run leaves, resume after a kill, and bad input in one line."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import xarray as xr
+from safetensors import safe_open
+
+from sgmcmc_prune import checkpoint
+from sgmcmc_prune.config import RunConfig, from_json, replace, to_json
+from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.presets import PRESETS
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.run import load_config, resume, run
+
+
+def small(**changes: object) -> RunConfig:
+    """A run of a few seconds: 500 training images, short phases, a small checkpoint interval."""
+    settings: dict[str, object] = {
+        "data.validation": 6500,
+        "data.batch_size": 50,
+        "model.name": "linear",
+        "prior.spike_variance": 1e-3,
+        "schedule.burn_in": 6.0,
+        "schedule.cycles": 2,
+        "schedule.explore": 1.0,
+        "schedule.sample": 2.0,
+        "schedule.draws": 4,
+        "prune.targets": (0.5, 0.8),
+        "prune.in_chain": ("inclusion_probability", "magnitude", "random"),
+        "prune.explore": 2.0,
+        "prune.sample": 1.0,
+        "prune.draws": 2,
+        "probes": 8,
+        "checkpoint_seconds": 0.2,
+        "em.every": 5,
+    }
+    config: RunConfig = replace(PRESETS["demo"](), **{**settings, **changes})
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One finished run, shared by the tests that only read."""
+    out = tmp_path_factory.mktemp("run") / "finished"
+    run(small(), out, progress=False)
+    return out
+
+
+def test_metrics_have_every_row_that_was_asked_for(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics) >= {"dense", "diagnostics", "pruned"}
+    keys = {"criterion", "when", "decision", "sparsity", "accuracy", "nll", "brier", "ece", "members"}
+    assert all(keys <= set(row) for row in metrics["pruned"])
+    post_hoc = [r for r in metrics["pruned"] if r["when"] == "post_hoc"]
+    in_chain = [r for r in metrics["pruned"] if r["when"] == "in_chain"]
+    assert {r["decision"] for r in post_hoc} == {"target", "median", "fdr 0.1"}
+    assert [(r["criterion"], r["target"]) for r in in_chain] == [
+        (c, t) for c in ("inclusion_probability", "magnitude", "random") for t in (0.5, 0.8)
+    ]
+    assert all(r["sparsity"] == pytest.approx(r["target"], abs=2e-4) for r in in_chain)
+    assert metrics["dense"]["members"] == 2 * 2 * 4
+    assert metrics["dense"]["accuracy"] > 0.5
+
+
+def test_masked_weights_are_exactly_zero_in_every_draw_of_a_fork(finished: Path) -> None:
+    from sgmcmc_prune.weights import WeightStore
+
+    fork = finished / "forks" / "inclusion_probability"
+    previous = None
+    for k, target in enumerate((0.5, 0.8)):
+        mask = masks.load(fork / "masks" / f"chain0-{target:g}.safetensors")
+        for draw in (2 * k, 2 * k + 1):
+            weights = WeightStore(fork / "draws").load(0, draw)
+            assert all(bool((weights[name][~m] == 0).all()) for name, m in mask.items())
+        assert previous is None or masks.is_subset(mask, previous)
+        previous = mask
+
+
+def test_random_control_has_the_per_layer_sparsity_of_the_first_criterion(finished: Path) -> None:
+    for target in (0.5, 0.8):
+        paths = [finished / "forks" / c / "masks" / f"chain1-{target:g}.safetensors" for c in ("random", "magnitude")]
+        first = finished / "forks" / "inclusion_probability" / "masks" / f"chain1-{target:g}.safetensors"
+        assert masks.layer_sparsity(masks.load(paths[0])) == masks.layer_sparsity(masks.load(first))
+
+
+def test_store_opens_lazily_and_is_complete(finished: Path) -> None:
+    tree = xr.open_datatree(finished / "posterior.zarr", engine="zarr")
+    assert tree["posterior"]["logits"].dims == ("chain", "draw", "probe", "class")
+    assert bool((tree["sample_stats"]["cycle"] >= 1).all())
+    assert not bool(tree["posterior"]["logits"].isnull().any())
+    rates = tree["posterior"]["inclusion_rate"].values
+    assert (rates == rates[:, :1]).all(), "hyperparameters must be frozen while draws are collected"
+    assert (tree["sample_stats"]["step_size"].values == small().sampler.lr_min).all()
+
+
+def test_config_json_reproduces_the_run(finished: Path, tmp_path: Path) -> None:
+    config = load_config(finished)
+    assert config == small()
+    run(config, tmp_path / "again", progress=False)
+    assert_same_run(finished, tmp_path / "again")
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Everything equal to the bit, time stamps exempt."""
+    assert json.loads((a / "metrics.json").read_text()) == json.loads((b / "metrics.json").read_text())
+    for path in sorted(a.rglob("*.safetensors")):
+        left, right = (_content(p) for p in (path, b / path.relative_to(a)))
+        assert left == right, path
+    for store in sorted(a.rglob("posterior.zarr")):
+        left, right = (xr.open_datatree(p, engine="zarr") for p in (store, b / store.relative_to(a)))
+        for name, node in left.children.items():
+            assert node.to_dataset().drop_attrs().identical(right[name].to_dataset().drop_attrs()), name
+
+
+def _content(path: Path) -> tuple[object, dict[str, bytes]]:
+    """Metadata and the bytes of every tensor of a safetensors file (the order of its header is not fixed)."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118
+        return file.metadata(), tensors
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_resumes_to_the_same_bits(finished: Path, tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "killed"
+    (tmp_path / "config.json").write_text(json.dumps(to_json(small())))
+    code = (
+        "import json, sys; from pathlib import Path; from sgmcmc_prune.config import from_json;"
+        "from sgmcmc_prune.run import run; from sgmcmc_prune.chains.loop import Interrupted\n"
+        "try: run(from_json(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]), progress=False)\n"
+        "except Interrupted: pass"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "config.json"), str(out)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
+    while not list(out.glob("checkpoints/*.safetensors")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    assert not (out / "metrics.json").exists(), "the run ended before it was killed"
+    resume(out, progress=False)
+    assert_same_run(finished, out)
+
+
+def test_a_diverging_chain_stops_and_keeps_what_it_had(tmp_path: Path) -> None:
+    config = small(**{"sampler.lr": 1e30, "sampler.lr_explore": 1.0, "prior.spike_variance": 1e29, "prior.slab_variance": 1e30})
+    with pytest.raises(RunError, match=r"chain 0 diverged at step \d+.*Lower the step size"):
+        run(config, tmp_path / "out", progress=False)
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "failed"
+    xr.open_datatree(tmp_path / "out" / "posterior.zarr", engine="zarr")
+
+
+def test_configuration_survives_json() -> None:
+    for make in PRESETS.values():
+        assert from_json(json.loads(json.dumps(to_json(make())))) == make()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sampler.temperature": -1.0}, "temperature is -1.0"),
+        ({"prior.spike_variance": 1.0}, "0 < spike < slab"),
+        ({"prior.spike_variance": 1e-9}, "too narrow for the step size"),
+        ({"data.validation": 7000}, "validation|size"),
+        ({"data.name": "mnist"}, "fashion-mnist"),
+        ({"model.name": "alexnet"}, "alexnet"),
+        ({"schedule.draws": 0}, "draws"),
+        ({"prune.targets": (0.9, 0.8)}, "increasing"),
+        ({"prior.mode": "em"}, "em_responsibility"),
+        ({"device": "cuda:99"}, "CUDA"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line_before_a_directory_is_made(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        run(small(**change), tmp_path / "out", progress=False)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_existing_directories_are_safe(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("keep me")
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        run(small(), tmp_path, progress=False)
+    with pytest.raises(ValueError, match="will not delete"):
+        run(small(), tmp_path, overwrite=True, progress=False)
+    assert (tmp_path / "precious.txt").read_text() == "keep me"
+
+
+def test_unknown_field_in_a_configuration_is_named() -> None:
+    with pytest.raises(ValueError, match=r"config\.sampler has no field learning_rate"):
+        from_json({"sampler": {"learning_rate": 0.1}})
+    with pytest.raises(ValueError, match=r"config\.chains is 'two'"):
+        from_json({"chains": "two"})
+
+
+def test_em_mode_yields_responsibilities_under_their_own_name(tmp_path: Path) -> None:
+    config = small(
+        **{
+            "prior.mode": "em",
+            "prune.post_hoc": ("em_responsibility",),
+            "prune.in_chain": ("em_responsibility",),
+            "chains": 1,
+        }
+    )
+    metrics = run(config, tmp_path / "em", progress=False)
+    assert {r["criterion"] for r in metrics["pruned"]} == {"em_responsibility"}
+    assert any("not the mixture posterior" in line for line in load_departures(tmp_path / "em"))
+
+
+def load_departures(out: Path) -> list[str]:
+    """The departures a run recorded."""
+    recorded: list[str] = json.loads((out / "run.json").read_text())["departures"]
+    return recorded
+
+
+def test_gaussian_prior_and_sgld_run(tmp_path: Path) -> None:
+    config = small(
+        **{
+            "prior.family": "gaussian",
+            "sampler.name": "sgld",
+            "prune.post_hoc": ("magnitude",),
+            "prune.in_chain": ("magnitude",),
+            "chains": 1,
+        }
+    )
+    metrics = run(config, tmp_path / "g", progress=False)
+    assert metrics["diagnostics"]["kinetic_temperature"] is None or math.isnan(
+        metrics["diagnostics"]["kinetic_temperature"]
+    )
+    assert metrics["dense"]["accuracy"] > 0.5
+
+
+def test_checkpoint_of_a_finished_chain_holds_its_inclusion(finished: Path) -> None:
+    state = checkpoint.load(finished / "checkpoints" / "chain0.safetensors")
+    assert set(state["inclusion"]) == {"linear.weight"}
