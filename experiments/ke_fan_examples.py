@@ -2,10 +2,10 @@
 
 A run has two stages of one chain. *Select*: SGHMC on the network with all inputs, under a spike-and-slab prior with one
 group per input; EM adapts the hyperparameters in the burn-in, then draws give inclusion probabilities, and the median
-probability model removes inputs for good. *Refine*: the removed columns are cut out of data and network, the momentum is
-drawn afresh, and the chain goes on; each cycle ends with another decision, and the draws of the last give the predictive.
-Inputs share a factor, so the curvature grows with their number k: a step of `lr` for all P inputs allows min(lr P / k,
-lr_refine) for k.
+probability model removes inputs for good. *Refine*: the removed columns are cut out of data and network, the momentum
+is drawn afresh, and the chain goes on; each cycle ends with another decision, and the draws of the last give the
+predictive. Inputs share a factor, so the curvature grows with their number k: a step of `lr` for all P inputs allows
+min(lr P / k, lr_refine) for k.
 
 Controls: `no EM` is the Gaussian prior N(0, slab variance) with the decision taken at the starting hyperparameters; `no
 noise` is the same EM and decision at temperature 0. `true inputs` is the refine stage alone, given the true inputs.
@@ -110,7 +110,13 @@ class Trace:
 
 
 def make_chain(
-    s: Settings, model: nn.Module, data: tuple[Tensor, Tensor], schedule: Cyclical, seed: int, method: str, **hyper: float
+    s: Settings,
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    schedule: Cyclical,
+    seed: int,
+    method: str,
+    **hyper: float,
 ) -> Chain:
     """A chain on all columns of `data`; `hyper` are the prior's hyperparameters."""
     parameters = dict(model.named_parameters())
@@ -150,7 +156,7 @@ def select(s: Settings, data: tuple[Tensor, Tensor], seed: int, method: str, tra
     )
     hyper = {"inclusion_rate": s.inclusion_rate, "spike_variance": s.spike_variance, "slab_variance": s.slab_variance}
     chain = make_chain(s, model, data, schedule, seed, method, **hyper)
-    settings = EMSettings(every=10, complexity=1.0)
+    settings = EMSettings(every=10, complexity=1.0, variance_ratio=100.0)
     min_mass = chain.sampler.preconditioner.min_mass
     em = EM(settings, chain.prior, smallest_stable_spike(s.lr, len(data[0]), min_mass, s.momentum))
     while not chain.finished:
@@ -163,7 +169,10 @@ def select(s: Settings, data: tuple[Tensor, Tensor], seed: int, method: str, tra
 
 
 def decide(chain: Chain) -> Tensor:
-    """The median probability model of the chain's draws: which inputs to keep, shape (inputs,), never one removed before."""
+    """The median probability model of the chain's draws: which inputs to keep, shape (inputs,).
+
+    An input removed before stays removed.
+    """
     layer = chain.prior.layers[LAYER]  # type: ignore[union-attr]
     included = chain.inclusion[LAYER].included * layer.alive
     chain.set_mask(median_probability_model({LAYER: included}, {LAYER: layer.groups}))
@@ -171,7 +180,14 @@ def decide(chain: Chain) -> Tensor:
 
 
 def refine(
-    s: Settings, data: tuple[Tensor, Tensor], test: Tensor, kept: Tensor, old: Chain | None, seed: int, method: str, trace: Trace
+    s: Settings,
+    data: tuple[Tensor, Tensor],
+    test: Tensor,
+    kept: Tensor,
+    old: Chain | None,
+    seed: int,
+    method: str,
+    trace: Trace,
 ) -> tuple[Chain, Tensor, Tensor]:
     """Stage two on the kept inputs; returns the chain, the kept inputs, and the predictive mean on `test`."""
     index = kept.nonzero().flatten()
@@ -247,7 +263,7 @@ def run(s: Settings, seed: int, method: str, bar: Any) -> dict[str, Any]:
         result["selection"]["kept"] = int(kept.sum())
     if kept.any():
         chain, kept, prediction = refine(s, data, test, kept, old, seed, method, trace)
-        result["final_mean_abs_weight"] = _rounded(chain.parameters[LAYER].detach().abs().mean(0)[: 50])
+        result["final_mean_abs_weight"] = _rounded(chain.parameters[LAYER].detach().abs().mean(0)[:50])
     else:  # an empty network predicts the mean
         prediction = data[1].mean().expand(len(test_targets))
     weights = support.numel() * s.widths[0]
@@ -271,8 +287,17 @@ def _rounded(values: Tensor) -> list[float]:
 
 
 def table(runs: list[dict[str, Any]], binary: bool) -> str:
-    """One row per method: exact recovery, selected inputs, sparsity, and the test score (median and range over seeds)."""
-    head = ("method", "recovered", "TP", "FP", "sparsity", "test accuracy" if binary else "test MSE", "top ranked", "CPU s")
+    """One row per method: exact recovery, selected inputs, sparsity, test score (median and range over seeds)."""
+    head = (
+        "method",
+        "recovered",
+        "TP",
+        "FP",
+        "sparsity",
+        "test accuracy" if binary else "test MSE",
+        "top ranked",
+        "CPU s",
+    )
     lines = [head]
     for method in METHODS:
         rows = [r for r in runs if r["method"] == method]
@@ -303,7 +328,9 @@ def write(path: Path, s: Settings, runs: list[dict[str, Any]]) -> None:
     short = [r if r["seed"] == first else _without_vectors(r) for r in runs]
     settings = {k: v for k, v in dataclasses.asdict(s).items() if k != "design"}
     design = {"number": s.design.number, "num_inputs": s.design.num_inputs, "support": s.design.support}
-    head = json.dumps({"design": design | {"binary": s.design.binary}, "settings": settings, "torch": torch.__version__})
+    head = json.dumps(
+        {"design": design | {"binary": s.design.binary}, "settings": settings, "torch": torch.__version__}
+    )
     body = ",\n".join(json.dumps(r, allow_nan=False, separators=(",", ":")) for r in short)
     with atomic_path(path) as partial:
         partial.write_text(f'{head[:-1]}, "runs": [\n{body}\n]}}\n', encoding="utf-8")
@@ -316,7 +343,9 @@ def _without_vectors(run: dict[str, Any]) -> dict[str, Any]:
 
 def main(s: Settings, argv: list[str] | None = None) -> None:
     """Run every method on every seed, print the table, write the results."""
-    parser = argparse.ArgumentParser(description=f"Example {s.design.number} of Ke and Fan: nonlinear variable selection")
+    parser = argparse.ArgumentParser(
+        description=f"Example {s.design.number} of Ke and Fan: nonlinear variable selection"
+    )
     parser.add_argument("--seeds", type=int, default=5, help="number of simulated data sets")
     parser.add_argument("--first-seed", type=int, default=10, help="settings were chosen on seeds 0 to 4")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
@@ -328,7 +357,9 @@ def main(s: Settings, argv: list[str] | None = None) -> None:
     runs: list[dict[str, Any]] = []
     steps = s.burn_in + s.sample + s.refine_burn_in + s.refine_cycles * (s.refine_explore + s.refine_sample)
     with tqdm(total=args.seeds * len(args.methods) * steps, unit="step", dynamic_ncols=True, mininterval=1) as bar:
-        for i, (seed, method) in enumerate((k, m) for k in range(args.first_seed, args.first_seed + args.seeds) for m in args.methods):
+        for i, (seed, method) in enumerate(
+            (k, m) for k in range(args.first_seed, args.first_seed + args.seeds) for m in args.methods
+        ):
             bar.set_description(f"seed {seed}, {method}")
             try:
                 runs.append(run(s, seed, method, bar))

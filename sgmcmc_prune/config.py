@@ -243,8 +243,8 @@ class RunConfig:
         if "random" in self.prune.in_chain:
             _require(
                 self.prune.in_chain[0] != "random",
-                "in_chain starts with 'random', which copies the per-layer sparsity of the first criterion; put another "
-                "criterion first",
+                "in_chain starts with 'random', which copies the per-layer sparsity of the first criterion; "
+                "put another criterion first",
             )
 
     def _check_criterion(self, criterion: str) -> None:

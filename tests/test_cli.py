@@ -15,7 +15,8 @@ def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProces
 
 def test_help_shows_every_setting_with_its_default() -> None:
     shown = call("run", "demo", "--help").stdout
-    for option in ("--sampler.lr", "--prior.mode", "--em.kind", "--prune.targets", "--out", "--seed", "--data.data-dir"):
+    options = ("--sampler.lr", "--prior.mode", "--em.kind", "--prune.targets", "--out", "--seed", "--data.data-dir")
+    for option in options:
         assert option in shown
 
 

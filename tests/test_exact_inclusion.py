@@ -25,6 +25,12 @@ NOISE, SPIKE, SLAB, RATE = 1.0, 0.02, 1.0, 0.25
 REPLICATES = 512
 #: Step l and momentum; l is 0.0005 in units of the potential U, whose largest curvature is about 100.
 LR, MOMENTUM, SEED = 0.0005 * NUM_DATA, 0.9, 1
+#: Bounds on the step-size bias at l. Errors of features 5 and 6 measured at three steps, with SE 0.0015:
+#:     marginal      l / 2: +.000, -.000      l: +.002, -.000      2 l: +.003, +.002
+#:     gibbs         l / 2: +.004, +.005      l: +.011, +.011      2 l: +.018, +.019
+#: Indicators sampled at every step make the prior's force noisy, and its variance w^2 r (1 - r) (1/v0 - 1/v1)^2 heats
+#: the chain as minibatch noise does: `gibbs` is exact as the step goes to zero, but needs a smaller step.
+BIAS = {"marginal": 0.003, "gibbs": 0.012}
 
 
 @cache
@@ -111,23 +117,21 @@ def test_each_replicate_gets_the_gradient_of_its_own_regression() -> None:
 
 @pytest.mark.parametrize("mode", ["marginal", "gibbs"])
 def test_inclusion_probabilities_are_exact(mode: str) -> None:
-    """Within 4 SE and the step-size bias, measured by doubling the step: false-alarm rate under 8 * 6.3e-5 = 5e-4.
-
-    The bias is linear in the step l, so the bias at l is the change from l to 2 l. Errors of (feature 5, feature 6),
-    measured with SE 0.0015 at l, 2 l and, with more draws, l / 2:
-
-        marginal      l / 2: +.000, -.000      l: +.002, -.000      2 l: +.003, +.002
-        gibbs         l / 2: +.004, +.005      l: +.011, +.011      2 l: +.018, +.019
-
-    Indicators sampled at every step make the prior's force noisy, and its variance w^2 r (1 - r) (1/v0 - 1/v1)^2 heats
-    the chain as minibatch noise does. So `gibbs` is exact as the step goes to zero, but needs a smaller step.
-    """
-    coarse, _ = sampled_inclusion(mode, 2 * LR, steps=1200)
-    fine, error = sampled_inclusion(mode, LR, steps=2500)
-    bias = (coarse - fine).abs()
+    """Within 4 SE and the bound on the step-size bias: false-alarm rate under 8 * 6.3e-5 = 5e-4."""
+    estimate, error = sampled_inclusion(mode, LR, steps=2500)
     assert error.max() < 0.005
-    assert bias.max() < 0.03
-    assert ((fine - exact_inclusion()).abs() < 4 * error + bias).all()
+    assert ((estimate - exact_inclusion()).abs() < 4 * error + BIAS[mode]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["marginal", "gibbs"])
+def test_the_step_size_bias_is_linear_in_the_step(mode: str) -> None:
+    """Extrapolated to step zero from l and 2 l, within 4 SE of exact: false-alarm rate 8 * 6.3e-5 = 5e-4."""
+    coarse, coarse_error = sampled_inclusion(mode, 2 * LR, steps=2500)
+    fine, fine_error = sampled_inclusion(mode, LR, steps=5000)
+    extrapolated = 2 * fine - coarse
+    error = (4 * fine_error.square() + coarse_error.square()).sqrt()
+    assert ((extrapolated - exact_inclusion()).abs() < 4 * error).all()
 
 
 def test_responsibilities_of_em_mode_are_not_inclusion_probabilities() -> None:

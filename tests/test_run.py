@@ -150,7 +150,8 @@ def test_a_killed_run_resumes_to_the_same_bits(finished: Path, tmp_path: Path, n
 
 
 def test_a_diverging_chain_stops_and_keeps_what_it_had(tmp_path: Path) -> None:
-    config = small(**{"sampler.lr": 1e30, "sampler.lr_explore": 1.0, "prior.spike_variance": 1e29, "prior.slab_variance": 1e30})
+    steps = {"sampler.lr": 1e30, "sampler.lr_explore": 1.0}
+    config = small(**steps, **{"prior.spike_variance": 1e29, "prior.slab_variance": 1e30})
     with pytest.raises(RunError, match=r"chain 0 diverged at step \d+.*Lower the step size"):
         run(config, tmp_path / "out", progress=False)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "failed"

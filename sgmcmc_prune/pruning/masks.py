@@ -5,9 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as tensors_from_bytes
-from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from sgmcmc_prune.files import atomic_path
@@ -119,6 +116,8 @@ def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor]) -> None:
     TypeError
         If a tensor is not boolean.
     """
+    from safetensors.torch import save as tensors_to_bytes  # not at the top: masks must work without it
+
     validate(mask, mask)
     with atomic_path(Path(path)) as partial:
         partial.write_bytes(tensors_to_bytes({name: kept.cpu().contiguous() for name, kept in mask.items()}))
@@ -134,6 +133,9 @@ def load(path: str | os.PathLike[str]) -> Mask:
     TypeError, ValueError
         If the file holds something else than boolean tensors, or is damaged.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as tensors_from_bytes
+
     try:
         mask = tensors_from_bytes(Path(path).read_bytes())
     except SafetensorError as error:

@@ -10,7 +10,8 @@ from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.pruning.decision import bayesian_false_discovery_rate
 from sgmcmc_prune.report.run_data import Inclusion, RunData
-from sgmcmc_prune.report.style import INK, Picture, colours, legend_below, line, log_scale, new_figure, tidy
+from sgmcmc_prune.report.scales import log_scale
+from sgmcmc_prune.report.style import INK, Picture, colours, legend_below, line, new_figure, tidy
 
 BINS = np.linspace(0, 1, 41)
 COLUMNS = 2

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sgmcmc_prune.report.run_data import RunData, Stage
+from sgmcmc_prune.report.scales import log_scale
 from sgmcmc_prune.report.style import (
     Picture,
     chain_lines,
@@ -11,7 +12,6 @@ from sgmcmc_prune.report.style import (
     draw_axis,
     legend_below,
     line,
-    log_scale,
     new_figure,
     tidy,
 )

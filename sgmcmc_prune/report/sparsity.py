@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from sgmcmc_prune.report.run_data import RunData
+from sgmcmc_prune.report.scales import accuracy_axis, log_scale, sparsity_axis
 from sgmcmc_prune.report.style import (
     CRITERIA,
     INK,
@@ -14,7 +15,6 @@ from sgmcmc_prune.report.style import (
     criterion_colour,
     legend_below,
     line,
-    log_scale,
     new_figure,
     tidy,
 )
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 LABELS = {"accuracy": "accuracy", "nll": "NLL (nats per example)", "ece": "ECE"}
 WHEN = {"post_hoc": "pruned post hoc", "in_chain": "pruned in the chain"}
-SPARSITIES = (0.0, 0.3, 0.5, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 
 DECISIONS = {"median": "median model", "fdr": "false discovery rate"}
 LOOKS: dict[str, dict[str, Any]] = {
@@ -34,7 +33,6 @@ LOOKS: dict[str, dict[str, Any]] = {
     "fdr": {"marker": "s", "ms": 6, "ls": "", "mfc": "white"},
 }
 
-ACCURACIES = (0.1, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995)
 
 Metrics = Mapping[str, Any]
 
@@ -48,10 +46,10 @@ def quality_against_sparsity(run: RunData) -> Picture:
         return Picture("sparsity", title, "Nothing was pruned in this run.")
     split = run.metrics["split"]
     caption = (
-        f"Posterior predictive on the {split} split against the share of pruned weights. The scales are logarithmic in the "
-        "kept share, the error and the NLL. "
-        "Dashed: the dense predictive. Hollow: the decisions that inclusion probabilities take without a target, the "
-        "median probability model and the false discovery rate. Higher accuracy is better, lower NLL and ECE."
+        f"Posterior predictive on the {split} split against the share of pruned weights. The scales are logarithmic "
+        "in the kept share, the error and the NLL. Dashed: the dense predictive. Hollow: the decisions that inclusion "
+        "probabilities take without a target, the median probability model and the false discovery rate. Higher "
+        "accuracy is better, lower NLL and ECE."
     )
     examples = run.info.get("data", {}).get(split)
     if examples:
@@ -78,10 +76,10 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
             _panel(axes[i, j], runs, key, column, criteria)
             last = i == len(keys) - 1
             tidy(axes[i, j], "sparsity" if last else "", "" if j else LABELS[key], "" if i else WHEN[column])
-    _sparsity_axis(axes[0, 0])
+    sparsity_axis(axes[0, 0])
     for key, ax in zip(keys, axes[:, 0], strict=True):
         if key == "accuracy":
-            _accuracy_axis(ax)
+            accuracy_axis(ax)
         elif key == "nll":
             log_scale(ax)
     handles = [line(c.replace("_", " "), color=criterion_colour(c), marker="o", ms=4) for c in criteria]
@@ -129,37 +127,6 @@ def _curve(
     mean, half = interval(values)
     drawn = mean[:, 0] > 0  # a network without weights has no place on a log axis; it is in the table
     return mean[drawn, 0], mean[drawn, 1], half[drawn, 1]
-
-
-def _sparsity_axis(ax: "Axes") -> None:
-    """Label the axis of the kept share by sparsity, rising to the right."""
-    from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-
-    ax.set_xscale("log")
-    lowest, highest = sorted(ax.get_xlim())
-    ticks = [t for t in SPARSITIES if lowest <= 1 - t <= highest]
-    ax.xaxis.set_major_locator(FixedLocator([1 - t for t in ticks]))
-    ax.xaxis.set_major_formatter(FixedFormatter([f"{100 * t:g}%" for t in ticks]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlim(highest, lowest)
-
-
-def _accuracy_axis(ax: "Axes") -> None:
-    """Scale accuracy by the logarithm of the error, or a method at chance level would flatten the good ones."""
-    from matplotlib.ticker import FixedLocator, NullLocator
-
-    low, high = ax.dataLim.intervaly
-
-    def stretch(accuracy: np.ndarray) -> np.ndarray:
-        return -np.log10(np.maximum(1 - np.asarray(accuracy), 1e-4))
-
-    def shrink(value: np.ndarray) -> np.ndarray:
-        return 1 - 10.0 ** -np.asarray(value)
-
-    ax.set_yscale("function", functions=(stretch, shrink))
-    ax.set_ylim(1 - 1.1 * (1 - low), 1 - 0.9 * (1 - high))
-    ax.yaxis.set_major_locator(FixedLocator(ACCURACIES))
-    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def _number(value: float | None) -> float:

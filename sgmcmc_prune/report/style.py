@@ -80,21 +80,6 @@ def tidy(ax: "Axes", x: str = "", y: str = "", title: str = "") -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def log_scale(ax: "Axes") -> None:
-    """Make the vertical axis logarithmic, with plain numbers as ticks; call it when everything is drawn."""
-    from matplotlib.ticker import FuncFormatter, Locator, LogLocator, MaxNLocator, NullLocator
-
-    ax.set_yscale("log")
-    if ax.dataLim.y0 == ax.dataLim.y1:  # a constant has no range of its own
-        ax.set_ylim(ax.dataLim.y0 / 2, ax.dataLim.y1 * 2)
-    low, high = ax.get_ylim()
-    # Less than a decade may hold no 1, 2 or 5; over two decades they crowd.
-    locator: Locator = LogLocator(subs=(1,) if high > 100 * low else (1, 2, 5))
-    ax.yaxis.set_major_locator(locator if high > 10 * low else MaxNLocator(5, steps=[1, 2, 5, 10]))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_locator(NullLocator())
-
-
 def draw_axis(ax: "Axes", draws: int, per_cycle: int) -> None:
     """Number draws by integers and mark where a new cycle begins."""
     from matplotlib.ticker import MaxNLocator

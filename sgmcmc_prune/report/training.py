@@ -7,6 +7,7 @@ import numpy as np
 
 from sgmcmc_prune.chains.record import PHASES
 from sgmcmc_prune.report.run_data import RunData, Stage
+from sgmcmc_prune.report.scales import log_scale
 from sgmcmc_prune.report.style import (
     Picture,
     chain_lines,
@@ -15,7 +16,6 @@ from sgmcmc_prune.report.style import (
     dashes,
     legend_below,
     line,
-    log_scale,
     new_figure,
     tidy,
 )

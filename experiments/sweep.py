@@ -1,0 +1,113 @@
+"""What the sweeps share: one process per cell, on one thread, resumable; means with intervals; Markdown tables.
+
+A cell is (variant, seed) with its own run directory. A cell with `metrics.json` is finished and never computed again; a
+cell that was begun is resumed.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from sgmcmc_prune.config import RunConfig
+from sgmcmc_prune.tables import format_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+Cells = dict[str, list[dict[str, Any]]]
+
+
+def parser(description: str, name: str, variants: Sequence[str]) -> argparse.ArgumentParser:
+    """The options that every sweep has."""
+    p = argparse.ArgumentParser(description=description)
+    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    p.add_argument("--variants", nargs="+", choices=list(variants), default=list(variants))
+    p.add_argument("--jobs", type=int, default=2, help="processes at once, one thread each")
+    p.add_argument("--evaluate", choices=("test", "validation"), default="test")
+    p.add_argument("--runs", type=Path, default=ROOT / "runs" / name)
+    p.add_argument("--out", type=Path, default=ROOT / "benchmarks" / name)
+    p.add_argument("--tables-only", action="store_true", help="only write the tables of the finished cells")
+    p.add_argument("--cell", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
+    return p
+
+
+def directory(a: argparse.Namespace, variant: str, seed: int) -> Path:
+    """The run directory of a cell."""
+    folder: Path = a.runs / f"{variant.replace(',', '').replace(' ', '-')}-seed{seed}"
+    return folder
+
+
+def run_or_resume(config: RunConfig, out: Path) -> None:
+    """Compute one cell in this process."""
+    from sgmcmc_prune.run import resume, run
+
+    if (out / "config.json").exists():
+        resume(out, progress=False)
+    else:
+        run(config, out, progress=False)
+
+
+def run_missing(a: argparse.Namespace, script: str) -> Cells:
+    """Compute the cells that are missing, `a.jobs` at once; return the metrics of all that are finished."""
+    todo = [(v, s) for v in a.variants for s in a.seeds if not (directory(a, v, s) / "metrics.json").exists()]
+    if not a.tables_only:
+        common = ["--evaluate", a.evaluate, "--runs", str(a.runs)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with ThreadPoolExecutor(a.jobs) as pool:
+            started = {
+                pool.submit(
+                    subprocess.run, [sys.executable, script, "--cell", v, str(s), *common], check=True, env=environment
+                ): (v, s)
+                for v, s in todo
+            }
+            for done in as_completed(started):
+                done.result()
+                print(f"finished: {started[done][0]}, seed {started[done][1]}", flush=True)
+    found = {v: [directory(a, v, s) / "metrics.json" for s in a.seeds] for v in a.variants}
+    cells = {v: [json.loads(p.read_text()) for p in paths if p.exists()] for v, paths in found.items()}
+    return {variant: runs for variant, runs in cells.items() if runs}
+
+
+def write(a: argparse.Namespace, cells: Cells, title: str, text: str) -> None:
+    """Write the metrics as JSON and the tables as Markdown, and print the tables."""
+    a.out.parent.mkdir(parents=True, exist_ok=True)
+    a.out.with_suffix(".json").write_text(json.dumps(cells, indent=1) + "\n")
+    a.out.with_suffix(".md").write_text(f"# {title}\n\n{text}\n")
+    print(text)
+
+
+def interval(values: Sequence[float], digits: int = 4) -> str:
+    """Mean and half-width of the 95 % Student-t interval over seeds."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.{digits}f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An aligned table in a code block."""
+    return "```\n" + format_rows(header, rows) + "\n```"
+
+
+def decision(row: dict[str, Any]) -> str:
+    """The decision of a row in words: a target sparsity, "median" or "fdr"."""
+    return f"{row['target']:.0%}" if row["decision"] == "target" else str(row["decision"])
+
+
+def keys(run: dict[str, Any], when: str) -> list[tuple[str, str]]:
+    """Criterion and decision of every pruned row of a run."""
+    return [(r["criterion"], decision(r)) for r in run["pruned"] if r["when"] == when]
+
+
+def find(run: dict[str, Any], when: str, key: tuple[str, str]) -> dict[str, Any]:
+    """The pruned row with this criterion and decision."""
+    found: dict[str, Any] = next(r for r in run["pruned"] if r["when"] == when and (r["criterion"], decision(r)) == key)
+    return found

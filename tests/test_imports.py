@@ -1,0 +1,40 @@
+"""Compute machines often lack everything but torch and numpy: the core must import there."""
+
+import subprocess
+import sys
+
+import pytest
+
+CORE = (
+    "noise",
+    "samplers",
+    "preconditioners",
+    "schedules",
+    "priors",
+    "em",
+    "inclusion",
+    "pruning",
+    "models",
+    "likelihoods",
+)
+ABSENT = ("zarr", "xarray", "arviz_base", "arviz_stats", "matplotlib", "tyro", "tqdm", "safetensors", "scipy", "pandas")
+
+
+@pytest.mark.parametrize("modules", [CORE])
+def test_core_imports_with_torch_and_numpy_alone(modules: tuple[str, ...]) -> None:
+    code = f"""
+import sys
+for name in {ABSENT!r}:
+    sys.modules[name] = None
+for name in {modules!r}:
+    __import__("sgmcmc_prune." + name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_job_imports_without_the_analysis_stack() -> None:
+    absent = ("zarr", "xarray", "arviz_base", "arviz_stats", "matplotlib", "tyro", "pandas")
+    code = f"import sys\nfor name in {absent!r}: sys.modules[name] = None\nimport sgmcmc_prune.run"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
