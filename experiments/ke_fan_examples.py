@@ -17,7 +17,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,7 @@ class Settings:
     friction_ratio: float = 5.0
     momentum: float = 0.9
     preconditioned: bool = False
+    learn_variances: Literal["none", "slab", "both"] = "both"
     num_train: int = 10240
     num_test: int = 1024
     batch_size: int = 1024
@@ -156,7 +157,7 @@ def select(s: Settings, data: tuple[Tensor, Tensor], seed: int, method: str, tra
     )
     hyper = {"inclusion_rate": s.inclusion_rate, "spike_variance": s.spike_variance, "slab_variance": s.slab_variance}
     chain = make_chain(s, model, data, schedule, seed, method, **hyper)
-    settings = EMSettings(every=10, complexity=1.0, variance_ratio=100.0)
+    settings = EMSettings(every=10, complexity=1.0, learn_variances=s.learn_variances)
     min_mass = chain.sampler.preconditioner.min_mass
     em = EM(settings, chain.prior, smallest_stable_spike(s.lr, len(data[0]), min_mass, s.momentum))
     while not chain.finished:

@@ -295,7 +295,8 @@ def from_json(value: Any, kind: Any = RunConfig, where: str = "config") -> Any:
         _require(isinstance(value, dict), f"{where} is {value!r}; it must be an object")
         unknown = sorted(set(value) - set(hints))
         _require(not unknown, f"{where} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
-        return kind(**{k: from_json(v, hints[k], f"{where}.{k}") for k, v in value.items()})
+        make: Any = kind
+        return make(**{k: from_json(v, hints[k], f"{where}.{k}") for k, v in value.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         _require(isinstance(value, list), f"{where} is {value!r}; it must be a list")

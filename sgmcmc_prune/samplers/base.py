@@ -106,7 +106,7 @@ class Sampler(Optimizer):
             group.update(settings)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Move every parameter that has a gradient by one step of the sampler."""
         loss = None
         if closure is not None:
