@@ -2,7 +2,7 @@
 
 from ke_fan_examples import example, main
 
-SETTINGS = example(2, widths=(6, 4, 3), lr=0.005, lr_refine=0.02, burn_in=400, preconditioned=True)
+SETTINGS = example(2, widths=(6, 4, 3), lr=0.01, lr_refine=0.02, burn_in=500, preconditioned=True)
 
 if __name__ == "__main__":
     main(SETTINGS)

@@ -17,7 +17,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from sgmcmc_prune.likelihoods import Likelihood, bernoulli, gaussian
 from sgmcmc_prune.models import build
 from sgmcmc_prune.preconditioners import Identity, RMSprop
 from sgmcmc_prune.priors import GroupMap, SpikeSlab
-from sgmcmc_prune.priors.spike_slab import smallest_stable_spike
+from sgmcmc_prune.priors.spike_slab import Mode, smallest_stable_spike
 from sgmcmc_prune.pruning.decision import median_probability_model
 from sgmcmc_prune.samplers import SGHMC
 from sgmcmc_prune.schedules import Cyclical
@@ -57,10 +57,10 @@ class Settings:
     refine_cycles: int = 2
     refine_explore: int = 200
     refine_sample: int = 200
+    starts: int = 1
     friction_ratio: float = 5.0
     momentum: float = 0.9
     preconditioned: bool = False
-    learn_variances: Literal["none", "slab", "both"] = "both"
     num_train: int = 10240
     num_test: int = 1024
     batch_size: int = 1024
@@ -72,6 +72,11 @@ class Settings:
     def likelihood(self) -> Likelihood:
         """Logistic, or Gaussian with the known noise variance 1."""
         return bernoulli if self.design.binary else gaussian(variance=1.0)
+
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        """Where EM starts, and where the control without EM stays."""
+        return {name: getattr(self, name) for name in ("inclusion_rate", "spike_variance", "slab_variance")}
 
     def tiny(self) -> "Settings":
         """The same run in a second or two: forty inputs and few steps."""
@@ -116,14 +121,12 @@ def make_chain(
     data: tuple[Tensor, Tensor],
     schedule: Cyclical,
     seed: int,
-    method: str,
-    **hyper: float,
+    mode: Mode,
+    hyper: dict[str, float],
 ) -> Chain:
     """A chain on all columns of `data`; `hyper` are the prior's hyperparameters."""
     parameters = dict(model.named_parameters())
     group = {LAYER: GroupMap("input", tuple(parameters[LAYER].shape))}
-    # In mode "em" without EM steps every group is held in the slab: a Gaussian prior.
-    mode = "em" if method == "no EM" else "marginal"
     prior = SpikeSlab(parameters, group=group, mode=mode, seed=seed, **hyper)
     sampler = SGHMC(
         model.named_parameters(),
@@ -155,9 +158,10 @@ def select(s: Settings, data: tuple[Tensor, Tensor], seed: int, method: str, tra
         relax=s.sample // 5,
         thin=4,
     )
-    hyper = {"inclusion_rate": s.inclusion_rate, "spike_variance": s.spike_variance, "slab_variance": s.slab_variance}
-    chain = make_chain(s, model, data, schedule, seed, method, **hyper)
-    settings = EMSettings(every=10, complexity=1.0, learn_variances=s.learn_variances)
+    # In mode "em" without EM steps every group is held in the slab: a Gaussian prior.
+    mode: Mode = "em" if method == "no EM" else "marginal"
+    chain = make_chain(s, model, data, schedule, seed, mode, s.hyperparameters)
+    settings = EMSettings(every=10, complexity=1.0)
     min_mass = chain.sampler.preconditioner.min_mass
     em = EM(settings, chain.prior, smallest_stable_spike(s.lr, len(data[0]), min_mass, s.momentum))
     while not chain.finished:
@@ -181,31 +185,62 @@ def decide(chain: Chain) -> Tensor:
 
 
 def refine(
-    s: Settings,
-    data: tuple[Tensor, Tensor],
-    test: Tensor,
-    kept: Tensor,
-    old: Chain | None,
-    seed: int,
-    method: str,
-    trace: Trace,
-) -> tuple[Chain, Tensor, Tensor]:
-    """Stage two on the kept inputs; returns the chain, the kept inputs, and the predictive mean on `test`."""
+    s: Settings, data: tuple[Tensor, Tensor], test: Tensor, kept: Tensor, old: Chain | None, seed: int, trace: Trace
+) -> tuple[Tensor, Tensor]:
+    """Stage two on the kept inputs; returns the inputs kept in the end, and the predictive mean on `test`."""
     index = kept.nonzero().flatten()
-    model = build("mlp", (len(index),), 1, seed=seed, widths=s.widths)
-    hyper = {"inclusion_rate": s.inclusion_rate, "spike_variance": s.spike_variance, "slab_variance": s.slab_variance}
+    data, inputs = (data[0][:, index].contiguous(), data[1]), test[:, index]
+    chain = best_start(s, data, index, old, seed, trace)
+    draws, alive = [], torch.ones(len(index), dtype=torch.bool)
+    while not chain.finished:
+        plan = chain.advance()
+        trace.record(chain, int(alive.sum()))
+        if plan.collect and plan.cycle == s.refine_cycles:
+            draws.append(predict(chain.model, inputs, s.design.binary))
+        if plan.end_of_cycle:
+            alive = decide(chain)
+    final = torch.zeros_like(kept)
+    final[index[alive]] = True
+    return final, torch.stack(draws).mean(0)
+
+
+def best_start(
+    s: Settings, data: tuple[Tensor, Tensor], index: Tensor, old: Chain | None, seed: int, trace: Trace
+) -> Chain:
+    """Of chains after their burn-in, the one with the lowest training loss; the first starts where `old` ended."""
+    best, best_trace = None, trace
+    for start in range(s.starts):
+        chain = refine_chain(s, data, index, old, seed, start)
+        own = dataclasses.replace(trace, rows=list(trace.rows))
+        for _ in range(s.refine_burn_in):
+            chain.advance()
+            own.record(chain, len(index))
+        if best is None or own.loss < best_trace.loss:
+            best, best_trace = chain, own
+    assert best is not None
+    trace.rows, trace.loss, trace.steps = best_trace.rows, best_trace.loss, best_trace.steps
+    return best
+
+
+def refine_chain(
+    s: Settings, data: tuple[Tensor, Tensor], index: Tensor, old: Chain | None, seed: int, start: int
+) -> Chain:
+    """A chain on the inputs `index`, with the hyperparameters and (start 0) the weights of `old`."""
+    model = build("mlp", (len(index),), 1, seed=seed + 1000 * start, widths=s.widths)
+    hyper, mode, temperature = s.hyperparameters, "marginal", 1.0
     if old is not None:
-        state = old.model.state_dict()
-        model.load_state_dict({**state, LAYER: state[LAYER][:, index]})
-        layer = old.prior.layers[LAYER]  # type: ignore[union-attr]
+        layer, state = old.prior.layers[LAYER], old.model.state_dict()  # type: ignore[union-attr]
         hyper = {name: getattr(layer, name) for name in hyper}
+        mode, temperature = old.prior.mode, old.schedule.temperature  # type: ignore[union-attr]
+        if start == 0:
+            model.load_state_dict({**state, LAYER: state[LAYER][:, index]})
     lr = max(s.lr, min(s.lr * s.design.num_inputs / len(index), s.lr_refine))
     schedule = Cyclical(
         lr=lr,
         lr_explore=lr,
         lr_min=lr / s.friction_ratio,
         momentum=s.momentum,
-        temperature=0.0 if method == "no noise" else 1.0,
+        temperature=temperature,
         burn_in=s.refine_burn_in,
         cycles=s.refine_cycles,
         explore=s.refine_explore,
@@ -214,19 +249,9 @@ def refine(
         thin=5,
     )
     # Another seed: the noise and minibatches of stage one are not to be used again.
-    chain = make_chain(s, model, (data[0][:, index].contiguous(), data[1]), schedule, seed + 10_000, method, **hyper)
+    chain = make_chain(s, model, data, schedule, seed + 10_000 * (start + 1), mode, hyper)
     chain.sampler.sample_momentum()  # type: ignore[attr-defined]
-    inputs, draws, alive = test[:, index], [], torch.ones(len(index), dtype=torch.bool)
-    while not chain.finished:
-        plan = chain.advance()
-        trace.record(chain, int(alive.sum()))
-        if plan.collect and plan.cycle == schedule.cycles:
-            draws.append(predict(model, inputs, s.design.binary))
-        if plan.end_of_cycle:
-            alive = decide(chain)
-    final = torch.zeros_like(kept)
-    final[index[alive]] = True
-    return chain, final, torch.stack(draws).mean(0)
+    return chain
 
 
 @torch.no_grad()
@@ -252,21 +277,17 @@ def run(s: Settings, seed: int, method: str, bar: Any) -> dict[str, Any]:
     support[list(s.design.support)] = True
     trace, old, kept = Trace(bar), None, support
     result: dict[str, Any] = {"method": method, "seed": seed}
-    if method != "true inputs":
-        old = select(s, data, seed, method, trace)
-        square = old.moments[LAYER].mean.square().sum(0)
-        result["selection"] = {
-            "inclusion": _rounded(old.inclusion[LAYER].included),
-            "mean_abs_weight": _rounded(old.moments[LAYER].mean.abs().mean(0)),
-            "true_in_top": int(support[square.topk(len(s.design.support)).indices].sum()),
-        }
-        kept = decide(old).clone()
-        result["selection"]["kept"] = int(kept.sum())
-    if kept.any():
-        chain, kept, prediction = refine(s, data, test, kept, old, seed, method, trace)
-        result["final_mean_abs_weight"] = _rounded(chain.parameters[LAYER].detach().abs().mean(0)[:50])
-    else:  # an empty network predicts the mean
-        prediction = data[1].mean().expand(len(test_targets))
+    prediction = data[1].mean().expand(len(test_targets))  # what a network without inputs can say
+    try:
+        if method != "true inputs":
+            kept = torch.zeros_like(support)
+            old = select(s, data, seed, method, trace)
+            result["selection"] = describe_selection(old, support)
+            kept = decide(old).clone()
+        if kept.any():
+            kept, prediction = refine(s, data, test, kept, old, seed, trace)
+    except RunError as error:  # a chain that diverges is a result, too
+        result["diverged"] = str(error)
     weights = support.numel() * s.widths[0]
     rest = sum(a * b for a, b in zip(s.widths, (*s.widths[1:], 1), strict=True))
     tp, fp = int((kept & support).sum()), int((kept & ~support).sum())
@@ -280,6 +301,18 @@ def run(s: Settings, seed: int, method: str, bar: Any) -> dict[str, Any]:
         "trace": trace.rows,
         "seconds": round(time.perf_counter() - started, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
+    }
+
+
+def describe_selection(chain: Chain, support: Tensor) -> dict[str, Any]:
+    """Inclusion and size of each input's weights at the first decision, and how many true inputs rank top by size."""
+    mean, included = chain.moments[LAYER].mean, chain.inclusion[LAYER].included
+    top = mean.square().sum(0).topk(int(support.sum())).indices
+    return {
+        "inclusion": _rounded(included),
+        "mean_abs_weight": _rounded(mean.abs().mean(0)),
+        "kept": int((included >= 0.5).sum()),
+        "true_in_top": int(support[top].sum()),
     }
 
 
@@ -349,26 +382,23 @@ def main(s: Settings, argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--seeds", type=int, default=5, help="number of simulated data sets")
     parser.add_argument("--first-seed", type=int, default=10, help="settings were chosen on seeds 0 to 4")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--control-seeds", type=int, default=2, help="how many of them the controls run on, too")
     parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the JSON results")
     parser.add_argument("--tiny", action="store_true", help="a few inputs and steps, to see that it runs")
     args = parser.parse_args(argv)
     s = s.tiny() if args.tiny else s
     path = args.out / f"ke_fan_example{s.design.number}.json"
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    jobs = [(METHODS[0], seed) for seed in seeds]
+    jobs += [(method, seed) for method in METHODS[1:] for seed in seeds[: args.control_seeds]]
+    steps = s.burn_in + s.sample + s.starts * s.refine_burn_in + s.refine_cycles * (s.refine_explore + s.refine_sample)
     runs: list[dict[str, Any]] = []
-    steps = s.burn_in + s.sample + s.refine_burn_in + s.refine_cycles * (s.refine_explore + s.refine_sample)
-    with tqdm(total=args.seeds * len(args.methods) * steps, unit="step", dynamic_ncols=True, mininterval=1) as bar:
-        for i, (seed, method) in enumerate(
-            (k, m) for k in range(args.first_seed, args.first_seed + args.seeds) for m in args.methods
-        ):
-            bar.set_description(f"seed {seed}, {method}")
-            try:
-                runs.append(run(s, seed, method, bar))
-            except RunError as error:
-                bar.write(f"seed {seed}, {method}: {error}")
-            bar.update((i + 1) * steps - bar.n)
-            if runs:
-                write(path, s, runs)
+    with tqdm(total=len(jobs) * steps, unit="step", dynamic_ncols=True, mininterval=1) as bar:
+        for done, (method, seed) in enumerate(jobs, start=1):
+            bar.set_description(f"{method}, seed {seed}")
+            runs.append(run(s, seed, method, bar))
+            bar.update(done * steps - bar.n)
+            write(path, s, runs)
     print(table(runs, s.design.binary))
     print(f"results: {path}")
 

@@ -111,6 +111,7 @@ def _command_type() -> Any:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point; exits with 0, 1 (a failed run) or 2 (bad input)."""
+    sys.path.insert(0, str(Path.cwd()))  # a user's network, "mynet:Net", lies where the command is typed
     options = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
     command: Callable[[], None] = tyro.cli(
         _command_type(), prog="sgmcmc-prune", args=argv, config=options, description=__doc__.splitlines()[0]

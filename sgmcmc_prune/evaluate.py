@@ -4,6 +4,7 @@ Every chain predicts under its own mask, and chains are pooled in function space
 test split is read.
 """
 
+import copy
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -20,11 +21,13 @@ from sgmcmc_prune.diagnostics import kinetic_band
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
 from sgmcmc_prune.metrics import reliability, summarise
 from sgmcmc_prune.predict import Predictive, pool, posterior_predictive
-from sgmcmc_prune.pruning import criteria, decision, masks
+from sgmcmc_prune.pruning import batchnorm, criteria, decision, masks
 from sgmcmc_prune.weights import WeightStore
 
 Mask = dict[str, Tensor]
 Scores = dict[str, Tensor]
+#: Training examples that re-estimate BatchNorm statistics after a mask.
+BATCHNORM_BATCH, BATCHNORM_BATCHES = 250, 8
 
 
 class _Evaluator:
@@ -33,17 +36,30 @@ class _Evaluator:
     def __init__(self, config: RunConfig, data: build.Data, out: Path) -> None:
         self.config, self.out = config, out
         self.inputs, self.labels = data.test if config.evaluate == "test" else data.validation
+        self.training_inputs = data.train[0]
         self.model = build.build_model(config, data, 0)
         self.groups = build.groups(config, self.model)
 
     def predict(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None) -> list[Predictive]:
         """One predictive for every draw first, ..., last - 1 of every chain."""
         weights = WeightStore(stage / "draws")
-        return [
-            posterior_predictive(self.model, [draw], self.inputs, chain_masks[chain] if chain_masks else None)
-            for chain in range(self.config.chains)
-            for draw in members(weights, chain, first, last)
-        ]
+        predictives = []
+        for chain in range(self.config.chains):
+            mask = chain_masks[chain] if chain_masks else None
+            for draw in members(weights, chain, first, last):
+                member = self._reestimated(draw, mask) if mask is not None else draw
+                predictives.append(posterior_predictive(self.model, [member], self.inputs, mask))
+        return predictives
+
+    def _reestimated(self, draw: dict[str, Tensor], mask: Mask) -> dict[str, Tensor]:
+        """The draw with BatchNorm statistics (if it has any) that fit the masked weights."""
+        if not any(name.endswith("running_mean") for name in draw):
+            return draw
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(draw)
+        masks.apply(mask, dict(model.named_parameters()))
+        batchnorm.reestimate(model, self.training_inputs.split(BATCHNORM_BATCH)[:BATCHNORM_BATCHES])
+        return model.state_dict()
 
     def row(self, predictives: list[Predictive], chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
         """Metrics of the pooled predictive, and of the average single network."""

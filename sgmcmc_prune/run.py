@@ -9,14 +9,14 @@ import os
 import platform
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from sgmcmc_prune import build, checkpoint
+from sgmcmc_prune import __version__, build, checkpoint
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Interrupted, Stage, run_chains
 from sgmcmc_prune.chains.record import Recorder
@@ -127,7 +127,7 @@ def _dense(config: RunConfig, data: build.Data, out: Path, progress: bool) -> No
     """The dense chains: burn-in with EM, then draws at fixed hyperparameters."""
     schedule = build.dense_schedule(config, len(data.train[1]) / config.data.batch_size)
     chains = [build.build_chain(config, data, c, schedule) for c in range(config.chains)]
-    run_chains(_stage(config, data, out, chains[0], schedule), chains, "dense chains", progress)
+    run_chains(_stage(config, data, out, chains[0], schedule, progress), chains, "dense chains", progress)
 
 
 def _fork(config: RunConfig, data: build.Data, out: Path, criterion: str, progress: bool) -> None:
@@ -144,10 +144,14 @@ def _fork(config: RunConfig, data: build.Data, out: Path, criterion: str, progre
         chain = build.build_chain(config, data, c, schedule, pruner)
         chain.load_position(checkpoint.load(out / "checkpoints" / f"chain{c}.safetensors"))
         chains.append(chain)
-    run_chains(_stage(config, data, directory, chains[0], schedule), chains, f"in chain: {criterion}", progress)
+    run_chains(
+        _stage(config, data, directory, chains[0], schedule, progress), chains, f"in chain: {criterion}", progress
+    )
 
 
-def _stage(config: RunConfig, data: build.Data, directory: Path, chain: Chain, schedule: Cyclical) -> Stage:
+def _stage(
+    config: RunConfig, data: build.Data, directory: Path, chain: Chain, schedule: Cyclical, progress: bool
+) -> Stage:
     """Open or create the store of one stage."""
     inputs, labels = (t[: config.probes] for t in data.train)
     layers = list(chain.inclusion) or list(prunable(chain.model))
@@ -157,7 +161,11 @@ def _stage(config: RunConfig, data: build.Data, directory: Path, chain: Chain, s
     if path.exists():
         store = DrawStore.open(path)
     else:
-        require_space(directory, estimate_bytes(chain.model.state_dict(), schedule.num_draws, config.chains))
+        needed = estimate_bytes(chain.model.state_dict(), schedule.num_draws, config.chains)
+        require_space(directory, needed)
+        if progress:
+            draws = config.chains * schedule.num_draws
+            tqdm.write(f"weight draws in {directory / 'draws'}: {draws}, {needed / 1e6:.1f} MB")
         store = DrawStore.create(
             path,
             recorder.groups(schedule.num_draws, schedule.num_steps // record_every),
@@ -199,7 +207,7 @@ def departures(config: RunConfig, model: nn.Module) -> list[str]:
 
 def _describe(config: RunConfig, data: build.Data) -> dict[str, Any]:
     return {
-        "library": {"name": "sgmcmc_prune", "version": version("sgmcmc_prune")},
+        "library": {"name": "sgmcmc_prune", "version": __version__},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "machine": {"platform": platform.platform(), "cpus": os.cpu_count(), "threads": torch.get_num_threads()},
         "data": {

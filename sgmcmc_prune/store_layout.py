@@ -6,12 +6,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from sgmcmc_prune import __version__
 from sgmcmc_prune.files import sync
 
 CHUNK_BYTES = 2**20
@@ -124,14 +124,10 @@ def create_store(
 
 def _create_group(root: Any, name: str) -> Any:
     """Create a group with the attributes ArviZ expects."""
-    try:
-        own_version = version("sgmcmc_prune")
-    except PackageNotFoundError:  # run from a source tree
-        own_version = "unknown"
     attributes = {
         "created_at": datetime.now(UTC).isoformat(),
         "inference_library": "sgmcmc_prune",
-        "inference_library_version": own_version,
+        "inference_library_version": __version__,
     }
     return root.create_group(name, attributes=attributes)
 

@@ -243,3 +243,25 @@ def test_gaussian_prior_and_sgld_run(tmp_path: Path) -> None:
 def test_checkpoint_of_a_finished_chain_holds_its_inclusion(finished: Path) -> None:
     state = checkpoint.load(finished / "checkpoints" / "chain0.safetensors")
     assert set(state["inclusion"]) == {"linear.weight"}
+
+
+def batchnorm_network(input_shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
+    """A user's own network, with BatchNorm, for the configuration's dotted path."""
+    size = math.prod(input_shape)
+    return torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(size, 16),
+        torch.nn.BatchNorm1d(16),
+        torch.nn.ReLU(),
+        torch.nn.Linear(16, num_classes),
+    )
+
+
+def test_batchnorm_is_recorded_as_a_departure_and_reestimated_after_a_mask(tmp_path: Path) -> None:
+    config = small(
+        **{"model.name": "test_run:batchnorm_network", "prune.in_chain": (), "prune.targets": (0.5,), "chains": 1}
+    )
+    metrics = run(config, tmp_path / "bn", progress=False)
+    assert any("batch normalisation" in line for line in load_departures(tmp_path / "bn"))
+    kept = next(r for r in metrics["pruned"] if r["criterion"] == "inclusion_probability" and r["target"] == 0.5)
+    assert kept["accuracy"] > metrics["dense"]["accuracy"] - 0.05

@@ -1,7 +1,7 @@
 """The three nonlinear variable-selection designs of Ke and Fan: a few relevant inputs among one or two thousand.
 
-Inputs share a factor, x_j = (e + z_j) / sqrt(2) with e and z_j standard normals truncated to [-10, 10], so that every pair
-correlates at 1/2. With noise eps ~ N(0, 1), the targets are
+Inputs share a factor, x_j = (e + z_j) / sqrt(2) with e and z_j standard normals truncated to [-10, 10], so that every
+pair correlates at 1/2. With noise eps ~ N(0, 1), the targets are
 
     1:  tanh(2 tanh(2 x0 - x1)) + 2 tanh(tanh(x2 - 2 x3)) - tanh(2 x4) + eps        (1000 inputs)
     2:  5 x1 / (1 + x0^2) + 5 sin(x2 x3) + 2 x4 + eps                               (2000 inputs)
@@ -64,8 +64,8 @@ def simulate(design: Design, num_data: int, seed: int, split: str = "train") -> 
     seed : int
         Any integer.
     split : str
-        Any name, such as "train" or "test". Splits of one seed are independent in factor, inputs and noise (the released
-        code drew the test noise as a copy of the training noise).
+        Any name, such as "train" or "test". Splits of one seed are independent in factor, inputs and noise (the
+        released code drew the test noise as a copy of the training noise).
 
     Returns
     -------
