@@ -52,6 +52,7 @@ class Settings:
     lr: float
     lr_refine: float
     burn_in: int
+    em_start: int = 0
     sample: int = 100
     refine_burn_in: int = 800
     refine_cycles: int = 2
@@ -167,7 +168,8 @@ def select(s: Settings, data: tuple[Tensor, Tensor], seed: int, method: str, tra
     while not chain.finished:
         plan = chain.advance()
         # By hand rather than by the chain, which runs EM at draws only: the control without noise needs it too.
-        if method != "no EM" and plan.phase == "burn_in" and chain.step % settings.every == 0:
+        adapting = method != "no EM" and plan.phase == "burn_in" and chain.step > s.em_start
+        if adapting and chain.step % settings.every == 0:
             em.update(chain.parameters, 1.0)
         trace.record(chain, s.design.num_inputs)
     return chain

@@ -16,8 +16,11 @@ from sgmcmc_prune.config import DataConfig, ModelConfig, PriorConfig, PruneConfi
 from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.report import write_report
 from sgmcmc_prune.report.calibration import wilson_interval
-from sgmcmc_prune.report.inclusion import false_discovery_threshold, quantity
+from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_histograms, quantity
+from sgmcmc_prune.report.page import page
+from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.sparsity import interval
+from sgmcmc_prune.report.training import hyperparameter_trace
 from sgmcmc_prune.run import run
 from sgmcmc_prune.store import DrawStore
 
@@ -53,9 +56,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             relax=0.25,
             draws=1,
         ),
+        probes=4,
     )
     run(config, out, progress=False)
     return out
+
+
+@pytest.fixture(scope="module")
+def index(finished: Path) -> Path:
+    """The report of that run."""
+    return write_report(finished)
 
 
 @pytest.fixture
@@ -79,41 +89,41 @@ def _script(name: str) -> ModuleType:
     return module
 
 
-def test_every_picture_and_a_self_contained_page(copy: Path) -> None:
-    index = write_report(copy)
-    assert index == copy / "report" / "index.html"
+def test_every_picture_and_a_self_contained_page(finished: Path, index: Path) -> None:
+    assert index == finished / "report" / "index.html"
     for name in PICTURES:
-        content = (copy / "report" / f"{name}.png").read_bytes()
+        content = (finished / "report" / f"{name}.png").read_bytes()
         assert content.startswith(PNG)
         assert len(content) > 5000
-    page = index.read_text()
-    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
-    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]{0,40})', page))
-    assert page.count("<img") == page.count('alt="') == len(PICTURES)
-    assert 'name="viewport"' in page
-    assert "not finished" not in page
+    text = index.read_text()
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", text)
+    assert all(source.startswith("data:image/png;base64,") for source in re.findall(r'src="([^"]{0,40})', text))
+    assert text.count("<img") == text.count('alt="') == len(PICTURES)
+    assert 'name="viewport"' in text
+    assert "not finished" not in text
 
 
-def test_page_says_what_was_run_and_what_it_departs_from(copy: Path) -> None:
-    page = write_report(copy).read_text()
-    departures = checkpoint.read_json(copy / "run.json")["departures"]
+def test_page_says_what_was_run_and_what_it_departs_from(finished: Path, index: Path) -> None:
+    text = index.read_text()
+    departures = checkpoint.read_json(finished / "run.json")["departures"]
     assert departures
-    assert all(line in page for line in departures)
-    metrics = checkpoint.read_json(copy / "metrics.json")
-    assert f"{metrics['dense']['accuracy']:.4f}" in page
-    assert page.count("<tr>") >= 2 + len(metrics["pruned"])
-    assert "no interval: 2 batches, and it takes 8" in page
+    assert all(line in text for line in departures)
+    metrics = checkpoint.read_json(finished / "metrics.json")
+    assert f"{metrics['dense']['accuracy']:.4f}" in text
+    assert text.count("<tr>") >= 2 + len(metrics["pruned"])
+    assert "no interval: 2 batches, and it takes 8" in text
 
 
 def test_text_from_the_run_is_escaped(copy: Path) -> None:
     info = checkpoint.read_json(copy / "run.json")
     checkpoint.write_json(copy / "run.json", {**info, "departures": ["<script>"]})
-    page = write_report(copy).read_text()
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
+    text = page(RunData.open(copy), [])
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
 
 
 def test_unfinished_run_shows_what_there_is(copy: Path) -> None:
+    shutil.rmtree(copy / "report", ignore_errors=True)
     for name in ("metrics.json", "reliability.json", "checkpoints/chain1.safetensors"):
         (copy / name).unlink()
     shutil.rmtree(copy / "forks")
@@ -124,9 +134,9 @@ def test_unfinished_run_shows_what_there_is(copy: Path) -> None:
     store.truncate("training", 1, 0)
     info = checkpoint.read_json(copy / "run.json")
     checkpoint.write_json(copy / "run.json", {**info, "status": "interrupted"})
-    page = write_report(copy).read_text()
-    assert "This run is not finished: its status is interrupted" in page
-    assert "Not every chain has saved a draw yet" in page
+    text = write_report(copy).read_text()
+    assert "This run is not finished: its status is interrupted" in text
+    assert "Not every chain has saved a draw yet" in text
     written = {path.stem for path in (copy / "report").glob("*.png")}
     assert written == {"training", "hyperparameters", "inclusion", "temperature", "weight_norms"}
 
@@ -135,24 +145,29 @@ def test_run_without_a_single_step(copy: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     bare.mkdir()
     shutil.copy(copy / "config.json", bare)
-    page = write_report(bare).read_text()
-    assert "its status is not started" in page
-    assert "<img" not in page
+    text = write_report(bare).read_text()
+    assert "its status is not started" in text
+    assert "<img" not in text
 
 
 def test_em_responsibilities_are_not_called_posterior(copy: Path) -> None:
     _change_config(copy, "prior", mode="em")
     _change_config(copy, "prune", post_hoc=["magnitude"], in_chain=["magnitude"])
-    page = write_report(copy).read_text()
-    assert "<h2>EM responsibility (not a posterior probability)</h2>" in page
-    assert "posterior inclusion probability" not in page
+    picture = inclusion_histograms(RunData.open(copy))
+    assert picture.title == "EM responsibility (not a posterior probability)"
+    assert picture.figure is not None
+    assert "posterior inclusion probability" not in picture.caption + picture.alt
     assert quantity(RunConfig()) == "posterior inclusion probability"
 
 
 def test_gaussian_prior_has_no_inclusion(copy: Path) -> None:
     _change_config(copy, "prior", family="gaussian")
     _change_config(copy, "prune", post_hoc=["magnitude"], in_chain=["magnitude"])
-    assert "there is no inclusion" in write_report(copy).read_text()
+    run_data = RunData.open(copy)
+    for draw in (inclusion_histograms, hyperparameter_trace):
+        picture = draw(run_data)
+        assert picture.figure is None
+        assert "The prior is Gaussian" in picture.caption
 
 
 def test_no_run_is_one_line(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ class Prior(ABC):
 
     @abstractmethod
     def log_density(self, params: Mapping[str, Tensor]) -> Tensor:
-        """Log p(w), a 0-d float64 tensor (normalised)."""
+        """log p(w), a 0-d float64 tensor (normalised)."""
 
     @abstractmethod
     def potential_gradient(self, name: str, w: Tensor) -> Tensor:

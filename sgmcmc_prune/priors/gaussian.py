@@ -22,7 +22,7 @@ class Gaussian(Prior):
         return gaussian_log_density(params.values(), self.variance)
 
     def potential_gradient(self, name: str, w: Tensor) -> Tensor:
-        """W / v."""
+        """w / v."""
         return w / self.variance
 
 

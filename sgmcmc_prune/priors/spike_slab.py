@@ -9,10 +9,10 @@ Given w, the indicators are independent, with log-odds
     eta_g(w) = log(pi / (1 - pi)) + |g|/2 log(v0 / v1) + |w_g|^2 / 2 (1 / v0 - 1 / v1),       r_g = sigmoid(eta_g).
 
 - `marginal`: the indicators are summed out; -d log p(w) / dw = (r_g / v1 + (1 - r_g) / v0) w with r_g at the current
-w. The
-  target is p(w | D) itself.
-- `gibbs`: indicators are sampled from Bernoulli(r_g) between steps, and w moves given them. The target is p(w, gamma |
-D).
+  w. The target is p(w | D) itself.
+- `gibbs`: indicators are sampled from Bernoulli(r_g) between steps, and w moves given them. The target is
+  p(w, gamma | D) as the step goes to zero; at a finite step the fresh indicators make the prior's force noisy, which
+  heats the chain as minibatches do. For reported inclusion probabilities `marginal` is the sharper tool.
 - `em`: r_g is held between E-steps, as in EMVS and in Ke and Fan (2022). The target is a Gaussian posterior with *held*
   precisions, not the mixture posterior; the r_g of its draws are responsibilities, not inclusion probabilities.
 
@@ -152,7 +152,7 @@ class SpikeSlab(Prior):
         return layer.precision(responsibility).mul(w)
 
     def log_density(self, params: Mapping[str, Tensor]) -> Tensor:
-        """Log p(w), indicators summed out (`marginal`), or log p(w | held precisions) (`gibbs`, `em`); float64.
+        """log p(w), indicators summed out (`marginal`), or log p(w | held precisions) (`gibbs`, `em`); float64.
 
         Masked groups are left out: their weights are constants.
         """
