@@ -20,15 +20,20 @@ from matplotlib.axes import Axes
 from sgmcmc_prune.files import read_json
 
 METHODS = {"ours": "spike-and-slab EM, T = 1", "no EM": "no EM (Gaussian prior)", "no noise": "no noise (T = 0)"}
-COLOURS = {"ours": "C0", "no EM": "C1", "no noise": "C2", "true inputs": "C7"}
+STYLES: dict[str, dict[str, Any]] = {
+    "ours": {"color": "C0", "lw": 3},
+    "no EM": {"color": "C1", "lw": 1.5},
+    "no noise": {"color": "C2", "lw": 1.5, "ls": "--"},
+    "true inputs": {"color": "0.4", "lw": 1.5, "ls": ":"},
+}
 
 
 def draw_inputs(axes: Axes, values: list[float], support: list[int]) -> None:
-    """One value per input: relevant ones as filled red dots with their index, the others as small grey dots."""
+    """One value per input, counted from 1 on a log scale: relevant ones as red dots, the others as small grey dots."""
     others = [i for i in range(len(values)) if i not in support]
-    axes.plot(others, [values[i] for i in others], ".", color="0.6", markersize=3, label="irrelevant")
-    axes.plot(support, [values[i] for i in support], "o", color="C3", markersize=5, label="relevant")
-    axes.set_xlim(-0.02 * len(values), len(values))
+    axes.plot([i + 1 for i in others], [values[i] for i in others], ".", color="0.6", markersize=3, label="irrelevant")
+    axes.plot([i + 1 for i in support], [values[i] for i in support], "o", color="C3", markersize=5, label="relevant")
+    axes.set_xscale("log")
 
 
 def draw(results: dict[str, Any]) -> plt.Figure:
@@ -49,13 +54,13 @@ def draw(results: dict[str, Any]) -> plt.Figure:
             title=f"{selection['kept']} of {design['num_inputs']} kept",
         )
     for axes in grid[len(methods) - 1]:
-        axes.set_xlabel("input")
+        axes.set_xlabel("input (counted from 1)")
     grid[0, 0].legend(loc="upper right", fontsize="small")
     loss, kept = grid[-1]
     for method, run in by_method.items():
         steps = [t[0] for t in run["trace"]]
-        loss.plot(steps, [t[2] for t in run["trace"]], color=COLOURS[method], lw=1, label=method)
-        kept.step(steps, [t[1] for t in run["trace"]], color=COLOURS[method], lw=1.5, where="post", label=method)
+        loss.plot(steps, [t[2] for t in run["trace"]], label=method, **STYLES[method])
+        kept.step(steps, [t[1] for t in run["trace"]], where="post", **STYLES[method])
     loss.set(xlabel="step", ylabel="training loss (nats)")
     kept.set(xlabel="step", ylabel="kept inputs", yscale="log")
     loss.legend(fontsize="small")

@@ -1,11 +1,12 @@
 """What the three variable-selection examples of Ke and Fan share: one run, its two controls, the table and the file.
 
 A run has two stages of one chain. *Select*: SGHMC on the network with all inputs, under a spike-and-slab prior with one
-group per input; EM adapts the hyperparameters in the burn-in, then draws give inclusion probabilities, and the median
-probability model removes inputs for good. *Refine*: the removed columns are cut out of data and network, the momentum
-is drawn afresh, and the chain goes on; each cycle ends with another decision, and the draws of the last give the
-predictive. Inputs share a factor, so the curvature grows with their number k: a step of `lr` for all P inputs allows
-min(lr P / k, lr_refine) for k.
+group per input. EM starts `em_start` steps into the burn-in (earlier no input has left its initial size, and EM would
+empty the slab); then draws give inclusion probabilities, and the median probability model removes inputs for good.
+*Refine*: the removed columns are cut out of data and network, the momentum is drawn afresh, and the chain goes on (of
+several `starts`, the one with the lowest training loss after its burn-in); each cycle ends with another decision, which
+may remove more, and the draws of the last cycle give the predictive. Inputs share a factor, so the curvature grows with
+their number k: a step of `lr` for all P inputs allows min(lr P / k, lr_refine) for k.
 
 Controls: `no EM` is the Gaussian prior N(0, slab variance) with the decision taken at the starting hyperparameters; `no
 noise` is the same EM and decision at temperature 0. `true inputs` is the refine stage alone, given the true inputs.
@@ -31,9 +32,8 @@ from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.files import atomic_path
 from sgmcmc_prune.likelihoods import Likelihood, bernoulli, gaussian
 from sgmcmc_prune.models import build
-from sgmcmc_prune.preconditioners import Identity, RMSprop
 from sgmcmc_prune.priors import GroupMap, SpikeSlab
-from sgmcmc_prune.priors.spike_slab import Mode, smallest_stable_spike
+from sgmcmc_prune.priors.spike_slab import Layer, Mode, smallest_stable_spike
 from sgmcmc_prune.pruning.decision import median_probability_model
 from sgmcmc_prune.samplers import SGHMC
 from sgmcmc_prune.schedules import Cyclical
@@ -52,16 +52,16 @@ class Settings:
     lr: float
     lr_refine: float
     burn_in: int
-    em_start: int = 0
+    em_start: int = 200
     sample: int = 100
     refine_burn_in: int = 800
     refine_cycles: int = 2
     refine_explore: int = 200
     refine_sample: int = 200
     starts: int = 1
+    explore_ratio: float = 0.4
     friction_ratio: float = 5.0
     momentum: float = 0.9
-    preconditioned: bool = False
     num_train: int = 10240
     num_test: int = 1024
     batch_size: int = 1024
@@ -88,6 +88,7 @@ class Settings:
             num_test=256,
             batch_size=256,
             burn_in=60,
+            em_start=20,
             sample=20,
             refine_burn_in=20,
             refine_cycles=2,
@@ -100,7 +101,7 @@ class Settings:
 class Trace:
     """What is written down every few steps, and at each decision."""
 
-    bar: tqdm  # type: ignore[type-arg]
+    bar: tqdm
     rows: list[list[float]] = dataclasses.field(default_factory=list)
     loss: float = 0.0
     steps: int = 0
@@ -111,9 +112,20 @@ class Trace:
         self.bar.update()
         self.loss = 0.9 * self.loss + 0.1 * chain.loss if self.steps > 1 else chain.loss
         if self.steps % TRACE_EVERY == 0:
-            layer = chain.prior.layers[LAYER]  # type: ignore[union-attr]
+            layer = sparse_layer(chain)
             hyper = (layer.inclusion_rate, layer.spike_variance, layer.slab_variance)
             self.rows.append([self.steps, kept, *(float(f"{v:.4g}") for v in (self.loss, *hyper))])
+
+
+def spike_slab(chain: Chain) -> SpikeSlab:
+    """The prior of a chain made here."""
+    assert isinstance(chain.prior, SpikeSlab)
+    return chain.prior
+
+
+def sparse_layer(chain: Chain) -> Layer:
+    """The first layer's groups and hyperparameters."""
+    return spike_slab(chain).layers[LAYER]
 
 
 def make_chain(
@@ -128,7 +140,7 @@ def make_chain(
     """A chain on all columns of `data`; `hyper` are the prior's hyperparameters."""
     parameters = dict(model.named_parameters())
     group = {LAYER: GroupMap("input", tuple(parameters[LAYER].shape))}
-    prior = SpikeSlab(parameters, group=group, mode=mode, seed=seed, **hyper)
+    prior = SpikeSlab(parameters, group=group, mode=mode, seed=seed, **hyper)  # type: ignore[arg-type]
     sampler = SGHMC(
         model.named_parameters(),
         lr=schedule.lr,
@@ -136,7 +148,6 @@ def make_chain(
         num_data=len(data[0]),
         temperature=schedule.temperature,
         prior=prior,
-        preconditioner=RMSprop(min_mass=0.1) if s.preconditioned else Identity(),
         seed=seed,
     )
     stream = MinibatchStream(*data, s.batch_size, seed, 0)
@@ -163,8 +174,7 @@ def select(s: Settings, data: tuple[Tensor, Tensor], seed: int, method: str, tra
     mode: Mode = "em" if method == "no EM" else "marginal"
     chain = make_chain(s, model, data, schedule, seed, mode, s.hyperparameters)
     settings = EMSettings(every=10, complexity=1.0)
-    min_mass = chain.sampler.preconditioner.min_mass
-    em = EM(settings, chain.prior, smallest_stable_spike(s.lr, len(data[0]), min_mass, s.momentum))
+    em = EM(settings, spike_slab(chain), smallest_stable_spike(s.lr, len(data[0]), 1.0, s.momentum))
     while not chain.finished:
         plan = chain.advance()
         # By hand rather than by the chain, which runs EM at draws only: the control without noise needs it too.
@@ -180,7 +190,7 @@ def decide(chain: Chain) -> Tensor:
 
     An input removed before stays removed.
     """
-    layer = chain.prior.layers[LAYER]  # type: ignore[union-attr]
+    layer = sparse_layer(chain)
     included = chain.inclusion[LAYER].included * layer.alive
     chain.set_mask(median_probability_model({LAYER: included}, {LAYER: layer.groups}))
     return layer.alive
@@ -229,17 +239,18 @@ def refine_chain(
 ) -> Chain:
     """A chain on the inputs `index`, with the hyperparameters and (start 0) the weights of `old`."""
     model = build("mlp", (len(index),), 1, seed=seed + 1000 * start, widths=s.widths)
-    hyper, mode, temperature = s.hyperparameters, "marginal", 1.0
+    hyper, temperature = s.hyperparameters, 1.0
+    mode: Mode = "marginal"
     if old is not None:
-        layer, state = old.prior.layers[LAYER], old.model.state_dict()  # type: ignore[union-attr]
+        layer, state = sparse_layer(old), old.model.state_dict()
         hyper = {name: getattr(layer, name) for name in hyper}
-        mode, temperature = old.prior.mode, old.schedule.temperature  # type: ignore[union-attr]
+        mode, temperature = spike_slab(old).mode, old.schedule.temperature
         if start == 0:
             model.load_state_dict({**state, LAYER: state[LAYER][:, index]})
     lr = max(s.lr, min(s.lr * s.design.num_inputs / len(index), s.lr_refine))
     schedule = Cyclical(
         lr=lr,
-        lr_explore=lr,
+        lr_explore=lr * s.explore_ratio,
         lr_min=lr / s.friction_ratio,
         momentum=s.momentum,
         temperature=temperature,
@@ -252,7 +263,8 @@ def refine_chain(
     )
     # Another seed: the noise and minibatches of stage one are not to be used again.
     chain = make_chain(s, model, data, schedule, seed + 10_000 * (start + 1), mode, hyper)
-    chain.sampler.sample_momentum()  # type: ignore[attr-defined]
+    assert isinstance(chain.sampler, SGHMC)
+    chain.sampler.sample_momentum()
     return chain
 
 
@@ -384,7 +396,7 @@ def main(s: Settings, argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--seeds", type=int, default=5, help="number of simulated data sets")
     parser.add_argument("--first-seed", type=int, default=10, help="settings were chosen on seeds 0 to 4")
-    parser.add_argument("--control-seeds", type=int, default=2, help="how many of them the controls run on, too")
+    parser.add_argument("--control-seeds", type=int, default=5, help="how many of them the controls run on, too")
     parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the JSON results")
     parser.add_argument("--tiny", action="store_true", help="a few inputs and steps, to see that it runs")
     args = parser.parse_args(argv)

@@ -40,7 +40,7 @@ def inclusion_histograms(run: RunData) -> Picture:
         f"Share of the groups (one per {run.config.prior.group}) by {name}, on a log scale; thick: all draws of a "
         "chain, thin: each finished cycle. Right of the line at 1/2 the median probability model keeps a group; right "
         f"of the dotted line the rule with a Bayesian false discovery rate of {run.config.prune.fdr:g} keeps it. "
-        "Thick and thin lines that disagree mean that cycles visited different solutions."
+        "Where thick and thin lines part, a group that one cycle keeps is dropped in another."
     )
     return Picture("inclusion", title, caption, f"Histograms of the {name} per layer, one colour per chain.", figure)
 

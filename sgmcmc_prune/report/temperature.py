@@ -29,8 +29,8 @@ def temperatures(run: RunData) -> Picture:
     sentences = _configurational(axes[-1], run, stage)
     axes[-1].set_xlabel("draw", fontsize=9)
     caption = (
-        "A chain at its target samples at the dashed temperature; dotted lines separate cycles. The configurational "
-        "temperature is averaged over the steps between two draws; one value is noisy, its mean counts."
+        "Dashed: the target temperature; dotted lines separate cycles. The configurational temperature is averaged "
+        "over the steps between two draws; one value is noisy, its mean should be the target."
     )
     if momentum:
         caption = f"{_band_sentence(run)} {caption}"

@@ -90,8 +90,8 @@ def hyperparameter_trace(run: RunData) -> Picture:
     layers = [line(name, color=colour) for name, colour in zip(stage.layers, shades, strict=True)]
     legend_below(figure, [*layers, *chain_lines(stage.chains), *_phase_patches()], 5)
     caption = (
-        "Share of weights in the slab, and standard deviations of spike and slab (in units of the weights), per layer, "
-        "on log scales. They adapt in the burn-in (grey) and are held afterwards: draws are conditional on them. "
+        "Share of groups in the slab, and standard deviations of spike and slab (in units of the weights), per layer, "
+        "on log scales. EM moves them in the burn-in (grey) only: draws are conditional on them. "
         "A line still sloping where the grey ends asks for a longer burn-in."
     )
     return Picture(
