@@ -21,11 +21,16 @@ def format_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def metrics_table(metrics: dict[str, Any]) -> str:
     """The table of a run: the dense predictive, then every pruned one."""
+    return format_rows(COLUMNS, metrics_rows(metrics))
+
+
+def metrics_rows(metrics: dict[str, Any]) -> list[list[str]]:
+    """The cells of that table, row by row, under `COLUMNS`."""
     rows = [_row("dense", "", "", metrics["dense"])]
     for row in metrics["pruned"]:
         decision = f"{row['target']:.0%}" if row["decision"] == "target" else row["decision"]
         rows.append(_row(row["criterion"].replace("_", " "), row["when"].replace("_", " "), decision, row))
-    return format_rows(COLUMNS, rows)
+    return rows
 
 
 def _row(method: str, when: str, decision: str, row: dict[str, Any]) -> list[str]:

@@ -4,13 +4,12 @@ import base64
 import json
 from collections.abc import Sequence
 from html import escape
-from typing import Any
 
 from sgmcmc_prune.config import to_json
 from sgmcmc_prune.report.facts import facts
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.style import Picture
-from sgmcmc_prune.tables import COLUMNS, diagnostics_lines, number
+from sgmcmc_prune.tables import COLUMNS, diagnostics_lines, metrics_rows
 
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 54rem; margin: 0 auto; padding: 1rem; }
@@ -77,20 +76,11 @@ def _departures(run: RunData) -> str:
 def _table(run: RunData) -> str:
     if run.metrics is None:
         return "<p>Not evaluated yet.</p>"
-    rows = [_row("dense", "", "", run.metrics["dense"])]
-    for row in run.metrics["pruned"]:
-        decision = f"{row['target']:.0%}" if row["decision"] == "target" else row["decision"]
-        rows.append(_row(row["criterion"].replace("_", " "), row["when"].replace("_", " "), decision, row))
+    rows = metrics_rows(run.metrics)
     head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
     note = f"<p>On the {escape(run.metrics['split'])} split; one seed, so no interval over seeds.</p>"
     return f'{note}<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _row(method: str, when: str, decision: str, row: dict[str, Any]) -> list[str]:
-    scores = [number(row[key], 4) for key in ("accuracy", "nll", "brier", "ece")]
-    single = number(row["single_accuracy"], 4)
-    return [method, when, decision, f"{row['sparsity']:.1%}", *scores, str(row["members"]), single]
 
 
 def _diagnostics(run: RunData) -> str:
