@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.diagnostics import configurational_temperature
 from sgmcmc_prune.em import EM
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
@@ -109,6 +110,9 @@ class Chain:
         self._adapt(plan)
         if plan.collect:
             self._collect(plan)
+        if plan.end_of_cycle:
+            for average in self.inclusion.values():
+                average.end_batch()
         return plan
 
     def _configure(self, plan: Plan) -> None:
@@ -155,8 +159,6 @@ class Chain:
         if isinstance(self.prior, SpikeSlab):
             for name, average in self.inclusion.items():
                 average.update(self.prior.log_odds(name, self.parameters[name], plan.temperature))
-                if plan.end_of_cycle:
-                    average.end_batch()
         for name, moments in self.moments.items():
             moments.update(self.parameters[name])
 
@@ -177,9 +179,9 @@ class Chain:
         """<w, dU/dw> / d averaged over the sampling steps since the last call; NaN without any."""
         dimension = sum(p.numel() for p in self.parameters.values())
         dimension -= sum(int((~m).sum()) for m in self.mask.values())
-        value = self._dot / (self._dots * dimension) if self._dots else math.nan
+        mean_dot = self._dot / self._dots if self._dots else math.nan
         self._dot, self._dots = 0.0, 0
-        return value
+        return configurational_temperature(mean_dot, dimension)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on."""
