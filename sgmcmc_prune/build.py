@@ -53,7 +53,7 @@ def build_model(config: RunConfig, data: Data, chain: int) -> nn.Module:
     """The network of one chain at its own random start."""
     seed = config.seed * 2**16 + chain
     model = models.build(config.model.name, data.input_shape, data.dataset.num_classes, seed=seed)
-    # Channels last makes the convolutions a third faster on a CPU, and changes no value's meaning.
+    # Channels last makes the convolutions faster on a CPU, and changes no value's meaning.
     return model.to(device=config.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
