@@ -5,6 +5,9 @@ Options of `run` are derived from the configuration dataclasses. Bad input is on
 0.
 """
 
+import contextlib
+import io
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -112,16 +115,37 @@ def _command_type() -> Any:
 def main(argv: list[str] | None = None) -> None:
     """Entry point; exits with 0, 1 (a failed run) or 2 (bad input)."""
     sys.path.insert(0, str(Path.cwd()))  # a user's network, "mynet:Net", lies where the command is typed
-    options = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
-    command: Callable[[], None] = tyro.cli(
-        _command_type(), prog="sgmcmc-prune", args=argv, config=options, description=__doc__.splitlines()[0]
-    )
     try:
-        command()
+        _parse(argv)()
     except RunError as error:
         sys.exit(_complain(error, 1))
     except (ValueError, TypeError, FileNotFoundError) as error:
         sys.exit(_complain(error, 2))
+
+
+def _parse(argv: list[str] | None) -> Callable[[], None]:
+    """The command that was typed; bad options are one line, not tyro's box."""
+    options = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            command: Callable[[], None] = tyro.cli(
+                _command_type(), prog="sgmcmc-prune", args=argv, config=options, description=__doc__.splitlines()[0]
+            )
+    except SystemExit as stop:
+        if stop.code:
+            print(f"sgmcmc-prune: {_unbox(box.getvalue())}", file=sys.stderr)
+        raise
+    return command
+
+
+def _unbox(box: str) -> str:
+    """What tyro's box says, in one line: the complaint, the best suggestion, and where the help is."""
+    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
+    blocks = " ".join("\0" if set(line) == {"─"} else line for line in lines).split("\0")
+    blocks = [" ".join(block.split()).rstrip(".") for block in blocks if "helptext:" not in block]
+    meant = re.compile(r"(Perhaps you meant: \S+).*")
+    return ". ".join(meant.sub(r"\1", block) for block in blocks)
 
 
 def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
