@@ -15,7 +15,12 @@ from sgmcmc_prune.config import RunConfig, replace
 from sgmcmc_prune.presets import PRESETS
 
 #: All variants.
-COMMON = {"data.validation": 0, "prune.post_hoc": ("inclusion_probability", "magnitude"), "chains": 1}
+COMMON = {
+    "data.validation": 0,
+    "prune.post_hoc": ("inclusion_probability", "magnitude"),
+    "prune.in_chain": ("inclusion_probability", "expected_log_odds", "magnitude"),
+    "chains": 1,
+}
 MAGNITUDE = {"prune.in_chain": ("magnitude",), "prune.post_hoc": ("magnitude",)}
 
 #: What each variant changes in the preset.
@@ -71,8 +76,8 @@ def tables(cells: sweep.Cells) -> str:
                 rows.append([name, key[0], key[1], sparsity, *_scores(found, columns[:4]), sweep.interval(loss)])
         header = ("variant", "criterion", "decision", "sparsity", *names[:4], "accuracy minus dense")
         text += [f"\n## {title}\n", sweep.markdown(header, rows)]
-    header = ("variant", "when", "sparsity", "accuracy difference", "NLL difference")
-    text += ["\n## Inclusion probability minus magnitude, paired by seed\n", sweep.markdown(header, _paired(cells))]
+    header = ("variant", "criterion", "when", "sparsity", "accuracy difference", "NLL difference")
+    text += ["\n## Minus magnitude, paired by seed\n", sweep.markdown(header, _paired(cells))]
     return "\n".join(text)
 
 
@@ -86,10 +91,10 @@ def _paired(cells: sweep.Cells) -> list[list[str]]:
         for name, runs in cells.items():
             present = sweep.keys(runs[0], when)
             for key in present:
-                if key[0] == "inclusion_probability" and ("magnitude", key[1]) in present:
+                if key[0] != "magnitude" and ("magnitude", key[1]) in present:
                     pairs = [(sweep.find(r, when, key), sweep.find(r, when, ("magnitude", key[1]))) for r in runs]
                     differences = [sweep.interval([a[k] - b[k] for a, b in pairs]) for k in ("accuracy", "nll")]
-                    rows.append([name, when.replace("_", " "), key[1], *differences])
+                    rows.append([name, key[0], when.replace("_", " "), key[1], *differences])
     return rows
 
 

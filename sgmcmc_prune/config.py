@@ -13,7 +13,9 @@ from typing import Any, Literal
 from sgmcmc_prune.em import EMSettings
 from sgmcmc_prune.pruning.criteria import CRITERIA
 
-Criterion = Literal["inclusion_probability", "em_responsibility", "magnitude", "signal_to_noise", "random"]
+Criterion = Literal[
+    "inclusion_probability", "expected_log_odds", "em_responsibility", "magnitude", "signal_to_noise", "random"
+]
 
 
 @dataclass(frozen=True)
@@ -207,6 +209,8 @@ class RunConfig:
         The split of the final table: "validation" while choices are still being made, "test" once.
     probes
         Training examples whose logits and log-likelihood are stored with every draw.
+    keep_weight_draws
+        Keep the full weight draws after the evaluation; their size is estimated before the run starts.
     checkpoint_seconds
         Time between two resume points.
     """
@@ -224,6 +228,7 @@ class RunConfig:
     device: str = "cpu"
     evaluate: Literal["test", "validation"] = "test"
     probes: int = 64
+    keep_weight_draws: bool = False
     checkpoint_seconds: float = 20.0
 
     def __post_init__(self) -> None:
@@ -256,6 +261,8 @@ class RunConfig:
                 "criterion inclusion_probability needs prior.family spike_slab in mode marginal or gibbs; in mode em "
                 "the chain yields em_responsibility",
             )
+        if criterion == "expected_log_odds":
+            _require(sparse, "criterion expected_log_odds needs prior.family spike_slab")
         if criterion == "em_responsibility":
             _require(sparse and em, "criterion em_responsibility needs prior.family spike_slab in mode em")
 

@@ -175,6 +175,8 @@ def chain_scores(criterion: str, state: Mapping[str, Any], groups: Mapping[str, 
         averages = _inclusion(state)
         included = {name: a.included for name, a in averages.items()}
         return criteria.inclusion_log_odds(included, {name: a.excluded for name, a in averages.items()})
+    if criterion == "expected_log_odds":
+        return {name: a.expected_log_odds for name, a in _inclusion(state).items()}
     moments = {name: _restored(Moments(), s) for name, s in state["moments"].items() if name in groups}
     mean = {name: m.mean for name, m in moments.items()}
     if criterion == "signal_to_noise":

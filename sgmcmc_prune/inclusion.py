@@ -19,7 +19,8 @@ class InclusionAverage:
 
     A batch is a whole cycle in a cyclical run, and at constant step a stretch longer than the autocorrelation time. The
     standard error comes from the variance of the batch means. The complement (1/S) sum_s p(gamma_g = 0 | w_s) is
-    averaged beside it, so that log-odds do not saturate where the probability rounds to one.
+    averaged beside it, so that log-odds do not saturate where the probability rounds to one; and so are the log-odds
+    themselves, (1/S) sum_s eta_g(w_s).
 
     All tensors have shape (G,) and are float64.
     """
@@ -35,10 +36,11 @@ class InclusionAverage:
         eta = log_odds.double()
         included, excluded = torch.sigmoid(eta), torch.sigmoid(-eta)
         if not self._sums:
-            names = ("included", "excluded", "batch", "last", "mean", "square")
+            names = ("included", "excluded", "log_odds", "batch", "last", "mean", "square")
             self._sums = {name: torch.zeros_like(eta) for name in names}
         self._sums["included"] += included
         self._sums["excluded"] += excluded
+        self._sums["log_odds"] += eta
         self._sums["batch"] += included
         self.count += 1
         self._in_batch += 1
@@ -67,6 +69,12 @@ class InclusionAverage:
         """Mean of p(gamma = 0 | w_s)."""
         count = self._checked_count()
         return self._sums["excluded"] / count
+
+    @property
+    def expected_log_odds(self) -> Tensor:
+        """Mean of log p(gamma = 1 | w_s) - log p(gamma = 0 | w_s)."""
+        count = self._checked_count()
+        return self._sums["log_odds"] / count
 
     @property
     def last_batch(self) -> Tensor:

@@ -7,7 +7,7 @@ from sgmcmc_prune.config import DataConfig, PruneConfig, RunConfig, SamplerConfi
 
 def demo() -> RunConfig:
     """LeNet on the Fashion-MNIST subset shipped with the package: two chains, under three minutes on two cores."""
-    return RunConfig()
+    return RunConfig(keep_weight_draws=True)
 
 
 def fashion_mnist() -> RunConfig:
@@ -19,6 +19,7 @@ def fashion_mnist() -> RunConfig:
         sampler=SamplerConfig(preconditioner="identity"),
         schedule=ScheduleConfig(burn_in=22.0, cycles=3, explore=1.5, sample=1.5, relax=0.5, draws=4),
         prune=PruneConfig(explore=2.5, sample=1.0, relax=0.25, draws=4),
+        keep_weight_draws=True,
     )
 
 

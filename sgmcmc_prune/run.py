@@ -7,6 +7,7 @@
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,7 +85,15 @@ def resume(out: Path, progress: bool = True) -> dict[str, Any]:
     """
     config = load_config(out)
     build.check_device(config.device)
+    if not config.keep_weight_draws and _finished(out):
+        metrics: dict[str, Any] = checkpoint.read_json(out / "metrics.json")  # its draws are gone
+        return metrics
     return _work(config, build.load_data(config), out, progress)
+
+
+def _finished(out: Path) -> bool:
+    path = out / "run.json"
+    return path.is_file() and bool(checkpoint.read_json(path)["status"] == "finished")
 
 
 def load_config(out: Path) -> RunConfig:
@@ -120,6 +129,9 @@ def _work(config: RunConfig, data: build.Data, out: Path, progress: bool) -> dic
         raise
     checkpoint.write_json(out / "metrics.json", checkpoint.finite_or_null(metrics))
     checkpoint.write_json(out / "run.json", {**info, "status": "finished", "seconds": time.time() - started})
+    if not config.keep_weight_draws:
+        for stage in (out, *(out / "forks" / criterion for criterion in config.prune.in_chain)):
+            shutil.rmtree(stage / "draws", ignore_errors=True)
     return metrics
 
 
@@ -222,8 +234,6 @@ def _describe(config: RunConfig, data: build.Data) -> dict[str, Any]:
 
 def _remove_run(out: Path) -> None:
     """Delete an earlier run; refuse to delete anything that is not one."""
-    import shutil
-
     if not (out / "config.json").is_file():
         raise ValueError(f"{out} is not a run directory, so --overwrite will not delete it; choose another --out")
     shutil.rmtree(out)

@@ -36,6 +36,15 @@ def test_the_complement_does_not_saturate() -> None:
     torch.testing.assert_close(log_odds, torch.tensor([80.0], dtype=torch.float64), rtol=1e-12, atol=0)
 
 
+def test_expected_log_odds_tell_apart_what_crosses_zero_from_what_is_weak() -> None:
+    average = InclusionAverage()
+    # Far from zero but for one draw that crosses it; and steadily a little above even odds.
+    for eta in ([-5.0, 4.0], [40.0, 4.0], [41.0, 4.0], [42.0, 4.0]):
+        average.update(torch.tensor(eta))
+    assert average.included[0] < average.included[1]
+    assert average.expected_log_odds.tolist() == pytest.approx([29.5, 4.0])
+
+
 def test_log_odds_in_single_precision_are_averaged_in_double() -> None:
     average = average_of(torch.full((1, 1), 30.0, dtype=torch.float32), 1)
     assert average.included.dtype == torch.float64

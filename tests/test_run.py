@@ -210,10 +210,13 @@ def test_em_mode_yields_responsibilities_under_their_own_name(tmp_path: Path) ->
             "prune.post_hoc": ("em_responsibility",),
             "prune.in_chain": ("em_responsibility",),
             "chains": 1,
+            "keep_weight_draws": False,
         }
     )
     metrics = run(config, tmp_path / "em", progress=False)
     assert {r["criterion"] for r in metrics["pruned"]} == {"em_responsibility"}
+    assert not list((tmp_path / "em").rglob("draws/*"))
+    assert resume(tmp_path / "em", progress=False)["dense"] == metrics["dense"]
     assert any("not the mixture posterior" in line for line in load_departures(tmp_path / "em"))
 
 

@@ -110,11 +110,11 @@ class Pruner:
         for name in self.groups:
             w = params[name]
             values: dict[str, Tensor] = {}
-            if self.criterion in ("inclusion_probability", "em_responsibility"):
+            if self.criterion in ("inclusion_probability", "expected_log_odds", "em_responsibility"):
                 if not isinstance(prior, SpikeSlab):
                     raise ValueError(f"criterion {self.criterion!r} needs a spike-and-slab prior")
                 eta = prior.log_odds(name, w, temperature).double()
-                values = {"included": torch.sigmoid(eta), "excluded": torch.sigmoid(-eta)}
+                values = {"included": torch.sigmoid(eta), "excluded": torch.sigmoid(-eta), "log_odds": eta}
             elif self.criterion in ("magnitude", "signal_to_noise"):
                 values = {"mean": w.detach().double(), "square": w.detach().double().square()}
             old = self.averages.get(name)
@@ -126,6 +126,8 @@ class Pruner:
         column = {k: {n: a[k] for n, a in self.averages.items()} for k in next(iter(self.averages.values()))}
         if self.criterion in ("inclusion_probability", "em_responsibility"):
             return criteria.inclusion_log_odds(column["included"], column["excluded"])
+        if self.criterion == "expected_log_odds":
+            return column["log_odds"]
         if self.criterion == "magnitude":
             return criteria.magnitude({n: s.sqrt() for n, s in column["square"].items()}, self.groups)
         if self.criterion == "signal_to_noise":

@@ -8,7 +8,17 @@ from torch import Tensor
 from sgmcmc_prune.priors.groups import GroupMap
 
 #: `inclusion_log_odds` scores the first two, from averages over draws of the mixture and of its EM surrogate.
-CRITERIA = ("inclusion_probability", "em_responsibility", "magnitude", "signal_to_noise", "random")
+#: `expected_log_odds` is the average over draws of each group's conditional log-odds of inclusion: it needs no function.
+#: Its order differs from that of the inclusion probability where all probabilities are near one: their small complements
+#: come from the few draws in which a weight crosses zero, while the mean log-odds weigh how far it stays away.
+CRITERIA = (
+    "inclusion_probability",
+    "expected_log_odds",
+    "em_responsibility",
+    "magnitude",
+    "signal_to_noise",
+    "random",
+)
 
 
 def magnitude(weights: Mapping[str, Tensor], groups: Mapping[str, GroupMap]) -> dict[str, Tensor]:

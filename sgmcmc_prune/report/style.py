@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6000")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1, 1, 1)))
 INK = "#333333"
-CRITERIA = ("inclusion_probability", "magnitude", "random", "signal_to_noise", "em_responsibility")
+CRITERIA = (
+    "inclusion_probability",
+    "magnitude",
+    "random",
+    "signal_to_noise",
+    "em_responsibility",
+    "expected_log_odds",
+)
 
 
 @dataclass(frozen=True)
