@@ -31,6 +31,7 @@ class Stream(IntEnum):
     LANGEVIN = 0
     MOMENTUM = 1
     INDICATOR = 2
+    AUGMENTATION = 3
 
 
 def random_words(
@@ -110,6 +111,31 @@ def standard_normal(
     angle = pairs[:, 1].mul(2 * math.pi)
     normals = torch.stack([angle.cos().mul_(radius), angle.sin().mul_(radius)], dim=1).flatten()
     return normals[offset - start :][:count]
+
+
+def rademacher(
+    seed: int,
+    chain: int,
+    step: int,
+    offset: int,
+    count: int,
+    stream: int = Stream.LANGEVIN,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Signs -1 or +1 with probability 1/2 each: sign j is bit j mod 32 of word j div 32.
+
+    They have the first three moments of a standard normal, which is what a Langevin scheme of weak order one needs
+    (Kloeden and Platen 1992, section 14.1): the bias of averages is of the order of the step with either noise, but the
+    two biases differ. One word serves 32 parameters.
+
+    Returns
+    -------
+    Tensor, shape (count,), float32
+    """
+    first = offset // 32
+    words = random_words(seed, chain, stream, step, first, (offset + count + 31) // 32 - first, device)
+    bits = (words.unsqueeze(1) >> torch.arange(32, device=device)) & 1
+    return bits.flatten()[offset - 32 * first :][:count].to(torch.float32).mul_(2).sub_(1)
 
 
 def check_key(seed: int, chain: int) -> None:

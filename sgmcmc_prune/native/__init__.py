@@ -1,0 +1,10 @@
+"""The samplers' fastest tier on a CPU: kernels in C, compiled on first use, that touch memory once.
+
+The random words are those of `noise`, so every tier sees the same noise: normals agree with the reference to 4 ulp, and
+within this tier results do not depend on the number of threads.
+"""
+
+from sgmcmc_prune.native.library import NativeUnavailable, load
+from sgmcmc_prune.native.step import TensorTable, settings, sghmc_step, sgld_step, standard_normal
+
+__all__ = ["NativeUnavailable", "TensorTable", "load", "settings", "sghmc_step", "sgld_step", "standard_normal"]

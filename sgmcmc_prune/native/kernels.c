@@ -1,0 +1,340 @@
+// One pass over memory for a sampler's step, with the noise made in registers and L1.
+//
+// The words are those of noise.py (Philox4x32-10 keyed by seed, chain and stream, counted by step and offset). Work goes by
+// chunks of at most CHUNK weights, small enough for L1: noise, prior, update, mask are simple loops that the compiler
+// turns into vector code. Fused multiply-adds are written out and contraction is off, so that a weight's result does not
+// depend on where its chunk or thread begins.
+#include <math.h>
+#include <stdint.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+#define CHUNK 1024
+#define BLOCKS (CHUNK / 4)
+#define SPACE (CHUNK + 256) // noise of a chunk, from the start of its first counter block to the end of its last
+#define INLINE static inline __attribute__((always_inline))
+
+// ---------------------------------------------------------------- counter-based noise
+
+#define MULTIPLIER_0 0xD2511F53u
+#define MULTIPLIER_1 0xCD9E8D57u
+#define INCREMENT_0 0x9E3779B9u
+#define INCREMENT_1 0xBB67AE85u
+
+typedef struct {
+    uint32_t seed, chain_and_stream;
+    uint64_t step;
+} key_t_;
+
+// The four words of one block. Arrays by word, not by block, because unit strides make vector code.
+INLINE void philox_block(key_t_ key, uint64_t block, int i, uint32_t (*restrict words)[BLOCKS]) {
+    uint32_t a = (uint32_t)block, b = (uint32_t)(block >> 32), c = (uint32_t)key.step, d = (uint32_t)(key.step >> 32);
+    uint32_t k0 = key.seed, k1 = key.chain_and_stream;
+    for (int round = 0; round < 10; round++) {
+        uint64_t left = (uint64_t)MULTIPLIER_0 * a, right = (uint64_t)MULTIPLIER_1 * c;
+        a = (uint32_t)(right >> 32) ^ b ^ k0;
+        c = (uint32_t)(left >> 32) ^ d ^ k1;
+        b = (uint32_t)right;
+        d = (uint32_t)left;
+        k0 += INCREMENT_0;
+        k1 += INCREMENT_1;
+    }
+    words[0][i] = a;
+    words[1][i] = b;
+    words[2][i] = c;
+    words[3][i] = d;
+}
+
+#ifdef __AVX2__
+// Low and high halves of eight 32-bit products.
+INLINE void multiply(__m256i x, __m256i multiplier, __m256i *high, __m256i *low) {
+    __m256i even = _mm256_mul_epu32(x, multiplier), odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), multiplier);
+    *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
+    *low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+}
+
+// Eight consecutive blocks at once: compilers do not find this by themselves.
+INLINE void philox_eight(key_t_ key, uint64_t block, int i, uint32_t (*restrict words)[BLOCKS]) {
+    __m256i a = _mm256_add_epi32(_mm256_set1_epi32((int)block), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    __m256i b = _mm256_set1_epi32((int)(block >> 32)), high, low;
+    __m256i c = _mm256_set1_epi32((int)key.step), d = _mm256_set1_epi32((int)(key.step >> 32));
+    const __m256i multiplier_0 = _mm256_set1_epi64x(MULTIPLIER_0), multiplier_1 = _mm256_set1_epi64x(MULTIPLIER_1);
+    uint32_t k0 = key.seed, k1 = key.chain_and_stream;
+    for (int round = 0; round < 10; round++) {
+        __m256i left_high, left_low;
+        multiply(a, multiplier_0, &left_high, &left_low);
+        multiply(c, multiplier_1, &high, &low);
+        a = _mm256_xor_si256(_mm256_xor_si256(high, b), _mm256_set1_epi32((int)k0));
+        c = _mm256_xor_si256(_mm256_xor_si256(left_high, d), _mm256_set1_epi32((int)k1));
+        b = low;
+        d = left_low;
+        k0 += INCREMENT_0;
+        k1 += INCREMENT_1;
+    }
+    _mm256_storeu_si256((__m256i *)&words[0][i], a);
+    _mm256_storeu_si256((__m256i *)&words[1][i], b);
+    _mm256_storeu_si256((__m256i *)&words[2][i], c);
+    _mm256_storeu_si256((__m256i *)&words[3][i], d);
+}
+#endif
+
+// Blocks first, ..., first + count - 1 of a step.
+INLINE void philox(key_t_ key, uint64_t first, int count, uint32_t (*restrict words)[BLOCKS]) {
+    int i = 0;
+#ifdef __AVX2__
+    if ((uint32_t)first <= UINT32_MAX - BLOCKS) // no carry into the upper half of the counter
+        for (; i + 8 <= count; i += 8) philox_eight(key, first + (uint64_t)i, i, words);
+#endif
+    for (; i < count; i++) philox_block(key, first + (uint64_t)i, i, words);
+}
+
+INLINE float from_bits(uint32_t bits) {
+    float x;
+    __builtin_memcpy(&x, &bits, 4);
+    return x;
+}
+
+INLINE uint32_t to_bits(float x) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, 4);
+    return bits;
+}
+
+// Natural logarithm of x in (0, 1], within 2 ulp (polynomial of Cephes, Moshier 1992).
+INLINE float log_unit(float x) {
+    uint32_t bits = to_bits(x);
+    int32_t exponent = (int32_t)(bits >> 23) - 127;
+    uint32_t fraction = bits & 0x7fffffu;
+    int32_t high = fraction > 0x3504f3u; // above sqrt(2): halve, so that f is in [-0.293, 0.414]
+    float f = from_bits(fraction | (high ? 0x3f000000u : 0x3f800000u)) - 1.0f;
+    float e = (float)(exponent + high);
+    float y = 7.0376836292e-2f;
+    y = __builtin_fmaf(y, f, -1.1514610310e-1f);
+    y = __builtin_fmaf(y, f, 1.1676998740e-1f);
+    y = __builtin_fmaf(y, f, -1.2420140846e-1f);
+    y = __builtin_fmaf(y, f, 1.4249322787e-1f);
+    y = __builtin_fmaf(y, f, -1.6668057665e-1f);
+    y = __builtin_fmaf(y, f, 2.0000714765e-1f);
+    y = __builtin_fmaf(y, f, -2.4999993993e-1f);
+    y = __builtin_fmaf(y, f, 3.3333331174e-1f);
+    float square = f * f;
+    y = __builtin_fmaf(y * f, square, e * -2.12194440e-4f);
+    y = __builtin_fmaf(square, -0.5f, y);
+    return __builtin_fmaf(e, 0.693359375f, f + y);
+}
+
+// Sine and cosine of x in [0, 2 pi], within 2 ulp of the result, zeros included (polynomials of Cephes).
+INLINE void sine_cosine(float x, float *sine, float *cosine) {
+    float quarter = (x * 0.636619772f + 12582912.0f) - 12582912.0f; // round to nearest
+    float r = __builtin_fmaf(quarter, -1.57079625129699707031f, x);
+    r = __builtin_fmaf(quarter, -7.54978941586159635335e-8f, r);
+    r = __builtin_fmaf(quarter, -5.39030252995776476554e-15f, r);
+    float z = r * r;
+    float s = __builtin_fmaf(__builtin_fmaf(-1.9515295891e-4f, z, 8.3321608736e-3f), z, -1.6666654611e-1f);
+    s = __builtin_fmaf(s * z, r, r);
+    float c = __builtin_fmaf(__builtin_fmaf(2.443315711809948e-5f, z, -1.388731625493765e-3f), z, 4.166664568298827e-2f);
+    c = __builtin_fmaf(c * z, z, __builtin_fmaf(z, -0.5f, 1.0f));
+    int32_t q = (int32_t)quarter;
+    uint32_t flip_sine = (uint32_t)(q & 2) << 30, flip_cosine = (uint32_t)((q + 1) & 2) << 30;
+    float swapped_s = q & 1 ? c : s, swapped_c = q & 1 ? s : c;
+    *sine = from_bits(to_bits(swapped_s) ^ flip_sine);
+    *cosine = from_bits(to_bits(swapped_c) ^ flip_cosine);
+}
+
+INLINE float uniform(uint32_t word) { return (float)word * 0x1p-32f + 0x1p-33f; }
+
+// Box and Muller, block by block: words (0, 1) and (2, 3) give the normals (0, 1) and (2, 3).
+INLINE void box_muller(int count, const uint32_t (*restrict words)[BLOCKS], float *restrict normals) {
+    float cosines[2][BLOCKS], sines[2][BLOCKS];
+    for (int pair = 0; pair < 2; pair++)
+        for (int i = 0; i < count; i++) {
+            float radius = sqrtf(-2.0f * log_unit(uniform(words[2 * pair][i])));
+            float sine, cosine;
+            sine_cosine(uniform(words[2 * pair + 1][i]) * 6.28318548f, &sine, &cosine);
+            cosines[pair][i] = cosine * radius;
+            sines[pair][i] = sine * radius;
+        }
+    for (int i = 0; i < count; i++) {
+        normals[4 * i] = cosines[0][i];
+        normals[4 * i + 1] = sines[0][i];
+        normals[4 * i + 2] = cosines[1][i];
+        normals[4 * i + 3] = sines[1][i];
+    }
+}
+
+// Normals of weights offset, ..., offset + count - 1 (count <= CHUNK - 4): a pointer into `space`.
+INLINE const float *chunk_normals(key_t_ key, uint64_t offset, int count, float *space) {
+    uint32_t words[4][BLOCKS];
+    uint64_t first = offset / 4;
+    int blocks = (int)((offset + (uint64_t)count + 3) / 4 - first);
+    philox(key, first, blocks, words);
+    box_muller(blocks, (const uint32_t(*)[BLOCKS])words, space);
+    return space + (offset - 4 * first);
+}
+
+// Signs +-1 of the same weights: bit j % 32 of word j / 32.
+INLINE const float *chunk_signs(key_t_ key, uint64_t offset, int count, float *space) {
+    uint32_t words[4][BLOCKS];
+    uint64_t first = offset / 128;
+    int blocks = (int)((offset + (uint64_t)count + 127) / 128 - first);
+    philox(key, first, blocks, words);
+    for (int k = 0; k < 4 * blocks; k++) {
+        uint32_t word = words[k & 3][k >> 2];
+        for (uint32_t j = 0; j < 32; j++) space[32 * k + (int)j] = from_bits(0xbf800000u ^ ((word >> j) << 31)); // 1 is +1
+    }
+    return space + (offset - 128 * first);
+}
+
+void standard_normal(const key_t_ *key, uint64_t offset, int64_t count, float *out) {
+    float space[SPACE];
+    for (int64_t done = 0; done < count;) {
+        int n = (int)(count - done < CHUNK - 4 ? count - done : CHUNK - 4);
+        const float *z = chunk_normals(*key, offset + (uint64_t)done, n, space);
+        for (int i = 0; i < n; i++) out[done + i] = z[i];
+        done += n;
+    }
+}
+
+// ---------------------------------------------------------------- priors
+
+enum { FLAT, GAUSSIAN, PRECISIONS, MIXTURE };
+
+typedef struct {
+    float *weight, *buffer;
+    const float *gradient, *mass, *precision, *noise; // all but the gradient may be null
+    const uint8_t *mask;                              // may be null
+    int64_t size;
+    uint64_t offset;
+    int32_t prior;
+    float spike, slab;        // precisions; GAUSSIAN uses spike alone
+    float log_odds, slope;    // MIXTURE: eta = log_odds + slope w^2
+} tensor_t;
+
+// exp for x <= 0, within 2 ulp; zero below -87 (Cephes).
+INLINE float exp_negative(float x) {
+    x = x < -87.0f ? -87.0f : x;
+    float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
+    float r = __builtin_fmaf(n, -0.693359375f, x);
+    r = __builtin_fmaf(n, 2.12194440e-4f, r);
+    float y = 1.9875691500e-4f;
+    y = __builtin_fmaf(y, r, 1.3981999507e-3f);
+    y = __builtin_fmaf(y, r, 8.3334519073e-3f);
+    y = __builtin_fmaf(y, r, 4.1665795894e-2f);
+    y = __builtin_fmaf(y, r, 1.6666665459e-1f);
+    y = __builtin_fmaf(y, r, 5.0000001201e-1f);
+    y = __builtin_fmaf(y * r, r, r + 1.0f);
+    return y * from_bits((uint32_t)((int32_t)n + 127) << 23);
+}
+
+// force = gradient + precision * w / N, with the precision of the prior at w.
+INLINE void chunk_force(const tensor_t *t, int64_t at, int n, float per_datum, float *restrict force) {
+    const float *restrict g = t->gradient + at, *restrict w = t->weight + at;
+    if (t->prior == FLAT) {
+        for (int i = 0; i < n; i++) force[i] = g[i];
+    } else if (t->prior == GAUSSIAN) {
+        float decay = t->spike * per_datum;
+        for (int i = 0; i < n; i++) force[i] = __builtin_fmaf(decay, w[i], g[i]);
+    } else if (t->prior == PRECISIONS) {
+        const float *restrict precision = t->precision + at;
+        for (int i = 0; i < n; i++) force[i] = __builtin_fmaf(precision[i] * w[i], per_datum, g[i]);
+    } else {
+        float spike = t->spike, difference = t->slab - t->spike, base = t->log_odds, slope = t->slope;
+        for (int i = 0; i < n; i++) {
+            float eta = __builtin_fmaf(slope, w[i] * w[i], base);
+            float small = exp_negative(eta < 0 ? eta : -eta);
+            float inclusion = (eta < 0 ? small : 1.0f) / (1.0f + small);
+            force[i] = __builtin_fmaf(__builtin_fmaf(inclusion, difference, spike) * w[i], per_datum, g[i]);
+        }
+    }
+}
+
+// ---------------------------------------------------------------- updates
+
+enum { NONE, NORMAL, SIGN };
+
+typedef struct {
+    key_t_ key;
+    int32_t noise;
+    float lr, momentum, rescale, noise_scale, per_datum;
+} settings_t;
+
+INLINE const float *chunk_noise(const settings_t *s, uint64_t offset, int n, float *space) {
+    if (s->noise == NORMAL) return chunk_normals(s->key, offset, n, space);
+    if (s->noise == SIGN) return chunk_signs(s->key, offset, n, space);
+    for (int i = 0; i < n; i++) space[i] = 0.0f;
+    return space;
+}
+
+// b <- beta b + force - scale M^(1/2) xi;  w <- w - l M^-1 b
+INLINE void sghmc_chunk(const tensor_t *t, const settings_t *s, int64_t at, int n, const float *force, const float *z) {
+    float *restrict w = t->weight + at, *restrict b = t->buffer + at;
+    float decay = s->rescale * s->momentum, scale = -s->noise_scale, lr = -s->lr;
+    if (t->mass) {
+        const float *restrict mass = t->mass + at;
+        for (int i = 0; i < n; i++) {
+            b[i] = __builtin_fmaf(scale * sqrtf(mass[i]), z[i], __builtin_fmaf(decay, b[i], force[i]));
+            w[i] = __builtin_fmaf(lr, b[i] / mass[i], w[i]);
+        }
+    } else {
+        for (int i = 0; i < n; i++) {
+            b[i] = __builtin_fmaf(scale, z[i], __builtin_fmaf(decay, b[i], force[i]));
+            w[i] = __builtin_fmaf(lr, b[i], w[i]);
+        }
+    }
+    if (t->mask) {
+        const uint8_t *restrict mask = t->mask + at;
+        for (int i = 0; i < n; i++) {
+            b[i] = mask[i] ? b[i] : 0.0f;
+            w[i] = mask[i] ? w[i] : 0.0f;
+        }
+    }
+}
+
+// w <- w - l M^-1 force + scale M^-1/2 xi
+INLINE void sgld_chunk(const tensor_t *t, const settings_t *s, int64_t at, int n, const float *force, const float *z) {
+    float *restrict w = t->weight + at;
+    float scale = s->noise_scale, lr = -s->lr;
+    if (t->mass) {
+        const float *restrict mass = t->mass + at;
+        for (int i = 0; i < n; i++) {
+            float drifted = __builtin_fmaf(lr, force[i] / mass[i], w[i]);
+            w[i] = __builtin_fmaf(scale / sqrtf(mass[i]), z[i], drifted);
+        }
+    } else {
+        for (int i = 0; i < n; i++) w[i] = __builtin_fmaf(scale, z[i], __builtin_fmaf(lr, force[i], w[i]));
+    }
+    if (t->mask) {
+        const uint8_t *restrict mask = t->mask + at;
+        for (int i = 0; i < n; i++) w[i] = mask[i] ? w[i] : 0.0f;
+    }
+}
+
+typedef void update_t(const tensor_t *, const settings_t *, int64_t, int, const float *, const float *);
+
+// Update the weights first, ..., last - 1 of all tensors laid end to end.
+INLINE void step_range(const tensor_t *tensors, int count, const settings_t *s, int64_t first, int64_t last, update_t update) {
+    float noise[SPACE], force[CHUNK];
+    int64_t start = 0;
+    for (int k = 0; k < count && start < last; k++) {
+        const tensor_t *t = &tensors[k];
+        int64_t from = first > start ? first - start : 0;
+        int64_t to = last - start < t->size ? last - start : t->size;
+        for (int64_t at = from; at < to;) {
+            int n = (int)(to - at < CHUNK - 4 ? to - at : CHUNK - 4);
+            const float *z = t->noise && s->noise ? t->noise + at : chunk_noise(s, t->offset + (uint64_t)at, n, noise);
+            chunk_force(t, at, n, s->per_datum, force);
+            update(t, s, at, n, force, z);
+            at += n;
+        }
+        start += t->size;
+    }
+}
+
+void sghmc_step(const tensor_t *tensors, int count, const settings_t *s, int64_t first, int64_t last) {
+    step_range(tensors, count, s, first, last, sghmc_chunk);
+}
+
+void sgld_step(const tensor_t *tensors, int count, const settings_t *s, int64_t first, int64_t last) {
+    step_range(tensors, count, s, first, last, sgld_chunk);
+}

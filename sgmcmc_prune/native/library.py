@@ -1,0 +1,80 @@
+"""Compile `kernels.c` with the system's C compiler, once per machine and version, and load it.
+
+The shared library lies in the user's cache directory under the hash of its source, flags and processor. There is no
+fallback in here: `load` raises with the reason, and the caller decides and records what runs instead.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("kernels.c")
+FLAGS = (
+    "-O3",
+    "-march=native",
+    "-std=gnu11",
+    "-ffp-contract=off",  # fused multiply-adds are written out: results do not depend on how a loop was compiled
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-shared",
+    "-fPIC",
+)
+
+
+class NativeUnavailable(RuntimeError):
+    """The compiled kernels cannot run here; the message says why."""
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """The compiled kernels.
+
+    Raises
+    ------
+    NativeUnavailable
+        Without a C compiler, or if it fails.
+    """
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if not compiler or not shutil.which(compiler):
+        raise NativeUnavailable("no C compiler (cc, gcc or clang) was found, and $CC names none")
+    key = hashlib.sha256("\0".join([SOURCE.read_text(), compiler, *FLAGS, _processor()]).encode()).hexdigest()[:16]
+    path = _cache_directory() / f"kernels-{key}.so"
+    if not path.exists():
+        _compile(compiler, path)
+    return ctypes.CDLL(str(path))
+
+
+def _compile(compiler: str, path: Path) -> None:
+    """Compile under a temporary name and rename, so that processes that start together do not disturb each other."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        built = Path(folder) / path.name
+        command = [compiler, *FLAGS, str(SOURCE), "-o", str(built), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            reason = (done.stderr.strip().splitlines() or ["no message"])[0]
+            raise NativeUnavailable(f"{compiler} could not compile kernels.c: {reason}")
+        os.replace(built, path)
+
+
+def _cache_directory() -> Path:
+    """A directory that can be written: the user's cache, else a private temporary one."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgmcmc_prune"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        root = Path(tempfile.mkdtemp(prefix="sgmcmc_prune-"))
+    return root if os.access(root, os.W_OK) else Path(tempfile.mkdtemp(prefix="sgmcmc_prune-"))
+
+
+def _processor() -> str:
+    """What -march=native depends on; home directories are shared between unlike machines."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    return f"{platform.machine()} {flags}"

@@ -1,0 +1,157 @@
+"""Call the C kernels on tensors: the noise alone, or a whole step of SGHMC or SGLD for many tensors at once.
+
+The weights of all tensors are laid end to end and cut into one range per thread; ctypes releases the interpreter's lock
+while a kernel runs.
+"""
+
+import ctypes
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgmcmc_prune.native.library import load
+
+#: Under this many weights a second thread costs more than it saves.
+WEIGHTS_PER_THREAD = 100_000
+PRIORS = {"flat": 0, "gaussian": 1, "precisions": 2, "mixture": 3}
+NOISES = {"none": 0, "gaussian": 1, "rademacher": 2}
+
+#: The C structures of kernels.c, field by field.
+_KEY = np.dtype([("seed", "u4"), ("chain_and_stream", "u4"), ("step", "u8")], align=True)
+_SETTINGS = np.dtype(
+    [
+        ("key", _KEY),
+        ("noise", "i4"),
+        *((name, "f4") for name in ("lr", "momentum", "rescale", "noise_scale", "per_datum")),
+    ],
+    align=True,
+)
+_POINTERS = ("weight", "buffer", "gradient", "mass", "precision", "noise", "mask")
+_TENSOR = np.dtype(
+    [
+        *((name, "u8") for name in _POINTERS),
+        ("size", "i8"),
+        ("offset", "u8"),
+        ("prior", "i4"),
+        *((name, "f4") for name in ("spike", "slab", "log_odds", "slope")),
+    ],
+    align=True,
+)
+
+
+class TensorTable:
+    """Where the tensors of a step lie in memory, and the prior of each.
+
+    All tensors of one weight must be float32 (masks boolean), dense, and laid out alike; the noise counter runs along
+    memory, so a weight that is not contiguous needs its noise given.
+
+    Parameters
+    ----------
+    weights : sequence of Tensor
+    offsets : sequence of int
+        Noise offset of each weight tensor.
+    """
+
+    def __init__(self, weights: Sequence[Tensor], offsets: Sequence[int]) -> None:
+        self.rows = np.zeros(len(weights), dtype=_TENSOR)
+        self.rows["size"] = [w.numel() for w in weights]
+        self.rows["offset"] = offsets
+        self.total = int(self.rows["size"].sum())
+        self.address = ctypes.c_void_p(self.rows.ctypes.data)
+        self._kept: dict[str, Any] = {}
+        self.point(weight=weights)
+
+    def point(self, **columns: Sequence[Tensor | None]) -> None:
+        """Set columns of pointers (weight, buffer, gradient, mass, precision, noise, mask); None leaves one out."""
+        for name, tensors in columns.items():
+            self.rows[name] = [0 if t is None else t.data_ptr() for t in tensors]
+            self._kept[name] = tensors  # what C points to must stay alive
+
+    def set_prior(self, row: int, kind: str, **numbers: float) -> None:
+        """Set the prior of one tensor: "flat", "gaussian" (spike), "precisions", or "mixture" (all four numbers)."""
+        self.rows["prior"][row] = PRIORS[kind]
+        for name, value in numbers.items():
+            self.rows[name][row] = value
+
+
+def settings(
+    *,
+    seed: int,
+    chain: int,
+    stream: int,
+    step: int,
+    noise: str,
+    lr: float,
+    num_data: int,
+    noise_scale: float,
+    momentum: float = 0.0,
+    rescale: float = 1.0,
+) -> np.ndarray:
+    """The scalars of a step, as the kernels read them."""
+    key = (seed, chain << 16 | stream, step)
+    return np.array((key, NOISES[noise], lr, momentum, rescale, noise_scale, 1 / num_data), dtype=_SETTINGS)
+
+
+def sghmc_step(table: TensorTable, scalars: np.ndarray) -> None:
+    """b <- rescale beta b + force - noise_scale M^(1/2) xi;  w <- w - l M^-1 b;  masked entries are set to zero."""
+    _in_threads(table.total, _on_range(load().sghmc_step, table, scalars))
+
+
+def sgld_step(table: TensorTable, scalars: np.ndarray) -> None:
+    """w <- w - l M^-1 force + noise_scale M^-1/2 xi;  masked entries are set to zero."""
+    _in_threads(table.total, _on_range(load().sgld_step, table, scalars))
+
+
+def standard_normal(
+    seed: int, chain: int, step: int, offset: int, count: int, stream: int = 0, device: torch.device | str = "cpu"
+) -> Tensor:
+    """As :func:`sgmcmc_prune.noise.standard_normal`, equal to 4 ulp, on a CPU.
+
+    Returns
+    -------
+    Tensor, shape (count,), float32
+    """
+    kernel = load().standard_normal
+    out = torch.empty(count, dtype=torch.float32)
+    key = np.array((seed, chain << 16 | stream, step), dtype=_KEY)
+    address, start = ctypes.c_void_p(key.ctypes.data), out.data_ptr()
+
+    def fill(first: int, last: int) -> None:
+        kernel(
+            address, ctypes.c_uint64(offset + first), ctypes.c_int64(last - first), ctypes.c_void_p(start + 4 * first)
+        )
+
+    _in_threads(count, fill)
+    return out.to(device)
+
+
+def _on_range(kernel: Any, table: TensorTable, scalars: np.ndarray) -> Callable[[int, int], None]:
+    """The kernel as a function of a range of weights."""
+    address = ctypes.c_void_p(scalars.ctypes.data)
+    return lambda first, last: kernel(
+        table.address, ctypes.c_int(len(table.rows)), address, ctypes.c_int64(first), ctypes.c_int64(last)
+    )
+
+
+def _in_threads(total: int, work: Callable[[int, int], None]) -> None:
+    """Call `work` on equal ranges of 0, ..., total - 1, one per thread of torch."""
+    threads = min(torch.get_num_threads(), max(1, total // WEIGHTS_PER_THREAD))
+    if threads == 1:
+        work(0, total)
+        return
+    bounds = [total * i // threads for i in range(threads + 1)]
+    waiting = [_pool(threads).submit(work, *pair) for pair in pairwise(bounds[1:])]
+    work(0, bounds[1])
+    for future in waiting:
+        future.result()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads - 1, thread_name_prefix="sgmcmc_prune")
