@@ -1,5 +1,6 @@
 """From a configuration to the pieces of a run: data, networks, priors, samplers, chains."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,20 +13,24 @@ from sgmcmc_prune import likelihoods, models
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.config import RunConfig
+from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.data.image_data import Dataset, Images, hold_out, normalise
-from sgmcmc_prune.em import EM
-from sgmcmc_prune.preconditioners import Identity, Preconditioner, RMSprop
-from sgmcmc_prune.priors import Gaussian, GroupMap, Prior, SpikeSlab
+from sgmcmc_prune.data.image_data import Dataset, LabelledImages, hold_out
+from sgmcmc_prune.data.pictures import PictureInputs
+from sgmcmc_prune.data.prefetch import PrefetchedStream
+from sgmcmc_prune.em import EM, ScaleEM
+from sgmcmc_prune.preconditioners import PRECONDITIONERS, Preconditioner
+from sgmcmc_prune.priors import Gaussian, GroupMap, Horseshoe, Laplace, Prior, SpikeSlab, StudentT
+from sgmcmc_prune.priors.scale_family import ScaleFamily
 from sgmcmc_prune.priors.spike_slab import smallest_stable_spike
 from sgmcmc_prune.pruning.masks import prunable
-from sgmcmc_prune.samplers import SGHMC, SGLD, Sampler
+from sgmcmc_prune.samplers import SAMPLERS, MomentumSampler, Sampler
 from sgmcmc_prune.schedules import Cyclical, Phase
 
 
 @dataclass(frozen=True)
 class Data:
-    """The splits of a run as tensors on its device: network inputs and labels."""
+    """The splits of a run on its device: labels, and network inputs as tensors (or `PictureInputs`, read on demand)."""
 
     dataset: Dataset
     train: tuple[Tensor, Tensor]
@@ -43,8 +48,8 @@ def load_data(config: RunConfig) -> Data:
     dataset = datasets.load(config.data.name, config.data.data_dir)
     train, validation = hold_out(dataset.train, config.data.validation, config.seed)
 
-    def tensors(part: Images) -> tuple[Tensor, Tensor]:
-        return normalise(part.images, dataset.mean, dataset.std).to(config.device), part.labels.to(config.device)
+    def tensors(part: LabelledImages) -> tuple[Tensor, Tensor]:
+        return part.inputs(dataset.mean, dataset.std, config.device), part.labels.to(config.device)
 
     return Data(dataset, tensors(train), tensors(validation), tensors(dataset.test))
 
@@ -52,9 +57,23 @@ def load_data(config: RunConfig) -> Data:
 def build_model(config: RunConfig, data: Data, chain: int) -> nn.Module:
     """The network of one chain at its own random start."""
     seed = config.seed * 2**16 + chain
-    model = models.build(config.model.name, data.input_shape, data.dataset.num_classes, seed=seed)
+    chosen = config.model.normalisation
+    options = {} if chosen is None else {"normalisation": chosen}
+    model = models.build(config.model.name, data.input_shape, data.dataset.num_classes, seed=seed, **options)
     # Channels last makes the convolutions faster on a CPU, and changes no value's meaning.
     return model.to(device=config.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def build_stream(config: RunConfig, data: Data, chain: int) -> MinibatchStream:
+    """The minibatches of one chain, augmented if that was asked for, and read ahead if they are not in memory."""
+    (inputs, labels), d = data.train, config.data
+    augment = None
+    if d.augmentation != "none":
+        black = -torch.tensor(data.dataset.mean) / torch.tensor(data.dataset.std)
+        augment = Augmentation(d.augmentation, data.input_shape[-1], black, config.seed, chain)
+    if isinstance(inputs, PictureInputs):
+        return PrefetchedStream(inputs, labels, d.batch_size, config.seed, chain, augment, d.workers)
+    return MinibatchStream(inputs, labels, d.batch_size, config.seed, chain, augment)
 
 
 def dense_schedule(config: RunConfig, steps_per_epoch: float) -> Cyclical:
@@ -101,31 +120,59 @@ def _cyclical(
         sample=steps(relax) + draws * thin if cycles else 0,
         relax=steps(relax),
         thin=max(thin, 1),
+        explore_temperature=s.explore_temperature,
     )
 
 
-def build_prior(config: RunConfig, model: nn.Module, chain: int) -> Prior:
-    """The prior of one chain (hyperparameters are learned by each chain on its own)."""
+def build_prior(config: RunConfig, model: nn.Module, chain: int, min_variance: float = 0.0) -> Prior:
+    """The prior of one chain (hyperparameters are learned by each chain on its own).
+
+    `min_variance` is the narrowest that the sampler's largest step can follow; the horseshoe's scales stop there.
+    """
     p = config.prior
     if p.family == "gaussian":
         return Gaussian(p.slab_variance)
+    if p.family == "laplace":
+        return Laplace(math.sqrt(p.slab_variance / 2))
+    if p.family == "student_t":
+        nu = p.degrees_of_freedom
+        return StudentT(math.sqrt(p.slab_variance * (nu - 2) / nu), nu)
+    shared: dict[str, Any] = {"dense_variance": p.dense_variance, "seed": config.seed, "chain": chain}
+    params = dict(model.named_parameters())
+    if p.family == "horseshoe":
+        return Horseshoe(
+            params,
+            global_scale=math.sqrt(p.spike_variance),
+            slab_variance=p.slab_variance,
+            min_variance=max(min_variance, 1e-12),
+            **shared,
+        )
     return SpikeSlab(
-        dict(model.named_parameters()),
+        params,
         group=p.group,
         mode=p.mode,
+        spike=p.spike,
         inclusion_rate=p.inclusion_rate,
         spike_variance=p.spike_variance,
         slab_variance=p.slab_variance,
-        dense_variance=p.dense_variance,
-        seed=config.seed,
-        chain=chain,
+        **shared,
     )
+
+
+def build_em(config: RunConfig, prior: Prior, min_variance: float) -> EM | ScaleEM | None:
+    """EM for the hyperparameters of priors that have it; none gets narrower than the sampler's step can follow."""
+    if isinstance(prior, SpikeSlab):
+        return EM(config.em, prior, min_variance)
+    if isinstance(prior, ScaleFamily):
+        # Twice the floor: a Student-t density curves (nu + 1) / nu times as much at 0 as the Gaussian of its scale.
+        return ScaleEM(config.em, prior, math.sqrt(2 * min_variance))
+    return None
 
 
 def build_sampler(config: RunConfig, model: nn.Module, prior: Prior, num_data: int, chain: int) -> Sampler:
     """The sampler of one chain; refuses a spike that its largest step cannot follow."""
     s = config.sampler
-    preconditioner: Preconditioner = RMSprop() if s.preconditioner == "rmsprop" else Identity()
+    preconditioner: Preconditioner = PRECONDITIONERS[s.preconditioner]()
     floor = smallest_spike(config, preconditioner, num_data)
     if isinstance(prior, SpikeSlab) and config.prior.spike_variance < floor:
         raise ValueError(
@@ -140,15 +187,21 @@ def build_sampler(config: RunConfig, model: nn.Module, prior: Prior, num_data: i
         "preconditioner": preconditioner,
         "seed": config.seed,
         "chain": chain,
+        "noise": s.noise,
+        "implementation": s.implementation,
     }
-    if s.name == "sgld":
-        return SGLD(model.named_parameters(), **settings)
-    return SGHMC(model.named_parameters(), momentum=s.momentum, **settings)
+    kind = SAMPLERS[s.name]
+    if issubclass(kind, MomentumSampler):
+        settings["momentum"] = s.momentum
+    return kind(model.named_parameters(), **settings)
 
 
 def smallest_spike(config: RunConfig, preconditioner: Preconditioner, num_data: int) -> float:
-    """The narrowest spike that the run's largest step can follow (SGLD is the case of no momentum)."""
-    momentum = config.sampler.momentum if config.sampler.name == "sghmc" else 0.0
+    """The narrowest spike that the run's largest step can follow.
+
+    Without its noise every sampler is SGD, so all share SGD's stability limit, l a / M < 2 (1 + beta).
+    """
+    momentum = config.sampler.momentum if issubclass(SAMPLERS[config.sampler.name], MomentumSampler) else 0.0
     return smallest_stable_spike(config.sampler.lr, num_data, preconditioner.min_mass, momentum)
 
 
@@ -156,12 +209,10 @@ def build_chain(config: RunConfig, data: Data, index: int, schedule: Cyclical, p
     """One chain, dense or (with a pruner) a fork."""
     model = build_model(config, data, index)
     num_data = len(data.train[1])
-    prior = build_prior(config, model, index)
+    floor = smallest_spike(config, PRECONDITIONERS[config.sampler.preconditioner](), num_data)
+    prior = build_prior(config, model, index, floor)
     sampler = build_sampler(config, model, prior, num_data, index)
-    stream = MinibatchStream(*data.train, config.data.batch_size, config.seed, index)
-    em = None
-    if isinstance(prior, SpikeSlab):
-        em = EM(config.em, prior, smallest_spike(config, sampler.preconditioner, num_data))
+    stream = build_stream(config, data, index)
     adapt: tuple[Phase, ...] = ("burn_in",)
     if pruner is not None:
         adapt = ("explore",) if config.prune.em else ()
@@ -172,7 +223,7 @@ def build_chain(config: RunConfig, data: Data, index: int, schedule: Cyclical, p
         schedule,
         stream,
         likelihoods.categorical,
-        em,
+        build_em(config, prior, floor),
         pruner,
         adapt,
         config.prior.indicator_every,

@@ -25,19 +25,25 @@ class DataConfig:
     Parameters
     ----------
     name
-        "fashion-mnist" or "fashion-mnist-subset".
+        "fashion-mnist", "fashion-mnist-subset", "cifar10", "cifar100" or "imagenet".
     data_dir
         Folder with the official files; by default $SGMCMC_PRUNE_DATA, the system's data sets, or a download.
     validation
         Training images held out; they are never trained on.
     batch_size
         Examples in a minibatch.
+    augmentation
+        Random changes of every training image: a departure from the posterior, which a run records.
+    workers
+        Threads that read pictures ahead of the step (imagenet only).
     """
 
     name: str = "fashion-mnist-subset"
     data_dir: Path | None = None
     validation: int = 1000
     batch_size: int = 64
+    augmentation: Literal["none", "crop_flip", "crop_flip_erase", "resized_crop_flip"] = "none"
+    workers: int = 4
 
 
 @dataclass(frozen=True)
@@ -47,10 +53,14 @@ class ModelConfig:
     Parameters
     ----------
     name
-        "lenet", "mlp", "linear", or your own as "package.module:callable".
+        "lenet", "mlp", "linear", "resnet20", "resnet32", "resnet20_wide", "resnet32_wide", "resnet18", "resnet34",
+        "resnet50", "wide_resnet28_10", "vgg16", or your own as "package.module:callable".
+    normalisation
+        Of a convolutional network; by default its own, "batch". A claim about the posterior needs one of the others.
     """
 
     name: str = "lenet"
+    normalisation: Literal["batch", "group", "filter_response", "filter_response_swish"] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +70,8 @@ class SamplerConfig:
     Parameters
     ----------
     name
-        "sghmc" or "sgld".
+        "sghmc", "sgld", the splittings "baoab" and "obabo", "sgnht" (with a thermostat), or "adaptive_sghmc" (which
+        learns its own mass matrix: preconditioner identity).
     lr
         Largest step of the burn-in.
     lr_explore
@@ -71,17 +82,27 @@ class SamplerConfig:
         Momentum at the step lr; friction moves with the step.
     temperature
         1 is the posterior, 0 its maximisation.
+    explore_temperature
+        Temperature of the explorations, by default the same; at 0 they are without noise, and without EM.
     preconditioner
-        Mass matrix, adapted in the burn-in and frozen afterwards.
+        Mass matrix, adapted in the burn-in and frozen afterwards: one mass for every weight ("rmsprop") or for every
+        tensor ("layerwise").
+    noise
+        Normal numbers, or random signs.
+    implementation
+        "compiled" where it can run ("auto"), else "reference"; the run records which.
     """
 
-    name: Literal["sghmc", "sgld"] = "sghmc"
+    name: Literal["sghmc", "sgld", "baoab", "obabo", "sgnht", "adaptive_sghmc"] = "sghmc"
     lr: float = 0.1
     lr_explore: float = 0.05
     lr_min: float = 0.005
     momentum: float = 0.9
     temperature: float = 1.0
-    preconditioner: Literal["identity", "rmsprop"] = "rmsprop"
+    explore_temperature: float | None = None
+    preconditioner: Literal["identity", "rmsprop", "layerwise"] = "rmsprop"
+    noise: Literal["gaussian", "rademacher"] = "gaussian"
+    implementation: Literal["auto", "reference", "compiled"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -91,30 +112,37 @@ class PriorConfig:
     Parameters
     ----------
     family
-        "spike_slab", or "gaussian" with slab_variance for every parameter.
+        "spike_slab"; "gaussian", "laplace" or "student_t" with slab_variance for every parameter ("laplace" and
+        "student_t" then learn a scale per weight matrix); "horseshoe" with the global scale sqrt(spike_variance).
     mode
         How the indicators are treated: summed out, sampled, or held at their expectation (the paper's EM).
     group
         The weights that share an indicator.
     inclusion_rate
         Starting probability of the slab.
+    spike
+        Density of the spike.
     spike_variance
         Starting variance of the spike.
     slab_variance
         Starting variance of the slab.
     dense_variance
         Gaussian variance of biases and normalisation parameters.
+    degrees_of_freedom
+        Of "student_t", above 2.
     indicator_every
-        Steps between two Gibbs updates of the indicators.
+        Steps between two Gibbs updates of the indicators, or of the horseshoe's scales.
     """
 
-    family: Literal["spike_slab", "gaussian"] = "spike_slab"
+    family: Literal["spike_slab", "gaussian", "laplace", "student_t", "horseshoe"] = "spike_slab"
     mode: Literal["marginal", "gibbs", "em"] = "marginal"
     group: Literal["weight", "kernel", "filter", "node", "input"] = "weight"
+    spike: Literal["gaussian", "laplace"] = "gaussian"
     inclusion_rate: float = 0.5
     spike_variance: float = 1e-4
     slab_variance: float = 0.05
     dense_variance: float = 1.0
+    degrees_of_freedom: float = 4.0
     indicator_every: int = 10
 
 
@@ -201,6 +229,8 @@ class RunConfig:
         The parts.
     chains
         Number of chains; each has its own start, noise, minibatches and hyperparameters.
+    execution
+        Chains one after the other in this process, or each in a process of its own.
     seed
         Key of everything random.
     device
@@ -224,6 +254,7 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     prune: PruneConfig = field(default_factory=PruneConfig)
     chains: int = 2
+    execution: Literal["loop", "processes"] = "loop"
     seed: int = 0
     device: str = "cpu"
     evaluate: Literal["test", "validation"] = "test"
@@ -234,6 +265,9 @@ class RunConfig:
     def __post_init__(self) -> None:
         _require(self.chains >= 1, f"chains is {self.chains}; a run needs at least one")
         _require(self.sampler.temperature >= 0, f"temperature is {self.sampler.temperature}; it must be >= 0")
+        _require(self.prior.indicator_every >= 1, "prior.indicator_every must be at least 1 step")
+        nu = self.prior.degrees_of_freedom
+        _require(nu > 2, f"prior.degrees_of_freedom is {nu}; the variance of a Student-t prior needs more than 2")
         _require(self.data.batch_size >= 1, f"batch_size is {self.data.batch_size}; it must be at least 1")
         _require(0 < self.prune.fdr < 1, f"prune.fdr is {self.prune.fdr}; it must be inside (0, 1)")
         _require(0 < self.prune.growth <= 1, f"prune.growth is {self.prune.growth}; it must be in (0, 1]")
@@ -311,7 +345,7 @@ def from_json(value: Any, kind: Any = RunConfig, where: str = "config") -> Any:
     if origin is Literal:
         _require(value in arguments, f"{where} is {value!r}; choose among {', '.join(map(str, arguments))}")
         return value
-    if isinstance(kind, types.UnionType):
+    if origin in (typing.Union, types.UnionType):
         return None if value is None else from_json(value, arguments[0], where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -1,4 +1,4 @@
-r"""Stochastic-approximation EM over the hyperparameters of a spike-and-slab prior.
+r"""Stochastic-approximation EM over the hyperparameters of a prior: a spike-and-slab, or one scale per weight matrix.
 
 E-step, per layer, at the current draw w (temperature T > 0, groups that no mask removed):
 
@@ -11,6 +11,9 @@ M-step, with G all groups of the layer (a masked group counts as gamma = 0) and 
 
     pi = (S_0 + a - 1) / (G + a + b - 2),        b = beta_b + complexity * G,
     v1 = S_1 / S_2,        v0 = S_3 / S_4,        v_min <= v0 <= v1 / ratio.
+
+A Laplace spike has |w_g|_1 in place of |w_g|^2 in S_3, and v0 = 2 (S_3 / S_4)^2. Laplace and Student-t priors
+(`ScaleEM`) smooth the mean of one statistic per weight matrix in the same way.
 
 References
 ----------
@@ -26,7 +29,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.priors.spike_slab import Layer, SpikeSlab
+from sgmcmc_prune.priors.layer import Layer
+from sgmcmc_prune.priors.scale_family import ScaleFamily
+from sgmcmc_prune.priors.spike_slab import SpikeSlab
 
 Kind = Literal["fixed", "hard", "soft", "stochastic"]
 
@@ -40,6 +45,8 @@ class EMSettings:
     kind : {"stochastic", "soft", "hard", "fixed"}
     every : int
         Steps between two EM iterations.
+    start : int
+        Steps of the burn-in before the first one: while no weight has left its initial size, EM would empty the slab.
     learn_variances : {"none", "slab", "both"}
         Which variances the M-step updates; the inclusion rate always is, unless `kind` is "fixed".
     shared_variances : bool
@@ -57,6 +64,7 @@ class EMSettings:
 
     kind: Kind = "stochastic"
     every: int = 20
+    start: int = 0
     learn_variances: Literal["none", "slab", "both"] = "slab"
     shared_variances: bool = False
     beta_a: float = 1.0
@@ -73,6 +81,8 @@ class EMSettings:
             raise ValueError(f"em learn_variances is {self.learn_variances!r}; choose none, slab or both")
         if self.every < 1:
             raise ValueError(f"em every is {self.every}; it must be at least 1 step")
+        if self.start < 0:
+            raise ValueError(f"em start is {self.start}; it must be a step of the burn-in, >= 0")
         if not (self.beta_a >= 1 and self.beta_b >= 1):
             raise ValueError(f"Beta({self.beta_a}, {self.beta_b}) has no interior mode; both must be >= 1")
         if not self.complexity >= 0:
@@ -81,6 +91,14 @@ class EMSettings:
             raise ValueError(f"variance_ratio is {self.variance_ratio}; the slab must be wider than the spike: > 1")
         if not 0.5 < self.decay <= 1 or not self.delay > 0:
             raise ValueError("stochastic approximation needs decay in (0.5, 1] and delay > 0")
+
+    def due(self, step: int, burn_in: bool) -> bool:
+        """Whether an EM iteration follows after this many steps; `start` counts in the burn-in alone."""
+        return step % self.every == 0 and (step >= self.start or not burn_in)
+
+    def omega(self, iteration: int) -> float:
+        """omega_k, the weight of the newest draw in iteration k = 0, 1, ..."""
+        return (1 + iteration / self.delay) ** -self.decay if self.kind == "stochastic" else 1.0
 
 
 class EM:
@@ -108,14 +126,10 @@ class EM:
             if self.prior.mode == "em":
                 self._e_step(params, temperature, 1.0)
             return
-        omega = self._omega()
+        omega = self.settings.omega(self.iteration)
         self.iteration += 1
         self._e_step(params, temperature, omega)
         self._m_step()
-
-    def _omega(self) -> float:
-        s = self.settings
-        return (1 + self.iteration / s.delay) ** -s.decay if s.kind == "stochastic" else 1.0
 
     @torch.no_grad()
     def _e_step(self, params: Mapping[str, Tensor], temperature: float, omega: float) -> None:
@@ -147,13 +161,13 @@ class EM:
 
     def _update_variances(self, layer: Layer, statistics: Tensor) -> None:
         s = self.settings
-        _, slab_square, slab_size, spike_square, spike_size = statistics.tolist()
+        _, slab_square, slab_size, spike_moment, spike_size = statistics.tolist()
         if s.learn_variances == "none":
             return
         if slab_size > 1:
             layer.slab_variance = max(slab_square / slab_size, s.variance_ratio * self.min_spike_variance)
         if s.learn_variances == "both" and spike_size > 1:
-            layer.spike_variance = spike_square / spike_size
+            layer.spike_variance = layer.spike_variance_from(spike_moment / spike_size)
         ceiling = layer.slab_variance / s.variance_ratio
         layer.spike_variance = min(max(layer.spike_variance, self.min_spike_variance), ceiling)
 
@@ -166,10 +180,58 @@ class EM:
         self.iteration, self.statistics = state["iteration"], dict(state["statistics"])
 
 
+class ScaleEM:
+    """EM over the scale of each weight matrix under a Laplace or Student-t prior; biases keep the starting scale.
+
+    At temperature T the prior is tempered with the posterior, p(w | scale)^(1 / T): the mean statistic is divided by T.
+
+    Parameters
+    ----------
+    settings : EMSettings
+        Of which `kind` ("hard" is "soft" here), `every`, `start`, `decay` and `delay` count.
+    prior : ScaleFamily
+        Its scales are updated in place.
+    min_scale : float
+        From the stability of the sampler.
+    """
+
+    def __init__(self, settings: EMSettings, prior: ScaleFamily, min_scale: float = 0.0) -> None:
+        self.settings, self.prior, self.min_scale = settings, prior, min_scale
+        self.iteration = 0
+        self.statistics: dict[str, float] = {}
+
+    @torch.no_grad()
+    def update(self, params: Mapping[str, Tensor], temperature: float) -> None:
+        """One E-step at the draw `params`, smoothed, and one M-step. Needs temperature > 0."""
+        if not temperature > 0:
+            raise ValueError("an E-step needs a draw: temperature > 0")
+        if self.settings.kind == "fixed":
+            return
+        omega = self.settings.omega(self.iteration)
+        self.iteration += 1
+        for name, w in params.items():
+            kept = self.prior.kept(name, w.detach()).double()
+            if w.dim() > 1 and kept.numel():
+                new = float(self.prior.statistic(kept, self.prior.scale_of(name)).mean()) / temperature
+                smoothed = (1 - omega) * self.statistics.get(name, new) + omega * new
+                self.statistics[name] = smoothed
+                self.prior.scales[name] = max(self.prior.scale_from(smoothed), self.min_scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Iteration count and smoothed statistics (the scales are in the prior's state)."""
+        return {"iteration": self.iteration, "statistics": dict(self.statistics)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.iteration, self.statistics = state["iteration"], dict(state["statistics"])
+
+
 def sufficient_statistics(layer: Layer, w: Tensor, responsibility: Tensor, temperature: float = 1.0) -> Tensor:
     """The five sums S of the module docstring for one layer, over groups that no mask removed: shape (5,), float64."""
     alive = layer.alive.to(w.device)
     r = responsibility.double()[alive]
-    square = layer.groups.sum(w.detach().double().square())[alive] / temperature
+    w = w.detach().double()
+    square = layer.groups.sum(w.square())[alive] / temperature
+    moment = layer.groups.sum(layer.spike_moment(w))[alive] / temperature
     size = layer.groups.group_size.to(w.device).double()[alive]
-    return torch.stack([r.sum(), r @ square, r @ size, (1 - r) @ square, (1 - r) @ size]).cpu()
+    return torch.stack([r.sum(), r @ square, r @ size, (1 - r) @ moment, (1 - r) @ size]).cpu()

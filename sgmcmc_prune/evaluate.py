@@ -5,19 +5,21 @@ test split is read.
 """
 
 import copy
+import math
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from sgmcmc_prune import build, checkpoint
 from sgmcmc_prune.chains.loop import members
 from sgmcmc_prune.config import RunConfig
-from sgmcmc_prune.diagnostics import kinetic_band
+from sgmcmc_prune.convergence import in_function_space
+from sgmcmc_prune.diagnostics import judge
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
 from sgmcmc_prune.metrics import reliability, summarise
 from sgmcmc_prune.predict import Predictive, pool, posterior_predictive
@@ -28,8 +30,6 @@ Mask = dict[str, Tensor]
 Scores = dict[str, Tensor]
 #: Training examples that re-estimate BatchNorm statistics after a mask.
 BATCHNORM_BATCH, BATCHNORM_BATCHES = 250, 8
-#: Probe examples whose logits go into R-hat and ESS (ArviZ takes about a millisecond for each scalar).
-CONVERGENCE_PROBES = 16
 
 
 class _Evaluator:
@@ -115,9 +115,10 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
     return {
         "split": config.evaluate,
         "seed": config.seed,
+        "data": {"name": data.dataset.name, "official": data.dataset.provenance["official"]},
         "dense": dense,
         "pruned": pruned,
-        "diagnostics": diagnostics(config, evaluator.model, out),
+        "diagnostics": diagnostics(config, out),
     }
 
 
@@ -200,17 +201,13 @@ def _restored(average: Any, state: Mapping[str, Any]) -> Any:
     return average
 
 
-def diagnostics(config: RunConfig, model: nn.Module, out: Path) -> dict[str, Any]:
+def diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:
     """Temperatures, convergence in function space and the hyperparameters, from the dense draws."""
-    # ArviZ is imported here, because compute machines often lack it.
-    from sgmcmc_prune.inference_data import convergence, load
+    # xarray is imported in there, because compute machines often lack it.
+    from sgmcmc_prune.inference_data import load
 
     tree = load(out)
     stats, posterior = tree["sample_stats"].to_dataset(), tree["posterior"].to_dataset()
-    dimension = sum(p.numel() for p in model.parameters())
-    momentum = float(1 - np.sqrt(config.sampler.lr_min / config.sampler.lr) * (1 - config.sampler.momentum))
-    low, high = kinetic_band(config.sampler.temperature, dimension, momentum)
-    kinetic = float(stats["kinetic_temperature"].mean())
     layers = [str(name) for name in posterior["layer"].values]
     hyperparameters = {
         name: dict(zip(layers, posterior[name].mean(("chain", "draw")).values.tolist(), strict=True))
@@ -219,10 +216,25 @@ def diagnostics(config: RunConfig, model: nn.Module, out: Path) -> dict[str, Any
     return {
         "draws_per_chain": int(stats.sizes["draw"]),
         "chains": config.chains,
-        "kinetic_temperature": kinetic,
-        "kinetic_band": [low, high],
-        "kinetic_in_band": bool(low <= kinetic <= high),
+        "kinetic_temperature": float(stats["kinetic_temperature"].mean()),
         "configurational_temperature": float(stats["configurational_temperature"].mean()),
-        "logits": convergence(posterior["logits"].isel(probe=slice(CONVERGENCE_PROBES))),
+        "temperature": temperature_verdict(config, tree),
+        **in_function_space(out),
         **hyperparameters,
     }
+
+
+def temperature_verdict(config: RunConfig, tree: Any) -> dict[str, Any]:
+    """Judge the temperatures in a store; a batch is a cycle, or, in a chain of one cycle, sqrt(draws) draws."""
+    stats, draws = tree["sample_stats"].to_dataset(), tree["sample_stats"].sizes["draw"]
+    names = [str(name) for name in stats["parameter"].values]
+    return judge(
+        stats["parameter_kinetic_temperature"].values.astype(float),
+        stats["configurational_temperature"].values,
+        dict(zip(names, tree["constant_data"]["parameter_size"].values.tolist(), strict=True)),
+        stats["excess_temperature"].astype(float).mean(("chain", "draw")).values.tolist(),  # NaN is left out
+        temperature=config.sampler.temperature,
+        momentum=tree.attrs["momentum"],
+        integrator=tree.attrs["integrator"],
+        batches=config.schedule.cycles if config.schedule.cycles > 1 else math.isqrt(draws),
+    )

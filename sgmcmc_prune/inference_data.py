@@ -106,37 +106,6 @@ def summary(
     return rows
 
 
-def convergence(values: "xarray.DataArray") -> dict[str, float | int | None]:
-    """Summarise R-hat and bulk ESS over all entries of one variable.
-
-    Parameters
-    ----------
-    values : xarray.DataArray, dimensions (chain, draw, ...)
-
-    Returns
-    -------
-    dict
-        `rhat_median`, `rhat_max`, `ess_median`, `ess_min` (None where not defined: one chain, fewer than four
-        draws), and `entries`, how many entries moved in every chain and were counted.
-    """
-    from arviz_base import from_dict
-    from arviz_stats import summary as table
-
-    series = {label: array for label, array in _scalars(values).items() if not _why_not(array)}
-    result: dict[str, float | int | None] = dict.fromkeys(("rhat_median", "rhat_max", "ess_median", "ess_min"))
-    if series:
-        rows = table(from_dict({"posterior": series}), kind="diagnostics", round_to="none")
-        rhat, ess = rows["r_hat"], rows["ess_bulk"]
-        numbers = {
-            "rhat_median": rhat.median(),
-            "rhat_max": rhat.max(),
-            "ess_median": ess.median(),
-            "ess_min": ess.min(),
-        }
-        result |= {name: float(number) for name, number in numbers.items() if np.isfinite(number)}
-    return {**result, "entries": len(series)}
-
-
 def format_table(table: "pandas.DataFrame") -> str:
     """Lay a summary out as aligned text, numbers to four significant digits.
 

@@ -20,12 +20,14 @@ from tqdm import tqdm
 from sgmcmc_prune import __version__, build, checkpoint
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Interrupted, Stage, run_chains
+from sgmcmc_prune.chains.processes import run_in_processes
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.config import RunConfig, from_json, to_json
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.evaluate import evaluate
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masks import prunable
+from sgmcmc_prune.samplers import tiers
 from sgmcmc_prune.schedules import Cyclical
 from sgmcmc_prune.store import DrawStore
 from sgmcmc_prune.weights import estimate_bytes, require_space
@@ -119,15 +121,14 @@ def _work(config: RunConfig, data: build.Data, out: Path, progress: bool) -> dic
     info = _describe(config, data)
     checkpoint.write_json(out / "run.json", {**info, "status": "running"})
     try:
-        _dense(config, data, out, progress)
-        for criterion in config.prune.in_chain:
-            _fork(config, data, out, criterion, progress)
+        _run_chains(config, data, out, progress)
         metrics = evaluate(config, data, out, progress)
     except (RunError, Interrupted) as error:
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         checkpoint.write_json(out / "run.json", {**info, "status": status, "error": str(error)})
         raise
     checkpoint.write_json(out / "metrics.json", checkpoint.finite_or_null(metrics))
+    info["departures"] += metrics["diagnostics"]["temperature"]["findings"]
     checkpoint.write_json(out / "run.json", {**info, "status": "finished", "seconds": time.time() - started})
     if not config.keep_weight_draws:
         for stage in (out, *(out / "forks" / criterion for criterion in config.prune.in_chain)):
@@ -135,36 +136,50 @@ def _work(config: RunConfig, data: build.Data, out: Path, progress: bool) -> dic
     return metrics
 
 
-def _dense(config: RunConfig, data: build.Data, out: Path, progress: bool) -> None:
-    """The dense chains: burn-in with EM, then draws at fixed hyperparameters."""
-    schedule = build.dense_schedule(config, len(data.train[1]) / config.data.batch_size)
-    chains = [build.build_chain(config, data, c, schedule) for c in range(config.chains)]
-    run_chains(_stage(config, data, out, chains[0], schedule, progress), chains, "dense chains", progress)
+def _run_chains(config: RunConfig, data: build.Data, out: Path, progress: bool) -> None:
+    """The dense chains (burn-in with EM, then draws at fixed hyperparameters), and the fork of every criterion."""
+    in_processes = config.execution == "processes" and config.chains > 1
+    for criterion in stages(config):
+        stage = open_stage(config, data, out, criterion, progress)
+        if not in_processes:
+            chains = [stage_chain(config, data, out, criterion, c) for c in range(config.chains)]
+            title = "dense chains" if criterion is None else f"in chain: {criterion}"
+            run_chains(stage, chains, title, progress)
+    if in_processes:
+        steps = sum(_schedule(config, data, criterion).num_steps for criterion in stages(config))
+        run_in_processes(out, config.chains, config.chains * steps, progress)
 
 
-def _fork(config: RunConfig, data: build.Data, out: Path, criterion: str, progress: bool) -> None:
-    """Every chain again from its dense end, pruned in the chain by one criterion."""
-    directory = out / "forks" / criterion
-    schedule = build.fork_schedule(config, len(data.train[1]) / config.data.batch_size)
-    chains = []
-    for c in range(config.chains):
-        reference = None
-        if criterion == "random":
-            first = out / "forks" / config.prune.in_chain[0]
-            reference = [masks.load(first / "masks" / f"chain{c}-{t:g}.safetensors") for t in config.prune.targets]
-        pruner = build.build_pruner(config, build.build_model(config, data, c), criterion, c, reference)
-        chain = build.build_chain(config, data, c, schedule, pruner)
-        chain.load_position(checkpoint.load(out / "checkpoints" / f"chain{c}.safetensors"))
-        chains.append(chain)
-    run_chains(
-        _stage(config, data, directory, chains[0], schedule, progress), chains, f"in chain: {criterion}", progress
-    )
+def stages(config: RunConfig) -> tuple[str | None, ...]:
+    """The stages that every chain passes: dense (None), then one fork per in-chain criterion."""
+    return (None, *config.prune.in_chain)
 
 
-def _stage(
-    config: RunConfig, data: build.Data, directory: Path, chain: Chain, schedule: Cyclical, progress: bool
-) -> Stage:
+def _schedule(config: RunConfig, data: build.Data, criterion: str | None) -> Cyclical:
+    make = build.dense_schedule if criterion is None else build.fork_schedule
+    return make(config, len(data.train[1]) / config.data.batch_size)
+
+
+def stage_chain(config: RunConfig, data: build.Data, out: Path, criterion: str | None, index: int) -> Chain:
+    """One chain of a stage at its start: dense (no criterion), or from its dense end, with a pruner."""
+    schedule = _schedule(config, data, criterion)
+    if criterion is None:
+        return build.build_chain(config, data, index, schedule)
+    reference = None
+    if criterion == "random":
+        first = out / "forks" / config.prune.in_chain[0]
+        reference = [masks.load(first / "masks" / f"chain{index}-{t:g}.safetensors") for t in config.prune.targets]
+    pruner = build.build_pruner(config, build.build_model(config, data, index), criterion, index, reference)
+    chain = build.build_chain(config, data, index, schedule, pruner)
+    chain.load_position(checkpoint.load(out / "checkpoints" / f"chain{index}.safetensors"))
+    return chain
+
+
+def open_stage(config: RunConfig, data: build.Data, out: Path, criterion: str | None, progress: bool = False) -> Stage:
     """Open or create the store of one stage."""
+    directory = out if criterion is None else out / "forks" / criterion
+    schedule = _schedule(config, data, criterion)
+    chain = build.build_chain(config, data, 0, schedule)
     inputs, labels = (t[: config.probes] for t in data.train)
     layers = list(chain.inclusion) or list(prunable(chain.model))
     recorder = Recorder(inputs, labels, data.dataset.num_classes, layers, chain.parameters)
@@ -184,7 +199,12 @@ def _stage(
             config.chains,
             static=_static(inputs, labels, chain, layers),
             coords=recorder.coords(),
-            attrs={"departures": departures(config, chain.model), "lp_estimator": "minibatch"},
+            attrs={
+                "departures": departures(config, chain.model),
+                "lp_estimator": "minibatch",
+                "integrator": chain.sampler.integrator,
+                "momentum": schedule(schedule.num_steps - 1).momentum,
+            },
         )
     return Stage(directory, recorder, store, record_every, config.checkpoint_seconds)
 
@@ -194,7 +214,11 @@ def _static(inputs: Tensor, labels: Tensor, chain: Chain, layers: Sequence[str])
     dims = ("probe", *[f"image_dim_{i}" for i in range(inputs.dim() - 1)])
     return {
         "observed_data": {"y": (("probe",), labels.cpu().numpy())},
-        "constant_data": {"image": (dims, inputs.cpu().numpy()), "layer_size": (("layer",), sizes)},
+        "constant_data": {
+            "image": (dims, inputs.cpu().numpy()),
+            "layer_size": (("layer",), sizes),
+            "parameter_size": (("parameter",), [p.numel() for p in chain.parameters.values()]),
+        },
     }
 
 
@@ -212,12 +236,17 @@ def departures(config: RunConfig, model: nn.Module) -> list[str]:
         "batch normalisation: the likelihood of an example depends on its minibatch"
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
         else "",
+        f"augmentation {config.data.augmentation}: an image counts with ever new pixels, so there is no likelihood"
+        if config.data.augmentation != "none"
+        else "",
         "in-chain forks: draws are conditional on a mask chosen from the same data" if config.prune.in_chain else "",
     ]
     return [line for line in found if line]
 
 
 def _describe(config: RunConfig, data: build.Data) -> dict[str, Any]:
+    model = build.build_model(config, data, 0)
+    parameters = list(model.parameters())
     return {
         "library": {"name": "sgmcmc_prune", "version": __version__},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -228,7 +257,11 @@ def _describe(config: RunConfig, data: build.Data) -> dict[str, Any]:
             "validation": len(data.validation[1]),
             "test": len(data.test[1]),
         },
-        "departures": departures(config, build.build_model(config, data, 0)),
+        "implementation": {
+            "tier": tiers.choose(config.sampler.implementation, parameters),
+            "obstacle": tiers.why_not_compiled(parameters),
+        },
+        "departures": departures(config, model),
     }
 
 

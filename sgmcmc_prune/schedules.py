@@ -41,7 +41,7 @@ class Cyclical:
     momentum : float
         beta at `lr`.
     temperature : float
-        T in every phase.
+        T.
     burn_in, explore, sample : int
         Steps of the burn-in, and of the two phases of each cycle.
     relax : int
@@ -50,6 +50,8 @@ class Cyclical:
         Steps per draw after that.
     cycles : int
         Number of cycles.
+    explore_temperature : float, optional
+        T while exploring, if it is another; 0 explores without noise.
 
     References
     ----------
@@ -68,6 +70,7 @@ class Cyclical:
     sample: int
     relax: int = 0
     thin: int = 1
+    explore_temperature: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.lr_min <= self.lr_explore <= self.lr:
@@ -82,6 +85,8 @@ class Cyclical:
                 f"a cycle samples for {self.sample} steps and would hold no draw; it needs relax + thin = "
                 f"{self.relax + self.thin} or more"
             )
+        if self.explore_temperature is not None and not 0 <= self.explore_temperature < math.inf:
+            raise ValueError(f"explore_temperature is {self.explore_temperature}; it must be finite and >= 0")
 
     @property
     def num_steps(self) -> int:
@@ -122,7 +127,10 @@ class Cyclical:
 
     def _anneal(self, phase: Phase, cycle: int, start: float, fraction: float) -> Plan:
         lr = self.lr_min + (start - self.lr_min) * (1 + math.cos(math.pi * fraction)) / 2
-        return Plan(lr, self._momentum(lr), self.temperature, phase, cycle, fraction, False, False)
+        temperature = self.temperature
+        if phase == "explore" and self.explore_temperature is not None:
+            temperature = self.explore_temperature
+        return Plan(lr, self._momentum(lr), temperature, phase, cycle, fraction, False, False)
 
     def _momentum(self, lr: float) -> float:
         return 1 - math.sqrt(lr / self.lr) * (1 - self.momentum)

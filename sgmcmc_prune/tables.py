@@ -42,19 +42,61 @@ def _row(method: str, when: str, decision: str, row: dict[str, Any]) -> list[str
 def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
     """The health of the dense chains in words."""
     d = metrics["diagnostics"]
-    low, high = d["kinetic_band"]
-    kinetic = number(d["kinetic_temperature"], 3)
-    verdict = "inside" if d["kinetic_in_band"] else "OUTSIDE"
-    logits = d["logits"]
     return [
         f"draws: {d['chains']} chains x {d['draws_per_chain']}",
-        f"kinetic temperature {kinetic}, {verdict} the 99 % band [{number(low, 3)}, {number(high, 3)}] of an exact "
-        "gradient at small steps (minibatch noise heats)",
-        f"configurational temperature {number(d['configurational_temperature'], 3)}",
-        f"probe logits: R-hat {number(logits['rhat_median'], 2)} (median), {number(logits['rhat_max'], 2)} (max); "
-        f"bulk ESS {number(logits['ess_median'], 0)} (median), {number(logits['ess_min'], 0)} (min)",
+        *temperature_lines(d),
+        *(_convergence_line(f"probe {name}", d[name]) for name in ("logits", "probability")),
         "inclusion rate: " + ", ".join(f"{name} {number(v, 3)}" for name, v in d["inclusion_rate"].items()),
     ]
+
+
+def temperature_lines(d: dict[str, Any]) -> list[str]:
+    """Temperatures, and whether the run is off, in words; `d` is the part `diagnostics` of the metrics."""
+    t = d["temperature"]
+    kinetic = t["kinetic"]
+    parameters = kinetic["parameters"].values()
+    inside = sum(row["outside"] == 0 for row in parameters)
+    judged = f"no band: {kinetic['reason']}"
+    if not kinetic["reason"]:
+        judged = (
+            f"{number(kinetic['expected'], 3)} expected; {inside} of {len(parameters)} parameters inside their band"
+        )
+    configurational = [
+        f"{number(row['mean'], 3)} ({number(row['low'], 3)} to {number(row['high'], 3)})"
+        for row in t["configurational"]
+    ]
+    return [
+        f"kinetic temperature {number(d['kinetic_temperature'], 3)} ({judged}); minibatch noise is estimated to add "
+        f"{number(t['excess'], 3)} to the temperature",
+        f"configurational temperature by chain, with interval: {', '.join(configurational)}",
+        *(f"OFF: {finding}" for finding in t["findings"]),
+        f"(an exact gradient with small steps would be called off with probability at most {t['false_alarm']:g})",
+    ]
+
+
+def _convergence_line(name: str, c: dict[str, Any]) -> str:
+    still = f"; {c['still']} that never move are left out" if c["still"] else ""
+    sizes = (
+        f"bulk ESS {number(c['ess_median'], 0)} (median), {number(c['ess_min'], 0)} (min), tail ESS "
+        f"{number(c['ess_tail_min'], 0)} (min)"
+        if c["ess_min"] is not None
+        else "no ESS (it takes ten draws a chain)"
+    )
+    return (
+        f"{name}: R-hat {number(c['rhat_median'], 2)} (median), {number(c['rhat_max'], 2)} (max); {sizes}; over "
+        f"{c['entries']} outputs{still}"
+    )
+
+
+def weights_table(parameters: dict[str, dict[str, Any]]) -> str:
+    """The table of `convergence.of_weights`: quantiles over the entries of each parameter."""
+    header = ("parameter", "entries", "moving", *(f"{s} {q}" for s in ("R-hat", "ESS") for q in ("5%", "50%", "95%")))
+    rows = [
+        [name, str(p["size"]), str(p["moving"]), *(number(v, 2) for v in p["rhat"]), *(number(v, 1) for v in p["ess"])]
+        for name, p in parameters.items()
+    ]
+    note = "R-hat compares single weights across chains, whose hidden units permute; ESS is that of one chain."
+    return f"{format_rows(header, rows)}\n{note}"
 
 
 def number(value: float | None, digits: int) -> str:

@@ -3,26 +3,37 @@
 A statistical test has a fixed seed and states how often it would fail over seeds if the code were right.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.linalg import solve_discrete_lyapunov
 from scipy.signal import lfilter
 from scipy.stats import binom, chi2
 
+from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.heat import excess_temperatures, momentum_squares, noise_batches
+from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.diagnostics import (
+    FALSE_ALARM,
     batch_means,
     batch_means_interval,
     configurational_temperature,
     excess_temperature,
+    gradient_variance,
+    judge,
     kinetic_band,
     kinetic_temperature,
     symplectic_euler_variance_factor,
 )
+from sgmcmc_prune.likelihoods import categorical, gaussian, mean_nll
+from sgmcmc_prune.samplers import BAOAB, SGHMC, SGLD, SGNHT, Sampler
+from sgmcmc_prune.schedules import Cyclical
 
 Array = NDArray[np.float64]
 
@@ -175,6 +186,156 @@ def test_interval_covers_the_mean() -> None:
     assert binom.ppf(5e-7, 1000, 0.1) <= misses <= binom.isf(5e-7, 1000, 0.1)
 
 
+# --- the noise of minibatch gradients -----------------------------------------------------------------------------
+
+
+def test_gradient_variance_is_that_of_the_gradients_and_moves_nothing() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(0.5), torch.nn.Linear(5, 3)
+    )
+    model[0].weight.grad = torch.ones(5, 4)
+    batches = [(torch.randn(6, 4), torch.randint(3, (6,))) for _ in range(4)]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    with torch.no_grad():  # as where a chain records a draw
+        found = gradient_variance(model, categorical, batches)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(model[0].weight.grad, torch.ones(5, 4))
+    gradients = []
+    for inputs, targets in batches:  # with the same random state, dropout is the same
+        model.zero_grad()
+        mean_nll(categorical, model(inputs), targets).backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    assert set(found) == set(gradients[0])
+    for name, variance in found.items():
+        torch.testing.assert_close(variance, torch.stack([g[name] for g in gradients]).var(0))
+    with pytest.raises(ValueError, match="at least two"):
+        gradient_variance(model, categorical, batches[:1])
+
+
+def heated_chain(sampler: type[Sampler], batch_size: int = 10) -> Chain:
+    """A chain of 20 inputs and one output on 200 examples, with masses."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(200, 20, generator=generator)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(20, 1, bias=False)
+    settings = {} if sampler is SGLD else {"momentum": 0.9}
+    kernel = sampler(model.named_parameters(), lr=0.01, num_data=200, **settings)
+    stream = MinibatchStream(inputs, torch.randn(200, generator=generator), batch_size, seed=0, chain=0)
+    schedule = Cyclical(0.01, 0.01, 0.01, 0.9, 1.0, burn_in=0, cycles=1, explore=0, sample=4000)
+    chain = Chain(0, model, kernel, schedule, stream, gaussian())
+    chain.advance()
+    kernel.state[model.weight]["mass"] = torch.linspace(0.5, 4, 20).unsqueeze(0)
+    return chain
+
+
+@pytest.mark.parametrize(("sampler", "friction", "batch"), [(SGHMC, 0.1, 10), (BAOAB, 0.1, 50), (SGLD, 1.0, 10)])
+def test_excess_temperature_of_a_chain_is_that_of_all_examples(
+    sampler: type[Sampler], friction: float, batch: int
+) -> None:
+    chain = heated_chain(sampler, batch)
+    w = chain.parameters["weight"].detach()
+    residual = chain.stream.inputs @ w[0] - chain.stream.targets
+    each = chain.stream.inputs * residual.unsqueeze(1)  # the gradient of every example
+    variance = each.var(0) / batch * (1 - batch / 200)  # of a batch without replacement
+    mass = chain.sampler.state[chain.parameters["weight"]]["mass"][0]
+    expected = 200 * 0.01 / (2 * friction) * float((variance / mass).mean())
+    # 25 estimates from 32 batches each, of a 20-dimensional noise of rank above 5: their mean has a relative standard
+    # error below sqrt(2 / 4000) = 2.3 %, and misses by 12 % with probability below 1e-6.
+    estimates = []
+    for draw in range(25):
+        chain.draws = draw
+        estimates.append(excess_temperatures(chain)["weight"])
+    assert np.mean(estimates) == pytest.approx(expected, rel=0.12)
+    mask = torch.ones(1, 20, dtype=torch.bool)
+    mask[0, 0] = False  # the lightest weight, the hottest
+    chain.set_mask({"weight": mask})
+    assert excess_temperatures(chain)["weight"] < np.mean(estimates)
+
+
+def test_a_full_batch_is_not_heated_and_a_thermostat_takes_the_heat() -> None:
+    assert excess_temperatures(heated_chain(SGHMC, batch_size=200))["weight"] == 0.0
+    assert excess_temperatures(heated_chain(SGNHT)) == {}
+
+
+def test_measuring_leaves_the_chain_as_it_was() -> None:
+    one, other = heated_chain(SGHMC), heated_chain(SGHMC)
+    excess_temperatures(one)
+    for chain in (one, other):
+        for _ in range(5):
+            chain.advance()
+    assert torch.equal(one.parameters["weight"], other.parameters["weight"])
+
+
+def test_measuring_costs_a_hundredth_of_the_gradients() -> None:
+    chain = heated_chain(SGHMC)
+    assert noise_batches(chain) == 32
+    chain.schedule = dataclasses.replace(chain.schedule, sample=700)
+    assert noise_batches(chain) == 7
+    chain.schedule = dataclasses.replace(chain.schedule, sample=20)
+    assert noise_batches(chain) == 2
+
+
+def test_momentum_squares_add_up_to_that_of_the_sampler() -> None:
+    chain = heated_chain(BAOAB)
+    assert isinstance(chain.sampler, BAOAB)
+    assert momentum_squares(chain.sampler)["weight"] == pytest.approx(chain.sampler.momentum_square())
+    assert momentum_squares(heated_chain(SGLD).sampler) == {}
+
+
+# --- the verdict --------------------------------------------------------------------------------------------------
+
+SIZES = {"a.weight": 500, "a.bias": 20}
+
+
+def verdict(
+    seed: int, heat: float = 1.0, integrator: str | None = "symplectic_euler", temperature: float = 0.5
+) -> dict[str, Any]:
+    """Judge 2 chains of 20 exact draws at `heat` times the temperature."""
+    rng = np.random.default_rng(seed)
+    degrees = np.array(list(SIZES.values()))
+    kinetic = heat * temperature * 2 / 1.9 * rng.chisquare(degrees, (2, 20, 2)) / degrees
+    configurational = heat * temperature * (1 + 0.02 * rng.standard_normal((2, 20)))
+    excess = [0.1, math.nan]
+    settings = {"temperature": temperature, "momentum": 0.9, "integrator": integrator}
+    return judge(kinetic, configurational, SIZES, excess, batches=10, **settings)
+
+
+def test_false_alarms_are_as_rare_as_stated() -> None:
+    # 1000 runs at their temperature; each is off with probability .01 at most, so that over 26 are with probability
+    # below 1e-5.
+    alarms = sum(bool(verdict(seed)["findings"]) for seed in range(1000))
+    assert binom.sf(26, 1000, FALSE_ALARM) < 1e-5
+    assert alarms <= 26
+
+
+def test_a_hot_run_is_off_in_words() -> None:
+    found = verdict(0, heat=1.5)
+    assert [finding.split(" is off")[0] for finding in found["findings"]] == [
+        "kinetic temperature",
+        "configurational temperature of chain 0",
+        "configurational temperature of chain 1",
+    ]
+    assert "in 1 of 2 parameters (a.weight)" in found["findings"][0]
+    assert "estimated to add 0.1 to T" in found["findings"][0]
+    row = found["kinetic"]["parameters"]["a.weight"]
+    assert row["outside"] > row["checks"] / 2
+    low, high = kinetic_band(0.5, 500, 0.9, 1 - FALSE_ALARM / 2 / 80)  # 2 chains, 20 draws, 2 parameters
+    assert (row["low"], row["high"]) == (low, high)
+    assert found["kinetic"]["expected"] == pytest.approx(0.5 * 2 / 1.9)
+
+
+def test_without_a_band_there_is_a_reason() -> None:
+    assert verdict(0, integrator=None)["kinetic"]["reason"] == "the sampler has no momentum"
+    unknown = verdict(0, heat=3.0, integrator="leapfrog")
+    assert unknown["kinetic"]["reason"] == "no band is known for the integrator 'leapfrog'"
+    assert math.isnan(unknown["kinetic"]["expected"])
+    assert len(unknown["findings"]) == 2  # the configurational temperature needs no integrator
+    assert "nothing is sampled" in verdict(0, temperature=0.0)["kinetic"]["reason"]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -182,7 +343,7 @@ def test_interval_covers_the_mean() -> None:
         (lambda: kinetic_band(-1.0, 10, 0.9), "temperature is -1.0"),
         (lambda: kinetic_band(math.nan, 10, 0.9), "temperature is nan"),
         (lambda: kinetic_band(1.0, 10, 0.9, probability=1.0), "probability is 1.0"),
-        (lambda: kinetic_band(1.0, 10, 0.9, integrator="euler"), "choose one of symplectic_euler, baoab"),
+        (lambda: kinetic_band(1.0, 10, 0.9, integrator="euler"), "choose one of symplectic_euler, baoab, obabo"),
         (lambda: excess_temperature(0, 0.1, 1.0, 0.9, 1.0), "num_data 0"),
         (lambda: excess_temperature(10, 0.1, -1.0, 0.9, 1.0), "gradient_variance -1.0"),
         (lambda: excess_temperature(10, 0.1, 1.0, 0.9, 0.0), "mass is 0.0"),

@@ -296,3 +296,11 @@ def test_em_goes_on_after_a_round_trip() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EMSettings(**settings)
+
+
+def test_the_start_delays_em_in_the_burn_in_alone() -> None:
+    settings = EMSettings(every=10, start=25)
+    assert [step for step in range(61) if settings.due(step, burn_in=True)] == [30, 40, 50, 60]
+    assert settings.due(10, burn_in=False)
+    with pytest.raises(ValueError, match="em start"):
+        EMSettings(start=-1)

@@ -4,7 +4,6 @@ R replicates of one regression are the R outputs of a linear layer, so one chain
 example is summed over the outputs, and row r of `.grad` is the mean-NLL gradient of replicate r alone.
 """
 
-import itertools
 from functools import cache
 
 import pytest
@@ -15,6 +14,7 @@ from sgmcmc_prune import likelihoods
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.em import EM, EMSettings
+from sgmcmc_prune.enumeration import enumerate_models
 from sgmcmc_prune.likelihoods import mean_nll
 from sgmcmc_prune.priors import SpikeSlab
 from sgmcmc_prune.samplers import SGHMC
@@ -46,17 +46,11 @@ def problem() -> tuple[Tensor, Tensor]:
 
 @cache
 def exact_inclusion() -> Tensor:
-    """P(gamma_j = 1 | y), from y | gamma ~ N(0, s^2 I + X V_gamma X')."""
-    x, y = problem()
-    models = torch.tensor(list(itertools.product([0.0, 1.0], repeat=FEATURES)), dtype=torch.float64)
-    log_weight = []
-    for gamma in models:
-        variance = gamma * SLAB + (1 - gamma) * SPIKE
-        covariance = NOISE * torch.eye(NUM_DATA, dtype=torch.float64) + (x * variance) @ x.T
-        evidence = torch.distributions.MultivariateNormal(torch.zeros_like(y), covariance).log_prob(y)
-        prior = torch.distributions.Bernoulli(torch.tensor(RATE, dtype=torch.float64)).log_prob(gamma).sum()
-        log_weight.append(evidence + prior)
-    return torch.stack(log_weight).softmax(0) @ models
+    """P(gamma_j = 1 | y), all models enumerated."""
+    exact = enumerate_models(
+        *problem(), noise_variance=NOISE, spike_variance=SPIKE, slab_variance=SLAB, inclusion_rate=RATE
+    )
+    return exact.inclusion_probability
 
 
 def replicated_nll(outputs: Tensor, targets: Tensor) -> Tensor:

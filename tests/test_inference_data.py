@@ -7,7 +7,7 @@ import arviz_stats
 import numpy as np
 import pytest
 
-from sgmcmc_prune.inference_data import convergence, format_table, load, summary
+from sgmcmc_prune.inference_data import format_table, load, summary
 from sgmcmc_prune.store import DrawStore, Group, Variable
 
 LAYERS = ["fc1.weight", "fc2.weight"]
@@ -25,14 +25,22 @@ def synthetic(path: Path, lengths: list[int]) -> dict[str, np.ndarray]:
     }
     dims = {"logits": ("probe", "class")}
     variables = {name: Variable(dims.get(name, ("layer",)), x.shape[2:]) for name, x in drawn.items()}
+    probability = {"probability": Variable(("probe", "class"), (3, 2))}
+    heat = {"excess_temperature": Variable(("parameter",), (1,))}
     groups = {
         "posterior": Group("draw", draws + 5, variables),
+        "posterior_predictive": Group("draw", draws + 5, probability),
+        "sample_stats": Group("draw", draws + 5, heat),
         "training": Group("record", 10, {"loss": Variable()}),
     }
-    store = DrawStore.create(path / "posterior.zarr", groups, chains, coords={"layer": LAYERS})
+    store = DrawStore.create(path / "posterior.zarr", groups, chains, coords={"layer": LAYERS, "parameter": LAYERS[:1]})
     for chain, length in enumerate(lengths):
         for draw in range(length):
             store.append("posterior", chain, draw, {name: x[chain, draw] for name, x in drawn.items()})
+            store.append(
+                "posterior_predictive", chain, draw, {"probability": 1 / (1 + drawn["logits"][chain, draw] ** 2)}
+            )
+            store.append("sample_stats", chain, draw, {"excess_temperature": [0.0]})
         store.append("training", chain, 0, {"loss": 1.0})
     store.flush()
     return drawn
@@ -41,7 +49,7 @@ def synthetic(path: Path, lengths: list[int]) -> dict[str, np.ndarray]:
 def test_load_keeps_the_draws_all_chains_have(tmp_path: Path) -> None:
     drawn = synthetic(tmp_path, [30, 20])
     tree = load(tmp_path)
-    assert set(tree.children) == {"posterior", "training"}
+    assert set(tree.children) == {"posterior", "posterior_predictive", "sample_stats", "training"}
     np.testing.assert_array_equal(tree["posterior"]["logits"], drawn["logits"][:, :20])
     assert tree["training"].sizes["record"] == 1
     assert tree["posterior"].attrs["inference_library"] == "sgmcmc_prune"
@@ -80,24 +88,10 @@ def test_held_hyperparameters_have_words_for_diagnostics(tmp_path: Path) -> None
 def test_few_draws_and_one_chain(tmp_path: Path) -> None:
     synthetic(tmp_path / "few", [3, 3])
     assert set(summary(tmp_path / "few")["note"]) == {"fewer than 4 draws"}
-    assert convergence(load(tmp_path / "few")["posterior"]["logits"])["rhat_max"] is None
     synthetic(tmp_path / "one", [20])
     table = summary(tmp_path / "one")
     assert table.loc["logits[0, 0]", "note"] == "one chain: no R-hat"
     assert np.isfinite(table.loc["logits[0, 0]", "ess_bulk"])
-    one = convergence(load(tmp_path / "one")["posterior"]["logits"])
-    assert one["rhat_max"] is None
-    assert one["ess_min"] is not None
-
-
-def test_convergence_is_over_all_entries(tmp_path: Path) -> None:
-    synthetic(tmp_path, [50, 50])
-    posterior = load(tmp_path)["posterior"]
-    result = convergence(posterior["logits"])
-    rhat = arviz_stats.rhat(posterior["logits"].astype("float64"))
-    assert result["rhat_max"] == pytest.approx(float(rhat.max()))
-    assert result["entries"] == 6
-    assert convergence(posterior["inclusion_rate"])["entries"] == 0
 
 
 def test_no_run_is_said_in_one_line(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_own_model_by_dotted_path() -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "keywords", "error", "message"),
     [
-        ("resnet", IMAGE, {}, ValueError, "model is 'resnet'; choose one of lenet, mlp, linear, or 'package.module:"),
+        ("resnet", IMAGE, {}, ValueError, "model is 'resnet'; choose one of lenet, mlp, linear, "),
         ("no_such_package:net", IMAGE, {}, ValueError, "cannot be imported: No module named 'no_such_package'"),
         ("math:net", IMAGE, {}, ValueError, "cannot be imported: module 'math' has no attribute 'net'"),
         ("math:pi", IMAGE, {}, ValueError, "'math:pi' is a float; it must be callable"),

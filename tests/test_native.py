@@ -89,20 +89,17 @@ def problem(dtype: torch.dtype = torch.float32) -> dict[str, list[Tensor]]:
         "buffer": draw(0.2),
         "mass": [m.abs() + 0.5 for m in draw(1.0)],
         "mask": [m > -0.5 for m in draw(1.0)],
-        "precision": [m.abs() * 50 for m in draw(1.0)],
     }
 
 
 PRIOR = {"spike": 1e4, "slab": 20.0, "log_odds": -3.0, "slope": 5e3}
 
 
-def prior_precision(kind: str, row: int, w: Tensor, given: Tensor) -> Tensor:
+def prior_precision(kind: str, w: Tensor) -> Tensor:
     if kind == "flat":
         return torch.zeros_like(w)
     if kind == "gaussian":
         return torch.full_like(w, PRIOR["spike"])
-    if kind == "precisions":
-        return given
     inclusion = torch.sigmoid(PRIOR["log_odds"] + PRIOR["slope"] * w.square())
     return inclusion * PRIOR["slab"] + (1 - inclusion) * PRIOR["spike"]
 
@@ -117,7 +114,7 @@ def exact_noise(kind: str, step: int) -> list[Tensor]:
 def table_of(parts: dict[str, list[Tensor]], prior: str, masked: bool, massive: bool) -> native.TensorTable:
     sizes = [w.numel() for w in parts["weight"]]
     table = native.TensorTable(parts["weight"], [3 + sum(sizes[:i]) for i in range(len(sizes))])
-    table.point(buffer=parts["buffer"], gradient=parts["gradient"], precision=parts["precision"])
+    table.point(buffer=parts["buffer"], gradient=parts["gradient"])
     if masked:
         table.point(mask=parts["mask"])
     if massive:
@@ -128,7 +125,7 @@ def table_of(parts: dict[str, list[Tensor]], prior: str, masked: bool, massive: 
 
 
 @pytest.mark.parametrize("kind", ["none", "gaussian", "rademacher"])
-@pytest.mark.parametrize("prior", ["flat", "gaussian", "precisions", "mixture"])
+@pytest.mark.parametrize("prior", ["flat", "gaussian", "mixture"])
 @pytest.mark.parametrize(("masked", "massive"), [(False, False), (True, True)])
 @pytest.mark.parametrize("rule", ["sghmc", "sgld"])
 def test_a_step_is_its_equation(rule: str, kind: str, prior: str, masked: bool, massive: bool) -> None:
@@ -151,7 +148,7 @@ def test_a_step_is_its_equation(rule: str, kind: str, prior: str, masked: bool, 
     for row, z in enumerate(exact_noise(kind, 11)):
         w, b, mask = exact["weight"][row], exact["buffer"][row], exact["mask"][row]
         mass = exact["mass"][row] if massive else torch.ones_like(w)
-        force = exact["gradient"][row] + prior_precision(prior, row, w, exact["precision"][row]) * w / N
+        force = exact["gradient"][row] + prior_precision(prior, w) * w / N
         if rule == "sghmc":
             b = rescale * beta * b + force - scale * mass.sqrt() * z
             w = w - lr * b / mass

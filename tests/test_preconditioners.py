@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.preconditioners import Identity, Preconditioner, RMSprop
+from sgmcmc_prune.preconditioners import (
+    PRECONDITIONERS,
+    Layerwise,
+    Preconditioner,
+    RMSprop,
+    inverse_mass,
+    inverse_sqrt_mass,
+    sqrt_mass,
+)
 from sgmcmc_prune.samplers import SGHMC, SGLD
 
 
@@ -15,7 +23,7 @@ def states(*gradients: list[float]) -> list[dict[str, Any]]:
     return [{"gradient": torch.tensor(g)} for g in gradients]
 
 
-def masses(rms: RMSprop, states: list[dict[str, Any]], observations: int = 1) -> Tensor:
+def masses(rms: Preconditioner, states: list[dict[str, Any]], observations: int = 1) -> Tensor:
     """All entries of M after every state has seen its gradient a few times."""
     for state in states:
         for _ in range(observations):
@@ -28,10 +36,10 @@ def set_gradient(parameter: Tensor, seed: int) -> None:
     parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
 
 
-def adapted_sampler(steps: int = 5) -> tuple[SGHMC, Tensor]:
+def adapted_sampler(steps: int = 5, preconditioner: Preconditioner | None = None) -> tuple[SGHMC, Tensor]:
     """A sampler of eleven weights whose gradients have seen `steps` steps; M is not yet computed."""
     parameter = nn.Parameter(torch.zeros(11))
-    sampler = SGHMC([parameter], lr=0.1, num_data=100, preconditioner=RMSprop())
+    sampler = SGHMC([parameter], lr=0.1, num_data=100, preconditioner=preconditioner or RMSprop())
     for t in range(steps):
         set_gradient(parameter, t)
         sampler.step()
@@ -146,10 +154,16 @@ def test_a_refresh_rescales_the_momentum_by_the_root_of_the_mass() -> None:
     torch.testing.assert_close(state["momentum_buffer"], second * (state["mass"] / old).sqrt())
 
 
-def test_a_refresh_keeps_the_kinetic_temperature() -> None:
-    sampler, _ = adapted_sampler()
+@pytest.mark.parametrize("preconditioner", [RMSprop(), Layerwise()])
+def test_a_refresh_keeps_the_kinetic_temperature(preconditioner: Preconditioner) -> None:
+    sampler, parameter = adapted_sampler(preconditioner=preconditioner)
+    late = nn.Parameter(torch.zeros(3))
+    late.grad = torch.full((3,), 5.0)
+    sampler.add_param_group({"params": [late]})
+    sampler.step()
     before = sampler.momentum_square()
     sampler.refresh_preconditioner()
+    assert {"mass"} <= set(sampler.state[late]) & set(sampler.state[parameter])
     assert sampler.momentum_square() == pytest.approx(before)
 
 
@@ -160,20 +174,51 @@ def test_before_the_first_refresh_the_mass_is_one() -> None:
     assert "mass" not in sampler.state[parameter]
 
 
-@pytest.mark.parametrize("preconditioner", [Identity(), RMSprop()])
-@pytest.mark.parametrize("state", [{}, {"mass": torch.tensor([0.25, 1.0, 3.0, 1e4])}], ids=["none", "mass"])
-def test_verbs_are_consistent(preconditioner: Preconditioner, state: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("mass", [None, torch.tensor([0.25, 1.0, 3.0, 1e4]), torch.tensor(2.5)], ids=str)
+def test_verbs_are_consistent(mass: Tensor | None) -> None:
     x = torch.tensor([1.0, -2.0, 0.5, 7.0])
-    p = preconditioner
-    torch.testing.assert_close(p.sqrt_mass(state, p.inverse_sqrt_mass(state, x)), x)
-    torch.testing.assert_close(p.inverse_mass(state, p.sqrt_mass(state, p.sqrt_mass(state, x))), x)
-    twice = p.inverse_sqrt_mass(state, p.inverse_sqrt_mass(state, x))
-    torch.testing.assert_close(twice, p.inverse_mass(state, x))
+    torch.testing.assert_close(sqrt_mass(mass, inverse_sqrt_mass(mass, x)), x)
+    torch.testing.assert_close(inverse_mass(mass, sqrt_mass(mass, sqrt_mass(mass, x))), x)
+    torch.testing.assert_close(inverse_sqrt_mass(mass, inverse_sqrt_mass(mass, x)), inverse_mass(mass, x))
 
 
 def test_inverse_mass_divides_by_the_mass() -> None:
-    mass = torch.tensor([0.25, 4.0])
-    assert RMSprop().inverse_mass({"mass": mass}, torch.tensor([1.0, 1.0])).tolist() == [4.0, 0.25]
+    assert inverse_mass(torch.tensor([0.25, 4.0]), torch.tensor([1.0, 1.0])).tolist() == [4.0, 0.25]
+
+
+def test_layerwise_is_the_root_mean_square_over_the_smallest() -> None:
+    layerwise, seen = Layerwise(), states([3.0, 4.0], [0.0, 1.0], [10.0])
+    for state in seen:
+        layerwise.observe(state, state["gradient"])
+        layerwise.observe(state, 3 * state["gradient"])  # mean squares 5 times as large
+    layerwise.refresh(seen)
+    expected = [math.sqrt((square + 2e-8) / (0.5 + 2e-8)) for square in (12.5, 0.5, 100.0)]
+    assert [float(s["mass"]) for s in seen] == pytest.approx(expected, rel=1e-6)
+    assert all(s["mass"].dim() == 0 for s in seen)
+
+
+def test_layerwise_forgets_at_a_refresh_and_keeps_its_mass_without_gradients() -> None:
+    layerwise, seen = Layerwise(), states([1.0], [2.0])
+    masses(layerwise, seen)
+    layerwise.refresh(seen)
+    assert [float(s["mass"]) for s in seen] == pytest.approx([1.0, 2.0])
+    for state, gradient in zip(seen, (4.0, 1.0), strict=True):
+        state["gradient"] = torch.tensor([gradient])
+    assert masses(layerwise, seen).tolist() == pytest.approx([4.0, 1.0])
+
+
+def test_layerwise_without_any_gradient_is_the_identity() -> None:
+    assert masses(Layerwise(), states([0.0], [0.0, 0.0])).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("kind", PRECONDITIONERS)
+def test_no_mass_is_under_the_declared_floor(kind: str) -> None:
+    preconditioner, seen = PRECONDITIONERS[kind](), states([0.0, 1e-12, 1.0], [1.0, 5.0], [0.0])
+    for state in seen:
+        preconditioner.observe(state, state["gradient"])
+    preconditioner.refresh(seen)
+    smallest = min(float(s["mass"].min()) if "mass" in s else 1.0 for s in seen)
+    assert smallest == pytest.approx(preconditioner.min_mass)
 
 
 @pytest.mark.parametrize(

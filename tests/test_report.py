@@ -27,6 +27,7 @@ from sgmcmc_prune.store import DrawStore
 ANALYSIS = Path(__file__).parents[1] / "analysis"
 PNG = b"\x89PNG\r\n"
 PICTURES = (
+    "convergence",
     "hyperparameters",
     "inclusion",
     "probes",
@@ -111,7 +112,8 @@ def test_page_says_what_was_run_and_what_it_departs_from(finished: Path, index: 
     metrics = checkpoint.read_json(finished / "metrics.json")
     assert f"{metrics['dense']['accuracy']:.4f}" in text
     assert text.count("<tr>") >= 2 + len(metrics["pruned"])
-    assert "no interval: 2 batches, and it takes 8" in text
+    assert "(no interval)" in text
+    assert "batch-means intervals, which take eight batches" in text
 
 
 def test_text_from_the_run_is_escaped(copy: Path) -> None:

@@ -137,6 +137,15 @@ def test_a_constant_step() -> None:
     assert [p.collect for p in plans(schedule)] == [False] * 3 + [True] * 4
 
 
+@pytest.mark.parametrize("explore_temperature", [None, 0.0, 0.25])
+def test_explorations_may_have_their_own_temperature(explore_temperature: float | None) -> None:
+    schedule = replace(SCHEDULE, explore_temperature=explore_temperature)
+    cold = 0.5 if explore_temperature is None else explore_temperature
+    expected = {"burn_in": 0.5, "explore": cold, "sample": 0.5}
+    assert all(p.temperature == expected[p.phase] for p in plans(schedule))
+    assert [replace(p, temperature=0.5) for p in plans(schedule)] == plans(SCHEDULE)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -145,6 +154,8 @@ def test_a_constant_step() -> None:
         (lambda: replace(SCHEDULE, lr_explore=0.5), "0 < lr_min <= lr_explore <= lr"),
         (lambda: replace(SCHEDULE, lr=math.nan), "0 < lr_min <= lr_explore <= lr"),
         (lambda: replace(SCHEDULE, burn_in=-1), "must be >= 0"),
+        (lambda: replace(SCHEDULE, explore_temperature=-0.1), "explore_temperature is -0.1"),
+        (lambda: replace(SCHEDULE, explore_temperature=math.nan), "explore_temperature is nan"),
         (lambda: replace(SCHEDULE, explore=-1), "must be >= 0"),
         (lambda: replace(SCHEDULE, relax=-1), "must be >= 0"),
         (lambda: replace(SCHEDULE, cycles=-1), "must be >= 0"),

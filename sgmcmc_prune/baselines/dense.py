@@ -58,7 +58,7 @@ def train_and_prune(
         If the loss is not finite.
     """
     model = build.build_model(config, data, 0)
-    stream = MinibatchStream(*data.train, config.data.batch_size, config.seed, 0)
+    stream = build.build_stream(config, data, 0)
     settings = _SETTINGS[optimizer]
     opt = _optimizer(optimizer, model, config, settings)
     dense = build.dense_schedule(config, stream.steps_per_epoch).num_steps

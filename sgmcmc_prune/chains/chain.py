@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.diagnostics import configurational_temperature
-from sgmcmc_prune.em import EM
+from sgmcmc_prune.em import EM, ScaleEM
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
 from sgmcmc_prune.likelihoods import Likelihood, mean_nll
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
-from sgmcmc_prune.samplers import SGHMC, Sampler
+from sgmcmc_prune.samplers import Sampler
 from sgmcmc_prune.schedules import Cyclical, Phase, Plan
 
 
@@ -37,14 +37,14 @@ class Chain:
     stream : MinibatchStream
         Its number of examples must be the sampler's `num_data`.
     likelihood : Likelihood
-    em : EM or None
+    em : EM, ScaleEM or None
         Runs in the phases `adapt`, at steps with noise only; never while draws are collected.
     pruner : Pruner or None
         Grows a mask while exploring.
     adapt : tuple of Phase
         The phases in which hyperparameters and (burn-in only) the mass matrix adapt.
     indicator_every : int
-        Steps between two Gibbs updates of the indicators (mode "gibbs").
+        Steps between two Gibbs updates of the prior's latent variables (indicators in mode "gibbs", local scales).
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Chain:
         schedule: Cyclical,
         stream: MinibatchStream,
         likelihood: Likelihood,
-        em: EM | None = None,
+        em: EM | ScaleEM | None = None,
         pruner: Pruner | None = None,
         adapt: tuple[Phase, ...] = ("burn_in",),
         indicator_every: int = 1,
@@ -100,8 +100,8 @@ class Chain:
             mask = self.pruner.update(self.step, plan, self.parameters, self.prior)
             if mask is not None:
                 self.set_mask(mask)
-        if isinstance(self.prior, SpikeSlab) and self.prior.mode == "gibbs" and self.step % self.indicator_every == 0:
-            self.prior.sample_indicators(self.parameters, self.step, plan.temperature)
+        if self.prior is not None and self.step % self.indicator_every == 0:
+            self.prior.sample_latent(self.parameters, self.step, plan.temperature)
         self._gradient()
         if plan.phase == "sample":
             self._accumulate_dot()
@@ -117,7 +117,7 @@ class Chain:
 
     def _configure(self, plan: Plan) -> None:
         settings = {"lr": plan.lr, "temperature": plan.temperature}
-        if isinstance(self.sampler, SGHMC):
+        if "momentum" in self.sampler.defaults:
             settings["momentum"] = plan.momentum
         self.sampler.configure(**settings)
         if plan.phase != "burn_in":
@@ -151,7 +151,8 @@ class Chain:
         if plan.phase == "burn_in" and (epoch_ends or self.step == self.schedule.burn_in):
             self.sampler.refresh_preconditioner()
         em = self.em
-        if em is not None and plan.phase in self.adapt and plan.temperature > 0 and self.step % em.settings.every == 0:
+        noisy = plan.phase in self.adapt and plan.temperature > 0
+        if em is not None and noisy and em.settings.due(self.step, plan.phase == "burn_in"):
             em.update(self.parameters, plan.temperature)
 
     def _collect(self, plan: Plan) -> None:
@@ -166,7 +167,7 @@ class Chain:
         """Apply a mask from now on; the running averages restart, because the target has changed."""
         self.mask = dict(mask)
         self.sampler.set_mask(mask)
-        if isinstance(self.prior, SpikeSlab):
+        if self.prior is not None:
             self.prior.set_mask(mask)
         self.restart_averages()
 
@@ -193,7 +194,7 @@ class Chain:
             "dot": [self._dot, self._dots],
             "model": dict(self.model.state_dict()),
             "sampler": self.sampler.state_dict(),
-            "prior": self.prior.state_dict() if isinstance(self.prior, SpikeSlab) else None,
+            "prior": self.prior.state_dict() if self.prior is not None else None,
             "em": self.em.state_dict() if self.em is not None else None,
             "pruner": self.pruner.state_dict() if self.pruner is not None else None,
             "mask": self.mask,
@@ -219,7 +220,7 @@ class Chain:
         """Start from another chain's weights, sampler, prior and EM state, but at step 0 of this schedule: a fork."""
         self.model.load_state_dict(state["model"])
         self.sampler.load_state_dict(state["sampler"])
-        if isinstance(self.prior, SpikeSlab):
+        if self.prior is not None:
             self.prior.load_state_dict(state["prior"])
         if self.em is not None:
             self.em.load_state_dict(state["em"])

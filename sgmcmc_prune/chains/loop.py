@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -56,14 +57,14 @@ class Stage:
         """Where an in-chain mask is kept."""
         return self.directory / "masks" / f"chain{chain}-{target:g}.safetensors"
 
-    def run(self, chain: Chain, bar: tqdm) -> None:
+    def run(self, chain: Chain, bar: Any) -> None:
         """Take a chain to its end, from its checkpoint if there is one."""
         self._restore(chain, bar)
         if chain.finished:
             return
         saved = time.monotonic()
         try:
-            with _catch_signals() as stop:
+            with catch_signals() as stop:
                 while not chain.finished:
                     plan = chain.advance()
                     self._write(chain, plan, bar)
@@ -76,7 +77,7 @@ class Stage:
             self.store.flush()
         self._save(chain)
 
-    def _restore(self, chain: Chain, bar: tqdm) -> None:
+    def _restore(self, chain: Chain, bar: Any) -> None:
         path = self.checkpoint_path(chain.index)
         if path.exists():
             chain.load_state_dict(checkpoint.load(path))
@@ -86,7 +87,7 @@ class Stage:
         self.store.truncate("training", chain.index, chain.records)
         bar.update(chain.step)
 
-    def _write(self, chain: Chain, plan: Plan, bar: tqdm) -> None:
+    def _write(self, chain: Chain, plan: Plan, bar: Any) -> None:
         if chain.step % self.record_every == 0:
             record = self.recorder.record(chain, plan)
             self.store.append("training", chain.index, chain.records, record)
@@ -134,7 +135,7 @@ def run_chains(stage: Stage, chains: Sequence[Chain], title: str, progress: bool
 
 
 @contextmanager
-def _catch_signals() -> Iterator[list[int]]:
+def catch_signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying in the middle of a step (main thread only)."""
     received: list[int] = []
 

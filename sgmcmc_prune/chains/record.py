@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.heat import excess_temperatures
 from sgmcmc_prune.diagnostics import kinetic_temperature
 from sgmcmc_prune.noise import random_words
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
-from sgmcmc_prune.samplers import SGHMC
 from sgmcmc_prune.schedules import Plan
 from sgmcmc_prune.store import Group, Variable
 
@@ -41,6 +41,7 @@ class Recorder:
     ) -> None:
         self.inputs, self.targets, self.num_classes, self.layers = inputs, targets, num_classes, list(layers)
         self.weights = _choose_weights({n: p for n, p in parameters.items() if n in self.layers})
+        self.sizes = {name: p.numel() for name, p in parameters.items()}
 
     def groups(self, draws: int, records: int) -> dict[str, Group]:
         """Layout of the store for `draws` draws and `records` trace records a chain."""
@@ -58,6 +59,8 @@ class Recorder:
         statistics = ("lp", "step_size", "temperature", "kinetic_temperature", "configurational_temperature")
         stats = {name: scalar for name in (*statistics, "grad_norm", "sparsity")}
         stats |= {"cycle": Variable((), (), "int64"), "diverging": Variable((), (), "int64")}
+        heat = ("parameter_kinetic_temperature", "excess_temperature")
+        stats |= {name: Variable(("parameter",), (len(self.sizes),)) for name in heat}
         trace = ("step", "loss", "step_size", "temperature", "kinetic_temperature", "sparsity", "phase")
         return {
             "posterior": Group("draw", draws, posterior),
@@ -70,8 +73,9 @@ class Recorder:
         }
 
     def coords(self) -> dict[str, Any]:
-        """Names of layers and probed weights."""
-        return {"layer": self.layers, "weight": [label for _, _, label in self.weights]}
+        """Names of layers, probed weights and parameters."""
+        weights = [label for _, _, label in self.weights]
+        return {"layer": self.layers, "weight": weights, "parameter": list(self.sizes)}
 
     @torch.no_grad()
     def draw(self, chain: Chain, plan: Plan) -> dict[str, Values]:
@@ -91,6 +95,7 @@ class Recorder:
         stats = {
             "lp": self._log_posterior(chain),
             **self._step_statistics(chain, plan),
+            **self._heat(chain),
             "configurational_temperature": chain.configurational_temperature(),
             "grad_norm": float(torch.stack([g.norm() for g in gradients]).norm()),
             "cycle": plan.cycle,
@@ -117,12 +122,22 @@ class Recorder:
     def _step_statistics(chain: Chain, plan: Plan) -> Values:
         masked = sum(int((~m).sum()) for m in chain.mask.values())
         prunable = sum(p.numel() for p in chain.parameters.values() if p.dim() > 1)
-        momentum = chain.sampler.momentum_square() if isinstance(chain.sampler, SGHMC) else (math.nan, 1)
+        squares = list(chain.sampler.momentum_squares().values())
         return {
             "step_size": plan.lr,
             "temperature": plan.temperature,
-            "kinetic_temperature": kinetic_temperature(*momentum),
+            "kinetic_temperature": kinetic_temperature(sum(s for s, _ in squares), sum(d for _, d in squares)),
             "sparsity": masked / prunable,
+        }
+
+    def _heat(self, chain: Chain) -> Values:
+        """Temperatures by parameter; gradient noise is measured at the first draw of each cycle only."""
+        kinetic = {name: kinetic_temperature(*square) for name, square in chain.sampler.momentum_squares().items()}
+        first = (chain.draws - 1) % chain.schedule.draws_per_cycle == 0
+        excess = excess_temperatures(chain) if first else {}
+        return {
+            "parameter_kinetic_temperature": [kinetic.get(name, math.nan) for name in self.sizes],
+            "excess_temperature": [excess.get(name, math.nan) for name in self.sizes],
         }
 
     def _hyperparameters(self, chain: Chain) -> Values:

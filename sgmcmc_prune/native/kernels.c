@@ -198,12 +198,12 @@ void standard_normal(const key_t_ *key, uint64_t offset, int64_t count, float *o
 
 // ---------------------------------------------------------------- priors
 
-enum { FLAT, GAUSSIAN, PRECISIONS, MIXTURE };
+enum { FLAT, GAUSSIAN, MIXTURE };
 
 typedef struct {
     float *weight, *buffer;
-    const float *gradient, *mass, *precision, *noise; // all but the gradient may be null
-    const uint8_t *mask;                              // may be null
+    const float *gradient, *mass, *noise; // mass and noise may be null
+    const uint8_t *mask;                  // may be null
     int64_t size;
     uint64_t offset;
     int32_t prior;
@@ -235,9 +235,6 @@ INLINE void chunk_force(const tensor_t *t, int64_t at, int n, float per_datum, f
     } else if (t->prior == GAUSSIAN) {
         float decay = t->spike * per_datum;
         for (int i = 0; i < n; i++) force[i] = __builtin_fmaf(decay, w[i], g[i]);
-    } else if (t->prior == PRECISIONS) {
-        const float *restrict precision = t->precision + at;
-        for (int i = 0; i < n; i++) force[i] = __builtin_fmaf(precision[i] * w[i], per_datum, g[i]);
     } else {
         float spike = t->spike, difference = t->slab - t->spike, base = t->log_odds, slope = t->slope;
         for (int i = 0; i < n; i++) {

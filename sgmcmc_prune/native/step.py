@@ -19,7 +19,7 @@ from sgmcmc_prune.native.library import load
 
 #: Under this many weights a second thread costs more than it saves.
 WEIGHTS_PER_THREAD = 100_000
-PRIORS = {"flat": 0, "gaussian": 1, "precisions": 2, "mixture": 3}
+PRIORS = {"flat": 0, "gaussian": 1, "mixture": 2}
 NOISES = {"none": 0, "gaussian": 1, "rademacher": 2}
 
 #: The C structures of kernels.c, field by field.
@@ -32,7 +32,7 @@ _SETTINGS = np.dtype(
     ],
     align=True,
 )
-_POINTERS = ("weight", "buffer", "gradient", "mass", "precision", "noise", "mask")
+_POINTERS = ("weight", "buffer", "gradient", "mass", "noise", "mask")
 _TENSOR = np.dtype(
     [
         *((name, "u8") for name in _POINTERS),
@@ -68,13 +68,13 @@ class TensorTable:
         self.point(weight=weights)
 
     def point(self, **columns: Sequence[Tensor | None]) -> None:
-        """Set columns of pointers (weight, buffer, gradient, mass, precision, noise, mask); None leaves one out."""
+        """Set columns of pointers (weight, buffer, gradient, mass, noise, mask); None leaves one out."""
         for name, tensors in columns.items():
             self.rows[name] = [0 if t is None else t.data_ptr() for t in tensors]
             self._kept[name] = tensors  # what C points to must stay alive
 
     def set_prior(self, row: int, kind: str, **numbers: float) -> None:
-        """Set the prior of one tensor: "flat", "gaussian" (spike), "precisions", or "mixture" (all four numbers)."""
+        """Set the prior of one tensor: "flat", "gaussian" (spike), or "mixture" (all four numbers)."""
         self.rows["prior"][row] = PRIORS[kind]
         for name, value in numbers.items():
             self.rows[name][row] = value

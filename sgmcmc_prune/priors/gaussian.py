@@ -1,20 +1,18 @@
 """The zero-mean Gaussian prior N(0, v I)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor
 
-from sgmcmc_prune.priors.base import Prior
+from sgmcmc_prune.priors.base import Prior, check_positive, total
 
 
 class Gaussian(Prior):
     """Independent N(0, variance) for every weight: weight decay 1 / (N variance) in the units of SGD."""
 
     def __init__(self, variance: float) -> None:
-        if not (variance > 0 and math.isfinite(variance)):
-            raise ValueError(f"prior variance is {variance}; it must be finite and > 0")
+        check_positive("prior variance", variance)
         self.variance = variance
 
     def log_density(self, params: Mapping[str, Tensor]) -> Tensor:
@@ -25,13 +23,11 @@ class Gaussian(Prior):
         """w / v."""
         return w / self.variance
 
+    def fused_form(self, name: str) -> tuple[str, dict[str, float]]:
+        """A precision."""
+        return "gaussian", {"spike": 1 / self.variance}
 
-def gaussian_log_density(tensors: object, variance: float) -> Tensor:
+
+def gaussian_log_density(tensors: Iterable[Tensor], variance: float) -> Tensor:
     """Log density of all entries of the tensors under N(0, variance): a 0-d float64 tensor."""
-    total = torch.zeros((), dtype=torch.float64)
-    for w in tensors:  # type: ignore[attr-defined]
-        total = (
-            total
-            + (-w.double().square().sum() / (2 * variance) - w.numel() / 2 * math.log(2 * math.pi * variance)).cpu()
-        )
-    return total
+    return total(-w.double().square() / (2 * variance) - math.log(2 * math.pi * variance) / 2 for w in tensors)

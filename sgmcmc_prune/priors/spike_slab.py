@@ -1,4 +1,4 @@
-r"""The group spike-and-slab Gaussian prior, in three modes of one object.
+r"""The group spike-and-slab prior, in three modes of one object.
 
 For a group g of |g| weights in layer l, with an indicator gamma_g,
 
@@ -16,6 +16,8 @@ Given w, the indicators are independent, with log-odds
 - `em`: r_g is held between E-steps, as in EMVS and in Ke and Fan (2022). The target is a Gaussian posterior with *held*
   precisions, not the mixture posterior; the r_g of its draws are responsibilities, not inclusion probabilities.
 
+The spike may be a Laplace density instead (`spike="laplace"`): see `priors/layer.py`.
+
 At temperature T != 1, `gibbs` and `em` temper the joint density of (w, gamma), so the log-odds are eta / T, while
 `marginal` tempers log p(w): the two agree at T = 1 only.
 
@@ -27,7 +29,6 @@ for group lasso (Bayesian Analysis 2015); Ke, Fan (arXiv 2210.12957).
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -35,42 +36,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgmcmc_prune.noise import Stream, random_words, uniform
-from sgmcmc_prune.priors.base import Prior
+from sgmcmc_prune.priors.base import Prior, check_positive, total
 from sgmcmc_prune.priors.gaussian import gaussian_log_density
 from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.priors.layer import LAYERS, Layer
 
 Mode = Literal["marginal", "gibbs", "em"]
-
-
-@dataclass
-class Layer:
-    """One sparse parameter: its groups, its hyperparameters, and the state of its indicators.
-
-    `inclusion_rate` is pi; `held` is the responsibility of each group (`em`) or its sampled indicator (`gibbs`), shape
-    (G,); `alive` marks the groups that no mask removed.
-    """
-
-    groups: GroupMap
-    inclusion_rate: float
-    spike_variance: float
-    slab_variance: float
-    offset: int
-    held: Tensor = field(default_factory=lambda: torch.zeros(0))
-    alive: Tensor = field(default_factory=lambda: torch.zeros(0))
-
-    def log_odds(self, w: Tensor) -> Tensor:
-        """eta_g(w), shape (G,)."""
-        v0, v1 = self.spike_variance, self.slab_variance
-        prior = math.log(self.inclusion_rate) - math.log1p(-self.inclusion_rate)
-        half_size = self.groups.group_size.to(w) / 2
-        return torch.addcmul(
-            prior + half_size * math.log(v0 / v1), self.groups.sum(w.square()), w.new_tensor(0.5 * (1 / v0 - 1 / v1))
-        )
-
-    def precision(self, responsibility: Tensor) -> Tensor:
-        """Expected precision r / v1 + (1 - r) / v0 of each weight, shaped like the weight."""
-        per_group = 1 / self.spike_variance + responsibility * (1 / self.slab_variance - 1 / self.spike_variance)
-        return self.groups.expand(per_group)
+Spike = Literal["gaussian", "laplace"]
 
 
 class SpikeSlab(Prior):
@@ -84,6 +56,8 @@ class SpikeSlab(Prior):
         Kind of group (see :class:`GroupMap`) for every parameter with two or four dimensions; or the sparse parameters
         with their own group maps.
     mode : {"marginal", "gibbs", "em"}
+    spike : {"gaussian", "laplace"}
+        Density of the spike; `spike_variance` is its variance in either case.
     inclusion_rate, spike_variance, slab_variance : float
         Starting pi in (0, 1) and 0 < v0 < v1.
     dense_variance : float
@@ -103,6 +77,7 @@ class SpikeSlab(Prior):
         *,
         group: str | Mapping[str, GroupMap] = "weight",
         mode: Mode = "marginal",
+        spike: Spike = "gaussian",
         inclusion_rate: float = 0.5,
         spike_variance: float = 1e-4,
         slab_variance: float = 0.05,
@@ -112,9 +87,10 @@ class SpikeSlab(Prior):
     ) -> None:
         if mode not in ("marginal", "gibbs", "em"):
             raise ValueError(f"mode is {mode!r}; choose marginal, gibbs or em")
+        if spike not in LAYERS:
+            raise ValueError(f"spike is {spike!r}; choose gaussian or laplace")
         check_hyperparameters(inclusion_rate, spike_variance, slab_variance)
-        if not (dense_variance > 0 and math.isfinite(dense_variance)):
-            raise ValueError(f"dense_variance is {dense_variance}; it must be finite and > 0")
+        check_positive("dense_variance", dense_variance)
         if isinstance(group, str):
             group = {n: GroupMap(group, tuple(p.shape)) for n, p in params.items() if p.dim() in (2, 4)}
         self.mode, self.seed, self.chain = mode, seed, chain
@@ -126,7 +102,7 @@ class SpikeSlab(Prior):
                 found = tuple(params[name].shape) if name in params else "no such parameter"
                 raise ValueError(f"group map of {name!r} has shape {groups.shape}; the model has {found}")
             w = params[name].detach()
-            layer = Layer(groups, inclusion_rate, spike_variance, slab_variance, offset)
+            layer = LAYERS[spike](groups, inclusion_rate, spike_variance, slab_variance, offset)
             layer.alive = torch.ones(groups.num_groups, dtype=torch.bool, device=w.device)
             # Everything starts in the slab: a held spike would trap weights before the data have spoken.
             layer.held = torch.ones(groups.num_groups, dtype=w.dtype, device=w.device)
@@ -149,31 +125,41 @@ class SpikeSlab(Prior):
         if layer is None:
             return w / self.dense_variance
         responsibility = torch.sigmoid(layer.log_odds(w)) if self.mode == "marginal" else layer.held
-        return layer.precision(responsibility).mul(w)
+        return layer.potential_gradient(w, responsibility)
+
+    def fused_form(self, name: str) -> tuple[str, dict[str, float]] | None:
+        """The marginal mixture of single weights with a Gaussian spike; other forms go through torch."""
+        layer = self.layers.get(name)
+        if layer is None:
+            return "gaussian", {"spike": 1 / self.dense_variance}
+        if self.mode != "marginal" or layer.groups.kind != "weight" or type(layer) is not Layer:
+            return None
+        v0, v1 = layer.spike_variance, layer.slab_variance
+        log_odds = layer.prior_log_odds + 0.5 * math.log(v0 / v1)
+        return "mixture", {"spike": 1 / v0, "slab": 1 / v1, "log_odds": log_odds, "slope": 0.5 * (1 / v0 - 1 / v1)}
 
     def log_density(self, params: Mapping[str, Tensor]) -> Tensor:
-        """log p(w), indicators summed out (`marginal`), or log p(w | held precisions) (`gibbs`, `em`); float64.
+        """log p(w), indicators summed out (`marginal`), or log p(w | what is held) (`gibbs`, `em`); float64.
 
         Masked groups are left out: their weights are constants.
         """
-        total = gaussian_log_density((w for n, w in params.items() if n not in self.layers), self.dense_variance)
-        for name, layer in self.layers.items():
-            total = total + self._layer_log_density(layer, params[name].double()).cpu()
-        return total
+        dense = gaussian_log_density((w for n, w in params.items() if n not in self.layers), self.dense_variance)
+        return dense + total(
+            self._layer_log_density(layer, params[name].double()) for name, layer in self.layers.items()
+        )
 
     def _layer_log_density(self, layer: Layer, w: Tensor) -> Tensor:
-        size, square = layer.groups.group_size.to(w), layer.groups.sum(w.square())
         if self.mode != "marginal":
-            precision = 1 / layer.spike_variance + layer.held.double() * (
-                1 / layer.slab_variance - 1 / layer.spike_variance
-            )
-            per_group = 0.5 * (size * (precision / (2 * math.pi)).log() - precision * square)
+            per_group = layer.held_log_density(w)
         else:
-            pi, v1 = layer.inclusion_rate, layer.slab_variance
-            slab = math.log(pi) - 0.5 * (size * math.log(2 * math.pi * v1) + square / v1)
             # log(slab + spike) = log slab + softplus(-eta), without forming either density.
-            per_group = slab + F.softplus(-layer.log_odds(w))
-        return per_group[layer.alive.to(w.device)].sum()
+            per_group = layer.slab_log_density(w) + F.softplus(-layer.log_odds(w))
+        return per_group[layer.alive.to(w.device)]
+
+    def sample_latent(self, params: Mapping[str, Tensor], step: int, temperature: float = 1.0) -> None:
+        """Draw the indicators, in mode `gibbs`."""
+        if self.mode == "gibbs":
+            self.sample_indicators(params, step, temperature)
 
     @torch.no_grad()
     def sample_indicators(self, params: Mapping[str, Tensor], step: int, temperature: float = 1.0) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sgmcmc_prune.files import atomic_path
 from sgmcmc_prune.report.calibration import reliability_diagram
+from sgmcmc_prune.report.convergence import convergence
 from sgmcmc_prune.report.inclusion import inclusion_histograms
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.probes import probe_trace, weight_norms
@@ -22,6 +23,7 @@ PICTURES: tuple[Callable[[RunData], Picture], ...] = (
     training_trace,
     hyperparameter_trace,
     temperatures,
+    convergence,
     probe_trace,
     weight_norms,
 )

@@ -1,4 +1,4 @@
-"""What every sampler shares: the scaling contract, counted noise, masks, prior force, validation.
+"""What every sampler shares: the scaling contract, counted noise, masks, prior force.
 
 `.grad` holds the gradient of the *mean* negative log-likelihood of a minibatch. With N = `num_data` and a prior p(w),
 the potential is U(w) = N * mean NLL(w) - log p(w), and the target is exp(-U(w) / T). Every sampler works with U / N,
@@ -10,16 +10,18 @@ so the learning rate means what it means for `torch.optim.SGD`.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sgmcmc_prune.noise import Stream, check_key, standard_normal
+from sgmcmc_prune.noise import Stream, check_key
 from sgmcmc_prune.preconditioners import Identity, Preconditioner
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.gaussian import Gaussian
+from sgmcmc_prune.samplers import checks, compiled, tiers
+from sgmcmc_prune.samplers.tiers import Implementation, Noise
 
 
 class Sampler(Optimizer):
@@ -42,12 +44,29 @@ class Sampler(Optimizer):
         Mass matrix M.
     seed, chain : int
         Key of the noise.
+    implementation : {"auto", "reference", "compiled"}
+        See :mod:`~sgmcmc_prune.samplers.tiers`. All use the same random words and agree to rounding; the choice is in
+        `sampler.param_groups[i]["implementation"]`.
+    noise : {"gaussian", "rademacher"}
+        Rademacher signs need a 32nd of the random words. They have the moments that a scheme of weak order one needs:
+        averages are right to the order of the step with either, with another bias at a finite step.
 
     Raises
     ------
     ValueError, TypeError
         For a setting outside its range; the message names it.
+
+    Attributes
+    ----------
+    name : str
+        What a configuration calls it.
+    integrator : str or None
+        How positions and momenta are advanced, as `diagnostics.kinetic_band` takes it ("thermostat" has no band); None
+        without momentum.
     """
+
+    name: ClassVar[str]
+    integrator: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -60,12 +79,13 @@ class Sampler(Optimizer):
         preconditioner: Preconditioner | None = None,
         seed: int = 0,
         chain: int = 0,
+        implementation: Implementation = "auto",
+        noise: Noise = "gaussian",
         **defaults: Any,
     ) -> None:
-        if isinstance(num_data, bool) or not isinstance(num_data, int):
-            raise TypeError(f"num_data is {num_data!r}; it must be an integer, the number of training examples")
-        if num_data <= 0:
-            raise ValueError(f"num_data is {num_data}; it must be the number of training examples, at least 1")
+        checks.check_num_data(num_data)
+        if noise not in ("gaussian", "rademacher"):
+            raise ValueError(f"noise is {noise!r}; choose gaussian or rademacher")
         check_key(seed, chain)
         if isinstance(prior, (int, float)):
             if not (prior > 0 and math.isfinite(prior)):
@@ -73,19 +93,22 @@ class Sampler(Optimizer):
             prior = Gaussian(1 / prior)
         self.prior = prior
         self.preconditioner = preconditioner or Identity()
-        fixed = {"num_data": num_data, "seed": seed, "chain": chain, "step": 0, "adapting": True}
+        fixed: dict[str, Any] = {"num_data": num_data, "seed": seed, "chain": chain, "step": 0, "adapting": True}
+        fixed |= {"sampler": self.name, "preconditioner": type(self.preconditioner).__name__, "noise": noise}
+        fixed["implementation"] = implementation
         super().__init__(params, {"lr": lr, "temperature": temperature, **defaults, **fixed})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group; its parameters take the next offsets of the noise."""
         super().add_param_group(self._named(param_group))
         group = self.param_groups[-1]
-        _check_settings(group)
+        checks.check_settings(group)
         for name, p in zip(group["param_names"], group["params"], strict=True):
-            if p.is_complex() or p.is_sparse:
-                raise TypeError(f"parameter {name!r} is complex or sparse; samplers need dense real parameters")
+            checks.check_parameter(name, p)
         earlier = self.param_groups[:-1]
         group["offset"] = sum(p.numel() for g in earlier for p in g["params"])
+        group["implementation"] = tiers.choose(group["implementation"], group["params"])
+        self._places = [(p.device, p.dtype) for g in self.param_groups for p in g["params"]]
         if earlier:
             group["step"], group["adapting"] = earlier[-1]["step"], earlier[-1]["adapting"]
 
@@ -101,25 +124,44 @@ class Sampler(Optimizer):
     def configure(self, **settings: float) -> None:
         """Set `lr`, `momentum` or `temperature` of every group, checked."""
         for group in self.param_groups:
-            _check_settings({**group, **settings})
+            checks.check_settings({**group, **settings})
         for group in self.param_groups:
             group.update(settings)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Move every parameter that has a gradient by one step of the sampler."""
+        """Move every parameter by one step of the sampler; those with requires_grad False rest.
+
+        Raises
+        ------
+        ValueError, TypeError, RunError
+            For a setting or a gradient that cannot be used, before anything has moved.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            _check_settings(group)  # a scheduler may have taken lr to zero
-            noise = self._noise(group, Stream.LANGEVIN) if group["temperature"] > 0 else None
-            for i, (name, p) in enumerate(zip(group["param_names"], group["params"], strict=True)):
-                if p.grad is not None:
-                    self._step_parameter(name, p, noise[i] if noise is not None else None, group)
+            checks.check_settings(group)  # a scheduler may have taken lr to zero
+        checks.check_gradients([(name, p) for name, p, _, _ in self.named_states()], self.param_groups[0]["step"])
+        checks.check_places([(name, p) for name, p, _, _ in self.named_states()], self._places)
+        for group in self.param_groups:
+            if group["implementation"] == "compiled" and self._fused():
+                compiled.step_group(self, group)
+            else:
+                self._step_group(group)
             group["step"] += 1
         return loss
+
+    def _fused(self) -> bool:
+        """Whether a compiled kernel does a whole step of this sampler; if not, that tier makes the noise alone."""
+        return False
+
+    def _step_group(self, group: dict[str, Any]) -> None:
+        noise = self._noise(group, Stream.LANGEVIN) if group["temperature"] > 0 else None
+        for i, (name, p) in enumerate(zip(group["param_names"], group["params"], strict=True)):
+            if p.grad is not None:
+                self._step_parameter(name, p, noise[i] if noise is not None else None, group)
 
     def _step_parameter(self, name: str, p: Tensor, noise: Tensor | None, group: dict[str, Any]) -> None:
         state = self.state[p]
@@ -130,12 +172,10 @@ class Sampler(Optimizer):
 
     @staticmethod
     def _noise(group: dict[str, Any], stream: Stream) -> list[Tensor]:
-        """Standard normals for every parameter of a group at its current step: one flat draw, viewed per tensor."""
+        """Noise for every parameter of a group at its current step: one flat draw, viewed per tensor."""
         params = group["params"]
         sizes = [p.numel() for p in params]
-        flat = standard_normal(
-            group["seed"], group["chain"], group["step"], group["offset"], sum(sizes), stream, params[0].device
-        )
+        flat = compiled.noise(group, stream, group["offset"], sum(sizes), params[0].device)
         return [z.view_as(p).to(p) for z, p in zip(flat.split(sizes), params, strict=True)]
 
     def force(self, name: str, p: Tensor, num_data: int) -> Tensor:
@@ -147,6 +187,21 @@ class Sampler(Optimizer):
 
     def _update(self, p: Tensor, force: Tensor, noise: Tensor | None, state: dict[str, Any], group: Any) -> None:
         raise NotImplementedError
+
+    @staticmethod
+    def _arguments(state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments that every update rule takes."""
+        settings = {key: group[key] for key in ("lr", "momentum", "temperature", "num_data") if key in group}
+        return {**settings, "mass": state.get("mass"), "mask": state.get("mask")}
+
+    def momentum_squares(self) -> dict[str, tuple[float, int]]:
+        """By parameter, the square m' M^-1 m of the momentum and its dimension; none for a sampler without."""
+        return {}
+
+    def momentum_square(self) -> tuple[float, int]:
+        """The same, summed over parameters."""
+        squares = self.momentum_squares().values()
+        return sum((square for square, _ in squares), 0.0), sum(dimension for _, dimension in squares)
 
     def refresh_preconditioner(self) -> None:
         """Recompute the mass matrix from the gradients seen since the start; once frozen it stays as it is."""
@@ -168,26 +223,32 @@ class Sampler(Optimizer):
         ValueError, TypeError
             If a mask is not boolean, or does not belong to a parameter of its shape.
         """
-        parameters = {name: p for name, p, _, _ in self.named_states()}
-        for name, kept in mask.items():
-            if name not in parameters or parameters[name].shape != kept.shape:
-                found = tuple(parameters[name].shape) if name in parameters else "no such parameter"
-                raise ValueError(f"mask of {name!r} has shape {tuple(kept.shape)}; the sampler has {found}")
-            if kept.dtype != torch.bool:
-                raise TypeError(f"mask of {name!r} is {kept.dtype}; it must be boolean, True where a weight is kept")
+        checks.check_mask(mask, {name: p for name, p, _, _ in self.named_states()})
         for name, p, state, _ in self.named_states():
             if name in mask:
-                state["mask"] = mask[name].to(p.device).clone()
+                state["mask"] = _laid_out_like(p, mask[name])
                 p.mul_(state["mask"])
                 if "momentum_buffer" in state:
                     state["momentum_buffer"].mul_(state["mask"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned.
+
+        Raises
+        ------
+        ValueError
+            If it is the state of another chain: another sampler, preconditioner, num_data, seed or chain.
+        """
+        checks.check_same_chain(state_dict["param_groups"], self.param_groups)
+        chosen = [group["implementation"] for group in self.param_groups]
         super().load_state_dict(state_dict)
-        for _, _, state, _ in self.named_states():
-            if "mask" in state:  # the base class casts state to the parameter's type
-                state["mask"] = state["mask"].bool()
+        for group, implementation in zip(self.param_groups, chosen, strict=True):
+            group["implementation"] = implementation  # that of this machine
+        # The base class casts all state to the parameter's type: masks would no longer be boolean.
+        for number, (_, p, state, _) in enumerate(self.named_states()):
+            for key, value in state_dict["state"].get(number, {}).items():
+                if isinstance(value, Tensor):
+                    state[key] = _laid_out_like(p, value)
 
     def named_states(self) -> list[tuple[str, Tensor, dict[str, Any], dict[str, Any]]]:
         """Every (name, parameter, state, group), in the order of the noise offsets."""
@@ -198,11 +259,8 @@ class Sampler(Optimizer):
         ]
 
 
-def _check_settings(group: Mapping[str, Any]) -> None:
-    """One line for a setting out of range (NaN included)."""
-    if not (group["lr"] > 0 and math.isfinite(group["lr"])):
-        raise ValueError(f"lr is {group['lr']}; a sampler needs a finite step size > 0")
-    if not (group["temperature"] >= 0 and math.isfinite(group["temperature"])):
-        raise ValueError(f"temperature is {group['temperature']}; it must be finite and >= 0 (1 is the posterior)")
-    if not 0 <= group.get("momentum", 0.0) < 1:
-        raise ValueError(f"momentum is {group['momentum']}; it must be in [0, 1)")
+def _laid_out_like(p: Tensor, value: Tensor) -> Tensor:
+    """A copy of `value` on the device of `p`, and in its memory order if it has its shape."""
+    if value.shape != p.shape:
+        return value.to(p.device, copy=True)
+    return torch.empty_like(p, dtype=value.dtype).copy_(value)

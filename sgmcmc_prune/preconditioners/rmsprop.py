@@ -1,44 +1,14 @@
-"""Diagonal mass matrices M for the samplers: identity and RMSprop.
-
-A preconditioner is used through three verbs: multiply by M^(1/2) (noise), by M^-1 (drift) and by M^-1/2. M adapts
-during burn-in and is frozen while draws are collected: a position-dependent M would need the correction term of Ma,
-Chen and Fox (2015), a frozen one leaves the target exact.
-"""
+"""RMSprop: one mass for each weight, from a running mean of its squared gradients."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-State = dict[str, Any]
+from sgmcmc_prune.preconditioners.base import Preconditioner, State, change_mass
 
 
-class Identity:
-    """M = I: every verb returns its argument."""
-
-    min_mass = 1.0
-
-    def observe(self, state: State, gradient: Tensor) -> None:
-        """See one minibatch gradient; the identity learns nothing from it."""
-
-    def refresh(self, states: Iterable[State]) -> None:
-        """Recompute M from what was observed; the identity has nothing to recompute."""
-
-    def sqrt_mass(self, state: State, x: Tensor) -> Tensor:
-        """M^(1/2) x."""
-        return x
-
-    def inverse_mass(self, state: State, x: Tensor) -> Tensor:
-        """M^-1 x."""
-        return x
-
-    def inverse_sqrt_mass(self, state: State, x: Tensor) -> Tensor:
-        """M^-1/2 x."""
-        return x
-
-
-class RMSprop:
+class RMSprop(Preconditioner):
     r"""M proportional to the root of a running mean of squared gradients.
 
         v <- decay v + (1 - decay) g^2,      M = max(sqrt(v) / median(sqrt(v)), min_mass):
@@ -75,7 +45,7 @@ class RMSprop:
         state["observations"] += 1
 
     def refresh(self, states: Iterable[State]) -> None:
-        """Recompute M from v, and keep the physical momentum: its distribution N(0, T M) must follow M."""
+        """Recompute M from v; the physical momentum follows."""
         seen = [s for s in states if s.get("observations", 0) > 0]
         if not seen:
             return
@@ -83,23 +53,4 @@ class RMSprop:
         # The median, because the gradients of dead inputs are orders of magnitude smaller than the rest.
         scale = float(torch.cat([r.flatten() for r in roots]).median()) or 1.0
         for state, root in zip(seen, roots, strict=True):
-            mass = root.div_(scale).clamp_(min=self.min_mass)
-            old = state.get("mass")
-            if "momentum_buffer" in state:
-                state["momentum_buffer"].mul_((mass if old is None else mass / old).sqrt())
-            state["mass"] = mass
-
-    def sqrt_mass(self, state: State, x: Tensor) -> Tensor:
-        """M^(1/2) x."""
-        return x * state["mass"].sqrt() if "mass" in state else x
-
-    def inverse_mass(self, state: State, x: Tensor) -> Tensor:
-        """M^-1 x."""
-        return x / state["mass"] if "mass" in state else x
-
-    def inverse_sqrt_mass(self, state: State, x: Tensor) -> Tensor:
-        """M^-1/2 x."""
-        return x * state["mass"].rsqrt() if "mass" in state else x
-
-
-Preconditioner = Identity | RMSprop
+            change_mass(state, root.div_(scale).clamp_(min=self.min_mass))
