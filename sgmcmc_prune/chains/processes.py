@@ -1,0 +1,151 @@
+"""One process per chain: each takes its own chain through all stages by `sgmcmc_prune.worker`, and reports in lines.
+
+The parent shows one progress bar, passes SIGINT and SIGTERM on, and turns what a worker says into the same exceptions
+as a loop. A worker whose parent dies ends at once (its standard input closes): nothing writes behind a resume's back.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from sgmcmc_prune.chains.loop import Interrupted, catch_signals
+from sgmcmc_prune.errors import RunError
+
+#: Exit code of a worker that was told to stop and has saved everything.
+INTERRUPTED = 3
+
+
+def num_workers(chains: int) -> int:
+    """How many chains run at once: one per core that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(chains, cores)
+
+
+def run_in_processes(directory: Path, chains: int, total: int, progress: bool = True) -> None:
+    """Take every chain of a run through all its stages, each in a process of its own.
+
+    Parameters
+    ----------
+    directory : Path
+        The run directory; the stores of its stages must exist.
+    chains : int
+    total : int
+        Steps of all chains in all stages, for the bar.
+
+    Raises
+    ------
+    Interrupted, RunError
+        As `run_chains`.
+    """
+    workers = num_workers(chains)
+    threads = max(1, torch.get_num_threads() // workers)
+    stop = threading.Event()
+    with (
+        tqdm(total=total, desc="chains", unit="step", disable=not progress, dynamic_ncols=True, mininterval=0.5) as bar,
+        catch_signals() as received,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        command = [sys.executable, "-m", "sgmcmc_prune.worker", str(directory), str(threads)]
+        pending = {pool.submit(_follow, [*command, str(c)], bar, stop) for c in range(chains)}
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                if received:
+                    raise Interrupted
+                for future in done:
+                    future.result()
+        except BaseException:
+            stop.set()
+            _cancel(pending)
+            raise
+
+
+def _cancel(pending: set[Future[None]]) -> None:
+    """Let running workers save and end; forget those not begun."""
+    for future in pending:
+        future.cancel()
+
+
+def _follow(command: list[str], bar: tqdm, stop: threading.Event) -> None:
+    """Run one worker and move the bar with it."""
+    if stop.is_set():
+        raise Interrupted
+    # A session of its own: Ctrl-C reaches the parent alone, which tells the workers.
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": command[-2]},
+    )
+    with process, _terminated_by(stop, process):
+        assert process.stdout is not None
+        complaints: list[str] = []
+        reader = threading.Thread(target=lambda: complaints.extend(process.stderr or ()))
+        reader.start()
+        for line in process.stdout:
+            report = json.loads(line)
+            bar.set_postfix_str(report["text"], refresh=False)
+            bar.update(report["steps"])
+        code = process.wait()
+        reader.join()
+    if code == INTERRUPTED:
+        raise Interrupted
+    if code != 0:
+        raise RunError(complaints[-1].strip() if complaints else f"a chain's process ended with exit code {code}")
+
+
+@contextmanager
+def _terminated_by(stop: threading.Event, process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Send SIGTERM to the process once `stop` is set."""
+    finished = threading.Event()
+
+    def watch() -> None:
+        while not finished.is_set():
+            if stop.wait(0.1):
+                process.send_signal(signal.SIGTERM)
+                return
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        watcher.join()
+
+
+class LineBar:
+    """What a worker has instead of a progress bar: lines of JSON on standard output, at most two a second."""
+
+    def __init__(self) -> None:
+        self.stage = ""
+        self._steps, self._text, self._shown = 0, "", 0.0
+
+    def update(self, steps: int = 1) -> None:
+        """Count steps; tell the parent now and then."""
+        self._steps += steps
+        if time.monotonic() - self._shown > 0.5:
+            self.close()
+
+    def set_postfix_str(self, text: str) -> None:
+        """Remember what the bar should say."""
+        self._text = text
+
+    def close(self) -> None:
+        """Tell the parent what it was not told yet."""
+        print(json.dumps({"steps": self._steps, "text": f"{self.stage}: {self._text}"}), flush=True)
+        self._steps, self._shown = 0, time.monotonic()
