@@ -1,0 +1,176 @@
+r"""The regularised horseshoe prior, with its scales held between Gibbs steps.
+
+Its marginal density has no closed form, so the scales are part of the state, as the indicators are in mode "gibbs" of
+the spike-and-slab prior: the sampler moves w given the scales, `sample_latent` draws the scales given w. Per layer,
+
+    w_j | s_j ~ N(0, 1 / (1 / s_j^2 + 1 / c^2)),      s_j ~ C+(0, tau), s_j^2 >= s_min^2,      tau ~ C+(0, tau_0):
+
+the slab variance c^2 bounds what the half-Cauchy tails leave unshrunk, and s_min^2 is the narrowest scale that the
+sampler's step can follow. The slab enters as the factor N(w_j; 0, c^2), an observation of 0 with variance c^2
+(Nishimura and Suchard), not through the normaliser of p(w_j | s_j) (Piironen and Vehtari): all conditionals are then
+closed. With auxiliary nu_j and xi,
+
+    s_j^2 | . ~ IG(1, 1 / nu_j + w_j^2 / 2)  on s_j^2 >= s_min^2,       nu_j | . ~ IG(1, 1 / tau^2 + 1 / s_j^2),
+    tau^2 | . ~ IG((G + 1) / 2, 1 / xi + sum_j 1 / nu_j),               xi   | . ~ IG(1, 1 / tau_0^2 + 1 / tau^2),
+
+and the marginal density of one weight, given tau, is proportional to N(w; 0, c^2) times the horseshoe's. At temperature
+T the weights given their scales are N(0, T / precision), normalised, so the conditionals see w / sqrt(T). Scales
+redrawn at a finite step make the prior's force noisy, which heats the chain, as indicators do.
+
+References
+----------
+Piironen, Vehtari: Sparsity information and regularization in the horseshoe and other shrinkage priors (EJS 2017).
+Nishimura, Suchard: Shrinkage with shrunken shoulders: Gibbs sampling shrinkage model posteriors with guaranteed
+convergence rates (Bayesian Analysis 2023).
+Makalic, Schmidt: A simple sampler for the horseshoe estimator (IEEE Signal Processing Letters 2016).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgmcmc_prune.noise import Stream, random_words, uniform
+from sgmcmc_prune.priors.base import Prior, check_positive, total
+from sgmcmc_prune.priors.gaussian import gaussian_log_density
+
+
+@dataclass
+class Scales:
+    """State of one layer: s^2 and nu (shaped like the weight), tau^2 and xi, the kept weights, its noise's offset."""
+
+    local_variance: Tensor
+    auxiliary: Tensor
+    global_variance: float
+    global_auxiliary: float
+    alive: Tensor
+    offset: int
+
+
+class Horseshoe(Prior):
+    """Regularised horseshoe on weight matrices and kernels, a Gaussian on the other parameters.
+
+    Parameters
+    ----------
+    params : mapping of str to Tensor
+        All parameters of the model, by name, in order.
+    global_scale : float
+        tau_0 > 0; with D weights of which p_0 are expected to matter, about p_0 / (D - p_0) / sqrt(N) in the units of
+        a standardised regression (Piironen and Vehtari, eq. 3.12).
+    slab_variance : float
+        c^2 > 0.
+    min_variance : float
+        s_min^2, in (0, slab_variance).
+    dense_variance : float
+        Variance of the parameters with fewer than two dimensions.
+    seed, chain : int
+        Key of the Gibbs steps.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Tensor],
+        *,
+        global_scale: float = 0.01,
+        slab_variance: float = 1.0,
+        min_variance: float = 1e-6,
+        dense_variance: float = 1.0,
+        seed: int = 0,
+        chain: int = 0,
+    ) -> None:
+        check_positive("global_scale", global_scale)
+        check_positive("slab_variance", slab_variance)
+        check_positive("dense_variance", dense_variance)
+        if not 0 < min_variance < slab_variance:
+            raise ValueError(f"min_variance is {min_variance}; it must be above 0 and below slab_variance")
+        self.global_scale, self.slab_variance = global_scale, slab_variance
+        self.min_variance, self.dense_variance = min_variance, dense_variance
+        self.seed, self.chain = seed, chain
+        self.layers: dict[str, Scales] = {}
+        offset = 0
+        for name, p in params.items():
+            if p.dim() > 1:
+                # All weights start in the slab, before the data have spoken.
+                start, variance = torch.full_like(p.detach(), slab_variance), global_scale**2
+                alive = torch.ones_like(start, dtype=torch.bool)
+                self.layers[name] = Scales(start, torch.full_like(start, variance), variance, variance, alive, offset)
+                offset += 2 * p.numel()
+
+    def potential_gradient(self, name: str, w: Tensor) -> Tensor:
+        """(1 / s^2 + 1 / c^2) w."""
+        layer = self.layers.get(name)
+        return w / self.dense_variance if layer is None else self.precision(layer) * w
+
+    def precision(self, layer: Scales) -> Tensor:
+        """Held precision 1 / s^2 + 1 / c^2 of each weight."""
+        return layer.local_variance.reciprocal() + 1 / self.slab_variance
+
+    def log_density(self, params: Mapping[str, Tensor]) -> Tensor:
+        """log p(w | scales), float64; masked weights are left out."""
+        dense = gaussian_log_density((w for n, w in params.items() if n not in self.layers), self.dense_variance)
+        return dense + total(self._layer_log_density(layer, params[name]) for name, layer in self.layers.items())
+
+    def _layer_log_density(self, layer: Scales, w: Tensor) -> Tensor:
+        precision = self.precision(layer).double()
+        density = 0.5 * ((precision / (2 * math.pi)).log() - precision * w.double().square())
+        return density[layer.alive]
+
+    @torch.no_grad()
+    def sample_latent(self, params: Mapping[str, Tensor], step: int, temperature: float = 1.0) -> None:
+        """One sweep over s, nu, tau and xi given w; without temperature there are no draws, and the scales stay."""
+        if temperature == 0:
+            return
+        for index, (name, layer) in enumerate(self.layers.items()):
+            w = params[name].detach()
+            rate = layer.auxiliary.reciprocal() + w.square() / (2 * temperature)
+            u, v = self._uniforms(layer, step)
+            layer.local_variance = inverse_gamma_above(u, rate, self.min_variance)
+            auxiliary_rate = layer.local_variance.reciprocal() + 1 / layer.global_variance
+            layer.auxiliary = auxiliary_rate / -v.log()
+            self._sample_global(layer, np.random.default_rng([self.seed, self.chain, step, index]))
+
+    def _uniforms(self, layer: Scales, step: int) -> Tensor:
+        """Two uniforms in (0, 1) for each weight, shape (2, *weight)."""
+        like = layer.local_variance
+        words = random_words(self.seed, self.chain, Stream.INDICATOR, step, layer.offset, 2 * like.numel(), like.device)
+        return uniform(words).clamp_(max=1 - 2**-24).view(2, *like.shape).to(like)
+
+    def _sample_global(self, layer: Scales, generator: np.random.Generator) -> None:
+        """Draw tau^2 and xi; masked weights say nothing about the global scale."""
+        kept = layer.auxiliary[layer.alive].double()
+        rate = 1 / layer.global_auxiliary + float(kept.reciprocal().sum())
+        layer.global_variance = rate / generator.standard_gamma((len(kept) + 1) / 2)
+        rate = 1 / self.global_scale**2 + 1 / layer.global_variance
+        layer.global_auxiliary = rate / generator.standard_gamma(1.0)
+
+    def set_mask(self, mask: Mapping[str, Tensor]) -> None:
+        """Leave masked weights out of the log density and of the global scale."""
+        for name, layer in self.layers.items():
+            if name in mask:
+                layer.alive = mask[name].to(layer.local_variance.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Scales, by layer."""
+        return {name: asdict(layer) for name, layer in self.layers.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, for the same layers."""
+        if list(state) != list(self.layers):
+            raise ValueError(f"saved prior has layers {list(state)}; this model has {list(self.layers)}")
+        for name, layer in self.layers.items():
+            device = layer.local_variance.device
+            for key, value in state[name].items():
+                setattr(layer, key, value.to(device) if isinstance(value, Tensor) else value)
+
+
+def inverse_gamma_above(u: Tensor, rate: Tensor, floor: float) -> Tensor:
+    """IG(1, rate) restricted to values >= floor, from uniforms u in (0, 1).
+
+    The reciprocal is exponential, restricted to (0, 1 / floor]: x = -log(1 - u (1 - exp(-rate / floor))) / rate.
+    """
+    exponential = -torch.log1p(u * torch.expm1(-rate / floor))
+    return (rate / exponential).clamp_(min=floor)
