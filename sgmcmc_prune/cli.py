@@ -1,4 +1,4 @@
-"""The command line: `sgmcmc-prune run | resume | summary | report`.
+"""The command line: `sgmcmc-prune run | resume | summary | report | prepare | certify | audit`.
 
 Options of `run` are derived from the configuration dataclasses. Bad input is one line on standard error and exit code
 2; a failed run is one line and exit code 1; an interrupted run has saved everything, says how to go on, and exits with
@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -76,12 +76,19 @@ class Summary:
     """The run directory."""
     probes: int = 2
     """How many probe examples' logits to show."""
+    weights: bool = False
+    """Add R-hat and ESS of every weight, by layer; it reads the full weight draws."""
 
     def __call__(self) -> None:
         """Print the table."""
         from sgmcmc_prune.inference_data import format_table, summary
+        from sgmcmc_prune.tables import weights_table
 
         print(format_table(summary(self.run_dir, probes=self.probes)))
+        if self.weights:
+            from sgmcmc_prune.convergence import of_weights
+
+            print(f"\n{weights_table(of_weights(self.run_dir, progress=True))}")
 
 
 @dataclass(frozen=True)
@@ -98,17 +105,108 @@ class Report:
         print(f"report: {write_report(self.run_dir)}")
 
 
+@dataclass(frozen=True)
+class Prepare:
+    """Decode ImageNet, or other pictures in class folders, into shards. Interrupted, or damaged: run it again."""
+
+    dataset: tyro.conf.Positional[Literal["imagenet"]]
+    """The kind of data set."""
+    src: tyro.conf.Positional[Path]
+    """Folder with train/CLASS/*.jpg and val/CLASS/*.jpg."""
+    dst: tyro.conf.Positional[Path]
+    """Folder for the shards."""
+    size: int = 256
+    """Height and width of the stored squares; the network sees the middle 7/8."""
+    processes: int | None = None
+    """Processes that decode; by default one per available processor."""
+    skip_corrupt: bool = False
+    """Leave out, name and count pictures that cannot be decoded."""
+
+    def __call__(self) -> None:
+        """Write the shards and say what is in them."""
+        from sgmcmc_prune.data import shards
+
+        processes = shards.available_processes() if self.processes is None else self.processes
+        index = shards.prepare(self.src, self.dst, self.size, processes, self.skip_corrupt)
+        for split in shards.SPLITS:
+            found = index[split]
+            print(f"{split}: {found['pictures']} pictures in {found['shards']} shards, {len(found['skipped'])} skipped")
+        print(f"next: sgmcmc-prune run PRESET --data.name imagenet --data.data-dir {self.dst}")
+
+
+@dataclass(frozen=True)
+class Certify:
+    """Test every sampler against exact answers; exit code 0 only if each row of the table comes out as it must."""
+
+    quick: bool = False
+    """Under a minute of one core, instead of the full run."""
+    out: Path | None = None
+    """Write the table to this JSON file too."""
+    seed: int = 0
+    """Key of everything random, 0 to 3999."""
+    false_alarm: float = 1e-3
+    """Probability that any row of correct samplers fails."""
+
+    def __call__(self) -> None:
+        """Run the suite, print the table."""
+        from tqdm import tqdm
+
+        from sgmcmc_prune.certify import certify
+        from sgmcmc_prune.checkpoint import write_json
+
+        certificate = certify(self.quick, self.seed, self.false_alarm, tqdm)
+        print(certificate.format())
+        if self.out is not None:
+            write_json(self.out, certificate.to_json())
+        if not certificate.passed:
+            sys.exit(1)
+
+
+@dataclass(frozen=True)
+class AuditRun(RunConfig):
+    """A configuration to audit."""
+
+    preset: tyro.conf.Suppress[str] = ""
+
+    def __call__(self) -> None:
+        """Print one line for each finding; exit code 1 if there is any."""
+        from sgmcmc_prune.audit import audit_run
+
+        findings = audit_run(RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)}))
+        print("\n".join(findings) or "nothing found")
+        if findings:
+            sys.exit(1)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Check that model, loss, data and prior of a configuration give the sampler the gradient it needs."""
+
+    audit: Any
+
+    def __call__(self) -> None:
+        """Audit it."""
+        self.audit()
+
+
+def _from_preset(name: str, command: type, configuration: Any) -> Any:
+    """A command with one sub-command per preset."""
+    presets = []
+    for preset, make in PRESETS.items():
+        default = configuration(**vars(make()))
+        presets.append(
+            Annotated[configuration, tyro.conf.subcommand(preset, default=default, description=make.__doc__)]
+        )
+    members = {"__annotations__": {name: reduce(or_, presets)}, "__doc__": command.__doc__}
+    made: Any = dataclass(frozen=True)(type(command.__name__, (command,), members))
+    return Annotated[made, tyro.conf.subcommand(name)]
+
+
 def _command_type() -> Any:
-    """Every command, with one sub-command of `run` per preset."""
-    presets = [
-        Annotated[Run, tyro.conf.subcommand(name, default=Run(**vars(make())), description=make.__doc__)]
-        for name, make in PRESETS.items()
-    ]
-    start: Any = dataclass(frozen=True)(
-        type("Start", (Start,), {"__annotations__": {"run": reduce(or_, presets)}, "__doc__": Start.__doc__})
-    )
-    commands = [Annotated[start, tyro.conf.subcommand("run")]]
-    commands += [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in (Resume, Summary, Report)]
+    """Every command, with one sub-command of `run` and `audit` per preset."""
+    commands = [_from_preset("run", Start, Run), _from_preset("audit", Audit, AuditRun)]
+    kinds = (Resume, Summary, Report, Prepare, Certify)
+    commands += [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in kinds]
     return reduce(or_, commands)
 
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from sgmcmc_prune.data import fashion_mnist
+from sgmcmc_prune.data import cifar, fashion_mnist, imagenet
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.image_data import Dataset, Images, hold_out, normalise
 
 __all__ = ["NAMES", "Dataset", "Images", "MinibatchStream", "hold_out", "load", "normalise"]
 
-NAMES = ("fashion-mnist", "fashion-mnist-subset")
+NAMES = ("fashion-mnist", "fashion-mnist-subset", "cifar10", "cifar100", "imagenet")
 
 
 def load(name: str, data_dir: str | Path | None = None) -> Dataset:
@@ -16,10 +16,10 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
 
     Parameters
     ----------
-    name : {"fashion-mnist", "fashion-mnist-subset"}
-        The official 60,000 + 10,000 images, or the 7,000 + 1,000 of them that ship with the package.
+    name : {"fashion-mnist", "fashion-mnist-subset", "cifar10", "cifar100", "imagenet"}
+        The subset is the 7,000 + 1,000 images that ship with the package; "imagenet" is any pictures in its folders.
     data_dir : path, optional
-        Where the official files are (see `fashion_mnist.load`); the subset takes none.
+        Where the files are (see `load` of `fashion_mnist`, `cifar` and `imagenet`); the subset takes none.
 
     Returns
     -------
@@ -34,6 +34,10 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
     """
     if name == "fashion-mnist":
         return fashion_mnist.load(data_dir)
+    if name in cifar.VERSIONS:
+        return cifar.load(name, data_dir)
+    if name == "imagenet":
+        return imagenet.load(data_dir)
     if name != "fashion-mnist-subset":
         raise ValueError(f"data set is {name!r}; choose one of {', '.join(NAMES)}")
     if data_dir is not None:

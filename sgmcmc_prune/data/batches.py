@@ -1,9 +1,14 @@
 """Minibatches as a pure function of the step."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from sgmcmc_prune.data.seeding import seeded_generator
+
+#: Changes the inputs of a step, such as `augmentation.Augmentation`.
+Transform = Callable[[Tensor, int], Tensor]
 
 
 class MinibatchStream:
@@ -23,6 +28,8 @@ class MinibatchStream:
         B, 1 <= B <= n. With B = n every batch is the data themselves, in their own order and not copied.
     seed, chain : int
         Any integers; different ones shuffle independently.
+    transform : callable, optional
+        Takes the inputs of a batch and its step, returns new inputs; must be a function of those alone.
 
     Raises
     ------
@@ -32,7 +39,15 @@ class MinibatchStream:
         If `batch_size`, `seed` or `chain` is not an integer.
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor, batch_size: int, seed: int, chain: int) -> None:
+    def __init__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        batch_size: int,
+        seed: int,
+        chain: int,
+        transform: Transform | None = None,
+    ) -> None:
         if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets) or len(inputs) == 0:
             raise ValueError(
                 f"inputs have shape {tuple(inputs.shape)} and targets {tuple(targets.shape)}; "
@@ -46,7 +61,7 @@ class MinibatchStream:
         if not 1 <= batch_size <= len(inputs):
             raise ValueError(f"batch_size is {batch_size}; choose 1 to {len(inputs)}, the number of examples")
         self.inputs, self.targets = inputs, targets
-        self.batch_size, self.seed, self.chain = batch_size, seed, chain
+        self.batch_size, self.seed, self.chain, self.transform = batch_size, seed, chain, transform
         self._permutations: dict[int, Tensor] = {}
 
     @property
@@ -78,6 +93,10 @@ class MinibatchStream:
         """
         if step < 0:
             raise ValueError(f"step is {step}; steps are counted from 0")
+        inputs, targets = self._batch(step)
+        return (inputs if self.transform is None else self.transform(inputs, step)), targets
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         if self.batch_size == self.num_data:
             return self.inputs, self.targets
         epoch, start = divmod(step * self.batch_size, self.num_data)

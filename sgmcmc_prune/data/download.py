@@ -5,14 +5,14 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
-from sgmcmc_prune.data.idx import uncompressed
+from sgmcmc_prune.data.idx import uncompressed, verify
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.files import atomic_path
 
 _TIMEOUT_SECONDS = 60
 
 
-def download(urls: Sequence[str], target: Path, sha256: str) -> None:
+def download(urls: Sequence[str], target: Path, sha256: str, compressed: bool = False) -> None:
     """Fetch a file from the first of several mirrors that answers.
 
     Parameters
@@ -23,6 +23,8 @@ def download(urls: Sequence[str], target: Path, sha256: str) -> None:
         Where the file goes; its folder is made if need be.
     sha256 : str
         Checksum of the uncompressed file (hexadecimal).
+    compressed : bool
+        The checksum is that of the file as it is, compressed or not.
 
     Raises
     ------
@@ -39,7 +41,10 @@ def download(urls: Sequence[str], target: Path, sha256: str) -> None:
         except (OSError, HTTPException) as error:
             failures.append(f"{url} ({error})")
             continue
-        uncompressed(data, url, sha256)
+        if compressed:
+            verify(data, url, sha256)
+        else:
+            uncompressed(data, url, sha256)
         with atomic_path(target) as partial:
             partial.write_bytes(data)
         return

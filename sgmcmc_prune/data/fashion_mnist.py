@@ -4,7 +4,6 @@ Source: H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset fo
 Algorithms", arXiv:1708.07747, 2017. Licence: MIT, Zalando SE.
 """
 
-import os
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from sgmcmc_prune.data.download import download
 from sgmcmc_prune.data.idx import read_idx
 from sgmcmc_prune.data.image_data import Dataset, Images
+from sgmcmc_prune.data.places import cache_dir, named_folders
 
 #: File name -> sha256 of the uncompressed file: train and test, images and labels.
 FILES = {
@@ -114,9 +114,7 @@ def _given(data_dir: Path) -> Path:
 
 def _found() -> Path | None:
     """The first of the usual places that has all four files."""
-    named = os.environ.get("SGMCMC_PRUNE_DATA")
-    roots = [Path(named).expanduser()] if named else []
-    return next(filter(None, map(_holder, [*roots, _SYSTEM_DIR, _cache_dir()])), None)
+    return next(filter(None, map(_holder, [*named_folders(), _SYSTEM_DIR, _cache_dir()])), None)
 
 
 def _downloaded() -> Path:
@@ -129,5 +127,4 @@ def _downloaded() -> Path:
 
 
 def _cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sgmcmc_prune" / "fashion-mnist"
+    return cache_dir("fashion-mnist")

@@ -61,10 +61,16 @@ def uncompressed(data: bytes, name: str, sha256: str | None) -> bytes:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
             raise ValueError(f"{name}: {len(data)} bytes found that are not a whole gzip file ({error})") from error
-    found = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and found != sha256:
-        raise ValueError(f"{name}: sha256 of the uncompressed data is {found}, expected {sha256}; replace the file")
+    if sha256 is not None:
+        verify(data, name, sha256, "the uncompressed data")
     return data
+
+
+def verify(data: bytes, name: str, sha256: str, what: str = "the file") -> None:
+    """Raise ValueError unless the content of a file has this checksum (hexadecimal)."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise ValueError(f"{name}: sha256 of {what} is {found}, expected {sha256}; replace the file")
 
 
 def _parse(data: bytes, name: str, ndim: int) -> Tensor:

