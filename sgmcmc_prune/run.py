@@ -25,6 +25,7 @@ from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.config import RunConfig, from_json, to_json
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.evaluate import evaluate
+from sgmcmc_prune.files import locked
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masks import prunable
 from sgmcmc_prune.samplers import tiers
@@ -117,6 +118,11 @@ def _check(config: RunConfig, data: build.Data) -> None:
 
 
 def _work(config: RunConfig, data: build.Data, out: Path, progress: bool) -> dict[str, Any]:
+    with locked(out / ".lock"):
+        return _locked_work(config, data, out, progress)
+
+
+def _locked_work(config: RunConfig, data: build.Data, out: Path, progress: bool) -> dict[str, Any]:
     started = time.time()
     info = _describe(config, data)
     checkpoint.write_json(out / "run.json", {**info, "status": "running"})
@@ -227,7 +233,7 @@ def departures(config: RunConfig, model: nn.Module) -> list[str]:
     found = [
         f"step size {config.sampler.lr_min:g} while sampling: minibatch gradient noise heats the chain above T",
         "hyperparameters of the prior are fitted to the same data; draws are conditional on them"
-        if config.prior.family == "spike_slab" and config.em.kind != "fixed"
+        if config.prior.family in ("spike_slab", "laplace", "student_t") and config.em.kind != "fixed"
         else "",
         f"temperature {config.sampler.temperature:g} instead of 1" if config.sampler.temperature != 1 else "",
         "mode em: the chain targets a Gaussian posterior with held precisions, not the mixture posterior"

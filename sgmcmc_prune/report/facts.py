@@ -10,8 +10,10 @@ def facts(run: RunData) -> dict[str, str]:
     c, info = run.config, run.info
     data = info.get("data", {})
     splits = ", ".join(f"{data[k]:,} {k}" for k in ("train", "validation", "test") if k in data)
-    prior = f"Gaussian, variance {c.prior.slab_variance:g}"
-    if c.prior.family == "spike_slab":
+    prior = f"{c.prior.family.replace('_', '-')}, starting variance {c.prior.slab_variance:g}"
+    if c.prior.family == "horseshoe":
+        prior = f"regularised horseshoe, global scale {c.prior.spike_variance**0.5:g}"
+    elif c.prior.family == "spike_slab":
         prior = f"spike-and-slab, mode {c.prior.mode}, one indicator per {c.prior.group}; EM: {c.em.kind}"
     s, p = c.schedule, c.prune
     done = f"; written so far: {', '.join(map(str, run.dense.draws))}" if run.dense and not run.finished else ""
