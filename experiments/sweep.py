@@ -54,11 +54,14 @@ def run_or_resume(config: RunConfig, out: Path) -> None:
         run(config, out, progress=False)
 
 
-def run_missing(a: argparse.Namespace, script: str) -> Cells:
-    """Compute the cells that are missing, `a.jobs` at once; return the metrics of all that are finished."""
+def run_missing(a: argparse.Namespace, script: str, options: Sequence[str] = ()) -> Cells:
+    """Compute the cells that are missing, `a.jobs` at once; return the metrics of all that are finished.
+
+    `options` are those of the script's own that a cell needs, too.
+    """
     todo = [(v, s) for v in a.variants for s in a.seeds if not (directory(a, v, s) / "metrics.json").exists()]
     if not a.tables_only:
-        common = ["--evaluate", a.evaluate, "--runs", str(a.runs)]
+        common = ["--evaluate", a.evaluate, "--runs", str(a.runs), *options]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with ThreadPoolExecutor(a.jobs) as pool:
             started = {

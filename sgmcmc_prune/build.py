@@ -69,8 +69,8 @@ def build_stream(config: RunConfig, data: Data, chain: int) -> MinibatchStream:
     (inputs, labels), d = data.train, config.data
     augment = None
     if d.augmentation != "none":
-        black = -torch.tensor(data.dataset.mean) / torch.tensor(data.dataset.std)
-        augment = Augmentation(d.augmentation, data.input_shape[-1], black, config.seed, chain)
+        mean, std = (torch.tensor(moment, device=config.device) for moment in (data.dataset.mean, data.dataset.std))
+        augment = Augmentation(d.augmentation, data.input_shape[-1], -mean / std, config.seed, chain)
     if isinstance(inputs, PictureInputs):
         return PrefetchedStream(inputs, labels, d.batch_size, config.seed, chain, augment, d.workers)
     return MinibatchStream(inputs, labels, d.batch_size, config.seed, chain, augment)

@@ -141,7 +141,7 @@ class Certify:
     quick: bool = False
     """Under a minute of one core, instead of the full run."""
     out: Path | None = None
-    """Write the table to this JSON file too."""
+    """Write all rows to this JSON file, and a page beside it."""
     seed: int = 0
     """Key of everything random, 0 to 3999."""
     false_alarm: float = 1e-3
@@ -152,12 +152,12 @@ class Certify:
         from tqdm import tqdm
 
         from sgmcmc_prune.certify import certify
-        from sgmcmc_prune.checkpoint import write_json
 
         certificate = certify(self.quick, self.seed, self.false_alarm, tqdm)
         print(certificate.format())
         if self.out is not None:
-            write_json(self.out, certificate.to_json())
+            command = f"sgmcmc-prune certify{' --quick' * self.quick} --seed {self.seed} --out {self.out}"
+            certificate.write(self.out, command)
         if not certificate.passed:
             sys.exit(1)
 
@@ -189,6 +189,32 @@ class Audit:
         self.audit()
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Measure this machine: a sampler's step, the training loop, the store, the predictive. Ratios within one run."""
+
+    what: tyro.conf.Positional[Literal["step", "train", "store", "predict"]]
+    """One step beside fused optimisers; the loop beside plain SGD; the share of EM and store; many draws at once."""
+    network: Literal["lenet", "mlp", "resnet18", "resnet20"] | None = None
+    """Step: lenet or resnet18 (default). Train and predict: mlp, lenet or resnet20; by default mlp and lenet."""
+    rounds: int = 31
+    """Interleaved repeats."""
+    device: str = "cpu"
+    """Where."""
+    out: Path | None = None
+    """Also write the result as JSON."""
+
+    def __call__(self) -> None:
+        """Measure, and print the table."""
+        from sgmcmc_prune import bench
+        from sgmcmc_prune.files import write_json
+
+        result, table = bench.run(self.what, self.network, self.rounds, self.device)
+        print(table)
+        if self.out is not None:
+            write_json(self.out, result)
+
+
 def _from_preset(name: str, command: type, configuration: Any) -> Any:
     """A command with one sub-command per preset."""
     presets = []
@@ -205,7 +231,7 @@ def _from_preset(name: str, command: type, configuration: Any) -> Any:
 def _command_type() -> Any:
     """Every command, with one sub-command of `run` and `audit` per preset."""
     commands = [_from_preset("run", Start, Run), _from_preset("audit", Audit, AuditRun)]
-    kinds = (Resume, Summary, Report, Prepare, Certify)
+    kinds = (Resume, Summary, Report, Prepare, Certify, Bench)
     commands += [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in kinds]
     return reduce(or_, commands)
 

@@ -15,7 +15,7 @@ from sgmcmc_prune.config import (
 
 def demo() -> RunConfig:
     """LeNet on the Fashion-MNIST subset shipped with the package: two chains, under three minutes on two cores."""
-    return RunConfig(keep_weight_draws=True)
+    return RunConfig(keep_weight_draws=True, execution="processes")
 
 
 def fashion_mnist() -> RunConfig:
@@ -28,6 +28,7 @@ def fashion_mnist() -> RunConfig:
         schedule=ScheduleConfig(burn_in=22.0, cycles=3, explore=1.5, sample=1.5, relax=0.5, draws=4),
         prune=PruneConfig(explore=2.5, sample=1.0, relax=0.25, draws=4),
         keep_weight_draws=True,
+        execution="processes",
     )
 
 

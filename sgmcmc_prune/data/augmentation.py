@@ -28,7 +28,7 @@ class Augmentation:
     side : int
         Height and width of the result.
     black : Tensor, shape (channels,)
-        The normalised value of a black pixel, for padding.
+        The normalised value of a black pixel, for padding; on the device of the images.
     seed, chain : int
         As in `noise.random_words`.
 
@@ -48,7 +48,7 @@ class Augmentation:
         """Augment the images (n, channels, height, width) of a step; example i takes its words 8 i to 8 i + 7."""
         count = WORDS * len(images)
         words = random_words(self.seed, self.chain, Stream.AUGMENTATION, step, 0, count, images.device)
-        return self.function(images, words.view(-1, WORDS), self.side, self.black.to(images.device))
+        return self.function(images, words.view(-1, WORDS), self.side, self.black)
 
 
 def crop_flip(images: Tensor, words: Tensor, side: int, black: Tensor) -> Tensor:

@@ -1,15 +1,15 @@
-"""Small simulated designs for node and feature selection: a sigmoid teacher network, and an additive-plus-product function.
+"""Small simulated designs for node and feature selection: a sigmoid teacher, and a function of five features.
 
     teacher:   y = 10 s(3 x0 + 5 x1 + 1) - 8 s(-5 x0 + 3 x1 - 1) + eps  ,   x ~ U[-1, 1]^2,  s the logistic function
     features:  y = 7 x1 / (1 + x0^2) + 5 sin(x2 x3) + 2 x4 + eps,             x ~ N(0, I_p)
 
-The teacher has two hidden nodes; its noise has 5 % of the signal's standard deviation. The second design has five relevant
-features of p and unit noise; x2 and x3 act through their product alone.
+The teacher has two hidden nodes; its noise has 5 % of the signal's standard deviation. The second design has five
+relevant features of p and unit noise; x2 and x3 act through their product alone.
 
 References
 ----------
-Jantre, Bhattacharya, Maiti (Neural Networks 2023) and Liang, Li, Zhou (JASA 2018) use designs of this kind; the teacher's
-weights are ours.
+Jantre, Bhattacharya, Maiti (Neural Networks 2023) and Liang, Li, Zhou (JASA 2018) use designs of this kind; the
+teacher's weights are ours.
 """
 
 import torch

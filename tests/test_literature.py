@@ -1,0 +1,48 @@
+"""The experiments after published papers: every cell is a valid run, and every published figure has its sparsity."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgmcmc_prune import build
+
+ROOT = Path(__file__).resolve().parents[1]
+EXPERIMENTS = (
+    "ke_fan_cifar10",
+    "ke_fan_cifar100",
+    "ke_fan_imagenet",
+    "deng_resnet20",
+    "sun_resnet",
+    "csgmcmc_resnet18",
+    "wenzel_cold_posterior",
+    "izmailov_resnet20_frn",
+)
+NUM_DATA = {"cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
+
+
+@pytest.fixture(params=EXPERIMENTS)
+def experiment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
+    return importlib.import_module(request.param).EXPERIMENT
+
+
+@pytest.mark.parametrize("budget", ["small", "paper"])
+def test_every_cell_has_a_schedule(experiment: Any, budget: str) -> None:
+    for variant in experiment.variants:
+        config = experiment.config(variant, budget, seed=3)
+        assert (config.seed, config.chains, config.preset) == (3, 1, experiment.name)
+        steps_per_epoch = (NUM_DATA[config.data.name] - config.data.validation) / config.data.batch_size
+        epochs = build.dense_schedule(config, steps_per_epoch).num_steps / steps_per_epoch
+        assert epochs <= 12.1 if budget == "small" else 89 < epochs <= 10_000
+        assert build.fork_schedule(config, steps_per_epoch).num_steps > 0
+
+
+def test_published_figures_can_be_drawn(experiment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "analysis"))
+    literature = importlib.import_module("against_the_literature")
+    for points in literature.published(experiment.name).values():
+        assert all(0 <= sparsity < 100 and 50 < accuracy < 100 for sparsity, accuracy in points)
+    sys.path.remove(str(ROOT / "experiments"))
