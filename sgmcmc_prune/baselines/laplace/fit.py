@@ -1,0 +1,178 @@
+"""Train a network to be sparsifiable, by maximising the Laplace marginal likelihood over its prior (SpaM).
+
+    fitted = fit(model, (inputs, labels), Recipe(prior="parameterwise"), seed=0)
+    fitted.scores(); fitted.mask(); fitted.predict(test_inputs)
+
+The weights follow mean NLL + (T / N) / 2 sum_k delta_k theta_k^2, with the temperature of the evidence. After an epoch
+the curvature is computed anew over all the data, and the precisions delta climb the evidence at fixed weights. The
+final scores use a curvature computed at the final weights.
+
+References
+----------
+Dhahri, Immer, Charpentier, Günnemann, Fortuin: Shaving weights with Occam's razor (NeurIPS 2024).
+"""
+
+import copy
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune.baselines.laplace.blocks import DiagonalBlock
+from sgmcmc_prune.baselines.laplace.curvature import Curvature, curvature
+from sgmcmc_prune.baselines.laplace.evidence import PriorUpdate
+from sgmcmc_prune.baselines.laplace.fitted import Fitted
+from sgmcmc_prune.baselines.laplace.layers import find_layers
+from sgmcmc_prune.baselines.laplace.prior import PrecisionPrior
+from sgmcmc_prune.baselines.laplace.recipe import Recipe
+from sgmcmc_prune.baselines.training import Trainer, counted
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.likelihoods import Likelihood, categorical
+from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.decision import target_sparsity
+
+
+def fit(
+    model: nn.Module,
+    train: tuple[Tensor, Tensor],
+    recipe: Recipe,
+    *,
+    likelihood: Likelihood = categorical,
+    skip: Collection[str] = (),
+    seed: int = 0,
+    after_epoch: Callable[[int, Fitted], Any] | None = None,
+    progress: bool = False,
+) -> Fitted:
+    """Train a copy of a network with the marginal likelihood.
+
+    Parameters
+    ----------
+    model : Module
+        Its weights are the start; it is not changed.
+    train : tuple of Tensor
+        Inputs (n, ...) and targets (n, ...), on the model's device.
+    recipe : Recipe
+    likelihood : callable
+        (outputs, targets) -> negative log-likelihood of each example.
+    skip : collection of str
+        Modules without a curvature rule (normalisation, for one): trained under a flat prior, never pruned.
+    seed : int
+        Of the minibatches and of `monte_carlo`.
+    after_epoch : callable, optional
+        Called with the epoch (from 1) and the fit as it stands, after each update of the prior.
+    progress : bool
+
+    Returns
+    -------
+    Fitted
+
+    Raises
+    ------
+    ValueError
+        If a layer has no curvature rule, or its curvature is singular; the message names the layer.
+    RunError
+        If the loss is not finite.
+    """
+    model = copy.deepcopy(model)
+    trainer = _Trainer(model, train, recipe, likelihood, skip, seed)
+    history: list[dict[str, Any]] = []
+    for epoch in counted(range(1, recipe.epochs + 1), "spam", "epoch", progress):
+        trainer.run(trainer.steps_per_epoch)
+        prune_to = recipe.online.sparsity(epoch, recipe.epochs) if recipe.online else None
+        update = epoch >= recipe.burn_in and epoch % recipe.every == 0
+        if not update and prune_to is None and epoch < recipe.epochs:
+            continue
+        found = trainer.curvature()
+        if prune_to is not None:
+            trainer.prune(found, prune_to)
+            found = trainer.curvature()
+        if update:
+            trainer.update_prior(found)
+        fitted = trainer.fitted(found, history)
+        history.append(_summary(epoch, fitted))
+        if after_epoch is not None:
+            after_epoch(epoch, fitted)
+    return fitted
+
+
+def _summary(epoch: int, fitted: Fitted) -> dict[str, Any]:
+    determined = sum(float(gamma.sum()) for gamma in fitted.well_determined().values())
+    zeros = {name: w != 0 for name, w in fitted.weights.items() if w.ndim >= 2}
+    return {
+        "epoch": epoch,
+        "log_evidence": fitted.log_evidence(),
+        "effective_parameters": determined,
+        "sparsity": masks.sparsity(zeros),
+    }
+
+
+class _Trainer(Trainer):
+    """The shared loop, with a learned prior in the gradient."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: tuple[Tensor, Tensor],
+        recipe: Recipe,
+        likelihood: Likelihood,
+        skip: Collection[str],
+        seed: int,
+    ) -> None:
+        stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
+        optimizer = torch.optim.Adam if recipe.optimizer == "adam" else partial(torch.optim.SGD, momentum=0.9)
+        built = optimizer(model.parameters(), lr=recipe.lr)
+        super().__init__(model, stream, likelihood, built, recipe.epochs, recipe.lr_min)
+        self.recipe, self.seed = recipe, seed
+        names = [name for layer in find_layers(model, skip) for name in (layer.weight, layer.bias) if name]
+        self.weights = {name: self.parameters[name] for name in names}
+        self.prior = PrecisionPrior(recipe.prior, self.weights, recipe.precision)
+        self.decay = self._decay()
+        self.update = PriorUpdate(self.prior, recipe.update, recipe.prior_steps, recipe.prior_lr)
+        self._compute = partial(
+            curvature, structure=recipe.structure, estimator=recipe.estimator, likelihood=likelihood, skip=skip
+        )
+
+    def gradient(self, inputs: Tensor, targets: Tensor) -> float:
+        """The gradient of the mean negative log-likelihood, and the prior's."""
+        loss = super().gradient(inputs, targets)
+        for name, w in self.weights.items():
+            if w.grad is not None:
+                w.grad.addcmul_(self.decay[name], w.detach())
+        return loss
+
+    def curvature(self) -> Curvature:
+        """At the present weights, over all the data; masked weights have none, which takes them out of the evidence."""
+        found = self._compute(self.model, self.stream.inputs, self.stream.targets, seed=self.seed + self.step)
+        self.gradient_evaluations += found.gradient_evaluations
+        blocks = dict(found.blocks)
+        for name, kept in (self.mask or {}).items():
+            block = blocks[name]
+            assert isinstance(block, DiagonalBlock)
+            blocks[name] = DiagonalBlock(name, block.curvature * kept)
+        return Curvature(blocks, found.log_likelihood, found.gradient_evaluations)
+
+    def update_prior(self, found: Curvature) -> None:
+        self.update(found, self.weights, self.recipe.temperature)
+        self.decay = self._decay()
+
+    def prune(self, found: Curvature, sparsity: float) -> None:
+        groups = {n: GroupMap("weight", tuple(w.shape)) for n, w in self.weights.items() if w.ndim >= 2}
+        mask = target_sparsity(self.fitted(found, []).scores(), groups, sparsity, previous=self.mask)
+        if self.recipe.online is not None and self.recipe.online.mode == "hard":
+            self.set_mask(mask)
+        else:
+            masks.apply(mask, self.weights)
+
+    def fitted(self, found: Curvature, history: list[dict[str, Any]]) -> Fitted:
+        fitted = Fitted(self.model, self.prior, found, self.recipe, self.stream.num_data, self.seed)
+        fitted.gradient_evaluations, fitted.history = self.gradient_evaluations, history
+        fitted.hard_mask = self.mask
+        return fitted
+
+    def _decay(self) -> dict[str, Tensor]:
+        """T delta / N, the prior's pull in units of the mean negative log-likelihood."""
+        scale = self.recipe.temperature / self.stream.num_data
+        return {n: (scale * delta).to(self.weights[n]) for n, delta in self.prior.precision().items()}

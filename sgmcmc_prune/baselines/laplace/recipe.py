@@ -1,0 +1,87 @@
+"""How a network is trained with the marginal likelihood."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from sgmcmc_prune.baselines.laplace.curvature import Estimator, Structure
+from sgmcmc_prune.baselines.laplace.evidence import Update
+from sgmcmc_prune.baselines.laplace.online import OnlinePruning
+from sgmcmc_prune.baselines.laplace.prior import PriorStructure
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run.
+
+    Attributes
+    ----------
+    prior : {"scalar", "layerwise", "unitwise", "parameterwise"}
+        Which weights share a precision.
+    structure : {"diagonal", "kfac"}
+        Of the curvature.
+    estimator : {"ggn", "monte_carlo", "empirical"}
+        Of the curvature.
+    update : {"adam", "mackay", "closed_form"}
+        How the precisions are updated.
+    prior_steps, prior_lr
+        Steps of each update, and Adam's step size in the log precisions.
+    every, burn_in : int
+        The precisions are updated after each epoch e >= burn_in that is a multiple of `every`. With `burn_in` above
+        `epochs` they never are: this is the MAP baseline, with weight decay T delta / N.
+    temperature : float
+        T: the log-likelihood counts 1 / T times, in the training loss and in the evidence alike. Below 1 for augmented
+        data.
+    precision : float
+        Starting delta.
+    epochs, batch_size : int
+        An epoch is ceil(N / batch_size) steps.
+    optimizer : {"adam", "sgd"}
+        SGD has momentum 0.9.
+    lr, lr_min : float
+        Learning rate, annealed by a cosine to `lr_min`; constant if they are equal.
+    online : OnlinePruning, optional
+        Prune during training.
+    damage : float
+        Budget of the method's own mask: predicted rise of the negative log joint, in nats per example.
+    draws : int
+        Networks averaged in a prediction.
+    """
+
+    prior: PriorStructure = "parameterwise"
+    structure: Structure = "diagonal"
+    estimator: Estimator = "ggn"
+    update: Update = "adam"
+    prior_steps: int = 100
+    prior_lr: float = 0.1
+    every: int = 1
+    burn_in: int = 0
+    temperature: float = 1.0
+    precision: float = 1.0
+    epochs: int = 50
+    batch_size: int = 64
+    optimizer: Literal["adam", "sgd"] = "adam"
+    lr: float = 1e-3
+    lr_min: float = 1e-3
+    online: OnlinePruning | None = None
+    damage: float = 0.01
+    draws: int = 30
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "every", "draws", "prior_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not (0 < self.temperature < math.inf and 0 < self.precision < math.inf):
+            raise ValueError(
+                f"temperature is {self.temperature} and precision {self.precision}; both must be finite and > 0"
+            )
+        if not 0 < self.lr_min <= self.lr < math.inf:
+            raise ValueError(f"lr is {self.lr} and lr_min {self.lr_min}; they must satisfy 0 < lr_min <= lr")
+        if not self.damage >= 0:
+            raise ValueError(f"damage is {self.damage}; a budget is >= 0 nats per example")
+        if self.optimizer not in ("adam", "sgd"):
+            raise ValueError(f"optimizer is {self.optimizer!r}; choose adam or sgd")
+        if self.structure == "kfac" and self.online is not None and self.online.mode == "hard":
+            raise ValueError(
+                "the evidence of a masked layer has no Kronecker form; prune online in mode 'regrow', or use diagonal"
+            )

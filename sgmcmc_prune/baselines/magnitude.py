@@ -1,0 +1,112 @@
+"""Magnitude pruning: train dense and mask the smallest weights once, or gradually while training goes on.
+
+Gradual pruning masks by global magnitude every `every` steps, to the cubic schedule between two fractions of the
+training; masked weights stay zero.
+
+References
+----------
+Han, Pool, Tran, Dally: Learning both weights and connections for efficient neural networks (NeurIPS 2015).
+Zhu, Gupta: To prune, or not to prune (arXiv 1710.01878).
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer, single_weights
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.likelihoods import Likelihood, categorical
+from sgmcmc_prune.pruning import criteria, masks
+from sgmcmc_prune.pruning.decision import target_sparsity
+from sgmcmc_prune.pruning.schedule import cubic_sparsity
+
+
+@dataclass(frozen=True)
+class Gradual:
+    """When to prune.
+
+    Attributes
+    ----------
+    sparsity : float
+        At the end, in [0, 1).
+    begin, end : float
+        Fractions of the training, 0 <= begin < end <= 1.
+    every : int
+        Steps between two masks.
+    allocation : {"global", "layerwise", "erk"}
+    """
+
+    sparsity: float
+    begin: float = 0.25
+    end: float = 0.75
+    every: int = 100
+    allocation: str = "global"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.begin < self.end <= 1 or self.every < 1:
+            raise ValueError(
+                f"begin is {self.begin}, end {self.end} and every {self.every}; "
+                "give 0 <= begin < end <= 1 and every >= 1"
+            )
+
+
+def fit(
+    model: nn.Module,
+    train: tuple[Tensor, Tensor],
+    recipe: Recipe,
+    gradual: Gradual | None = None,
+    *,
+    likelihood: Likelihood = categorical,
+    seed: int = 0,
+    progress: bool = False,
+) -> Trained:
+    """Train a copy of a network, dense or under gradual magnitude pruning.
+
+    Parameters
+    ----------
+    model : Module
+        Its weights are the start; it is not changed.
+    train : tuple of Tensor
+        Inputs (n, ...) and targets (n, ...), on the model's device.
+    recipe : Recipe
+    gradual : Gradual, optional
+        Without it the network stays dense and its mask keeps everything: magnitude has no stopping rule.
+    likelihood : callable
+    seed : int
+        Of the minibatches.
+    progress : bool
+
+    Returns
+    -------
+    Trained
+        Its scores are magnitudes; masked weights score 0.
+
+    Raises
+    ------
+    ValueError
+        If the sparsity is out of range.
+    RunError
+        If the loss is not finite.
+    """
+    model = copy.deepcopy(model)
+    groups = single_weights(model)
+    trainer = Trainer(
+        model, MinibatchStream(*train, recipe.batch_size, seed, 0), likelihood, recipe.build(model), recipe.epochs
+    )
+
+    def update(step: int) -> masks.Mask | None:
+        assert gradual is not None
+        begin, end = (round(fraction * trainer.num_steps) for fraction in (gradual.begin, gradual.end))
+        if not begin <= step <= end or ((step - begin) % gradual.every and step != end):
+            return None
+        sparsity = cubic_sparsity(step, begin, end, 0.0, gradual.sparsity)
+        scores = criteria.magnitude(trainer.parameters, groups)
+        return target_sparsity(scores, groups, sparsity, gradual.allocation, previous=trainer.mask)
+
+    trainer.run(trainer.num_steps, update if gradual else None, recipe.optimizer, progress)
+    dense = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
+    method = "gradual-magnitude" if gradual else recipe.optimizer
+    scores = criteria.magnitude(trainer.parameters, groups)
+    return Trained(method, model, scores, trainer.mask or dense, trainer.gradient_evaluations)

@@ -1,0 +1,162 @@
+r"""RigL: train sparse from the start, moving connections from where weights are small to where gradients are large.
+
+The network starts at random masks with Erdős-Rényi-kernel densities. Every `every` steps until `stop` of the training,
+each layer drops the fraction
+
+    f(t) = alpha / 2 (1 + cos(pi t / T_end))
+
+of its connections, those of the smallest magnitude, and grows as many where the dense gradient is largest. A grown
+connection starts at zero. With alpha = 0 the random masks stay: static sparse training, the control.
+
+References
+----------
+Evci, Gale, Menick, Castro, Elsen: Rigging the lottery: making all tickets winners (ICML 2020).
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer, single_weights
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.likelihoods import Likelihood, categorical
+from sgmcmc_prune.pruning import criteria, masks
+from sgmcmc_prune.pruning.decision import target_sparsity
+
+
+@dataclass(frozen=True)
+class Topology:
+    """When and how much the connections move; the defaults are the paper's.
+
+    Attributes
+    ----------
+    every : int
+        Steps between two moves.
+    drop : float
+        alpha, in [0, 1).
+    stop : float
+        T_end as a fraction of the training, in (0, 1].
+    """
+
+    every: int = 100
+    drop: float = 0.3
+    stop: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or not 0 <= self.drop < 1 or not 0 < self.stop <= 1:
+            raise ValueError(
+                f"every is {self.every}, drop {self.drop} and stop {self.stop}; "
+                "give every >= 1, drop in [0, 1) and stop in (0, 1]"
+            )
+
+    def fraction(self, step: int, num_steps: int) -> float:
+        """Fraction of the connections to move at this step; 0 between moves and after the end."""
+        end = self.stop * num_steps
+        if step == 0 or step % self.every or step >= end:
+            return 0.0
+        return self.drop / 2 * (1 + math.cos(math.pi * step / end))
+
+
+def move_connections(
+    weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], mask: Mapping[str, Tensor], fraction: float
+) -> masks.Mask:
+    """Drop and grow the same number of connections in every layer.
+
+    Parameters
+    ----------
+    weights, gradients : mapping of str to Tensor
+        Weights, and the gradient of the loss with respect to *all* of them, masked ones included.
+    mask : mapping of str to bool Tensor
+        The present connections.
+    fraction : float
+        Of each layer's connections, rounded down.
+
+    Returns
+    -------
+    dict of str to bool Tensor
+        As many connections in each layer as before. A dropped one may be grown again at once.
+    """
+    moved = {}
+    for name, kept in mask.items():
+        flat = kept.flatten()
+        count = int(fraction * int(flat.sum()))
+        magnitude = weights[name].detach().abs().flatten().masked_fill(~flat, math.inf)
+        staying = flat.clone()
+        staying[magnitude.argsort(stable=True)[:count]] = False
+        demand = gradients[name].abs().flatten().masked_fill(staying, -math.inf)
+        grown = staying.clone()
+        grown[demand.argsort(descending=True, stable=True)[:count]] = True
+        moved[name] = grown.view_as(kept)
+    return moved
+
+
+def fit(
+    model: nn.Module,
+    train: tuple[Tensor, Tensor],
+    sparsity: float,
+    recipe: Recipe,
+    topology: Topology | None = None,
+    *,
+    likelihood: Likelihood = categorical,
+    seed: int = 0,
+    progress: bool = False,
+) -> Trained:
+    """Train a sparse copy of a network, moving its connections.
+
+    Parameters
+    ----------
+    model : Module
+        Its weights are the start; it is not changed.
+    train : tuple of Tensor
+        Inputs (n, ...) and targets (n, ...), on the model's device.
+    sparsity : float
+        Fraction of the prunable weights to mask, in [0, 1); the same at every step.
+    recipe : Recipe
+    topology : Topology, optional
+    likelihood : callable
+    seed : int
+        Of minibatches and first masks.
+    progress : bool
+
+    Returns
+    -------
+    Trained
+        Its scores are magnitudes; masked weights score 0.
+
+    Raises
+    ------
+    ValueError
+        If the sparsity is out of range.
+    RunError
+        If the loss is not finite.
+    """
+    model, topology = copy.deepcopy(model), topology or Topology()
+    groups = single_weights(model)
+    trainer = Trainer(
+        model, MinibatchStream(*train, recipe.batch_size, seed, 0), likelihood, recipe.build(model), recipe.epochs
+    )
+    device = train[0].device
+    random = {name: score.to(device) for name, score in criteria.random(groups, seed).items()}
+    mask = target_sparsity(random, groups, sparsity, "erk")
+    trainer.set_mask(mask)
+
+    def update(step: int) -> masks.Mask | None:
+        fraction = topology.fraction(step, trainer.num_steps)
+        if fraction == 0 or trainer.mask is None:
+            return None
+        gradients = {name: trainer.parameters[name].grad for name in groups}
+        return move_connections(
+            trainer.parameters,
+            {name: torch.zeros(groups[name].shape, device=device) if g is None else g for name, g in gradients.items()},
+            trainer.mask,
+            fraction,
+        )
+
+    trainer.run(trainer.num_steps, update, "rigl", progress)
+    assert trainer.mask is not None
+    scores = criteria.magnitude(trainer.parameters, groups)
+    return Trained("rigl" if topology.drop else "static", model, scores, trainer.mask, trainer.gradient_evaluations)

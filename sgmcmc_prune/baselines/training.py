@@ -1,0 +1,223 @@
+"""What the sparse-training baselines share: a recipe, a loop that holds a mask, and the record that a fit gives.
+
+An algorithm is then the one thing that differs: when it chooses a mask, and from what.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.likelihoods import Likelihood, mean_nll
+from sgmcmc_prune.predict import class_probabilities, posterior_predictive
+from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.pruning import masks
+
+#: Called after the backward pass of a step, gradients dense: the new mask, or None to keep the one there is.
+MaskUpdate = Callable[[int], masks.Mask | None]
+How = Literal["ensemble", "single"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a point estimate is trained.
+
+    Attributes
+    ----------
+    optimizer : {"sgd", "adamw"}
+    lr : float
+        At the start; a cosine takes it to zero.
+    momentum : float
+        Of SGD.
+    weight_decay : float
+    epochs, batch_size : int
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    epochs: int = 30
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("sgd", "adamw"):
+            raise ValueError(f"optimizer is {self.optimizer!r}; choose sgd or adamw")
+        if not (0 < self.lr < math.inf and 0 <= self.momentum < 1 and self.weight_decay >= 0):
+            raise ValueError(
+                f"lr is {self.lr}, momentum {self.momentum} and weight_decay {self.weight_decay}; "
+                "they must be > 0, in [0, 1) and >= 0"
+            )
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(f"epochs is {self.epochs} and batch_size {self.batch_size}; both must be at least 1")
+
+    def build(self, model: nn.Module) -> torch.optim.Optimizer:
+        """The optimiser of all parameters of a model."""
+        if self.optimizer == "adamw":
+            return torch.optim.AdamW(model.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+
+@dataclass
+class Trained:
+    """A network after training, with what a comparison of methods asks for.
+
+    Attributes
+    ----------
+    method : str
+    model : Module
+        Masked weights are exactly zero.
+    group_scores : dict of str to Tensor, shape (G,)
+        See `scores`.
+    kept : dict of str to bool Tensor
+        See `mask`.
+    gradient_evaluations : int
+        Backward passes of one example; a saliency pass counts.
+    weight_draws : list of dict
+        Networks to average in a prediction; empty for a point estimate.
+    """
+
+    method: str
+    model: nn.Module
+    group_scores: dict[str, Tensor]
+    kept: masks.Mask
+    gradient_evaluations: int
+    weight_draws: Sequence[Mapping[str, Tensor]] = field(default_factory=list)
+
+    def scores(self) -> dict[str, Tensor]:
+        """One score per weight of each prunable parameter, higher = keep; shape (G,)."""
+        return {name: score.clone() for name, score in self.group_scores.items()}
+
+    def mask(self) -> masks.Mask:
+        """The method's own mask of the prunable parameters (True = kept)."""
+        return {name: kept.clone() for name, kept in self.kept.items()}
+
+    @property
+    def members(self) -> int:
+        """Networks in the ensemble."""
+        return max(1, len(self.weight_draws))
+
+    def predict(self, inputs: Tensor, how: How = "ensemble") -> Tensor:
+        """Class probabilities, shape (n, classes), float64: the average over draws, or those of the one network.
+
+        Raises
+        ------
+        ValueError
+            If `how` is neither "ensemble" nor "single".
+        """
+        if how not in ("ensemble", "single"):
+            raise ValueError(f"how is {how!r}; choose 'ensemble' or 'single'")
+        if how == "ensemble" and self.weight_draws:
+            return posterior_predictive(self.model, self.weight_draws, inputs).probabilities
+        return class_probabilities(self.model, inputs)
+
+
+class Trainer:
+    """A network, its minibatches and its optimiser, with a mask that may change and otherwise holds.
+
+    Parameters
+    ----------
+    model : Module
+        Trained in place.
+    stream : MinibatchStream
+    likelihood : callable
+    optimizer : Optimizer
+        Of torch, or a sampler.
+    epochs : int
+        Of ceil(N / batch size) steps each: the length of the cosine from the optimiser's learning rate.
+    lr_min : float
+        End of the cosine.
+
+    Attributes
+    ----------
+    step, num_steps, gradient_evaluations : int
+    mask : dict of str to bool Tensor, or None
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        stream: MinibatchStream,
+        likelihood: Likelihood,
+        optimizer: torch.optim.Optimizer,
+        epochs: int,
+        lr_min: float = 0.0,
+    ) -> None:
+        self.model, self.stream, self.likelihood, self.optimizer = model, stream, likelihood, optimizer
+        self.parameters = dict(model.named_parameters())
+        self.steps_per_epoch = math.ceil(stream.steps_per_epoch)
+        self.num_steps = epochs * self.steps_per_epoch
+        self.lr, self.lr_min = optimizer.param_groups[0]["lr"], lr_min
+        self.step = self.gradient_evaluations = 0
+        self.mask: masks.Mask | None = None
+
+    def run(self, steps: int, update: MaskUpdate | None = None, name: str = "", progress: bool = False) -> None:
+        """Take so many steps. A step whose `update` gives a new mask sets that mask and moves no weight.
+
+        Raises
+        ------
+        RunError
+            If the loss is not finite.
+        """
+        self.model.train()
+        for _ in counted(range(steps), name, "step", progress):
+            self._gradient()
+            mask = update(self.step) if update is not None else None
+            if mask is not None:
+                self.set_mask(mask)
+            else:
+                self._move()
+            self.step += 1
+
+    def gradient(self, inputs: Tensor, targets: Tensor) -> float:
+        """Set `.grad` to the gradient of the mean negative log-likelihood; return that likelihood."""
+        loss = mean_nll(self.likelihood, self.model(inputs), targets)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.gradient_evaluations += len(inputs)
+        return loss.item()
+
+    def set_mask(self, mask: masks.Mask) -> None:
+        """Hold these weights at zero from now on; the optimiser's averages of masked and of new weights are cleared."""
+        masks.apply(mask, self.parameters)
+        for name, kept in mask.items():
+            held = kept if self.mask is None else kept & self.mask[name]
+            for average in self.optimizer.state[self.parameters[name]].values():
+                if isinstance(average, Tensor) and average.shape == kept.shape:
+                    average.masked_fill_(~held, 0)
+        self.mask = mask
+
+    def _gradient(self) -> None:
+        loss = self.gradient(*self.stream.batch(self.step))
+        if not math.isfinite(loss):
+            raise RunError(f"training diverged at step {self.step}: the loss is {loss}. Lower lr")
+
+    def _move(self) -> None:
+        fraction = self.step / self.num_steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr_min + (self.lr - self.lr_min) * (1 + math.cos(math.pi * fraction)) / 2
+        if self.mask is not None:
+            gradients = {name: self.parameters[name].grad for name in self.mask}
+            masks.apply(self.mask, {name: g for name, g in gradients.items() if g is not None})
+        self.optimizer.step()
+        if self.mask is not None:
+            masks.apply(self.mask, self.parameters)
+
+
+def counted(numbers: range, name: str, unit: str, progress: bool) -> Iterable[int]:
+    """The numbers, with a progress bar if wanted; only then is tqdm needed."""
+    if not progress:
+        return numbers
+    from tqdm import tqdm
+
+    return tqdm(numbers, desc=name, unit=unit)
+
+
+def single_weights(model: nn.Module) -> dict[str, GroupMap]:
+    """Group maps of the prunable parameters, each weight a group of its own."""
+    return {name: GroupMap("weight", tuple(p.shape)) for name, p in masks.prunable(model).items()}

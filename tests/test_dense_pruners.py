@@ -1,0 +1,249 @@
+"""SNIP, RigL, gradual magnitude, Sun et al. and Deng et al.: what each chooses, and the record each gives."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune import models
+from sgmcmc_prune.baselines import deng_sa, magnitude, rigl, snip, sun_mixture
+from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.em import EMSettings
+from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.likelihoods import categorical
+from sgmcmc_prune.priors import SpikeSlab
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.allocation import erdos_renyi_kernel
+
+
+def clusters(n: int = 300) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(n) % 3
+    x = torch.randn(n, 6, generator=generator)
+    x[:, 0] += 4.0 * (labels == 1)
+    x[:, 1] += 4.0 * (labels == 2)
+    return x, labels
+
+
+def network() -> nn.Module:
+    return models.build("mlp", (6,), 3, seed=0, widths=(16,), activation="relu")
+
+
+QUICK = Recipe(epochs=8, batch_size=30, lr=0.05)
+SUN = sun_mixture.Recipe(
+    epochs=10, plain_epochs=5, lr=0.02, fine_tune_lr=1e-3, batch_size=30, inclusion_rate=0.1, spike_variance=1e-3
+)
+DENG = deng_sa.Recipe(
+    epochs=8, draws=3, lr=0.02, lr_min=0.005, batch_size=30, half_life=20, em=EMSettings(every=5), spike_variance=1e-3
+)
+
+#: method, how to fit it at 75 %, whether that sparsity is exact
+FITS: dict[str, tuple[Callable[..., Trained], bool]] = {
+    "snip": (lambda model, train, **o: snip.fit(model, train, 0.75, QUICK, examples=60, **o), True),
+    "rigl": (lambda model, train, **o: rigl.fit(model, train, 0.75, QUICK, rigl.Topology(every=10), **o), True),
+    "static": (lambda model, train, **o: rigl.fit(model, train, 0.75, QUICK, rigl.Topology(drop=0.0), **o), True),
+    "gradual-magnitude": (
+        lambda model, train, **o: magnitude.fit(model, train, QUICK, magnitude.Gradual(0.75, every=7), **o),
+        True,
+    ),
+    "adamw": (lambda model, train, **o: magnitude.fit(model, train, Recipe("adamw", 0.01, epochs=8), **o), False),
+    "sun-mixture": (lambda model, train, **o: sun_mixture.fit(model, train, SUN, **o), False),
+    "sghmc-sa": (lambda model, train, **o: deng_sa.fit(model, train, 0.75, DENG, **o), True),
+}
+
+
+@pytest.mark.parametrize("method", FITS)
+def test_the_method_record(method: str) -> None:
+    fit, exact = FITS[method]
+    model, train = network(), clusters()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    fitted = fit(model, train, seed=1)
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    assert fitted.method == method
+    prunable = masks.prunable(fitted.model)
+    scores, mask = fitted.scores(), fitted.mask()
+    assert scores.keys() == mask.keys() == prunable.keys()
+    assert all(scores[n].shape == (p.numel(),) for n, p in prunable.items())
+    masks.validate(mask, prunable)
+    assert all(bool((prunable[n][~kept] == 0).all()) for n, kept in mask.items())
+    if exact:  # 96 + 48 weights, one protected group a layer at most
+        assert sum(int((~kept).sum()) for kept in mask.values()) == 108
+    single = fitted.predict(train[0], "single")
+    assert float((single.argmax(1) == train[1]).double().mean()) > 0.5  # chance is 1/3
+    ensemble = fitted.predict(train[0])
+    assert ensemble.shape == (300, 3)
+    torch.testing.assert_close(ensemble.sum(1), torch.ones(300, dtype=torch.float64))
+    assert fitted.members == (3 if method == "sghmc-sa" else 1)
+    with pytest.raises(ValueError, match="how is 'best'; choose"):
+        fitted.predict(train[0], "best")  # type: ignore[arg-type]
+
+
+def test_gradient_evaluations_count_every_backward_pass() -> None:
+    train = clusters()
+    assert snip.fit(network(), train, 0.5, QUICK, examples=60).gradient_evaluations == 8 * 300 + 60
+    assert rigl.fit(network(), train, 0.5, QUICK).gradient_evaluations == 8 * 300
+    assert sun_mixture.fit(network(), train, SUN).gradient_evaluations == (10 + 1) * 300
+    assert deng_sa.fit(network(), train, 0.5, DENG).gradient_evaluations == 8 * 300
+
+
+def test_connection_sensitivity_is_the_derivative_with_respect_to_the_mask() -> None:
+    model, (x, y) = network().double(), clusters()
+    x = x.double()
+    scores = snip.connection_sensitivity(model, x, y)
+    name, k, h = "layers.0.weight", 17, 1e-6
+    weight = dict(model.named_parameters())[name].data
+    value, losses = float(weight.view(-1)[k]), []
+    for c in (1 + h, 1 - h):
+        weight.view(-1)[k] = c * value
+        losses.append(float(categorical(model(x), y).mean().detach()))
+    weight.view(-1)[k] = value
+    assert float(scores[name][k]) == pytest.approx(abs(losses[0] - losses[1]) / (2 * h), rel=1e-5)
+
+
+def test_snip_keeps_the_most_sensitive_weights_from_the_start() -> None:
+    fitted = snip.fit(network(), clusters(), 0.5, QUICK, examples=300)
+    expected = snip.connection_sensitivity(network(), *clusters())
+    kept = torch.cat([mask.flatten() for mask in fitted.mask().values()])
+    scores = torch.cat(list(expected.values()))
+    torch.testing.assert_close(torch.cat(list(fitted.scores().values())), scores)
+    assert float(scores[kept].min()) >= float(scores[~kept].max())
+
+
+def test_connections_move_from_small_weights_to_large_gradients() -> None:
+    weights = {"w": torch.tensor([[1.0, -0.1, 0.2], [0.0, 0.0, 0.0]])}
+    gradients = {"w": torch.tensor([[0.0, 0.5, 0.0], [3.0, -4.0, 1.0]])}
+    mask = {"w": torch.tensor([[True, True, True], [False, False, False]])}
+    moved = rigl.move_connections(weights, gradients, mask, 0.7)["w"]
+    assert moved.tolist() == [[True, False, False], [True, True, False]]
+    gradients["w"][1] = torch.tensor(
+        [0.1, -4.0, 0.2]
+    )  # the dropped -0.1 has the second largest gradient now, and comes back
+    moved = rigl.move_connections(weights, gradients, mask, 0.7)["w"]
+    assert moved.tolist() == [[True, True, False], [False, True, False]]
+    assert torch.equal(rigl.move_connections(weights, gradients, mask, 0.0)["w"], mask["w"])
+
+
+def test_rigl_keeps_erdos_renyi_kernel_densities_and_moves_connections() -> None:
+    shapes = {"layers.0.weight": (16, 6), "layers.1.weight": (3, 16)}
+    static, moved = (
+        rigl.fit(network(), clusters(), 0.8, QUICK, rigl.Topology(every=5, drop=drop)).mask() for drop in (0.0, 0.3)
+    )
+    for name, density in erdos_renyi_kernel(shapes, 0.8).items():
+        assert int(moved[name].sum()) == int(static[name].sum())
+        assert abs(int(moved[name].sum()) - density * math.prod(shapes[name])) <= 1
+    assert any(not torch.equal(moved[name], static[name]) for name in shapes)
+
+
+def test_topology_schedule() -> None:
+    topology = rigl.Topology(every=10, drop=0.4, stop=0.5)
+    assert [topology.fraction(step, 100) for step in (0, 5, 50, 60)] == [0, 0, 0, 0]
+    assert topology.fraction(10, 100) == pytest.approx(0.2 * (1 + math.cos(math.pi * 0.2)))
+
+
+def test_grown_weights_start_at_zero_with_a_clear_momentum() -> None:
+    model = network()
+    trainer = Trainer(model, MinibatchStream(*clusters(), 30, 0, 0), categorical, QUICK.build(model), 8)
+    name = "layers.0.weight"
+    first = {name: torch.arange(96).view(16, 6) % 2 == 0}
+    trainer.run(5)
+    trainer.set_mask(first)
+    trainer.run(5)
+    weight = trainer.parameters[name]
+    trainer.set_mask({name: torch.ones(16, 6, dtype=torch.bool)})
+    momentum = trainer.optimizer.state[weight]["momentum_buffer"]
+    assert bool((weight[~first[name]] == 0).all())
+    assert bool((momentum[~first[name]] == 0).all())
+    assert bool((momentum[first[name]] != 0).any())
+
+
+def test_gradual_masks_only_grow() -> None:
+    fitted = magnitude.fit(network(), clusters(), QUICK, magnitude.Gradual(0.9, every=3))
+    assert masks.sparsity(fitted.mask()) == pytest.approx(0.9, abs=0.5 / 144)
+    assert masks.sparsity(magnitude.fit(network(), clusters(), QUICK).mask()) == 0
+
+
+@pytest.mark.parametrize(
+    ("inclusion_rate", "spike", "threshold"),
+    [(1e-5, 2e-5, 0.0248), (1e-7, 6e-5, 0.0483), (1e-6, 4e-5, 0.0372), (1e-6, 6e-6, 0.0148)],
+)
+def test_the_mixture_prunes_at_the_thresholds_of_the_authors_settings(
+    inclusion_rate: float, spike: float, threshold: float
+) -> None:
+    w = torch.tensor([[threshold - 1e-4, threshold + 1e-4]])
+    prior = SpikeSlab({"w": w}, inclusion_rate=inclusion_rate, spike_variance=spike, slab_variance=0.04)
+    assert (prior.log_odds("w", w) >= 0).tolist() == [False, True]
+
+
+def test_the_mixture_separates_weights_and_masks_by_its_threshold() -> None:
+    fitted = sun_mixture.fit(network(), clusters(), SUN)
+    assert 0.2 < masks.sparsity(fitted.mask()) < 0.98
+    assert all(torch.equal(fitted.scores()[n] >= 0, kept.flatten()) for n, kept in fitted.mask().items())
+    # Log-odds are affine in w^2, so a masked weight's (w / w*)^2 is 1 - odds / (odds at zero). A Gaussian alone leaves
+    # weights spread evenly up to the threshold, with a root mean square of 0.58.
+    origin = torch.zeros(1, 1)
+    at_zero = SpikeSlab(
+        {"w": origin}, inclusion_rate=0.1, spike_variance=1e-3, slab_variance=SUN.slab_variance
+    ).log_odds("w", origin)
+    odds = torch.cat(list(fitted.scores().values()))
+    assert float((1 - odds[odds < 0] / at_zero).mean().sqrt()) < 0.4
+
+
+def test_the_mixture_refuses_an_empty_layer_unless_told() -> None:
+    narrow = sun_mixture.Recipe(**{**SUN.__dict__, "inclusion_rate": 1e-300})
+    with pytest.raises(ValueError, match=r"all weights of 'layers.0.weight' fell into the spike; raise inclusion_rate"):
+        sun_mixture.fit(network(), clusters(), narrow)
+    assert masks.sparsity(sun_mixture.fit(network(), clusters(), narrow, allow_empty=True).mask()) == 1
+
+
+def test_a_spike_too_narrow_for_the_step_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"spike_variance 1e-06 is too narrow for the step 0.01 where the mixture begins"
+    ):
+        sun_mixture.fit(network(), clusters(), sun_mixture.Recipe(**{**SUN.__dict__, "spike_variance": 1e-6}))
+    with pytest.raises(ValueError, match=r"spike_variance 1e-06 is too narrow for the step 0.02"):
+        deng_sa.fit(network(), clusters(), 0.5, deng_sa.Recipe(**{**DENG.__dict__, "spike_variance": 1e-6}))
+
+
+def test_every_draw_of_sghmc_sa_is_sparse_and_the_prior_adapts() -> None:
+    fitted = deng_sa.fit(network(), clusters(), 0.75, DENG)
+    for draw in fitted.weight_draws:
+        assert [int((draw[n] == 0).sum()) for n in fitted.mask()] == [72, 36]
+    assert not torch.equal(fitted.weight_draws[0]["layers.0.weight"], fitted.weight_draws[1]["layers.0.weight"])
+    never = deng_sa.Recipe(**{**DENG.__dict__, "em": EMSettings(every=10**6)})
+    held = deng_sa.fit(network(), clusters(), 0.75, never)
+    assert not torch.equal(fitted.scores()["layers.0.weight"], held.scores()["layers.0.weight"])
+
+
+def test_equal_seeds_give_equal_networks() -> None:
+    for fit, _ in FITS.values():
+        a, b = (fit(network(), clusters(), seed=3) for _ in range(2))
+        assert all(torch.equal(a.scores()[n], b.scores()[n]) for n in a.scores())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Recipe(optimizer="lion"), "optimizer is 'lion'; choose sgd or adamw"),  # type: ignore[arg-type]
+        (lambda: Recipe(lr=-1), "lr is -1, momentum 0.9 and weight_decay 0.0005"),
+        (lambda: Recipe(epochs=0), "epochs is 0 and batch_size 128; both must be at least 1"),
+        (lambda: rigl.Topology(drop=1.0), "every is 100, drop 1.0 and stop 0.75"),
+        (lambda: magnitude.Gradual(0.9, begin=0.8), "begin is 0.8, end 0.75 and every 100"),
+        (lambda: sun_mixture.Recipe(plain_epochs=30), "plain_epochs is 30 of 30 epochs"),
+        (lambda: deng_sa.Recipe(draws=0), "half_life is 3449, draws 0 and epochs 30"),
+        (lambda: deng_sa.Recipe(temperature=0), "temperature is 0, lr_min 0.01 and lr 0.1"),
+        (lambda: snip.fit(network(), clusters(), 1.0, QUICK), "sparsity is 1.0"),
+        (lambda: deng_sa.fit(network(), clusters(), -0.1, DENG), "sparsity is -0.1"),
+    ],
+)
+def test_bad_input_is_one_line(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_divergence_is_one_line() -> None:
+    with pytest.raises(RunError, match=r"training diverged at step \d+: the loss is (nan|inf). Lower lr"):
+        magnitude.fit(network(), clusters(), Recipe(lr=1e15, epochs=3, batch_size=30))
