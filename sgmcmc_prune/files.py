@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -130,3 +131,37 @@ def finite_or_null(obj: Any) -> Any:
     if isinstance(obj, list | tuple):
         return [finite_or_null(value) for value in obj]
     return obj
+
+
+@contextmanager
+def locked(path: Path, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Hold an exclusive lock on a file; it ends with the process, however that ends.
+
+    Parameters
+    ----------
+    path : Path
+        Made if it does not exist, and left there.
+    wait_seconds : float
+        How long to wait for another process to release it.
+
+    Raises
+    ------
+    ValueError
+        If another process holds it.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise ValueError(
+                        f"{path.parent} is in use: another process is running or resuming it; wait for it to end"
+                    ) from None
+                time.sleep(0.05)
+        yield

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from sgmcmc_prune import checkpoint
 from sgmcmc_prune.config import RunConfig, from_json, replace, to_json
 from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.files import locked
 from sgmcmc_prune.presets import PRESETS
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run import load_config, resume, run
@@ -42,6 +43,7 @@ def small(**changes: object) -> RunConfig:
         "probes": 8,
         "checkpoint_seconds": 0.2,
         "em.every": 5,
+        "execution": "loop",
     }
     config: RunConfig = replace(PRESETS["demo"](), **{**settings, **changes})
     return config
@@ -128,10 +130,13 @@ def _content(path: Path) -> tuple[object, dict[str, bytes]]:
         return file.metadata(), tensors
 
 
+@pytest.mark.parametrize("execution", ["loop", "processes"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_run_resumes_to_the_same_bits(finished: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_killed_run_resumes_to_the_same_bits(
+    finished: Path, tmp_path: Path, number: signal.Signals, execution: str
+) -> None:
     out = tmp_path / "killed"
-    (tmp_path / "config.json").write_text(json.dumps(to_json(small())))
+    (tmp_path / "config.json").write_text(json.dumps(to_json(small(execution=execution))))
     code = (
         "import json, sys; from pathlib import Path; from sgmcmc_prune.config import from_json;"
         "from sgmcmc_prune.run import run; from sgmcmc_prune.chains.loop import Interrupted\n"
@@ -147,6 +152,19 @@ def test_a_killed_run_resumes_to_the_same_bits(finished: Path, tmp_path: Path, n
     assert not (out / "metrics.json").exists(), "the run ended before it was killed"
     resume(out, progress=False)
     assert_same_run(finished, out)
+
+
+def test_a_worker_that_fails_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+    steps = {"sampler.lr": 1e30, "sampler.lr_explore": 1.0, "execution": "processes"}
+    config = small(**steps, **{"prior.spike_variance": 1e29, "prior.slab_variance": 1e30})
+    with pytest.raises(RunError, match=r"chain [01] diverged at step \d+.*Lower the step size"):
+        run(config, tmp_path / "out", progress=False)
+
+
+def test_a_run_in_use_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(to_json(small())))
+    with locked(tmp_path / ".lock"), pytest.raises(ValueError, match="is in use: another process"):
+        resume(tmp_path, progress=False)
 
 
 def test_a_diverging_chain_stops_and_keeps_what_it_had(tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ class Gaussian(Prior):
         """w / v."""
         return w / self.variance
 
-    def fused_form(self, name: str) -> tuple[str, dict[str, float]]:
-        """A precision."""
-        return "gaussian", {"spike": 1 / self.variance}
+    def fused_form(self, name: str) -> tuple[str, dict[str, float]] | None:
+        """A precision; a subclass may have another force."""
+        return ("gaussian", {"spike": 1 / self.variance}) if type(self) is Gaussian else None
 
 
 def gaussian_log_density(tensors: Iterable[Tensor], variance: float) -> Tensor:

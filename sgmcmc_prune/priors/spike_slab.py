@@ -129,6 +129,8 @@ class SpikeSlab(Prior):
 
     def fused_form(self, name: str) -> tuple[str, dict[str, float]] | None:
         """The marginal mixture of single weights with a Gaussian spike; other forms go through torch."""
+        if type(self) is not SpikeSlab:  # a subclass may have another force
+            return None
         layer = self.layers.get(name)
         if layer is None:
             return "gaussian", {"spike": 1 / self.dense_variance}
