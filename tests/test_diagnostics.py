@@ -17,7 +17,7 @@ from scipy.signal import lfilter
 from scipy.stats import binom, chi2
 
 from sgmcmc_prune.chains.chain import Chain
-from sgmcmc_prune.chains.heat import excess_temperatures, momentum_squares, noise_batches
+from sgmcmc_prune.chains.heat import excess_temperatures, noise_batches
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.diagnostics import (
     FALSE_ALARM,
@@ -281,8 +281,8 @@ def test_measuring_costs_a_hundredth_of_the_gradients() -> None:
 def test_momentum_squares_add_up_to_that_of_the_sampler() -> None:
     chain = heated_chain(BAOAB)
     assert isinstance(chain.sampler, BAOAB)
-    assert momentum_squares(chain.sampler)["weight"] == pytest.approx(chain.sampler.momentum_square())
-    assert momentum_squares(heated_chain(SGLD).sampler) == {}
+    assert chain.sampler.momentum_squares()["weight"] == pytest.approx(chain.sampler.momentum_square())
+    assert heated_chain(SGLD).sampler.momentum_squares() == {}
 
 
 # --- the verdict --------------------------------------------------------------------------------------------------

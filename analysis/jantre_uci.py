@@ -1,0 +1,53 @@
+"""Draw test error and log density on the UCI sets from their results alone, one panel per set.
+
+python analysis/jantre_uci.py [--results DIR] [--out DIR]
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from sgmcmc_prune.files import read_json
+
+
+def draw(runs: list[dict[str, Any]]) -> plt.Figure:
+    """Box plots over splits, by family: RMSE above, NLL below, of the Monte Carlo predictor and the pruned network."""
+    sets = list(dict.fromkeys(run["set"] for run in runs))
+    figure, grid = plt.subplots(2, len(sets), figsize=(3.2 * len(sets), 6), layout="constrained", squeeze=False)
+    for column, name in enumerate(sets):
+        here = [run for run in runs if run["set"] == name]
+        families = list(dict.fromkeys(run["family"] for run in here))
+        for row, key in enumerate(("rmse", "nll")):
+            for shift, how, colour in ((-0.2, "monte_carlo", "C0"), (0.2, "median_mean", "C1")):
+                values = [[run[key][how] for run in here if run["family"] == family] for family in families]
+                style = {"color": colour}
+                positions = [i + shift for i in range(len(families))]
+                grid[row, column].boxplot(values, positions=positions, widths=0.3, boxprops=style, medianprops=style)
+            grid[row, column].set_xticks(range(len(families)), families, rotation=60)
+            grid[row, column].set_ylabel(key.upper())
+        grid[0, column].set_title(name)
+    figure.suptitle("UCI regression: Monte Carlo (blue) and pruned network (orange), over splits (our figure)")
+    return figure
+
+
+def main() -> None:
+    """Draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("benchmarks"))
+    parser.add_argument("--out", type=Path, default=Path("runs/figures"))
+    args = parser.parse_args()
+    path = args.results / "jantre_uci.json"
+    if not path.is_file():
+        raise SystemExit(f"{path} is missing; run experiments/jantre_uci.py first")
+    args.out.mkdir(parents=True, exist_ok=True)
+    draw(read_json(path)["runs"]).savefig(args.out / "jantre_uci.png", dpi=130)
+    print(args.out / "jantre_uci.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Draw the feature-selection experiments from their results alone: inclusion, true and false positives, error.
+
+    python analysis/saha_features.py [--results DIR] [--out DIR]
+
+One picture for each of `saha_features.json` and `saha_features_hard.json`.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from sgmcmc_prune.files import read_json
+
+RELEVANT = 5
+
+
+def rates(runs: list[dict[str, Any]], thresholds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """True and false positive rate at each threshold, averaged over data sets."""
+    found = np.stack([np.array(run["inclusion"])[None] > thresholds[:, None] for run in runs]).mean(0)
+    return found[:, :RELEVANT].mean(1), found[:, RELEVANT:].mean(1)
+
+
+def draw(results: dict[str, Any]) -> plt.Figure:
+    """Inclusion of the first data set by method; rates against the threshold; RMSE before and after pruning."""
+    methods = list(dict.fromkeys(run["method"] for run in results["runs"]))
+    figure, (inclusion, rate, error) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    thresholds = np.linspace(0, 1, 201)
+    for index, method in enumerate(methods):
+        runs, colour = [r for r in results["runs"] if r["method"] == method], f"C{index}"
+        values = np.array(runs[0]["inclusion"])
+        order = np.argsort(-values)
+        inclusion.plot(np.arange(1, len(order) + 1), values[order], color=colour, label=method)
+        true = np.isin(order, range(RELEVANT))
+        inclusion.plot(np.flatnonzero(true) + 1, values[order][true], "o", color=colour)
+        for rates_, style in zip(rates(runs, thresholds), ("-", ":"), strict=True):
+            rate.plot(thresholds, rates_, style, color=colour)
+        for before, after, marker in (("monte_carlo", "median_sampled", "o"), ("mean", "median_mean", "x")):
+            pairs = [(r["rmse"][before], r["rmse"][after]) for r in runs]
+            error.plot(*zip(*pairs, strict=True), marker, color=colour, mfc="none", ls="none")
+    inclusion.set(xlabel="feature, sorted (circles: relevant)", ylabel="inclusion probability", xscale="log")
+    rate.set(xlabel="threshold", ylabel="rate", title="solid: true positives; dotted: false")
+    error.set(xlabel="test RMSE before pruning", ylabel="after", title="circles: draws; crosses: means")
+    error.axline((1.5, 1.5), slope=1, color="0.5", ls=":")
+    inclusion.legend(fontsize="small")
+    figure.suptitle(f"n = {results['n']}, p = {results['p']}, five relevant features (our figure)")
+    return figure
+
+
+def main() -> None:
+    """Draw each result that is there."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("benchmarks"))
+    parser.add_argument("--out", type=Path, default=Path("runs/figures"))
+    args = parser.parse_args()
+    paths = sorted(args.results.glob("saha_features*.json"))
+    if not paths:
+        raise SystemExit(f"{args.results} holds no saha_features*.json; run experiments/saha_features.py first")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        figure = draw(read_json(path))
+        figure.savefig(args.out / f"{path.stem}.png", dpi=130)
+        plt.close(figure)
+        print(args.out / f"{path.stem}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Feature selection on the designs of Sun, Song and Liang: correlated inputs, 1000 or 2000 of them, five relevant.
+
+    python experiments/saha_sun.py --designs 1 2 3 --seeds 10      (writes benchmarks/saha_sun.json)
+
+Data: `sgmcmc_prune.data.simulated` (equicorrelated at 1/2, noise of the test set drawn afresh, the same input variance
+in training and test: the released generator has neither), n = 10,000. Networks: 1000-5-3-1 (designs 1 and 3),
+2000-6-4-3-1 (design 2), tanh. A feature is found when its inclusion exceeds 1/2.
+
+No run has been made yet.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sgmcmc_prune.baselines.variational import ContinuousSpike, LearnedGaussian, Settings, Structured, fit
+from sgmcmc_prune.checkpoint import write_json
+from sgmcmc_prune.data.simulated import DESIGNS, simulate
+from sgmcmc_prune.likelihoods import bernoulli
+from sgmcmc_prune.models import build
+
+WIDTHS = {1: (5, 3), 2: (6, 4, 3), 3: (5, 3)}
+FAMILIES = {"input gates": Structured(gates="input", inclusion=0.005), "R1 group": ContinuousSpike("input")}
+LAYER = "layers.0.weight"
+
+
+def run(number: int, method: str, seed: int, steps: int, num_data: int) -> dict[str, Any]:
+    """One method on one data set: a JSON-ready record."""
+    design = DESIGNS[number]
+    data, (inputs, targets) = simulate(design, num_data, seed), simulate(design, 1000, seed, "test")
+    model = build("mlp", (design.num_inputs,), 1, seed=seed, widths=WIDTHS[number], activation="tanh")
+    likelihood = (
+        bernoulli if design.binary else LearnedGaussian(float(data[1].std()) if method == "input gates" else 1.0)
+    )
+    settings = Settings(FAMILIES[method], steps, 500, lr=5e-3, seed=seed, on_empty="warn")
+    fitted = fit(model, data, settings, likelihood)
+    found = (fitted.inclusion()[LAYER] > 0.5).nonzero().flatten().tolist()
+
+    def score(how: Any) -> float:
+        mean = fitted.predict(inputs, how).flatten()
+        if design.binary:
+            return float(((mean > 0.5) == (targets > 0.5)).double().mean())
+        return float((mean - targets).square().mean())
+
+    return {
+        "design": number,
+        "method": method,
+        "seed": seed,
+        "true_positives": len(set(found) & set(design.support)),
+        "false_positives": len(set(found) - set(design.support)),
+        "relevant": len(design.support),
+        "score": {how: score(how) for how in ("monte_carlo", "mean", "median_sampled", "median_mean")},
+        "seconds": fitted.seconds,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run both methods on every data set; print and write the results."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--designs", nargs="+", type=int, choices=list(DESIGNS), default=list(DESIGNS))
+    parser.add_argument("--methods", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=8_000)
+    parser.add_argument("--num-data", type=int, default=10_000)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks"))
+    args = parser.parse_args(argv)
+    args.out.mkdir(parents=True, exist_ok=True)
+    runs = []
+    for number in args.designs:
+        for method in args.methods:
+            for seed in range(args.seeds):
+                runs.append(r := run(number, method, seed, args.steps, args.num_data))
+                name = "accuracy" if DESIGNS[number].binary else "MSE"
+                print(
+                    f"design {number}, {method}, seed {seed}: {r['true_positives']}/{r['relevant']} found, "
+                    f"{r['false_positives']} false; {name} means {r['score']['mean']:.3f} -> "
+                    f"{r['score']['median_mean']:.3f}; {r['seconds']:.0f} s",
+                    flush=True,
+                )
+                write_json(args.out / "saha_sun.json", {"steps": args.steps, "runs": runs})
+
+
+if __name__ == "__main__":
+    main()

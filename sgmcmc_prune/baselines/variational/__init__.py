@@ -1,0 +1,43 @@
+"""Variational spike-and-slab networks: convert a network, train its posterior, predict, prune."""
+
+from sgmcmc_prune.baselines.variational.evidence import any_active
+from sgmcmc_prune.baselines.variational.families import (
+    Structured,
+    jantre_inclusion,
+    mean_field,
+    ss_ghs,
+    ss_gl,
+    ss_ig,
+    svbnn,
+    svbnn_inclusion,
+)
+from sgmcmc_prune.baselines.variational.network import VariationalNetwork, bayesianise
+from sgmcmc_prune.baselines.variational.physical import multiply_adds, shrink
+from sgmcmc_prune.baselines.variational.posterior import PREDICTORS, Fitted, GaussianPosterior
+from sgmcmc_prune.baselines.variational.saha import ContinuousSpike, point_spike
+from sgmcmc_prune.baselines.variational.training import LearnedGaussian, Settings, fit, retrain
+
+__all__ = [
+    "PREDICTORS",
+    "ContinuousSpike",
+    "Fitted",
+    "GaussianPosterior",
+    "LearnedGaussian",
+    "Settings",
+    "Structured",
+    "VariationalNetwork",
+    "any_active",
+    "bayesianise",
+    "fit",
+    "jantre_inclusion",
+    "mean_field",
+    "multiply_adds",
+    "point_spike",
+    "retrain",
+    "shrink",
+    "ss_ghs",
+    "ss_gl",
+    "ss_ig",
+    "svbnn",
+    "svbnn_inclusion",
+]

@@ -1,0 +1,116 @@
+r"""The factors of a mean-field posterior: normal, normal with a gate on each entry, log-normal."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune.baselines.variational import kl
+
+#: What a draw does with the gates (see `gate_values`).
+GateRule = Literal["sample", "median", "mean"]
+
+
+class Normal(nn.Module):
+    """q(w) = N(mean, std^2), entry by entry.
+
+    Parameters
+    ----------
+    mean : Tensor
+        Where it starts (copied).
+    std : float
+        Starting standard deviation, > 0.
+
+    Attributes
+    ----------
+    kept : Tensor or None
+        Mask shaped like `mean`: where it is 0 the entry is exactly zero and costs nothing.
+    """
+
+    kept: Tensor | None
+
+    def __init__(self, mean: Tensor, std: float) -> None:
+        super().__init__()
+        if not std > 0:
+            raise ValueError(f"the starting standard deviation is {std}; it must be > 0")
+        self.mean = nn.Parameter(mean.detach().clone())
+        self.log_std = nn.Parameter(torch.full_like(mean, math.log(std)))
+        self.register_buffer("kept", None)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each entry."""
+        mean, variance = self.mean, (2 * self.log_std).exp()
+        return (mean, variance) if self.kept is None else (mean * self.kept, variance * self.kept)
+
+    def draw(
+        self, sampled: bool = True, gates: GateRule = "sample", generator: torch.Generator | None = None
+    ) -> Tensor:
+        """One exact draw, or the mean; `generator` is on the CPU. A factor without gates ignores `gates`."""
+        value = self.mean + self.log_std.exp() * noise_like(self.mean, generator) if sampled else self.mean
+        return value if self.kept is None else value * self.kept
+
+    def kl(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
+        """KL from N(centre, s^2), shaped like `mean` (see `kl.normal`)."""
+        value = kl.normal(self.mean, self.log_std, log_prior_std, prior_precision, centre)
+        return value if self.kept is None else value * self.kept
+
+
+class GatedNormal(Normal):
+    r"""Spike and slab on each entry: w = z (mu + sigma eps), z ~ Bernoulli(g), g = sigmoid(logits).
+
+    The gates are integrated out of the first two moments, E w = g mu and Var w = g (sigma^2 + (1 - g) mu^2): a layer
+    that propagates these treats its output as normal, which a sum over many inputs nearly is, and needs no relaxation.
+
+    References
+    ----------
+    Bai, Song, Cheng (arXiv 2011.07439), for prior and family; Skaaret-Lund, Storvik, Hubin (arXiv 2305.03395), for the
+    moments.
+    """
+
+    def __init__(self, mean: Tensor, std: float, inclusion: float, start: float) -> None:
+        super().__init__(mean, std)
+        self.inclusion = inclusion
+        self.logits = nn.Parameter(torch.full_like(mean, kl.log_odds(start)))
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each entry, gate included."""
+        mean, variance = super().moments()
+        g = self.logits.sigmoid()
+        return g * mean, g * (variance + (1 - g) * mean.square())
+
+    def draw(
+        self, sampled: bool = True, gates: GateRule = "sample", generator: torch.Generator | None = None
+    ) -> Tensor:
+        """mu + sigma eps, or mu, times the gates as `gate_values` gives them."""
+        return super().draw(sampled, gates, generator) * gate_values(self.logits, gates, generator)
+
+    def kl(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
+        """g KL(slab) + KL(gate), shaped like `mean`."""
+        gate = kl.bernoulli(self.logits, self.inclusion)
+        return self.logits.sigmoid() * super().kl(log_prior_std, prior_precision, centre) + gate
+
+
+class LogNormal(Normal):
+    """q(x) = exp N(loc, std^2): a positive variable; `mean` is the mean of its *logarithm*."""
+
+    def expectation(self) -> Tensor:
+        """E x = exp(loc + std^2 / 2)."""
+        return (self.mean + 0.5 * (2 * self.log_std).exp()).exp()
+
+
+def noise_like(value: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normals shaped like `value`, on its device; from `generator`, which is on the CPU, when given."""
+    if generator is None:
+        return torch.randn_like(value)
+    return torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
+
+
+def gate_values(logits: Tensor, gates: GateRule, generator: torch.Generator | None = None) -> Tensor:
+    """Gates with probabilities sigmoid(logits): a draw, the median model (g >= 1/2), or their mean."""
+    if gates == "sample":
+        uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype).to(logits.device)
+        return (uniform < logits.sigmoid()).to(logits)
+    if gates == "median":
+        return (logits >= 0).to(logits)
+    return logits.sigmoid()

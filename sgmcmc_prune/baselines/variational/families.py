@@ -1,0 +1,275 @@
+r"""The variational families: which gates and scales a network's weights get, under which prior.
+
+    family       gate on     scale                    prior of a weight, given its gate
+    mean_field   -           -                        N(0, s0^2)                              (Bayes by Backprop)
+    ss_ig        node        -                        N(0, s0^2), 0 where closed
+    ss_gl        node        group lasso              N(0, s0^2 tau^2), 0 where closed
+    ss_ghs       node        regularised horseshoe    N(0, s0^2 s~^2), 0 where closed
+    svbnn        weight      -                        N(0, s0^2), 0 where closed
+
+References
+----------
+Blundell et al. (ICML 2015); Jantre, Bhattacharya, Maiti (Neural Networks 2023; IEEE TNNLS 2024); Bai, Song, Cheng
+(NeurIPS 2020).
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import torch
+from torch import fx, nn
+
+from sgmcmc_prune.baselines.variational import kl
+from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
+from sgmcmc_prune.baselines.variational.factors import GatedNormal, Normal
+from sgmcmc_prune.baselines.variational.gates import Gate
+from sgmcmc_prune.baselines.variational.graph import Site
+from sgmcmc_prune.baselines.variational.layers import VariationalBatchNorm, VariationalConv2d, VariationalLinear
+from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior, Posterior
+from sgmcmc_prune.baselines.variational.scales import (
+    GroupLassoScale,
+    GroupLassoShared,
+    HorseshoeScale,
+    HorseshoeShared,
+    Regulariser,
+)
+from sgmcmc_prune.baselines.variational.units import StructuredUnit, Unit
+from sgmcmc_prune.priors.groups import GroupMap
+
+if TYPE_CHECKING:
+    from sgmcmc_prune.baselines.variational.network import VariationalNetwork
+
+
+class Family(Protocol):
+    """What `bayesianise` asks of a family."""
+
+    def shared(self, sites: Sequence[Site], graph: fx.GraphModule) -> Any:
+        """The part of the prior that all layers share: a module with `resample` and `kl`, or None."""
+
+    def unit(self, site: Site, graph: fx.GraphModule, shared: Any) -> Unit:
+        """The unit of one site."""
+
+    def posterior(self, network: "VariationalNetwork") -> Posterior:
+        """What a trained network leaves."""
+
+
+@dataclass(frozen=True)
+class Structured:
+    """A mean-field posterior with gates and scales. The functions below name the usual combinations.
+
+    Parameters
+    ----------
+    gates : {"none", "node", "input", "weight"}
+        What may be switched off. `input` is feature selection: a gate on each input of the first layer.
+    scale : {"none", "group-lasso", "horseshoe"}
+    centred : bool
+        Whether a horseshoe scale enters the prior alone, rather than multiplying the weights.
+    regulariser : float or "learned"
+        c of the horseshoe.
+    prior_std : float
+        sigma_0.
+    inclusion : float or mapping from layer name to float
+        Prior inclusion probability lambda of each gate, inside (0, 1).
+    start : float
+        Where the gates start. High for inputs (two inputs that act together must be open together); low for nodes of
+        a network that is much too wide, where a start near 1 keeps them all.
+    initial_std : float
+        Where the standard deviations start.
+    """
+
+    gates: Literal["none", "node", "input", "weight"] = "none"
+    scale: Literal["none", "group-lasso", "horseshoe"] = "none"
+    centred: bool = False
+    regulariser: Regulariser = 1.0
+    prior_std: float = 1.0
+    inclusion: float | Mapping[str, float] = 0.1
+    start: float = 0.99
+    initial_std: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.gates not in ("none", "node", "input", "weight"):
+            raise ValueError(f"gates is {self.gates!r}; choose none, node, input or weight")
+        if self.scale not in ("none", "group-lasso", "horseshoe"):
+            raise ValueError(f"scale is {self.scale!r}; choose none, group-lasso or horseshoe")
+        if self.centred and self.scale != "horseshoe":
+            raise ValueError("the centred form exists for the horseshoe only; set scale='horseshoe'")
+        values = self.inclusion if isinstance(self.inclusion, Mapping) else {"": self.inclusion}
+        for name, value in values.items():
+            kl.check_inclusion(value, f"inclusion of {name!r}" if name else "inclusion")
+
+    def shared(self, sites: Sequence[Site], graph: fx.GraphModule) -> Any:
+        """The group lasso's rate or the horseshoe's global scale and regulariser."""
+        gated = [site for site in sites if self._gates_here(site)]
+        if self.gates in ("node", "input") and (not gated or (self.gates == "input" and len(gated) > 1)):
+            reasons = "; ".join(f"{site.name or site.norm}: {site.obstacle or 'not the first layer'}" for site in sites)
+            raise ValueError(f"found {len(gated)} layers whose {self.gates}s can be gated ({reasons})")
+        if self.scale == "group-lasso":
+            sizes = [_group_size(site, graph) for site in sites]
+            return GroupLassoShared(sum(sizes) / len(sizes) + 1, self.initial_std)
+        return HorseshoeShared(self.initial_std, self.regulariser) if self.scale == "horseshoe" else None
+
+    def unit(self, site: Site, graph: fx.GraphModule, shared: Any) -> Unit:
+        """The unit of one site."""
+        parts = make_parts(site, graph, self._weight if self.gates == "weight" else self._normal)
+        if self.gates == "weight" or not site.name:
+            return Unit(site, parts, self.prior_std)
+        if self.centred and site.norm:
+            raise ValueError(f"{site.norm!r} undoes the scale of {site.name!r}: use the non-centred horseshoe")
+        gate = None
+        if self._gates_here(site):
+            num = graph.get_parameter(f"{site.name}.weight").shape[1] if self.gates == "input" else site.num_nodes
+            gate = Gate(int(num), self._inclusion(site.name), self.start)
+        scale = self._scale(site, graph, shared)
+        return StructuredUnit(site, parts, self.prior_std, gate, self.gates == "input", scale, self.centred)
+
+    def posterior(self, network: "VariationalNetwork") -> Posterior:
+        """The network itself; without gates its moments, and per weight the evidence against a point mass at zero."""
+        if self.gates != "none":
+            return network
+        mean, variance = network.moments()
+        groups = {n: GroupMap("weight", tuple(m.shape)) for n, m in mean.items() if m.ndim >= 2}
+        odds = {n: point_spike_log_odds(mean[n], variance[n], g, self.prior_std, 0.5) for n, g in groups.items()}
+        return GaussianPosterior(network.plain, mean, variance, odds, groups, network.readers_mask)
+
+    def _gates_here(self, site: Site) -> bool:
+        if self.gates == "input":
+            return site.first
+        return self.gates == "node" and bool(site.name) and not site.obstacle
+
+    def _inclusion(self, name: str) -> float:
+        if not isinstance(self.inclusion, Mapping):
+            return self.inclusion
+        if name not in self.inclusion:
+            raise ValueError(f"inclusion gives no value for layer {name!r}; it has {sorted(self.inclusion)}")
+        return self.inclusion[name]
+
+    def _normal(self, name: str, key: str, value: torch.Tensor) -> Normal:
+        return Normal(value, self.initial_std)
+
+    def _weight(self, name: str, key: str, value: torch.Tensor) -> Normal:
+        if key != "weight" or value.ndim < 2:
+            return Normal(value, self.initial_std)
+        return GatedNormal(value, self.initial_std, self._inclusion(name), self.start)
+
+    def _scale(self, site: Site, graph: fx.GraphModule, shared: Any) -> GroupLassoScale | HorseshoeScale | None:
+        if self.scale == "none":
+            return None
+        if self.scale == "horseshoe":
+            return HorseshoeScale(site.num_nodes, self.initial_std, shared)
+        return GroupLassoScale(site.num_nodes, _group_size(site, graph), self.initial_std, shared)
+
+
+def mean_field(**settings: Any) -> Structured:
+    """Bayes by Backprop: a normal factor for each weight (Blundell et al. 2015)."""
+    return Structured(**settings)
+
+
+def ss_ig(**settings: Any) -> Structured:
+    """Spike and slab on nodes, independent normal slab (Jantre et al. 2023)."""
+    return Structured(gates="node", **settings)
+
+
+def ss_gl(**settings: Any) -> Structured:
+    """Spike and slab on nodes, group-lasso slab, non-centred (Jantre et al. 2024)."""
+    return Structured(gates="node", scale="group-lasso", **settings)
+
+
+def ss_ghs(**settings: Any) -> Structured:
+    """Spike and slab on nodes, regularised group-horseshoe slab (Jantre et al. 2024)."""
+    return Structured(gates="node", scale="horseshoe", **settings)
+
+
+def svbnn(**settings: Any) -> Structured:
+    """Spike and slab on weights (Bai et al. 2020)."""
+    return Structured(gates="weight", **settings)
+
+
+def make_parts(site: Site, graph: fx.GraphModule, factor: Any) -> dict[str, nn.Module]:
+    """Variational layers of a site; `factor(layer_name, "weight" or "bias", value)` makes each factor."""
+    parts: dict[str, nn.Module] = {}
+    for name in filter(None, (site.name, site.norm)):
+        source = graph.get_submodule(name)
+        weight = factor(name, "weight", source.weight)
+        bias = factor(name, "bias", source.bias) if source.bias is not None else None
+        if isinstance(source, nn.Linear):
+            parts[name] = VariationalLinear(weight, bias)
+        elif isinstance(source, nn.Conv2d):
+            parts[name] = VariationalConv2d(weight, bias, source)
+        else:
+            assert isinstance(source, nn.BatchNorm1d | nn.BatchNorm2d)
+            bare = type(source)(source.num_features, source.eps, source.momentum, False, source.track_running_stats)
+            bare.load_state_dict({k: v for k, v in source.state_dict().items() if k not in ("weight", "bias")})
+            parts[name] = VariationalBatchNorm(weight, bias, bare)
+    return parts
+
+
+def _group_size(site: Site, graph: fx.GraphModule) -> int:
+    """K: how many weights of a node its scale multiplies."""
+    if site.norm:
+        return 2
+    layer = graph.get_submodule(site.name)
+    return layer.get_parameter("weight")[0].numel() + (layer.bias is not None)
+
+
+def jantre_inclusion(widths: Sequence[int], num_data: int) -> list[float]:
+    r"""Prior inclusion of the nodes of each hidden layer, from the theory of layer-adaptive node selection.
+
+    With k_0 inputs, hidden widths k_1..k_L and k_{L+1} outputs,
+
+    .. math:: -\log\lambda_l = \log k_{l+1} + 10^{-9} (k_l + 1) \vartheta_l
+
+    Parameters
+    ----------
+    widths : sequence of int
+        k_0, ..., k_{L+1}.
+    num_data : int
+        n.
+
+    Returns
+    -------
+    list of float
+        lambda of hidden layers 1..L; about 1 / width.
+
+    References
+    ----------
+    Jantre, Bhattacharya, Maiti (Neural Networks 2023), as in the authors' released code.
+    """
+    hidden, log_n = len(widths) - 2, math.log(num_data)
+    squared = (hidden + 1) ** 2
+    u = [squared * (log_n + math.log(hidden + 1) + math.log(k + 1) + math.log(m)) for k, m in _pairs(widths)]
+    inclusion = []
+    for index, (k, m) in enumerate(_pairs(widths)[:hidden]):
+        others = sum(math.log(width + 1) for i, (width, _) in enumerate(_pairs(widths)) if i != index)
+        theta = (k + 1) ** 2 + others + hidden + math.log(m) + math.log(k + 1) + log_n + math.log(sum(u))
+        inclusion.append(math.exp(-math.log(m) - 1e-9 * (k + 1) * theta))
+    return inclusion
+
+
+def svbnn_inclusion(widths: Sequence[int], num_data: int) -> float:
+    r"""Prior inclusion of each weight, from the theory of sparse variational networks.
+
+    With k_0 inputs, L hidden layers of at most N units and T parameters,
+
+    .. math:: -\log\lambda = \log T + 0.1 [ (L + 2) \log N + \log(\sqrt{n} k_0) ]
+
+    Parameters
+    ----------
+    widths : sequence of int
+        k_0, ..., k_{L+1}.
+    num_data : int
+        n.
+
+    References
+    ----------
+    Bai, Song, Cheng (NeurIPS 2020), as in the code of Jantre et al.
+    """
+    parameters = sum((k + 1) * m for k, m in _pairs(widths))
+    depth = len(widths) * math.log(max(widths[1:-1]))
+    return math.exp(-math.log(parameters) - 0.1 * (depth + math.log(math.sqrt(num_data) * widths[0])))
+
+
+def _pairs(widths: Sequence[int]) -> list[tuple[int, int]]:
+    return list(itertools.pairwise(widths))

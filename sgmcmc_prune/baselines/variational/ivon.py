@@ -1,0 +1,117 @@
+r"""IVON: a diagonal normal posterior at the cost of Adam, through the optional package `ivon-opt`.
+
+The optimiser keeps a mean m and a Hessian estimate h of each parameter; its posterior is N(m, 1 / (N (h + d))) under
+the prior N(0, 1 / (N d)), with weight decay d = 1 / (N prior_std^2).
+
+References
+----------
+Shen, Daheim, Cong, Nickl, Marconi, Bazan, Yokota, Gurevych, Cremers, Khan, Moellenhoff: Variational learning is
+effective for large deep networks (ICML 2024).
+"""
+
+import copy
+import math
+import time
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
+from sgmcmc_prune.baselines.variational.posterior import Fitted, GaussianPosterior
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
+from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.pruning.masks import Mask
+
+
+def fit_ivon(
+    model: nn.Module,
+    data: tuple[Tensor, Tensor],
+    steps: int,
+    batch_size: int,
+    likelihood: Likelihood = categorical,
+    *,
+    lr: float = 0.1,
+    prior_std: float = 1.0,
+    hess_init: float = 0.1,
+    beta2: float = 0.9999,
+    seed: int = 0,
+) -> Fitted:
+    """Train a network with IVON.
+
+    Parameters
+    ----------
+    model : Module
+        Left as it is.
+    data : (inputs, targets)
+        The N training examples.
+    steps, batch_size : int
+    likelihood : Likelihood
+        Without parameters of its own.
+    lr, hess_init, beta2 : float
+        Of IVON; the learning rate falls to zero on a cosine. The Hessian averages over about 1 / (1 - beta2) steps,
+        which must be well under `steps`.
+    prior_std : float
+        Of the normal prior of every parameter.
+    seed : int
+
+    Returns
+    -------
+    Fitted
+        Scores are Savage-Dickey log odds of each weight at even prior odds; `point_spike` regroups them.
+
+    Raises
+    ------
+    ValueError
+        If `ivon-opt` is not installed, or a batch is larger than the data.
+    RunError
+        If training diverges.
+    """
+    try:
+        from ivon import IVON
+    except ImportError as error:
+        raise ValueError("IVON needs the package ivon-opt: pip install ivon-opt") from error
+    started, network = time.perf_counter(), copy.deepcopy(model)
+    stream = MinibatchStream(*data, batch_size, seed, 0)
+    num_data = stream.num_data
+    decay = 1 / (num_data * prior_std**2)
+    optimizer = IVON(network.parameters(), lr, ess=num_data, beta2=beta2, weight_decay=decay, hess_init=hess_init)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    trace = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for step in range(steps):
+            inputs, targets = stream.batch(step)
+            with optimizer.sampled_params(train=True):
+                optimizer.zero_grad()
+                loss = mean_nll(likelihood, network(inputs), targets)
+                loss.backward()
+            optimizer.step()
+            cosine.step()
+            if not math.isfinite(value := float(loss.detach())):
+                raise RunError(f"IVON diverged at step {step}: the loss is {value}. Lower lr or raise hess_init")
+            if step % 100 == 0:
+                trace.append({"step": float(step), "nll": value})
+    hessian = torch.cat([group["hess"] for group in optimizer.param_groups])
+    variance = _unflatten(network, 1 / (num_data * (hessian + decay)))
+    posterior = ivon_posterior(network, variance, prior_std)
+    return Fitted(posterior, likelihood, data[0], math.nan, steps * batch_size, time.perf_counter() - started, trace)
+
+
+def ivon_posterior(network: nn.Module, variance: dict[str, Tensor], prior_std: float) -> GaussianPosterior:
+    """The normal posterior around a network's parameters, with the Savage-Dickey log odds of each weight."""
+    mean = {name: p.detach().clone() for name, p in network.named_parameters()}
+    groups = {n: GroupMap("weight", tuple(m.shape)) for n, m in mean.items() if m.ndim in (2, 4)}
+    odds = {n: point_spike_log_odds(mean[n], variance[n], g, prior_std, 0.5) for n, g in groups.items()}
+    return GaussianPosterior(network, mean, variance, odds, groups, _unchanged)
+
+
+def _unchanged(mask: Mask) -> Mask:
+    return mask
+
+
+def _unflatten(network: nn.Module, flat: Tensor) -> dict[str, Tensor]:
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    parts = flat.split([p.numel() for p in parameters])
+    return {name: part.view_as(p) for name, part, p in zip(names, parts, parameters, strict=True)}

@@ -1,0 +1,242 @@
+"""The variational counterpart of an ordinary network: convert, run, and draw plain networks from it."""
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, Normal
+from sgmcmc_prune.baselines.variational.families import Family
+from sgmcmc_prune.baselines.variational.gates import LOGIT_BOUND, Gate
+from sgmcmc_prune.baselines.variational.graph import find_sites, trace
+from sgmcmc_prune.baselines.variational.posterior import median_mask
+from sgmcmc_prune.baselines.variational.units import Unit
+from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.pruning.masks import Mask
+
+#: |mean of a log scale| at which it is stopped, so that its exponential stays finite.
+_LOG_BOUND = 15.0
+
+
+class VariationalNetwork(nn.Module):
+    """A network with a factorised posterior over its weights; made by `bayesianise`.
+
+    `forward` is always random: it draws weights and gates for each example (it trains, and estimates the bound;
+    training mode concerns normalisation only). Predictions come from plain networks: `draw` gives their parameters.
+
+    Attributes
+    ----------
+    plain : Module
+        The network it was made from, with the normalisation statistics of the last `sync`.
+    units : list of Unit
+        Its layers.
+    """
+
+    def __init__(self, plain: nn.Module, graph: fx.GraphModule, units: list[Unit], shared: Any) -> None:
+        super().__init__()
+        self.graph, self.units, self.shared = graph, units, shared
+        self._plain = [plain]  # in a list: its parameters are not this module's
+        self.scales = nn.ModuleList(u.scale for u in units if u.scale is not None)  # a centred scale is in no graph
+
+    @property
+    def plain(self) -> nn.Module:
+        """The ordinary network, with the current normalisation statistics."""
+        plain = self._plain[0]
+        buffers = dict(self.graph.named_buffers())
+        for name, buffer in plain.named_buffers():
+            module, _, key = name.rpartition(".")
+            buffer.copy_(buffers.get(f"{module}.normalise.{key}", buffers.get(name, buffer)))
+        return plain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs under one draw of weights and gates per example."""
+        if self.shared is not None:
+            self.shared.resample()
+        return self.graph(x)
+
+    def kl(self) -> Tensor:
+        """KL of the posterior from the prior, 0-d, in nats: it enters the loss as kl / num_data."""
+        terms = [unit.kl() for unit in self.units]
+        if self.shared is not None:
+            self.shared.resample()
+            terms.append(self.shared.kl())
+        return torch.stack(terms).sum()
+
+    @torch.no_grad()
+    def draw(
+        self, gates: GateRule = "sample", sampled: bool = True, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Parameters of one plain network.
+
+        Parameters
+        ----------
+        gates : {"sample", "median", "mean"}
+            A draw of the gates, the median model (g >= 1/2), or their probabilities as factors.
+        sampled : bool
+            Draw weights and scales, or take their means (a horseshoe scale: the exponential of its mean log).
+        generator : torch.Generator, optional
+            On the CPU; the global one if not given.
+
+        Returns
+        -------
+        dict of str to Tensor
+            By the plain network's names. A closed node has no incoming and no outgoing weights.
+        """
+        if self.shared is not None:
+            self.shared.resample(sampled, generator)
+        weights = {name: parameter.detach() for name, parameter in self._plain[0].named_parameters()}
+        states = {}
+        for unit in self.units:
+            drawn, states[unit] = unit.draw(gates, sampled, generator)
+            weights |= drawn
+        for unit, z in states.items():
+            if z is not None:
+                for reader, block in unit.site.readers:
+                    name = f"{reader}.weight"
+                    weights[name] = weights[name] * _column_values(z, block, weights[name])
+        return weights
+
+    def log_odds(self) -> tuple[dict[str, Tensor], dict[str, GroupMap]]:
+        """Posterior log odds of inclusion, shape (G,) by parameter name, and the groups."""
+        found = [selected for unit in self.units if (selected := unit.log_odds()) is not None]
+        return {name: odds for name, _, odds in found}, {name: groups for name, groups, _ in found}
+
+    def mask(self) -> Mask:
+        """The median probability model, with the weights that read closed nodes."""
+        return median_mask(*self.log_odds(), self.readers_mask)
+
+    def moments(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Mean and variance of each parameter by the plain network's names (without node gates and scales)."""
+        found = {name: factor.moments() for unit in self.units for name, factor, _ in unit.factors()}
+        return {n: m.detach() for n, (m, _) in found.items()}, {n: v.detach() for n, (_, v) in found.items()}
+
+    def readers_mask(self, mask: Mask) -> Mask:
+        """Add to a mask the columns that read removed nodes (a node is removed when its layer's whole row is)."""
+        mask = dict(mask)
+        for unit in self.units:
+            own = mask.get(f"{unit.site.name}.weight")
+            if own is None or not unit.site.readers or unit.site.obstacle:
+                continue
+            alive = own.flatten(1).any(1)
+            for reader, block in unit.site.readers:
+                name = f"{reader}.weight"
+                shape = dict(self._plain[0].named_parameters())[name]
+                kept = mask.get(name, torch.ones_like(shape, dtype=torch.bool))
+                mask[name] = kept & _column_values(alive, block, shape).to(torch.bool)
+        return mask
+
+    def kept_nodes(self, generator: torch.Generator | None = None) -> dict[str, tuple[float, int, int]]:
+        """By layer: expected number of open gates, number above one half, number in one draw."""
+        odds, _ = self.log_odds()
+        counts = {}
+        for name, logits in odds.items():
+            g = logits.sigmoid().cpu()
+            drawn = torch.rand(g.shape, generator=generator) < g
+            counts[name] = (float(g.sum()), int((g >= 0.5).sum()), int(drawn.sum()))
+        return counts
+
+    def mask_weights(self, mask: Mask) -> None:
+        """Fix masked weights at zero: they are neither drawn nor trained, and cost nothing."""
+        for unit in self.units:
+            for name, factor, _ in unit.factors():
+                if name in mask:
+                    factor.kept = mask[name].to(factor.mean)
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Put gate logits and log scales back inside their bounds; called after each optimiser step."""
+        for module in self.modules():
+            if isinstance(module, Gate | GatedNormal):
+                module.logits.clamp_(-LOGIT_BOUND, LOGIT_BOUND)
+            if isinstance(module, Normal):
+                module.log_std.clamp_(max=_LOG_BOUND)
+        scales = [m for m in [*self.scales, self.shared] if m is not None]
+        for factor in (m for scale in scales for m in scale.modules() if isinstance(m, Normal)):
+            factor.mean.clamp_(-_LOG_BOUND, _LOG_BOUND)
+
+
+def bayesianise(model: nn.Module, family: Family) -> VariationalNetwork:
+    """Turn an ordinary network into its variational counterpart.
+
+    Every Linear, Conv2d and BatchNorm layer gets factors whose means start at the model's own weights. Node gates stand
+    after activation and normalisation. They are put where a node can be removed: in a residual network on the inner
+    channels of each block, not on the residual stream; never on the output layer (`Site.obstacle` says why).
+
+    Parameters
+    ----------
+    model : Module
+        Left as it is. Its forward must be traceable by `torch.fx` (no branching on values).
+    family : Family
+        Such as `mean_field()`, `ss_ig()`, `ss_gl()`, `ss_ghs()`, `svbnn()`.
+
+    Returns
+    -------
+    VariationalNetwork
+        On the model's device.
+
+    Raises
+    ------
+    ValueError
+        If a layer cannot be converted (named, with what is supported), or the family has nothing to gate.
+    """
+    plain = copy.deepcopy(model)
+    for parameter in plain.parameters():
+        parameter.requires_grad_(False)
+    graph = trace(copy.deepcopy(model))
+    sites = find_sites(graph)
+    if not sites:
+        raise ValueError(f"{type(model).__name__} has no layer that can be converted")
+    shared = family.shared(sites, graph)
+    units = [family.unit(site, graph, shared) for site in sites]
+    for unit in units:
+        _install(graph, unit)
+    graph.graph.lint()
+    graph.recompile()
+    _warn_unread(model, graph)
+    device = next(model.parameters()).device
+    return VariationalNetwork(plain, graph, units, shared).to(device)
+
+
+def _install(graph: fx.GraphModule, unit: Unit) -> None:
+    """Replace the unit's layers, and insert its gate and (non-centred) scale."""
+    for name, part in unit.parts.items():
+        graph.set_submodule(name, part)
+    label = (unit.site.name or unit.site.norm).replace(".", "_")
+    gated = unit.site.gated
+    if unit.scale is not None and unit.scales_forward:
+        scaled = _insert_after(graph, unit.site.scaled, f"{label}_scale", unit.scale)
+        gated = scaled if gated is unit.site.scaled else gated
+    if unit.gate is not None and unit.gates_input:
+        _insert_before(graph, unit.site.start, f"{label}_input_gate", unit.gate)
+    elif unit.gate is not None:
+        _insert_after(graph, gated, f"{label}_gate", unit.gate)
+
+
+def _insert_after(graph: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> fx.Node:
+    graph.add_submodule(name, module)
+    with graph.graph.inserting_after(node):
+        new = graph.graph.call_module(name, (node,))
+    node.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+    return new
+
+
+def _insert_before(graph: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> None:
+    graph.add_submodule(name, module)
+    source = node.args[0]
+    with graph.graph.inserting_before(node):
+        node.args = (graph.graph.call_module(name, (source,)), *node.args[1:])
+
+
+def _warn_unread(model: nn.Module, graph: fx.GraphModule) -> None:
+    """Parameters that the traced forward never uses stay as they are; say so."""
+    used = {str(node.target) for node in graph.graph.nodes if node.op == "call_module"}
+    unused = [n for n, _ in model.named_parameters() if n.rpartition(".")[0] not in used]
+    if unused:
+        warnings.warn(f"parameters that the forward pass does not use stay fixed: {', '.join(unused)}", stacklevel=3)
+
+
+def _column_values(values: Tensor, block: int, weight: Tensor) -> Tensor:
+    """One value per channel, repeated over its `block` columns, broadcastable over a weight (out, in, ...)."""
+    return values.repeat_interleave(block).view(1, -1, *([1] * (weight.ndim - 2)))

@@ -1,0 +1,206 @@
+r"""Shrinkage scales of a node's weights: the group lasso and the regularised group horseshoe.
+
+A scale multiplies all weights into a node, so it stands before the activation (non-centred form, w = s w~), or enters
+the prior of w alone (centred form). With a normalisation layer in between, which undoes any scale, it multiplies the
+affine parameters of that layer instead. Each kind has a part per layer and a part shared by the whole network.
+
+- group lasso:   tau_j^2 ~ Gamma((K + 1)/2, rate r/2),   r ~ Gamma(4, rate 2) shared; K is the number of weights scaled.
+  With normal weights the marginal is the multi-Laplace exp(-sqrt(r) |w|_2).
+- horseshoe:     t_j ~ C+(0, 1),  g ~ C+(0, global_scale) shared,  s = t_j g,  s~^2 = c^2 s^2 / (c^2 + s^2).
+  A half-Cauchy C+(0, A) is sqrt(a b) with a ~ Gamma(1/2, scale A^2) and b ~ InvGamma(1/2, 1). The regulariser c is
+  fixed, or learned with c^2 ~ InvGamma(2, 6).
+
+References
+----------
+Jantre, Bhattacharya, Maiti: Spike-and-slab shrinkage priors for structurally sparse Bayesian neural networks (IEEE
+TNNLS 2024); Piironen, Vehtari: Sparsity information and regularization in the horseshoe (EJS 2017); Ghosh, Yao,
+Doshi-Velez (JMLR 2019).
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune.baselines.variational import kl
+from sgmcmc_prune.baselines.variational.factors import LogNormal, noise_like
+
+Regulariser = float | Literal["learned"]
+
+
+class GroupLassoShared(nn.Module):
+    """The rate r of all group-lasso scales; it starts best near the mean group size (then tau^2 is near 1)."""
+
+    def __init__(self, start: float, std: float, shape: float = 4.0, rate: float = 2.0) -> None:
+        super().__init__()
+        self.shape, self.prior_rate = shape, rate
+        self.rate = LogNormal(torch.tensor(math.log(start)), std)
+
+    def resample(self, sampled: bool = True, generator: torch.Generator | None = None) -> None:
+        """Nothing to draw: the rate enters through its expectations."""
+
+    def kl(self) -> Tensor:
+        """KL from Gamma(shape, rate)."""
+        return kl.log_normal_from_gamma(
+            self.rate.mean, self.rate.log_std, self.shape, self.prior_rate, math.log(self.prior_rate)
+        )
+
+
+class GroupLassoScale(nn.Module):
+    """tau_j of each node of one layer (non-centred)."""
+
+    def __init__(self, num_nodes: int, group_size: int, std: float, shared: GroupLassoShared) -> None:
+        super().__init__()
+        self.group_size, self.shared = group_size, shared
+        self.variance = LogNormal(torch.zeros(num_nodes), std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply pre-activations (n, J, ...) by one draw of tau per example."""
+        return x * _per_channel(self._scale(noise_like(self.variance.mean.expand(len(x), -1))), x)
+
+    def draw(self, sampled: bool, generator: torch.Generator | None = None) -> Tensor:
+        """tau, shape (J,): a draw, or its mean."""
+        if sampled:
+            return self._scale(noise_like(self.variance.mean, generator))
+        return (0.5 * self.variance.mean + 0.125 * (2 * self.variance.log_std).exp()).exp()
+
+    def kl(self) -> Tensor:
+        """KL from the gamma prior, expected over the shared rate, shape (J,)."""
+        rate = self.shared.rate
+        return kl.log_normal_from_gamma(
+            self.variance.mean,
+            self.variance.log_std,
+            (self.group_size + 1) / 2,
+            rate.expectation() / 2,
+            rate.mean - math.log(2),
+        )
+
+    def _scale(self, noise: Tensor) -> Tensor:
+        return (0.5 * (self.variance.mean + self.variance.log_std.exp() * noise)).exp()
+
+
+class HorseshoeShared(nn.Module):
+    """The global scale g and the regulariser c; `resample` draws them once per forward pass of the network."""
+
+    def __init__(self, std: float, regulariser: Regulariser = 1.0, global_scale: float = 1.0) -> None:
+        super().__init__()
+        if regulariser != "learned" and not regulariser > 0:
+            raise ValueError(f"the horseshoe's regulariser is {regulariser}; give a number > 0, or 'learned'")
+        self.half_cauchy = HalfCauchy((), std, global_scale)
+        # The prior mean of c^2 is 6.
+        self.squared_slab = LogNormal(torch.tensor(math.log(6.0)), std) if regulariser == "learned" else None
+        self.fixed_log_slab = None if regulariser == "learned" else math.log(regulariser)
+        self.resample(sampled=False)
+
+    def resample(self, sampled: bool = True, generator: torch.Generator | None = None) -> None:
+        """Draw log g and log c, or set them to their means."""
+        self.log_scale = self.half_cauchy.log_draw(None, sampled, generator)
+        if self.squared_slab is None:
+            self.log_slab = torch.full_like(self.log_scale, self.fixed_log_slab or 0.0)
+        else:
+            self.log_slab = 0.5 * self.squared_slab.draw(sampled, generator=generator)
+
+    def expected_log_slab(self) -> Tensor | float:
+        """E log c."""
+        return (self.fixed_log_slab or 0.0) if self.squared_slab is None else 0.5 * self.squared_slab.mean
+
+    def slab_precision(self) -> Tensor | float:
+        """E c^-2."""
+        if self.squared_slab is None:
+            return math.exp(-2 * (self.fixed_log_slab or 0.0))
+        return (-self.squared_slab.mean + 0.5 * (2 * self.squared_slab.log_std).exp()).exp()
+
+    def kl(self) -> Tensor:
+        """KL of the global factors."""
+        total = self.half_cauchy.kl()
+        if self.squared_slab is None:
+            return total
+        return total + kl.log_normal_from_inverse_gamma(self.squared_slab.mean, self.squared_slab.log_std, 2.0, 6.0)
+
+
+class HorseshoeScale(nn.Module):
+    """The regularised horseshoe scale s~_j of each node of one layer."""
+
+    def __init__(self, num_nodes: int, std: float, shared: HorseshoeShared) -> None:
+        super().__init__()
+        self.shared = shared
+        self.half_cauchy = HalfCauchy((num_nodes,), std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply pre-activations (n, J, ...) by one draw of s~ per example, given the global draw (non-centred)."""
+        local = self.half_cauchy.log_draw(len(x))
+        return x * _per_channel(self._regularised(local).exp(), x)
+
+    def draw(self, sampled: bool, generator: torch.Generator | None = None) -> Tensor:
+        """s~ given the global scale as last resampled, shape (J,): a draw, or the value at the mean log scale."""
+        return self._regularised(self.half_cauchy.log_draw(None, sampled, generator)).exp()
+
+    def prior_moments(self) -> tuple[Tensor, Tensor]:
+        """E log s~ and E s~^-2, shape (J,) (centred form); E log(c^2 + s^2) by one draw, all else in closed form."""
+        local, common = self.half_cauchy, self.shared.half_cauchy
+        log_slab, log_scale = self.shared.log_slab, local.log_draw() + self.shared.log_scale
+        mixed = 0.5 * torch.logaddexp(2 * log_slab, 2 * log_scale)
+        expected_log = self.shared.expected_log_slab() + local.expected_log() + common.expected_log() - mixed
+        return expected_log, local.precision() * common.precision() + self.shared.slab_precision()
+
+    def saturation(self) -> Tensor:
+        """s~ / c at the mean log scales, shape (J,): near 1 the horseshoe shrinks nothing."""
+        log_scale = self.half_cauchy.expected_log() + self.shared.half_cauchy.expected_log()
+        log_slab = torch.as_tensor(self.shared.expected_log_slab())
+        return (log_scale - 0.5 * torch.logaddexp(2 * log_slab, 2 * log_scale)).exp()
+
+    def kl(self) -> Tensor:
+        """KL of the local factors, shape (J,)."""
+        return self.half_cauchy.kl()
+
+    def _regularised(self, log_local: Tensor) -> Tensor:
+        """log s~ = log c + log s - log(c^2 + s^2) / 2."""
+        log_slab, log_scale = self.shared.log_slab, log_local + self.shared.log_scale
+        return log_slab + log_scale - 0.5 * torch.logaddexp(2 * log_slab, 2 * log_scale)
+
+
+class HalfCauchy(nn.Module):
+    """sqrt(a b) with log-normal factors of a and b: itself log-normal, so one normal draw serves for both."""
+
+    def __init__(self, shape: tuple[int, ...], std: float, scale: float = 1.0) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"the scale of a half-Cauchy is {scale}; it must be > 0")
+        self.scale = scale
+        self.gamma = LogNormal(torch.full(shape, 2 * math.log(scale)), std)
+        self.inverse_gamma = LogNormal(torch.zeros(shape), std)
+
+    def expected_log(self) -> Tensor:
+        """E log sqrt(a b)."""
+        return 0.5 * (self.gamma.mean + self.inverse_gamma.mean)
+
+    def precision(self) -> Tensor:
+        """E 1 / (a b)."""
+        return (-2 * self.expected_log() + 0.5 * self._log_variance()).exp()
+
+    def log_draw(
+        self, num: int | None = None, sampled: bool = True, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw log sqrt(a b), `num` times (or once, without a leading dimension); not sampled: its mean."""
+        centre = self.expected_log()
+        if not sampled:
+            return centre
+        shape = centre if num is None else centre.expand(num, *centre.shape)
+        return centre + 0.5 * self._log_variance().sqrt() * noise_like(shape, generator)
+
+    def kl(self) -> Tensor:
+        """KL of both factors, shaped like the scale."""
+        rate = self.scale**-2
+        gamma = kl.log_normal_from_gamma(self.gamma.mean, self.gamma.log_std, 0.5, rate, math.log(rate))
+        inverse = self.inverse_gamma
+        return gamma + kl.log_normal_from_inverse_gamma(inverse.mean, inverse.log_std, 0.5, 1.0)
+
+    def _log_variance(self) -> Tensor:
+        """Variance of log(a b)."""
+        return (2 * self.gamma.log_std).exp() + (2 * self.inverse_gamma.log_std).exp()
+
+
+def _per_channel(scale: Tensor, x: Tensor) -> Tensor:
+    """Shape (n, J) to broadcast over activations (n, J, ...)."""
+    return scale.view(*scale.shape, *([1] * (x.ndim - 2)))

@@ -1,0 +1,80 @@
+"""What must not fail silently in variational training: each check raises RunError in one line."""
+
+import math
+import warnings
+from typing import Literal
+
+import torch
+
+from sgmcmc_prune.baselines.variational.factors import GatedNormal
+from sgmcmc_prune.baselines.variational.gates import Gate
+from sgmcmc_prune.baselines.variational.network import VariationalNetwork
+from sgmcmc_prune.baselines.variational.scales import HorseshoeScale
+from sgmcmc_prune.errors import RunError
+
+#: s~/c above which a node's scale is saturated, and the fraction of saturated nodes that stops a run.
+SATURATED, SATURATED_FRACTION = 0.99, 0.95
+#: Steps after which every gate and scale must have moved.
+MOVED_AFTER = 10
+
+OnEmpty = Literal["stop", "warn"]
+
+
+class Watchdog:
+    """Watches one training run.
+
+    Parameters
+    ----------
+    network : VariationalNetwork
+        As it starts.
+    on_empty : {"stop", "warn"}
+        What to do when all gates of a layer have closed.
+    """
+
+    def __init__(self, network: VariationalNetwork, on_empty: OnEmpty) -> None:
+        if on_empty not in ("stop", "warn"):
+            raise ValueError(f"on_empty is {on_empty!r}; choose stop or warn")
+        self.network, self.on_empty = network, on_empty
+        self.warned: set[str] = set()
+        self.start = {name: p.detach().clone() for name, p in self._selecting()}
+
+    def check_loss(self, step: int, loss: float) -> None:
+        """The loss is finite."""
+        if not math.isfinite(loss):
+            raise RunError(f"variational training diverged at step {step}: the loss is {loss}. Lower lr")
+
+    def check_moved(self, step: int) -> None:
+        """Every gate and scale has moved: one that has not is missing from the bound."""
+        for name, parameter in self._selecting():
+            if torch.equal(parameter.detach(), self.start[name]):
+                raise RunError(f"{name} has not moved in {step} steps: its KL term or its gradient is missing")
+
+    def check_state(self) -> None:
+        """Scales are not saturated; no layer is empty."""
+        for name, module in self.network.named_modules():
+            if isinstance(module, HorseshoeScale):
+                saturated = float((module.saturation() > SATURATED).float().mean())
+                if saturated > SATURATED_FRACTION:
+                    raise RunError(
+                        f"the horseshoe scales of {name} are saturated ({saturated:.0%} above {SATURATED} c): they "
+                        "shrink nothing. Learn the regulariser, raise it, or lower prior_std"
+                    )
+        for name, odds in self.network.log_odds()[0].items():
+            if bool((odds < 0).all()) and name not in self.warned:
+                self._empty(name)
+
+    def _empty(self, name: str) -> None:
+        message = f"all gates of {name} have closed: the network no longer depends on its inputs"
+        if self.on_empty == "stop":
+            raise RunError(f"{message}. Raise inclusion, or start from trained weights")
+        self.warned.add(name)
+        warnings.warn(message, stacklevel=2)
+
+    def _selecting(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Parameters of gates, scales and what scales share."""
+        modules = [(n, m) for n, m in self.network.named_modules() if isinstance(m, Gate | GatedNormal)]
+        found = [(f"{name}.logits", module.logits) for name, module in modules]
+        found += [(f"scales.{name}", p) for name, p in self.network.scales.named_parameters()]
+        if self.network.shared is not None:
+            found += [(f"shared.{name}", p) for name, p in self.network.shared.named_parameters()]
+        return found

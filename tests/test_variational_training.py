@@ -1,0 +1,256 @@
+"""Training of the variational baselines: exact recovery, the bound, watchdogs, predictors, bad input."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
+
+from sgmcmc_prune.baselines.variational import (
+    PREDICTORS,
+    ContinuousSpike,
+    LearnedGaussian,
+    Settings,
+    Structured,
+    bayesianise,
+    fit,
+    mean_field,
+    point_spike,
+    retrain,
+    ss_ghs,
+    ss_gl,
+    ss_ig,
+    svbnn,
+)
+from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
+from sgmcmc_prune.baselines.variational.training import lower_bound, step_loss
+from sgmcmc_prune.baselines.variational.watchdogs import Watchdog
+from sgmcmc_prune.data.selection import SUPPORT, features
+from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.likelihoods import categorical, gaussian
+from sgmcmc_prune.metrics import negative_log_likelihood
+from sgmcmc_prune.models import MLP, LinearModel
+from sgmcmc_prune.priors.groups import GroupMap
+
+NOISE, SLAB, INCLUSION = 0.7, 1.0, 0.3
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def orthogonal_regression(n: int = 64, p: int = 8) -> tuple[Tensor, Tensor]:
+    """Inputs with orthogonal columns, so that a factorised posterior is exact; effects from none to plain."""
+    x = torch.linalg.qr(torch.randn(n, p, dtype=torch.float64)).Q * math.sqrt(n)
+    effects = torch.tensor([0.0, 0.05, 0.1, 0.15, -0.2, 0.25, -0.3, 1.0], dtype=torch.float64)
+    return x.float(), (x @ effects + NOISE * torch.randn(n, dtype=torch.float64)).float()
+
+
+def enumerate_models(x: Tensor, y: Tensor) -> Tensor:
+    """Exact inclusion probabilities: every one of the 2^p models by its marginal likelihood."""
+    x, y = x.double(), y.double()
+    p = x.shape[1]
+    models = torch.tensor(list(itertools.product((0.0, 1.0), repeat=p))).double()
+    log_weights = []
+    for gamma in models:
+        covariance = NOISE**2 * torch.eye(len(x)).double() + SLAB**2 * (x * gamma) @ x.T
+        size = float(gamma.sum())
+        prior = size * math.log(INCLUSION) + (p - size) * math.log1p(-INCLUSION)
+        log_weights.append(MultivariateNormal(torch.zeros(len(x)).double(), covariance).log_prob(y) + prior)
+    return torch.stack(log_weights).softmax(0) @ models
+
+
+def linear(p: int = 8) -> nn.Module:
+    model = LinearModel((p,), 1, bias=False)
+    nn.init.zeros_(model.linear.weight)
+    return model
+
+
+def regression_settings(family: object, steps: int = 1200, **changes: object) -> Settings:
+    return Settings(family, steps, 64, lr=0.03, trace_every=400, **changes)  # type: ignore[arg-type]
+
+
+def test_point_spike_equals_enumeration_of_256_models() -> None:
+    x, y = orthogonal_regression()
+    precision = x.double().square().sum(0) / NOISE**2 + SLAB**-2
+    mean = (x.double().T @ y.double()) / NOISE**2 / precision
+    odds = point_spike_log_odds(mean, 1 / precision, None, SLAB, INCLUSION)
+    assert torch.allclose(odds.sigmoid(), enumerate_models(x, y), atol=1e-5)
+
+
+def test_trained_mean_field_with_point_spike_recovers_the_enumeration() -> None:
+    x, y = orthogonal_regression()
+    fitted = fit(linear(), (x, y), regression_settings(mean_field(initial_std=0.1)), gaussian(NOISE**2))
+    selected = point_spike(fitted.posterior, {"linear.weight": GroupMap("input", (1, 8))}, SLAB, INCLUSION)
+    found = selected.log_odds()[0]["linear.weight"].sigmoid()
+    assert float((found - enumerate_models(x, y)).abs().max()) < 0.03
+
+
+def test_gated_weights_recover_the_enumeration() -> None:
+    x, y = orthogonal_regression()
+    family = svbnn(prior_std=SLAB, inclusion=INCLUSION, start=0.5, initial_std=0.1)
+    fitted = fit(linear(), (x, y), regression_settings(family), gaussian(NOISE**2))
+    exact = enumerate_models(x, y)
+    assert float((fitted.inclusion()["linear.weight"] - exact).abs().max()) < 0.1
+    assert ((fitted.inclusion()["linear.weight"] > 0.5) == (exact > 0.5)).all()
+
+
+def test_relaxed_gates_select_as_the_enumeration_does() -> None:
+    # The straight-through gradient is biased, so probabilities between 0 and 1 are not exact; decisions are.
+    x, y = orthogonal_regression()
+    family = Structured(gates="input", prior_std=SLAB, inclusion=INCLUSION, start=0.5, initial_std=0.1)
+    fitted = fit(linear(), (x, y), regression_settings(family), gaussian(NOISE**2))
+    exact, found = enumerate_models(x, y), fitted.inclusion()["linear.weight"]
+    clear = (exact - 0.5).abs() > 0.25
+    assert ((found > 0.5) == (exact > 0.5))[clear].all()
+
+
+def test_loss_is_minus_bound_over_num_data_at_any_batch_size() -> None:
+    x, y = torch.randn(60, 6), torch.randint(0, 3, (60,))
+    network = bayesianise(MLP((6,), 3, (5,)), ss_ig(initial_std=1e-8))
+    network.units[0].gate.logits.data.fill_(40)
+    losses = []
+    for size in (5, 20, 60):
+        parts = zip(x.split(size), y.split(size), strict=True)
+        losses.append(torch.stack([step_loss(network, categorical, part, 60)[0] for part in parts]).mean().detach())
+    assert torch.allclose(losses[0], losses[1], rtol=1e-5)
+    assert torch.allclose(losses[0], losses[2], rtol=1e-5)
+    bounds = [lower_bound(network, categorical, (x, y), size) for size in (7, 60)]
+    assert bounds == pytest.approx([-60 * float(losses[0])] * 2, rel=1e-5)
+    loss, nll, divergence = step_loss(network, categorical, (x, y), 60)
+    assert float((loss - nll).detach()) == pytest.approx(float(divergence.detach()) / 60)
+
+
+@pytest.mark.parametrize("family", [ss_gl(), ss_ghs(), ss_ghs(centred=True), ss_ghs(regulariser="learned")])
+def test_every_scale_moves_within_ten_steps(family: Structured) -> None:
+    x, y = torch.randn(64, 6), torch.randn(64)
+    model = MLP((6,), 1, (5,))
+    start = {n: p.detach().clone() for n, p in bayesianise(model, family).named_parameters()}
+    fitted = fit(model, (x, y), Settings(family, 10, 64), gaussian())
+    moved = {n for n, p in fitted.posterior.named_parameters() if not torch.equal(p, start[n])}
+    assert moved == start.keys()
+
+
+def test_a_divergence_left_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The bug of a released implementation: a scale's divergence is computed and not added.
+    from sgmcmc_prune.baselines.variational.scales import GroupLassoShared
+
+    monkeypatch.setattr(GroupLassoShared, "kl", lambda self: torch.zeros(()))
+    monkeypatch.setattr("sgmcmc_prune.baselines.variational.scales.GroupLassoScale.kl", lambda self: torch.zeros(5))
+    with pytest.raises(RunError, match=r"shared\.rate\.mean has not moved in 10 steps"):
+        fit(MLP((6,), 1, (5,)), (torch.randn(64, 6), torch.randn(64)), Settings(ss_gl(), 20, 64), gaussian())
+
+
+def test_saturated_scales_stop_the_run() -> None:
+    network = bayesianise(MLP((6,), 1, (5,)), ss_ghs())
+    network.shared.half_cauchy.gamma.mean.data.fill_(14.0)
+    with pytest.raises(RunError, match="saturated"):
+        Watchdog(network, "stop").check_state()
+
+
+def test_a_layer_whose_gates_close_stops_or_warns() -> None:
+    data = (torch.randn(64, 6), torch.randn(64))
+    settings = {"family": ss_ig(inclusion=1e-6, start=0.1), "steps": 40, "batch_size": 64, "lr": 0.3, "trace_every": 5}
+    with pytest.raises(RunError, match=r"all gates of layers.0.weight have closed.*Raise inclusion"):
+        fit(MLP((6,), 1, (5,)), data, Settings(**settings), gaussian())
+    with pytest.warns(UserWarning, match="all gates of layers.0.weight have closed"):
+        fitted = fit(MLP((6,), 1, (5,)), data, Settings(**settings, on_empty="warn"), gaussian())
+    for how in PREDICTORS:
+        assert torch.isfinite(fitted.predict(data[0], how)).all()
+    assert math.isfinite(fitted.bound)
+
+
+def test_divergence_is_one_line() -> None:
+    x = torch.full((64, 6), math.nan)
+    with pytest.raises(RunError, match="diverged at step 10"):
+        fit(MLP((6,), 1, (5,)), (x, torch.randn(64)), Settings(mean_field(), 10, 64, trace_every=10), gaussian())
+
+
+def test_bad_settings() -> None:
+    data = (torch.randn(8, 6), torch.randn(8))
+    with pytest.raises(ValueError, match="batch_size is 64; choose 1 to 8"):
+        fit(MLP((6,), 1, (5,)), data, Settings(mean_field(), 10, 64), gaussian())
+    for changes in ({"steps": 0}, {"lr": 0.0}, {"gate_lr": -1.0}, {"trace_every": 0}):
+        with pytest.raises(ValueError, match="must be"):
+            Settings(**changes)
+    with pytest.raises(ValueError, match="in this order"):
+        ContinuousSpike(spike_std=0.5, spike_start=0.2)
+    with pytest.raises(ValueError, match="choose stop or warn"):
+        fit(MLP((6,), 1, (5,)), data, Settings(mean_field(), 10, 8, on_empty="ask"), gaussian())
+
+
+def classification() -> tuple[Tensor, Tensor]:
+    x = torch.randn(200, 6)
+    return x, (x[:, 0] + x[:, 1] > 0).long()
+
+
+@pytest.mark.parametrize("family", [mean_field(), ss_ig(), svbnn(), ContinuousSpike("node"), ContinuousSpike("input")])
+def test_fitted_gives_scores_masks_and_predictions(family: Structured | ContinuousSpike) -> None:
+    data = classification()
+    fitted = fit(MLP((6,), 2, (5,)), data, Settings(family, 50, 50, lr=0.02, trace_every=25, seed=3))
+    parameters = dict(fitted.posterior.plain.named_parameters())
+    for name, score in fitted.scores().items():
+        assert score.shape == (fitted.groups[name].num_groups,)
+    for name, kept in fitted.mask().items():
+        assert (kept.dtype, kept.shape) == (torch.bool, parameters[name].shape)
+    for how in PREDICTORS:
+        probabilities = fitted.predict(data[0], how, members=3)
+        assert torch.allclose(probabilities.sum(1), torch.ones(200, dtype=torch.float64))
+        # Probabilities are averaged, not logits: the log score of the average is the mixture's.
+        assert fitted.nll(*data, how, members=3) == pytest.approx(
+            negative_log_likelihood(probabilities, data[1]), rel=1e-4
+        )
+    assert fitted.gradient_evaluations == 2500
+    with pytest.raises(ValueError, match="choose one of monte_carlo"):
+        fitted.predict(data[0], "map")  # type: ignore[arg-type]
+
+
+def test_a_fit_depends_on_its_seed_alone() -> None:
+    model, data = MLP((6,), 2, (5,)), classification()
+    fits = []
+    for _ in range(2):
+        torch.rand(3)  # the global state differs between the two fits
+        fits.append(fit(model, data, Settings(ss_ig(), 20, 50, seed=5)).scores()["layers.0.weight"])
+    assert torch.equal(fits[0], fits[1])
+
+
+def test_survivors_are_retrained_under_the_mask() -> None:
+    data = classification()
+    first = fit(MLP((6,), 2, (20,)), data, Settings(ContinuousSpike("weight"), 300, 50, lr=0.02))
+    mask = first.mask()["layers.0.weight"]
+    assert 0 < int(mask.sum()) < mask.numel()
+    second = retrain(first, data, Settings(mean_field(), 30, 50))
+    for how in PREDICTORS[:3]:
+        draw = next(second.draws(how))
+        assert (draw["layers.0.weight"][~mask] == 0).all()
+        assert (draw["layers.0.weight"] != 0).sum() > 0
+    before, after = (next(f.draws("mean"))["layers.0.weight"][mask] for f in (first, second))
+    assert not torch.equal(before, after)
+
+
+def test_continuous_spike_narrows_and_learns_its_rate() -> None:
+    network = bayesianise(MLP((6,), 2, (5,)), ContinuousSpike(learn_inclusion=True))
+    unit = network.units[0]
+    widths = []
+    for progress in (0.0, 0.3, 0.6, 1.0):
+        unit.advance(progress)
+        widths.append(unit.spike.spike_std)
+    assert widths == pytest.approx([0.2, 0.1, 0.05, 0.05])
+    assert 0 < unit.spike.inclusion < 1
+
+
+@pytest.mark.slow
+def test_input_gates_find_the_five_features() -> None:
+    inputs, targets = features(10_000, 100, seed=0)
+    family = Structured(gates="input", inclusion=0.01)
+    fitted = fit(
+        MLP((100,), 1, (32,), activation="tanh"),
+        (inputs, targets),
+        Settings(family, 6000, 500, lr=5e-3),
+        LearnedGaussian(),
+    )
+    found = (fitted.inclusion()["layers.0.weight"] > 0.5).nonzero().flatten()
+    assert found.tolist() == list(SUPPORT)
