@@ -13,7 +13,9 @@ Var(f) / (n Var(mean of f)), f being the position in that direction: a biased ch
 
 SGLD is one scheme in all three. SGHMC is not: posteriors 0.1.3 and blackjax 1.7.1 move the position by the old momentum
 and the momentum by the gradient at the old position (explicit Euler), ours moves the position by the new momentum
-(symplectic Euler), whose bias is of order l instead of sqrt(l).
+(symplectic Euler). On a Gaussian of curvature a, k = l a, the variance is then too large by the factor
+2 (1 - beta) (1 + beta + k) / ((1 - beta - k) (2 (1 + beta) + k)), which is 1.167 for the widest direction at l = 0.04,
+instead of 1 / (1 - k / (2 (1 + beta))), which is 1.012.
 """
 
 import json

@@ -188,7 +188,7 @@ def net(shape, classes):
 )
 def test_the_command(options: list[str], code: int, said: str, tmp_path: Path) -> None:
     (tmp_path / "noisy.py").write_text(NOISY)
-    command = [sys.executable, "-m", "sgmcmc_prune.cli", "audit", "demo", "--data.validation", "5500", *options]
+    command = [sys.executable, "-m", "sgmcmc_prune.cli", "audit", "demo", "--data.validation", "4000", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert said in done.stdout + done.stderr

@@ -8,9 +8,9 @@ from torch import Tensor
 from sgmcmc_prune.priors.groups import GroupMap
 
 #: `inclusion_log_odds` scores the first and the third, from averages over draws of the mixture and its EM surrogate.
-#: `expected_log_odds`, the average over draws of each group's conditional log-odds, needs no function. It ranks otherwise
-#: than the inclusion probability where all are near one: there the small complements come from the few draws in which a
-#: weight crosses zero, while the mean of the log-odds weighs how far from it the weight stays.
+#: `expected_log_odds`, the average over draws of each group's conditional log-odds, needs no function. It ranks
+#: otherwise than the inclusion probability where all are near one: there the small complements come from the few draws
+#: in which a weight crosses zero, while the mean of the log-odds weighs how far from it the weight stays.
 CRITERIA = (
     "inclusion_probability",
     "expected_log_odds",
