@@ -33,6 +33,12 @@ UCI = {
 }
 #: Correlation between neighbours, number of examples and of features.
 SIMULATED = {"independent": (0.0, 60, 10), "ar(0.9)": (0.9, 100, 10), "ar(0.98)": (0.98, 100, 12)}
+TITLE = """# Inclusion probabilities against the enumeration of all models
+
+    python experiments/exact_inclusion.py --uci DIR
+
+`at twice the step` is the difference to a run at twice the step: an upper estimate of the step-size bias.
+"""
 TOLERANCE, MAX_MCSE = 0.005, 0.005
 
 
@@ -138,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(table(rows[-3:]), flush=True)
         write_json(options.out / "exact_inclusion.json", {"seed": options.seed, "rows": rows})
         with atomic_path(options.out / "exact_inclusion.md") as partial:
-            partial.write_text(table(rows) + "\n", encoding="utf-8")
+            partial.write_text(f"{TITLE}\n{table(rows)}\n", encoding="utf-8")
     return 0 if all(r.get("pass", True) for r in rows) else 1
 
 
