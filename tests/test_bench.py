@@ -1,0 +1,50 @@
+"""The benchmarks' arithmetic, and that each of them runs; how fast anything is, is not tested."""
+
+import numpy as np
+import pytest
+
+from sgmcmc_prune import bench
+from sgmcmc_prune.bench import measure, step
+
+
+def test_the_interval_of_a_median_covers() -> None:
+    """2000 samples of 15 ratios with median 2: coverage is at least .95 by construction, .965 exactly."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(2000):
+        ratios = 2 * np.exp(rng.standard_normal(15))
+        r = measure.paired_ratio(list(ratios), [1.0] * 15)
+        covered += r.low <= 2 <= r.high
+    # The binomial standard error is .004; five of them either way.
+    assert covered / 2000 == pytest.approx(0.965, abs=0.02)
+
+
+def test_an_interval_needs_six_rounds() -> None:
+    with pytest.raises(ValueError, match="at least 6"):
+        measure.paired_ratio([1.0] * 5, [1.0] * 5)
+
+
+def test_candidates_take_turns() -> None:
+    order: list[str] = []
+    candidates = {name: lambda name=name: order.append(name) for name in "abc"}
+    seconds = measure.interleaved(candidates, rounds=3, warm_up=0, progress=False)
+    assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+    assert all(len(times) == 3 for times in seconds.values())
+
+
+def test_the_tensors_are_those_of_resnet18() -> None:
+    shapes = step.resnet18_shapes()
+    assert len(shapes) == 62
+    assert sum(int(np.prod(s)) for s in shapes) == 11_173_962
+
+
+@pytest.mark.parametrize("what", ["step", "train", pytest.param("predict", marks=pytest.mark.slow)])
+def test_each_benchmark_runs_and_prints_a_table(what: str) -> None:
+    result, table = bench.run(what, "lenet", rounds=6, device="cpu")
+    assert result["machine"]["cpus"] >= 1
+    assert len(table.splitlines()) == 2 + len(result["rows"])
+
+
+def test_an_unknown_network_is_named() -> None:
+    with pytest.raises(ValueError, match="bench step has no network 'resnet20'; choose lenet or resnet18"):
+        bench.run("step", "resnet20", 6, "cpu")
