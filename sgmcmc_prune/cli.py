@@ -1,4 +1,4 @@
-"""The command line: `sgmcmc-prune run | resume | summary | report | prepare | certify | audit`.
+"""The command line: `sgmcmc-prune run | resume | summary | report | prepare | certify | audit | compare | methods`.
 
 Options of `run` are derived from the configuration dataclasses. Bad input is one line on standard error and exit code
 2; a failed run is one line and exit code 1; an interrupted run has saved everything, says how to go on, and exits with
@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sgmcmc_prune.chains.loop import Interrupted
+from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.presets import PRESETS
@@ -215,6 +216,47 @@ class Bench:
             write_json(self.out, result)
 
 
+@dataclass(frozen=True)
+class Compare(Comparison):
+    """Compare methods at one budget of gradient evaluations, on any data set and network. The same call continues."""
+
+    out: Path = Path("runs/compare")
+    """Folder of the comparison."""
+    jobs: int = 1
+    """Processes at once."""
+    reference: str = "inclusion-in-chain"
+    """Method that the others are measured against in the printed table."""
+
+    def __call__(self) -> None:
+        """Compute what is missing, write the table, print it."""
+        from sgmcmc_prune.compare.comparison import check_methods, compare
+        from sgmcmc_prune.compare.table import summary
+
+        comparison = Comparison(**{f.name: getattr(self, f.name) for f in fields(Comparison)})
+        check_methods((self.reference,))
+        try:
+            rows = compare(comparison, self.out, self.jobs)
+        except Interrupted:
+            print("interrupted; finished cells are saved. Go on with the same command")
+            return
+        print(f"{summary(rows, self.reference)}\n\ntable: {self.out / 'comparison.csv'}")
+
+
+@dataclass(frozen=True)
+class Methods:
+    """List the methods that `compare` knows."""
+
+    def __call__(self) -> None:
+        """Print name, family, paper and scope of each."""
+        from sgmcmc_prune.compare.methods import METHODS
+
+        header = ("name", "family", "paper", "applies to")
+        lines = [header, *((m.name, m.family, m.paper, m.scope) for m in METHODS.values())]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
 def _from_preset(name: str, command: type, configuration: Any) -> Any:
     """A command with one sub-command per preset."""
     presets = []
@@ -231,7 +273,7 @@ def _from_preset(name: str, command: type, configuration: Any) -> Any:
 def _command_type() -> Any:
     """Every command, with one sub-command of `run` and `audit` per preset."""
     commands = [_from_preset("run", Start, Run), _from_preset("audit", Audit, AuditRun)]
-    kinds = (Resume, Summary, Report, Prepare, Certify, Bench)
+    kinds = (Resume, Summary, Report, Prepare, Certify, Bench, Compare, Methods)
     commands += [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in kinds]
     return reduce(or_, commands)
 

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
     out, threads, index = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     torch.set_num_threads(threads)
     sys.path.insert(0, str(Path.cwd()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     bar = LineBar()
     try:
         # A worker whose parent was killed may still be dying: wait for it.
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """The parent holds our standard input open as long as it lives."""
     sys.stdin.read()
     os._exit(1)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,14 +50,34 @@ def run_in_processes(directory: Path, chains: int, total: int, progress: bool = 
     """
     workers = num_workers(chains)
     threads = max(1, torch.get_num_threads() // workers)
+    command = [sys.executable, "-m", "sgmcmc_prune.worker", str(directory), str(threads)]
+    with tqdm(
+        total=total, desc="chains", unit="step", disable=not progress, dynamic_ncols=True, mininterval=0.5
+    ) as bar:
+        run_workers([[*command, str(c)] for c in range(chains)], workers, bar)
+
+
+def run_workers(commands: Sequence[Sequence[str]], jobs: int, bar: tqdm) -> None:
+    """Run commands that report as `LineBar` does, some at a time.
+
+    Parameters
+    ----------
+    commands : sequence of command lines
+        The last argument but one is the number of threads.
+    jobs : int
+        Processes at once.
+    bar : tqdm
+
+    Raises
+    ------
+    Interrupted
+        After SIGINT or SIGTERM, which the processes are told, or if one of them was interrupted.
+    RunError
+        If a process failed; the others are stopped.
+    """
     stop = threading.Event()
-    with (
-        tqdm(total=total, desc="chains", unit="step", disable=not progress, dynamic_ncols=True, mininterval=0.5) as bar,
-        catch_signals() as received,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        command = [sys.executable, "-m", "sgmcmc_prune.worker", str(directory), str(threads)]
-        pending = {pool.submit(_follow, [*command, str(c)], bar, stop) for c in range(chains)}
+    with catch_signals() as received, ThreadPoolExecutor(jobs) as pool:
+        pending = {pool.submit(_follow, list(command), bar, stop) for command in commands}
         try:
             while pending:
                 done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)

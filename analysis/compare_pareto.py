@@ -1,0 +1,121 @@
+"""What pruning costs: accuracy and NLL of every compared method against sparsity and against inference multiply-adds.
+
+    python analysis/compare_pareto.py runs/compare/comparison.csv --out pareto.png
+
+One line per method joins its means over seeds at the target sparsities; a star is its own stopping rule. Methods of a
+family share a colour. The upper row shows single networks, the lower one ensembles; dots stand on the Pareto front of
+their panel: no other point is both cheaper (sparser) and better.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgmcmc_prune.compare.score import Row
+from sgmcmc_prune.compare.table import read_csv, results
+from sgmcmc_prune.report.style import DASHES, colours, legend_below, line, new_figure, png, tidy
+
+SCORES = {"accuracy": "accuracy", "nll": "NLL (nats per example)"}
+COSTS = {"kept": "kept weights (share of the prunable)", "inference_flops": "multiply-adds per input, all members"}
+KINDS = ("single", "ensemble")
+MARKERS = ("", "x", "^")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw the figure; return 0, or 2 after one line about what is wrong with the input."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path, help="comparison.csv")
+    parser.add_argument("--methods", nargs="+", help="only these methods")
+    parser.add_argument("--out", required=True, type=Path, help="the picture (PNG)")
+    options = parser.parse_args(argv)
+    try:
+        rows = [row for row in read_csv(options.table) if row["accuracy"] is not None]
+        rows = [row for row in rows if options.methods is None or row["method"] in options.methods]
+        if not rows:
+            raise ValueError(f"{options.table} has no results of these methods")
+        options.out.write_bytes(png(draw(rows)))
+    except (ValueError, OSError) as error:
+        print(f"compare_pareto: {error}", file=sys.stderr)
+        return 2
+    for kind in KINDS:
+        front = sorted({point["method"] for point in pareto_front(means(results(rows, kind)), "kept", "accuracy")})
+        print(f"{kind}: on the front of accuracy against sparsity: {', '.join(front)}")
+    return 0
+
+
+def means(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One point per method and target: means over seeds of scores and costs, targets falling (own rule last)."""
+    keys = dict.fromkeys((row["method"], row["family"], row["sparsity"]) for row in rows)
+    points = []
+    for method, family, target in keys:
+        own = [row for row in rows if (row["method"], row["sparsity"]) == (method, target)]
+        values = {name: float(np.mean([row[name] for row in own])) for name in (*SCORES, "inference_flops")}
+        kept = 1 - float(np.mean([row["achieved_sparsity"] for row in own]))
+        points.append({"method": method, "family": family, "target": target, "kept": kept, **values})
+    return points
+
+
+def pareto_front(points: Sequence[dict[str, Any]], cost: str, score: str) -> list[dict[str, Any]]:
+    """The points that no other beats: none is at most as costly and better, or cheaper and at least as good."""
+    sign = 1 if score == "accuracy" else -1
+
+    def beats(a: dict[str, Any], b: dict[str, Any]) -> bool:
+        no_worse = a[cost] <= b[cost] and sign * a[score] >= sign * b[score]
+        return no_worse and (a[cost] < b[cost] or sign * a[score] > sign * b[score])
+
+    return [point for point in points if not any(beats(other, point) for other in points)]
+
+
+def draw(rows: Sequence[Row]) -> Any:
+    """Two rows of four panels: each score against each cost, for single networks and for ensembles."""
+    looks = _looks(rows)
+    figure = new_figure(14, 7.5 + 0.2 * len(looks) / 4)
+    axes = figure.subplots(2, 4)
+    for axis_row, kind in zip(axes, KINDS, strict=True):
+        points = means(results(rows, kind))
+        panels = [(cost, score) for cost in COSTS for score in SCORES]
+        for ax, (cost, score) in zip(axis_row, panels, strict=True):
+            _panel(ax, points, cost, score, looks)
+            tidy(ax, COSTS[cost], SCORES[score], "single networks" if kind == "single" else "ensembles")
+    handles = [line(name, markersize=4, **look) for name, look in looks.items()]
+    handles += [line("own stopping rule", color="#333333", marker="*", linestyle="none")]
+    handles += [line("Pareto front", color="#333333", marker="o", linestyle="none", markersize=6)]
+    legend_below(figure, handles, 5)
+    return figure
+
+
+def _panel(ax: Any, points: Sequence[dict[str, Any]], cost: str, score: str, looks: dict[str, dict[str, Any]]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    for method, look in looks.items():
+        own = [p for p in points if p["method"] == method]
+        path = sorted((p[cost], p[score]) for p in own if p["target"] is not None)
+        if path:
+            ax.plot(*zip(*path, strict=True), linewidth=1.1, markersize=4, **look)
+        for x, y in [(p[cost], p[score]) for p in own if p["target"] is None]:
+            ax.plot(x, y, marker="*", markersize=9, linestyle="none", color=look["color"])
+    for p in pareto_front(points, cost, score):
+        ax.plot(p[cost], p[score], "o", markersize=6, color=looks[p["method"]]["color"])
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x < 1000 else f"{x / 1000:g}k"))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """A colour per family, and in it a dash and a marker per method."""
+    families = list(dict.fromkeys(row["family"] for row in rows))
+    shades, looks, count = dict(zip(families, colours(len(families)), strict=True)), {}, dict.fromkeys(families, 0)
+    for method, family in dict.fromkeys((row["method"], row["family"]) for row in rows):
+        turn, dash = divmod(count[family], len(DASHES))
+        looks[method] = {"color": shades[family], "linestyle": DASHES[dash], "marker": MARKERS[turn % len(MARKERS)]}
+        count[family] += 1
+    return looks
+
+
+if __name__ == "__main__":
+    sys.exit(main())

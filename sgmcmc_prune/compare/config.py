@@ -1,0 +1,65 @@
+"""What a comparison is asked to do. The command line is made from it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from sgmcmc_prune.config import DataConfig, ModelConfig
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and at which budget.
+
+    Parameters
+    ----------
+    methods
+        Names of `sgmcmc-prune methods`; by default all.
+    sparsities
+        Targets, rising, inside (0, 1).
+    seeds
+        Of networks, minibatches, noise and the validation split.
+    epochs
+        Budget of every pruned network: passes over the training data, curvatures and saliencies included.
+    members
+        Networks in an ensemble.
+    data, model
+        As in `run`.
+    evaluate
+        The split of the table: "validation" while choices are still being made, "test" once.
+    ood
+        Another data set, whose images should look foreign.
+    ood_dir
+        Folder with its files.
+    device
+        "cpu" or a CUDA device.
+    """
+
+    methods: tuple[str, ...] = ()
+    sparsities: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98, 0.99)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    epochs: int = 30
+    members: int = 12
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    evaluate: Literal["validation", "test"] = "validation"
+    ood: str | None = None
+    ood_dir: Path | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        s = self.sparsities
+        require(bool(s) and all(0 < v < 1 for v in s), f"sparsities are {s}; give numbers inside (0, 1)")
+        require(list(s) == sorted(set(s)), f"sparsities are {s}; give rising numbers")
+        require(bool(self.seeds) and min(self.seeds) >= 0, f"seeds are {self.seeds}; give at least one, none negative")
+        require(self.epochs >= 8, f"epochs is {self.epochs}; the shortest recipe needs 8")
+        require(self.members >= 1, f"members is {self.members}; an ensemble has at least 1")
+        kind = self.data.augmentation
+        require(kind == "none", f"data.augmentation is {kind!r}; most methods train without, so compare needs 'none'")
+        require(self.data.validation > 0, "data.validation is 0; hold some images out")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with the message unless the condition holds."""
+    if not condition:
+        raise ValueError(message)

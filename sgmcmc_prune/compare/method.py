@@ -1,0 +1,131 @@
+"""The contract between the comparison and a method: a problem goes in, candidate networks come out."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from sgmcmc_prune import build
+from sgmcmc_prune.config import RunConfig
+from sgmcmc_prune.pruning.masks import Mask
+
+#: Inputs (n, ...) to class probabilities (n, classes), float64.
+Predict = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What every method is given.
+
+    Attributes
+    ----------
+    config : RunConfig
+        Its data, model, device and seed are the problem's; the rest concerns Markov chains alone.
+    data : build.Data
+        A method may train on `train` and choose on `validation`.
+    sparsities : tuple of float
+        Targets, rising, inside (0, 1).
+    epochs : int
+        Budget of *each* candidate in passes over the training data: backward passes of one example, over their number.
+    members : int
+        Networks in an ensemble, where a method may choose.
+    shared : Path
+        Folder of this seed for what several methods use; lock what you write.
+    """
+
+    config: RunConfig
+    data: build.Data
+    sparsities: tuple[float, ...]
+    epochs: int
+    members: int
+    shared: Path
+
+    @property
+    def seed(self) -> int:
+        """Key of everything random."""
+        return self.config.seed
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in a minibatch."""
+        return self.config.data.batch_size
+
+    @property
+    def num_data(self) -> int:
+        """N, the number of training examples."""
+        return len(self.data.train[1])
+
+    @property
+    def steps(self) -> int:
+        """The budget in minibatches."""
+        return self.epochs * self.num_data // self.batch_size
+
+    def network(self, member: int = 0) -> nn.Module:
+        """The network at the start that all methods share; a member of an ensemble may have another."""
+        return build.build_model(self.config, self.data, member)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What somebody would spend who wanted one candidate alone.
+
+    Attributes
+    ----------
+    gradient_evaluations : int
+        Backward passes of one example; passes for curvatures and saliencies count.
+    seconds : float
+        Wall time.
+    """
+
+    gradient_evaluations: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A pruned predictor, as one network and as an ensemble.
+
+    Attributes
+    ----------
+    target : float or None
+        The sparsity that was asked for; None at the method's own stopping rule.
+    masks : sequence of masks
+        One that all networks share, or one for each member (the single network has about as many zeros then).
+    single, ensemble : callable
+        Class probabilities of given inputs.
+    members : int
+        Networks in the ensemble; 1 where the ensemble is the single network.
+    cost : Cost
+    """
+
+    target: float | None
+    masks: Sequence[Mask]
+    single: Predict
+    ensemble: Predict
+    members: int
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method, and what `sgmcmc-prune methods` says about it.
+
+    Attributes
+    ----------
+    name, family, paper : str
+    scope : str
+        What it applies to, in words.
+    applies : callable
+        A problem to the reason why it does not apply, or None.
+    fit : callable
+        (problem, folder of its own) to candidates, in any order. A fit that is repeated in a folder continues there, or
+        starts afresh.
+    """
+
+    name: str
+    family: str
+    paper: str
+    scope: str
+    applies: Callable[[Problem], str | None]
+    fit: Callable[[Problem, Path], Iterator[Candidate]]

@@ -1,0 +1,51 @@
+"""Bayesian model reduction and the methods that its paper compares."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from sgmcmc_prune.baselines.bmr import HorseshoeSettings, fit, paper_recipe
+from sgmcmc_prune.baselines.bmr.layers import layers_of
+from sgmcmc_prune.baselines.bmr.recipe import METHODS
+from sgmcmc_prune.baselines.training import single_weights
+from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.methods.point_estimates import in_memory
+from sgmcmc_prune.compare.methods.settings import SETTINGS
+from sgmcmc_prune.compare.networks import Posterior, at_sparsities, timed, under_mask
+
+
+def methods() -> Iterator[Method]:
+    """All methods of the family; those that reduce have a stopping rule of their own."""
+    for name in METHODS:
+        scope = "layers with weights that share their first dimension; the output layer has no own rule"
+        yield Method(name, "model reduction", "Markovic, Friston and Kiebel 2023", scope, _applies, partial(_fit, name))
+
+
+def _applies(problem: Problem) -> str | None:
+    try:
+        layers_of(problem.network())
+    except ValueError as error:
+        return str(error)
+    return in_memory(problem)
+
+
+def _fit(method: str, problem: Problem, folder: Path) -> Iterator[Candidate]:
+    reduces, settings = method.startswith("bmr"), SETTINGS["bmr"]
+    warm_up = round(settings["warm_up"] * problem.steps) if reduces else 0
+    recipe = replace(
+        paper_recipe("B", method),
+        rounds=settings["rounds"],
+        iterations=(problem.steps - warm_up) // settings["rounds"],
+        warm_up=warm_up,
+        batch_size=problem.batch_size,
+    )
+    horseshoe = HorseshoeSettings(**SETTINGS["horseshoe"])
+    work = partial(fit, problem.network(), problem.data.train, method, recipe, horseshoe=horseshoe, seed=problem.seed)
+    fitted, seconds = timed(work)
+    draws = [] if method == "flat-map" else list(fitted.draws(problem.members))
+    cost = Cost(fitted.gradient_evaluations, seconds)
+    posterior = Posterior(fitted.model, fitted.moments().mean, draws, cost)
+    yield from at_sparsities(problem, posterior, fitted.scores(), single_weights(fitted.model))
+    if reduces:
+        yield under_mask(problem, posterior, None, fitted.mask())

@@ -1,0 +1,125 @@
+"""Ours: pruning by what a Markov chain knows, post hoc and inside the chain, and the controls on the same chain.
+
+A chain spends the whole budget. Post hoc, all criteria share one dense chain; in the chain, a shorter dense stage is
+followed by one plateau per target, so that only the last target costs the whole budget. The single network is the mean
+of the last cycle, in which the chain has one mode (hidden units permute between cycles).
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sgmcmc_prune import build, checkpoint
+from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.methods.settings import SETTINGS
+from sgmcmc_prune.compare.networks import Posterior, at_sparsities, average, under_mask
+from sgmcmc_prune.config import Criterion, PruneConfig, RunConfig, ScheduleConfig, replace
+from sgmcmc_prune.evaluate import chain_scores, inclusion_probabilities
+from sgmcmc_prune.files import locked
+from sgmcmc_prune.preconditioners import PRECONDITIONERS
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.decision import match_layer_sparsity, median_probability_model, target_sparsity
+from sgmcmc_prune.run import resume, run
+from sgmcmc_prune.weights import WeightStore
+
+_IN_CHAIN: tuple[Criterion, Criterion] = ("inclusion_probability", "magnitude")
+#: How long a cell waits for another that computes the chain both need.
+_WAIT_SECONDS = 30 * 24 * 3600.0
+
+
+def methods() -> Iterator[Method]:
+    """All methods of the family."""
+    family, scope = "sgmcmc", "every network"
+    marginal, em = partial(_post_hoc, mode="marginal"), partial(_post_hoc, mode="em")
+    post_hoc: dict[str, tuple[Callable[..., Iterator[Candidate]], str, str]] = {
+        "inclusion-probability": (marginal, "inclusion_probability", "this library"),
+        "expected-log-odds": (marginal, "expected_log_odds", "this library"),
+        "em-responsibility": (em, "em_responsibility", "Ke and Fan; Deng et al. 2019"),
+        "chain-magnitude": (marginal, "magnitude", "Han et al. 2015, on a chain"),
+        "chain-signal-to-noise": (marginal, "signal_to_noise", "Graves 2011, on a chain"),
+        "chain-random": (marginal, "random", "control: layer sparsities of inclusion-probability"),
+    }
+    for name, (fit, criterion, paper) in post_hoc.items():
+        yield Method(name, family, paper, scope, lambda problem: None, partial(fit, criterion=criterion))
+    inclusion, magnitude = (partial(_in_chain, criterion=c) for c in _IN_CHAIN)
+    yield Method("inclusion-in-chain", family, "this library", scope, lambda problem: None, inclusion)
+    yield Method("magnitude-in-chain", family, "Zhu and Gupta 2017, in a chain", scope, lambda problem: None, magnitude)
+
+
+def chain_config(problem: Problem, dense: dict[str, float], changes: dict[str, Any]) -> RunConfig:
+    """One chain whose schedule takes given shares of the budget."""
+    lengths = {name: share * problem.epochs for name, share in dense.items() if name != "cycles"}
+    cycles = int(dense["cycles"])
+    schedule = ScheduleConfig(cycles=cycles, draws=-(-problem.members // cycles), **lengths)
+    parts = {"schedule": schedule, "prune": PruneConfig(post_hoc=(), in_chain=()), "chains": 1}
+    fixed = {"keep_weight_draws": True, "checkpoint_seconds": 120.0}
+    config: RunConfig = replace(problem.config, **{**parts, **fixed, **SETTINGS["chain"], **changes})
+    floor = build.smallest_spike(config, PRECONDITIONERS[config.sampler.preconditioner](), problem.num_data)
+    spike = max(config.prior.spike_variance, 1.01 * floor)  # small data: a step is wide against a narrow spike
+    widened: RunConfig = replace(config, **{"prior.spike_variance": spike})
+    return widened
+
+
+def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iterator[Candidate]:
+    config = chain_config(problem, SETTINGS["dense_chain"], {"prior.mode": mode})
+    out = problem.shared / f"chain-{mode}"
+    seconds = _run_once(config, out)
+    state = checkpoint.load(out / "checkpoints" / "chain0.safetensors")
+    steps = build.dense_schedule(config, problem.num_data / problem.batch_size).num_steps
+    posterior = _posterior(problem, out, 0, config.schedule.cycles, config.schedule.draws, steps, seconds)
+    groups = build.groups(config, posterior.model)
+    scores = chain_scores(criterion, state, groups, problem.seed)
+    if criterion == "random":
+        reference = chain_scores("inclusion_probability", state, groups, problem.seed)
+        for target in problem.sparsities:
+            same = match_layer_sparsity(scores, groups, target_sparsity(reference, groups, target))
+            yield under_mask(problem, posterior, target, same)
+        return
+    yield from at_sparsities(problem, posterior, scores, groups)
+    if criterion == "inclusion_probability":
+        median = median_probability_model(inclusion_probabilities(state), groups)
+        yield under_mask(problem, posterior, None, median)
+    if criterion == "em_responsibility":
+        kept = {name: score.sigmoid() for name, score in scores.items()}
+        yield under_mask(problem, posterior, None, median_probability_model(kept, groups))
+
+
+def _in_chain(problem: Problem, folder: Path, criterion: Criterion) -> Iterator[Candidate]:
+    share = SETTINGS["fork"]
+    lengths = {name: share[name] * problem.epochs / len(problem.sparsities) for name in ("explore", "sample", "relax")}
+    prune = PruneConfig(
+        targets=problem.sparsities, in_chain=(criterion,), post_hoc=(), draws=problem.members, **lengths
+    )
+    config = chain_config(problem, SETTINGS["short_dense_chain"], {"prune": prune})
+    out = folder / "run"
+    seconds = _run_once(config, out)
+    per_epoch = problem.num_data / problem.batch_size
+    dense, fork = build.dense_schedule(config, per_epoch), build.fork_schedule(config, per_epoch)
+    stage = out / "forks" / criterion
+    for index, target in enumerate(problem.sparsities):
+        steps = dense.num_steps + (index + 1) * (fork.explore + fork.sample)
+        spent = seconds * steps / (dense.num_steps + fork.num_steps)
+        posterior = _posterior(problem, stage, index, 1, problem.members, steps, spent)
+        mask = masks.load(stage / "masks" / f"chain0-{target:g}.safetensors")
+        yield under_mask(problem, posterior, target, mask)
+
+
+def _run_once(config: RunConfig, out: Path) -> float:
+    """Run a chain, go on with it, or wait for who runs it; return its seconds (of the last part, if interrupted)."""
+    with locked(out.with_suffix(".lock"), wait_seconds=_WAIT_SECONDS):
+        path = out / "run.json"
+        if not path.is_file() or checkpoint.read_json(path)["status"] != "finished":
+            if (out / "config.json").is_file():
+                resume(out, progress=False)
+            else:
+                run(config, out, progress=False)
+        return float(checkpoint.read_json(path)["seconds"])
+
+
+def _posterior(problem: Problem, stage: Path, start: int, cycles: int, draws: int, steps: int, seconds: float) -> Any:
+    """The draws of some cycles, and the mean of the last of them."""
+    weights = WeightStore(stage / "draws")
+    found = [weights.load(0, draw) for draw in range(start * draws, (start + cycles) * draws)]
+    cost = Cost(steps * problem.batch_size, seconds)
+    return Posterior(problem.network(), average(found[-draws:]), found, cost)

@@ -1,0 +1,82 @@
+"""The marginal likelihood as a trainer (SpaM), its posterior's damage as a criterion (OPD), and MAP as the control.
+
+The ensemble averages the softmax of the network linearised at its masked weights: draws put into the network itself
+underfit, and would not be the method's own predictive.
+"""
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from sgmcmc_prune.baselines import laplace
+from sgmcmc_prune.baselines.laplace.layers import find_layers
+from sgmcmc_prune.baselines.training import single_weights
+from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.methods.point_estimates import in_memory
+from sgmcmc_prune.compare.methods.settings import SETTINGS
+from sgmcmc_prune.compare.networks import complete, masked, predict_with, timed
+from sgmcmc_prune.pruning import criteria
+from sgmcmc_prune.pruning.decision import target_sparsity
+from sgmcmc_prune.pruning.masks import Mask
+
+
+def methods() -> Iterator[Method]:
+    """All methods of the family."""
+    family, paper, scope = "laplace", "Dhahri et al. 2024", "Linear and Conv2d layers, nothing else with parameters"
+    yield Method("spam-opd", family, paper, scope, _applies, partial(_fit, learn_prior=True, by_damage=True))
+    yield Method("spam-magnitude", family, paper, scope, _applies, partial(_fit, learn_prior=True, by_damage=False))
+    yield Method("map-opd", family, paper, scope, _applies, partial(_fit, learn_prior=False, by_damage=True))
+
+
+def _applies(problem: Problem) -> str | None:
+    try:
+        find_layers(problem.network())
+    except ValueError as error:
+        return str(error)
+    return in_memory(problem)
+
+
+def _fit(problem: Problem, folder: Path, learn_prior: bool, by_damage: bool) -> Iterator[Candidate]:
+    recipe = _recipe(problem, learn_prior)
+    fitted, seconds = timed(partial(laplace.fit, problem.network(), problem.data.train, recipe, seed=problem.seed))
+    cost, groups = Cost(fitted.gradient_evaluations, seconds), single_weights(fitted.model)
+    scores = fitted.scores() if by_damage else criteria.magnitude(fitted.weights, groups)
+    for target in problem.sparsities:
+        yield _candidate(problem, fitted, target, target_sparsity(scores, groups, target), cost)
+    if by_damage:
+        yield _candidate(problem, fitted, None, fitted.mask(), cost)
+
+
+def _recipe(problem: Problem, learn_prior: bool) -> laplace.Recipe:
+    """As many epochs as leave room for the curvatures, each of which is one pass over the data."""
+    every = SETTINGS["laplace"]["every"]
+
+    def passes(epochs: int) -> int:
+        updates = {e for e in range(1, epochs + 1) if e % every == 0} if learn_prior else set()
+        return epochs + len(updates | {epochs})
+
+    per_epoch = -(-problem.num_data // problem.batch_size) * problem.batch_size / problem.num_data
+    epochs = max(e for e in range(1, problem.epochs) if e * per_epoch + passes(e) - e <= problem.epochs)
+    return laplace.Recipe(
+        estimator="monte_carlo",
+        burn_in=0 if learn_prior else epochs + 1,
+        epochs=epochs,
+        batch_size=problem.batch_size,
+        draws=problem.members,
+        **SETTINGS["laplace"],
+        lr_min=SETTINGS["laplace"]["lr"],
+    )
+
+
+def _candidate(problem: Problem, fitted: laplace.Fitted, target: float | None, mask: Mask, cost: Cost) -> Candidate:
+    mask = complete(mask, fitted.model)
+    pruned = copy.copy(fitted)
+    pruned.model, pruned.hard_mask = masked(problem, fitted.model, fitted.model.state_dict(), mask), mask
+
+    def ensemble(inputs: Tensor) -> Tensor:
+        return pruned.predict(inputs, "ensemble")
+
+    return Candidate(target, [mask], predict_with([pruned.model]), ensemble, fitted.members, cost)

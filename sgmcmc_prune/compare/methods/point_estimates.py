@@ -1,0 +1,117 @@
+"""What people use today: one network by SGD or AdamW, pruned once, gradually, before training or all the time.
+
+A point estimate is an ensemble of one. `deep-ensemble` shares the budget among several shorter trainings.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sgmcmc_prune.baselines import magnitude, rigl, snip
+from sgmcmc_prune.baselines.training import Recipe, Trained, single_weights
+from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.methods.settings import SETTINGS
+from sgmcmc_prune.compare.networks import Posterior, at_sparsities, masked, predict_with, timed, under_mask
+from sgmcmc_prune.pruning import criteria
+from sgmcmc_prune.pruning.decision import match_layer_sparsity, target_sparsity
+
+
+def methods() -> Iterator[Method]:
+    """All methods of the family."""
+    han, zhu = "Han et al. 2015", "Zhu and Gupta 2017"
+    yield _method("sgd-magnitude", han, partial(_one_shot, optimizer="sgd", allocation="global"))
+    yield _method("sgd-magnitude-layerwise", han, partial(_one_shot, optimizer="sgd", allocation="layerwise"))
+    yield _method("sgd-random", "control: layer sparsities of sgd-magnitude", _random)
+    yield _method("adamw-magnitude", han, partial(_one_shot, optimizer="adamw", allocation="global"))
+    yield _method("gradual-magnitude", zhu, partial(_sparse, fit=_gradual))
+    yield _method("snip", "Lee, Ajanthan and Torr 2019", partial(_sparse, fit=_snip))
+    yield _method("rigl", "Evci et al. 2020", partial(_sparse, fit=partial(_rigl, drop=0.3)))
+    yield _method("static-sparse", "control: RigL without moves", partial(_sparse, fit=partial(_rigl, drop=0.0)))
+    yield _method("deep-ensemble", "Lakshminarayanan et al. 2017, of gradual-magnitude", _deep_ensemble)
+
+
+def in_memory(problem: Problem) -> str | None:
+    """The reason of a method that needs its training images in memory."""
+    return None if isinstance(problem.data.train[0], Tensor) else "the training images are not in memory"
+
+
+def recipe(problem: Problem, optimizer: Any = "sgd", epochs: int = 0) -> Recipe:
+    """The training that spends the budget, or so many epochs of it."""
+    epochs = epochs or whole_epochs(problem, problem.epochs)
+    return Recipe(optimizer, epochs=epochs, batch_size=problem.batch_size, **SETTINGS[optimizer])
+
+
+def whole_epochs(problem: Problem, epochs: float) -> int:
+    """Epochs of ceil(N / B) steps that fit in so many passes over the data; at least one."""
+    steps_per_epoch = -(-problem.num_data // problem.batch_size)
+    return max(1, int(epochs * problem.num_data / problem.batch_size / steps_per_epoch))
+
+
+def _method(name: str, paper: str, fit: Any) -> Method:
+    return Method(name, "point estimate", paper, "every network; images in memory", in_memory, fit)
+
+
+def _one_shot(problem: Problem, folder: Path, optimizer: str, allocation: str) -> Iterator[Candidate]:
+    trained, posterior = _dense(problem, optimizer)
+    yield from at_sparsities(problem, posterior, trained.scores(), single_weights(trained.model), allocation)
+
+
+def _random(problem: Problem, folder: Path) -> Iterator[Candidate]:
+    trained, posterior = _dense(problem, "sgd")
+    groups = single_weights(trained.model)
+    scores = {n: s.to(trained.scores()[n].device) for n, s in criteria.random(groups, problem.seed).items()}
+    for target in problem.sparsities:
+        reference = target_sparsity(trained.scores(), groups, target)
+        yield under_mask(problem, posterior, target, match_layer_sparsity(scores, groups, reference))
+
+
+def _dense(problem: Problem, optimizer: str) -> tuple[Trained, Posterior]:
+    settings = recipe(problem, optimizer)
+    trained, seconds = timed(lambda: magnitude.fit(problem.network(), problem.data.train, settings, seed=problem.seed))
+    cost = Cost(trained.gradient_evaluations, seconds)
+    return trained, Posterior(trained.model, trained.model.state_dict(), [], cost)
+
+
+def _sparse(problem: Problem, folder: Path, fit: Any) -> Iterator[Candidate]:
+    """One training per target."""
+    for target in problem.sparsities:
+        trained, seconds = timed(partial(fit, problem, target))
+        cost = Cost(trained.gradient_evaluations, seconds)
+        posterior = Posterior(trained.model, trained.model.state_dict(), [], cost)
+        yield under_mask(problem, posterior, target, trained.mask())
+
+
+def _gradual(problem: Problem, target: float, settings: Recipe | None = None, member: int = 0) -> Trained:
+    settings = settings or recipe(problem)
+    steps = settings.epochs * problem.num_data // problem.batch_size
+    gradual = magnitude.Gradual(target, every=max(1, steps // (2 * SETTINGS["gradual"]["updates"])))
+    seed = problem.seed * 2**16 + member
+    return magnitude.fit(problem.network(member), problem.data.train, settings, gradual, seed=seed)
+
+
+def _snip(problem: Problem, target: float) -> Trained:
+    examples = min(512, problem.num_data)
+    epochs = whole_epochs(problem, problem.epochs - examples / problem.num_data)
+    settings = recipe(problem, epochs=epochs)
+    return snip.fit(problem.network(), problem.data.train, target, settings, examples=examples, seed=problem.seed)
+
+
+def _rigl(problem: Problem, target: float, drop: float) -> Trained:
+    topology = rigl.Topology(every=max(1, problem.steps // SETTINGS["gradual"]["updates"]), drop=drop)
+    return rigl.fit(problem.network(), problem.data.train, target, recipe(problem), topology, seed=problem.seed)
+
+
+def _deep_ensemble(problem: Problem, folder: Path) -> Iterator[Candidate]:
+    count = SETTINGS["deep-ensemble"]["networks"]
+    settings = recipe(problem, epochs=whole_epochs(problem, problem.epochs / count))
+    for target in problem.sparsities:
+        trained, seconds = timed(
+            lambda target=target: [_gradual(problem, target, settings, m) for m in range(count)]  # type: ignore[misc]
+        )
+        networks = [masked(problem, t.model, t.model.state_dict(), t.mask()) for t in trained]
+        cost = Cost(sum(t.gradient_evaluations for t in trained), seconds)
+        kept = [t.mask() for t in trained]
+        yield Candidate(target, kept, predict_with(networks[:1]), predict_with(networks), count, cost)

@@ -1,0 +1,89 @@
+"""A candidate to two rows of the table: the single network, and the ensemble."""
+
+import resource
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune.compare.flops import multiply_adds
+from sgmcmc_prune.compare.method import Candidate, Method, Predict
+from sgmcmc_prune.metrics import auroc, summarise
+from sgmcmc_prune.models import num_parameters
+from sgmcmc_prune.pruning import masks
+
+#: Columns of comparison.csv. `flops` are multiply-adds of one network for one input; `peak_memory` is in bytes.
+COLUMNS = (
+    *("method", "family", "seed", "sparsity", "achieved_sparsity", "own_stopping_rule", "kind"),
+    *("accuracy", "nll", "brier", "ece", "ood_auroc", "parameters_kept", "flops", "members", "inference_flops"),
+    *("gradient_evaluations", "seconds", "peak_memory", "reason"),
+)
+Row = dict[str, Any]
+
+
+def rows(
+    method: Method, seed: int, candidate: Candidate, model: nn.Module, split: tuple[Tensor, Tensor], ood: Tensor | None
+) -> list[Row]:
+    """The two rows of a candidate on one split.
+
+    Parameters
+    ----------
+    method : Method
+    seed : int
+    candidate : Candidate
+    model : Module
+        The architecture.
+    split : tuple of Tensor
+        Inputs and labels.
+    ood : Tensor, optional
+        Inputs from another data set; detected by the entropy of the prediction.
+    """
+    zeros = np.mean([sum(int((~kept).sum()) for kept in mask.values()) for mask in candidate.masks])
+    flops = np.mean([multiply_adds(model, split[0][:1], mask) for mask in candidate.masks])
+    common = {
+        **blank(method, seed),
+        "sparsity": candidate.target,
+        "achieved_sparsity": float(np.mean([masks.sparsity(mask) for mask in candidate.masks])),
+        "own_stopping_rule": candidate.target is None,
+        "parameters_kept": round(num_parameters(model) - zeros),
+        "flops": round(flops),
+        "gradient_evaluations": candidate.cost.gradient_evaluations,
+        "seconds": round(candidate.cost.seconds, 3),
+        "peak_memory": peak_memory(split[0].device),
+    }
+    kinds = (("single", candidate.single, 1), ("ensemble", candidate.ensemble, candidate.members))
+    return [
+        {
+            **common,
+            "kind": kind,
+            "members": members,
+            "inference_flops": round(flops * members),
+            **_quality(predict, split, ood),
+        }
+        for kind, predict, members in kinds
+    ]
+
+
+def blank(method: Method, seed: int, reason: str = "") -> Row:
+    """A row of a method without results."""
+    named = {"method": method.name, "family": method.family, "seed": seed, "kind": "", "reason": reason}
+    return dict.fromkeys(COLUMNS) | named
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory that this process has used so far, in bytes: on the GPU, or resident on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _quality(predict: Predict, split: tuple[Tensor, Tensor], ood: Tensor | None) -> dict[str, float]:
+    probabilities = predict(split[0])
+    scores = summarise(probabilities, split[1])
+    if ood is not None:
+        foreign = torch.special.entr(predict(ood)).sum(1)
+        scores["ood_auroc"] = auroc(torch.special.entr(probabilities).sum(1), foreign)
+    return scores

@@ -1,0 +1,100 @@
+"""`comparison.csv`, and what a person reads of it in the terminal."""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from sgmcmc_prune.compare.score import COLUMNS, Row
+from sgmcmc_prune.compare.statistics import mean_and_half_width
+from sgmcmc_prune.files import atomic_path
+from sgmcmc_prune.tables import format_rows, number
+
+_TEXT = ("method", "family", "kind", "reason")
+_WHOLE = ("seed", "parameters_kept", "flops", "members", "inference_flops", "gradient_evaluations", "peak_memory")
+HEADER = ("method", "target", "kept", "seeds", "accuracy", "NLL", "ECE", "members", "Δ accuracy", "Δ NLL")
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows; what is None is an empty cell."""
+    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Read rows back, numbers as numbers.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a comparison's table.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise ValueError(f"{path} is not a comparison's table; its first line must be {','.join(COLUMNS)}")
+        return [{name: _parsed(name, text) for name, text in row.items()} for row in reader]
+
+
+def results(rows: Sequence[Row], kind: str) -> list[Row]:
+    """The rows with results of one kind."""
+    return [row for row in rows if row["kind"] == kind]
+
+
+def summary(rows: Sequence[Row], reference: str) -> str:
+    """Means over seeds with 95 % intervals, best accuracy first, and differences to a reference, paired by seed."""
+    parts = []
+    for kind in ("single", "ensemble"):
+        found = results(rows, kind)
+        keys = {(row["sparsity"], row["method"]) for row in found}
+        order = sorted(keys, key=lambda key: (key[0] is None, key[0], -_mean(found, *key), key[1]))
+        lines = [_line(found, method, target, reference) for target, method in order]
+        parts.append(f"{kind} (Δ: minus {reference}, paired by seed)\n" + format_rows(HEADER, lines))
+    reasons = sorted({f"{row['method']}, seed {row['seed']}: {row['reason']}" for row in rows if row["reason"]})
+    return "\n\n".join([*parts, *(["no result:\n" + "\n".join(reasons)] if reasons else [])])
+
+
+def paired(rows: Sequence[Row], method: str, reference: str, target: float | None, score: str) -> list[float]:
+    """Differences of a score, method minus reference, for the seeds that both have."""
+    of_method, of_reference = (
+        {row["seed"]: row[score] for row in _of(rows, target, name)} for name in (method, reference)
+    )
+    return [of_method[seed] - of_reference[seed] for seed in sorted(of_method.keys() & of_reference.keys())]
+
+
+def _of(rows: Sequence[Row], target: float | None, method: str) -> list[Row]:
+    return [row for row in rows if row["method"] == method and row["sparsity"] == target]
+
+
+def _mean(rows: Sequence[Row], target: float | None, method: str) -> float:
+    return mean_and_half_width([row["accuracy"] for row in _of(rows, target, method)])[0]
+
+
+def _line(rows: Sequence[Row], method: str, target: float | None, reference: str) -> list[str]:
+    own = _of(rows, target, method)
+    scores = [_interval([row[score] for row in own]) for score in ("accuracy", "nll", "ece")]
+    differences = ["-", "-"]
+    # At their own stopping rules two methods have different sparsities: no difference is meant.
+    if target is not None and method != reference:
+        differences = [_interval(paired(rows, method, reference, target, s)) for s in ("accuracy", "nll")]
+    kept = 1 - sum(row["achieved_sparsity"] for row in own) / len(own)
+    members = f"{sum(row['members'] for row in own) / len(own):g}"
+    label = f"{target:.1%}" if target is not None else "own rule"
+    return [method, label, f"{kept:.1%}", str(len(own)), *scores, members, *differences]
+
+
+def _interval(values: Sequence[float]) -> str:
+    mean, half = mean_and_half_width(values)
+    return number(mean, 4) if math.isnan(half) else f"{mean:.4f} ± {half:.4f}"
+
+
+def _parsed(name: str, text: str) -> str | int | float | bool | None:
+    if name in _TEXT:
+        return text
+    if not text:
+        return None
+    if name == "own_stopping_rule":
+        return text == "True"
+    return int(text) if name in _WHOLE else float(text)

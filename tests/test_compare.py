@@ -1,0 +1,303 @@
+"""The comparison: what each method hands over, cells that are never computed twice, the table, bad input."""
+
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune import cli, models
+from sgmcmc_prune.compare import comparison as whole
+from sgmcmc_prune.compare.cell import compute, load_problem
+from sgmcmc_prune.compare.comparison import compare, rows_path
+from sgmcmc_prune.compare.config import Comparison
+from sgmcmc_prune.compare.flops import multiply_adds
+from sgmcmc_prune.compare.method import Candidate, Problem
+from sgmcmc_prune.compare.methods import METHODS
+from sgmcmc_prune.compare.score import COLUMNS, Row, blank
+from sgmcmc_prune.compare.statistics import average_ranks, critical_difference, friedman, mean_and_half_width
+from sgmcmc_prune.compare.table import paired, read_csv, summary, write_csv
+from sgmcmc_prune.config import DataConfig, ModelConfig
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.files import read_json
+from sgmcmc_prune.pruning import masks
+
+#: One per adapter; the others differ in a setting.
+QUICK = ["sgd-magnitude", "sgd-random", "snip", "deep-ensemble", "sun-mixture", "sghmc-sa", "svbnn", "ss-ig"]
+QUICK += ["mean-field-snr", "flat-map", "bmr-spike-slab", "spam-opd", "map-opd"]
+OWN_RULE = {"inclusion-probability", "em-responsibility", "sun-mixture", "mean-field", "svbnn", "ss-ig", "ss-ghs"}
+OWN_RULE |= {"bmr-spike-slab", "bmr-horseshoe", "spam-opd", "map-opd"}
+#: Nodes are removed whole; Sun's own rule comes before any target.
+COARSE = {"ss-ig", "ss-ghs", "sun-mixture"}
+
+
+def network(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    return models.MLP(input_shape, num_classes, widths=(8,))
+
+
+def tiny(**changes: object) -> Comparison:
+    """Two hundred training images, eight units, eight epochs."""
+    settings: dict[str, object] = {
+        "sparsities": (0.5, 0.9),
+        "seeds": (0,),
+        "epochs": 8,
+        "members": 3,
+        "data": DataConfig(validation=6800, batch_size=20),
+        "model": ModelConfig(name=f"{__name__}:network"),
+    }
+    return Comparison(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
+    problem, _ = load_problem(tiny(), tmp_path_factory.mktemp("compare"), 0)
+    inputs, labels = problem.data.validation
+    return replace(problem, data=replace(problem.data, validation=(inputs[:300], labels[:300])))
+
+
+def check(problem: Problem, name: str, candidates: list[Candidate]) -> None:
+    """What the contract promises of the candidates of any method."""
+    targets = [c.target for c in candidates if c.target is not None]
+    assert targets == list(problem.sparsities)
+    assert any(c.target is None for c in candidates) == (name in OWN_RULE)
+    for candidate in candidates:
+        achieved = [masks.sparsity(mask) for mask in candidate.masks]
+        if candidate.target is not None and name not in COARSE:
+            assert achieved == pytest.approx([candidate.target] * len(achieved), abs=2e-3)
+        assert candidate.cost.gradient_evaluations <= problem.epochs * problem.num_data
+        assert candidate.cost.gradient_evaluations >= 0.75 * problem.epochs * problem.num_data or "in-chain" in name
+        single, ensemble = (p(problem.data.validation[0]) for p in (candidate.single, candidate.ensemble))
+        torch.testing.assert_close(single.sum(1), torch.ones_like(single[:, 0]))
+        torch.testing.assert_close(ensemble.sum(1), torch.ones_like(single[:, 0]))
+        if candidate.members == 1:
+            assert torch.equal(single, ensemble)
+
+
+@pytest.mark.filterwarnings("ignore:all gates")
+@pytest.mark.parametrize("name", QUICK)
+def test_candidates_keep_the_contract(problem: Problem, name: str, tmp_path: Path) -> None:
+    assert METHODS[name].applies(problem) is None
+    check(problem, name, list(METHODS[name].fit(problem, tmp_path)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - set(QUICK)))
+def test_candidates_of_the_other_methods_keep_it_too(problem: Problem, name: str, tmp_path: Path) -> None:
+    check(problem, name, list(METHODS[name].fit(problem, tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["sgd-magnitude", "snip", "mean-field-snr", "bmr-spike-slab"])
+def test_the_budget_counts_every_training_example(
+    problem: Problem, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradient evaluations are the examples that were really drawn for a backward pass."""
+    drawn = 0
+    original = MinibatchStream.batch
+
+    def counting(stream: MinibatchStream, step: int) -> tuple[Tensor, Tensor]:
+        nonlocal drawn
+        drawn += stream.batch_size
+        return original(stream, step)
+
+    monkeypatch.setattr(MinibatchStream, "batch", counting)
+    short = replace(problem, sparsities=(0.5,))
+    candidates = METHODS[name].fit(short, tmp_path)
+    assert next(candidates).cost.gradient_evaluations == drawn
+
+
+def test_a_masked_weight_changes_no_prediction(problem: Problem, tmp_path: Path) -> None:
+    """Input pixels whose weights are all masked may hold anything."""
+    candidate = list(METHODS["bmr-spike-slab"].fit(problem, tmp_path))[1]
+    unread = ~candidate.masks[0]["layers.0.weight"].any(0)
+    assert candidate.target == 0.9
+    assert bool(unread.any())
+    inputs = problem.data.validation[0].clone()
+    changed = inputs.flatten(1).masked_fill(unread, 7.0).view_as(inputs)
+    assert not torch.equal(changed, inputs)
+    for predict in (candidate.single, candidate.ensemble):
+        torch.testing.assert_close(predict(changed), predict(inputs))
+
+
+def test_a_method_that_does_not_apply_or_fails_is_a_row_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
+        raise RunError("diverged")
+        yield
+
+    linear = tiny(model=ModelConfig(name="linear"))
+    (row,) = compute(linear, tmp_path, "ss-ig", 0)
+    assert row["reason"].startswith("does not apply: found 0 layers whose nodes can be gated")
+    assert row["accuracy"] is None
+    monkeypatch.setitem(METHODS, "snip", replace(METHODS["snip"], fit=fit))
+    (row,) = compute(linear, tmp_path, "snip", 0)
+    assert row["reason"] == "failed: diverged"
+    assert read_json(rows_path(tmp_path, "snip", 0)) == [row]
+    assert "snip, seed 0: failed: diverged" in summary([row], "rigl")
+
+
+def test_finished_cells_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    linear, asked = tiny(model=ModelConfig(name="linear"), ood="fashion-mnist-subset", methods=("sgd-magnitude",)), []
+
+    def in_this_process(commands: list[list[str]], jobs: int, bar: object) -> None:
+        asked.append([(command[-1], int(command[-3])) for command in commands])
+        for command in commands:
+            compute(whole.load(tmp_path), tmp_path, command[-1], int(command[-3]))
+
+    monkeypatch.setattr(whole, "run_workers", in_this_process)
+    first = compare(linear, tmp_path, progress=False)
+    again = compare(replace(linear, seeds=(1,), methods=("sgd-magnitude",)), tmp_path, progress=False)
+    compare(replace(linear, seeds=(0, 1)), tmp_path, progress=False)
+    assert asked == [[("sgd-magnitude", 0)], [("sgd-magnitude", 1)], []]
+    assert [row["seed"] for row in again] == [0] * 4 + [1] * 4
+    assert again[:4] == first
+    assert read_csv(tmp_path / "comparison.csv") == again
+    row = again[0]
+    assert tuple(row) == COLUMNS
+    assert (row["flops"], row["parameters_kept"], row["inference_flops"]) == (3920, 3930, 3920)
+    # Test images against validation images of one data set: about one half, and not exactly.
+    assert 0.4 < row["ood_auroc"] < 0.6
+    with pytest.raises(ValueError, match="other epochs; choose another --out"):
+        compare(replace(linear, epochs=9), tmp_path, progress=False)
+
+
+@pytest.mark.slow
+def test_a_comparison_in_processes(tmp_path: Path) -> None:
+    methods = ("inclusion-probability", "chain-random")
+    rows = compare(tiny(model=ModelConfig(name="linear"), methods=methods), tmp_path, jobs=2, progress=False)
+    assert [row["method"] for row in rows] == [methods[0]] * 6 + [methods[1]] * 4
+    assert all(row["reason"] == "" and row["peak_memory"] > 1e8 for row in rows)
+    assert rows[0]["seconds"] == rows[6]["seconds"], "both read one chain"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "nonsense"), "method nonsense is unknown"),
+        (("--reference", "nonsense"), "method nonsense is unknown"),
+        (("--jobs", "0"), "jobs is 0"),
+        (("--data.data-dir", "/nonexistent"), "ships with the package"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["compare", "--out", str(tmp_path / "out"), *arguments])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert said.count("\n") == 1
+    assert message in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sparsities": (0.5, 1.5)}, r"give numbers inside \(0, 1\)"),
+        ({"sparsities": (0.9, 0.5)}, "give rising numbers"),
+        ({"seeds": ()}, "give at least one"),
+        ({"epochs": 1}, "the shortest recipe needs 8"),
+        ({"data": DataConfig(augmentation="crop_flip")}, "compare needs 'none'"),
+    ],
+)
+def test_a_bad_comparison_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny(**changes)
+
+
+@pytest.mark.slow
+def test_an_interrupted_comparison_continues(tmp_path: Path) -> None:
+    options = ["--methods", "sgd-magnitude", "static-sparse", "--seeds", "0", "--epochs", "8", "--sparsities", "0.5"]
+    options += ["--model.name", "linear", "--data.validation", "6800", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "sgmcmc_prune.cli", "compare", *options]
+    first, second = (rows_path(tmp_path, name, 0) for name in ("sgd-magnitude", "static-sparse"))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not first.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Go on with the same command" in said
+    assert not second.exists()
+    assert len(read_csv(tmp_path / "comparison.csv")) == 2
+    written = first.stat().st_mtime_ns
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    assert first.stat().st_mtime_ns == written
+    assert second.exists()
+    assert "static-sparse" in done.stdout
+    wrong = subprocess.run([*command, "--sparsities", "1.5"], capture_output=True, text=True, timeout=60, check=False)
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+    assert "give numbers inside (0, 1)" in wrong.stderr
+
+
+def test_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["methods"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["name", *METHODS]
+    assert all(m.paper and m.scope for m in METHODS.values())
+
+
+def test_multiply_adds_by_hand() -> None:
+    """A 3x3 convolution on 6x6 works at 4x4 places; a linear layer on 5 tokens at 5."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(32, 3))
+    mask = {"0.weight": torch.arange(18).view(2, 1, 3, 3) < 7, "2.weight": torch.arange(96).view(3, 32) < 10}
+    assert multiply_adds(model, torch.zeros(1, 1, 6, 6), mask) == 16 * 7 + 10
+    assert multiply_adds(model, torch.zeros(1, 1, 6, 6), {}) == 16 * 18 + 96
+    tokens = nn.Sequential(nn.Linear(4, 6), nn.Flatten(), nn.Linear(30, 2))
+    assert multiply_adds(tokens, torch.zeros(1, 5, 4), {}) == 5 * 24 + 60
+
+
+def result(method: str, seed: int, target: float, accuracy: float) -> Row:
+    numbers = {"accuracy": accuracy, "nll": 1 - accuracy, "ece": 0.1, "members": 1, "achieved_sparsity": target}
+    return blank(METHODS[method], seed) | {"kind": "single", "sparsity": target} | numbers
+
+
+def test_differences_are_paired_by_seed() -> None:
+    """Seeds differ by far more than methods do: the paired interval is narrow, and a lone seed is left out."""
+    rows = [result("rigl", seed, 0.9, 0.5 + 0.1 * seed) for seed in range(3)]
+    rows += [result("snip", seed, 0.9, 0.51 + 0.1 * seed) for seed in range(4)]
+    differences = paired(rows, "snip", "rigl", 0.9, "accuracy")
+    assert differences == pytest.approx([0.01] * 3)
+    table = summary(rows, "rigl")
+    assert "0.0100 ± 0.0000  -0.0100 ± 0.0000" in table
+    assert table.index("snip") < table.index("rigl  "), "the better method comes first"
+
+
+def test_a_table_survives_its_file(tmp_path: Path) -> None:
+    rows = [result("rigl", 0, 0.9, 0.125), blank(METHODS["snip"], 1, "failed: a, b")]
+    write_csv(tmp_path / "table.csv", rows)
+    assert read_csv(tmp_path / "table.csv") == rows
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="is not a comparison's table"):
+        read_csv(tmp_path / "other.csv")
+
+
+def test_ranks_agree_with_scipy_and_with_demsar() -> None:
+    from scipy import stats
+
+    generator = torch.Generator().manual_seed(0)
+    scores = {name: torch.rand(9, generator=generator).tolist() for name in "abcd"}
+    ranks = average_ranks(scores, higher_is_better=False)
+    assert friedman(ranks, 9) == pytest.approx(stats.friedmanchisquare(*scores.values()).pvalue)
+    assert average_ranks({"a": [1.0, 2.0], "b": [1.0, 1.0]}, higher_is_better=True) == {"a": 1.25, "b": 1.75}
+    # Demšar's example: four methods on fourteen data sets have a critical difference of 1.25, chi^2 = 9.28.
+    assert critical_difference(4, 14) == pytest.approx(1.25, abs=5e-3)
+    example = {"a": 3.143, "b": 2.000, "c": 2.893, "d": 1.964}
+    assert friedman(example, 14) == pytest.approx(float(stats.chi2.sf(9.28, 3)), rel=5e-3)
+
+
+def test_interval_is_students() -> None:
+    mean, half = mean_and_half_width([1.0, 2.0, 3.0])
+    assert (mean, half) == pytest.approx((2.0, 4.302653 / math.sqrt(3)))
+    assert math.isnan(mean_and_half_width([1.0])[1])
