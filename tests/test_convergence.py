@@ -1,5 +1,6 @@
 """Batched R-hat and ESS: equal to ArviZ's to rounding, the same for every block size, streamed from weight draws."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,17 @@ def test_a_slow_chain_has_the_effective_size_of_theory() -> None:
         x[:, t] += phi * x[:, t - 1]
     expected = chains * draws * (1 - phi) / (1 + phi)
     assert float(ess(torch.from_numpy(x), "mean").mean()) == pytest.approx(expected, rel=0.05)
+
+
+def test_rhat_of_one_shifted_chain_is_that_of_its_formula() -> None:
+    # Half-chains of n = 250 draws: six means at 0 and two at the shift s have variance 3 s^2 / 14, and 1 / n of noise.
+    x = torch.randn(4, 500, 2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    n = 250
+    for shift in (0.0, 1.0):
+        x[0] += shift
+        expected = math.sqrt((n - 1) / n + 3 * shift**2 / 14 + 1 / n)
+        # The mean of 2000 values with a standard deviation near .013: 1e-3 is more than three standard errors.
+        assert float(rhat(x, "split").mean()) == pytest.approx(expected, abs=1e-3)
 
 
 def test_summary_counts_what_moves() -> None:
