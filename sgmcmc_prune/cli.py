@@ -1,4 +1,4 @@
-"""The command line: `sgmcmc-prune run | resume | summary | report | prepare | certify | audit | compare | methods`.
+"""The command line: `sgmcmc-prune run | resume | summary | report | compare | methods | certify | audit | bench | ...`.
 
 Options of `run` are derived from the configuration dataclasses. Bad input is one line on standard error and exit code
 2; a failed run is one line and exit code 1; an interrupted run has saved everything, says how to go on, and exits with
@@ -174,7 +174,8 @@ class AuditRun(RunConfig):
         from sgmcmc_prune.audit import audit_run
 
         findings = audit_run(RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)}))
-        print("\n".join(findings) or "nothing found")
+        checked = "gradients over an epoch, N, loss reduction, prior, augmentation, randomness, dependence on the batch"
+        print("\n".join(findings) or f"nothing found; checked: {checked}")
         if findings:
             sys.exit(1)
 
@@ -311,7 +312,8 @@ def _unbox(box: str) -> str:
     blocks = " ".join("\0" if set(line) == {"─"} else line for line in lines).split("\0")
     blocks = [" ".join(block.split()).rstrip(".") for block in blocks if "helptext:" not in block]
     meant = re.compile(r"(Perhaps you meant: \S+).*")
-    return ". ".join(meant.sub(r"\1", block) for block in blocks)
+    inner = re.compile(r"Error parsing __tyro\S*: ")  # a check of our own: tyro names its wrapper
+    return ". ".join(inner.sub("", meant.sub(r"\1", block)) for block in blocks)
 
 
 def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:

@@ -83,6 +83,8 @@ def summary(
     from arviz_base import from_dict
     from arviz_stats import summary as table
 
+    from sgmcmc_prune.convergence.statistics import MIN_DRAWS_ESS
+
     posterior = load(run_dir)["posterior"].to_dataset()
     if not posterior.sizes["draw"]:
         raise ValueError(f"{run_dir} has no draw that all chains have reached: let the run go on")
@@ -99,6 +101,9 @@ def summary(
     diagnostics = pandas.DataFrame(columns=["ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd"], dtype=float)
     if moving:
         diagnostics = table(from_dict({"posterior": moving}), kind="diagnostics", **settings)
+    if posterior.sizes["draw"] < MIN_DRAWS_ESS:  # there ArviZ gives S log10 S whatever the draws
+        diagnostics[["ess_bulk", "ess_tail", "mcse_mean", "mcse_sd"]] = np.nan
+        notes = {label: note or f"under {MIN_DRAWS_ESS} draws a chain: no ESS" for label, note in notes.items()}
     rows = rows.join(diagnostics)
     if posterior.sizes["chain"] == 1:
         notes = {label: note or "one chain: no R-hat" for label, note in notes.items()}

@@ -43,6 +43,7 @@ def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
     """The health of the dense chains in words."""
     d = metrics["diagnostics"]
     return [
+        "in chain: chains train on from their dense end while the mask grows, so that a pruned row may beat the dense one",
         f"draws: {d['chains']} chains x {d['draws_per_chain']}",
         *temperature_lines(d),
         *(_convergence_line(f"probe {name}", d[name]) for name in ("logits", "probability")),
@@ -62,13 +63,14 @@ def temperature_lines(d: dict[str, Any]) -> list[str]:
             f"{number(kinetic['expected'], 3)} expected; {inside} of {len(parameters)} parameters inside their band"
         )
     configurational = [
-        f"{number(row['mean'], 3)} ({number(row['low'], 3)} to {number(row['high'], 3)})"
+        number(row["mean"], 3) + ("" if _missing(row["low"]) else f" ({row['low']:.3f} to {row['high']:.3f})")
         for row in t["configurational"]
     ]
+    interval = "" if any(map(_missing, (row["low"] for row in t["configurational"]))) else ", with interval"
     return [
         f"kinetic temperature {number(d['kinetic_temperature'], 3)} ({judged}); minibatch noise is estimated to add "
         f"{number(t['excess'], 3)} to the temperature",
-        f"configurational temperature by chain, with interval: {', '.join(configurational)}",
+        f"configurational temperature by chain{interval}: {', '.join(configurational)}",
         *(f"OFF: {finding}" for finding in t["findings"]),
         f"(an exact gradient with small steps would be called off with probability at most {t['false_alarm']:g})",
     ]
@@ -97,6 +99,10 @@ def weights_table(parameters: dict[str, dict[str, Any]]) -> str:
     ]
     note = "R-hat compares single weights across chains, whose hidden units permute; ESS is that of one chain."
     return f"{format_rows(header, rows)}\n{note}"
+
+
+def _missing(value: float | None) -> bool:
+    return value is None or math.isnan(value)
 
 
 def number(value: float | None, digits: int) -> str:

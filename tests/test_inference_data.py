@@ -88,6 +88,11 @@ def test_held_hyperparameters_have_words_for_diagnostics(tmp_path: Path) -> None
 def test_few_draws_and_one_chain(tmp_path: Path) -> None:
     synthetic(tmp_path / "few", [3, 3])
     assert set(summary(tmp_path / "few")["note"]) == {"fewer than 4 draws"}
+    synthetic(tmp_path / "nine", [9, 9])
+    nine = summary(tmp_path / "nine").loc["logits[0, 0]"]
+    assert nine["note"] == "under 10 draws a chain: no ESS"
+    assert nine[["ess_bulk", "ess_tail", "mcse_mean"]].isna().all()
+    assert np.isfinite(nine["r_hat"])
     synthetic(tmp_path / "one", [20])
     table = summary(tmp_path / "one")
     assert table.loc["logits[0, 0]", "note"] == "one chain: no R-hat"
