@@ -43,7 +43,7 @@ def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
     """The health of the dense chains in words."""
     d = metrics["diagnostics"]
     return [
-        "in chain: chains train on from their dense end while the mask grows, so that a pruned row may beat the dense one",
+        "in chain: chains train on from their dense end while the mask grows, so a pruned row may beat the dense one",
         f"draws: {d['chains']} chains x {d['draws_per_chain']}",
         *temperature_lines(d),
         *(_convergence_line(f"probe {name}", d[name]) for name in ("logits", "probability")),
