@@ -3,16 +3,13 @@
 python analysis/jantre_teacher.py [--results DIR] [--out DIR]
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-
-from sgmcmc_prune.files import read_json
+from from_results import main
 
 COLOURS = {"low": "C0", "high": "C1"}
 
@@ -38,19 +35,5 @@ def draw(results: dict[str, Any]) -> plt.Figure:
     return figure
 
 
-def main() -> None:
-    """Draw the figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--out", type=Path, default=Path("runs/figures"))
-    args = parser.parse_args()
-    path = args.results / "jantre_teacher.json"
-    if not path.is_file():
-        raise SystemExit(f"{path} is missing; run experiments/jantre_teacher.py first")
-    args.out.mkdir(parents=True, exist_ok=True)
-    draw(read_json(path)).savefig(args.out / "jantre_teacher.png", dpi=130)
-    print(args.out / "jantre_teacher.png")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "jantre_teacher.json", "experiments/jantre_teacher.py", draw)

@@ -3,16 +3,13 @@
 python analysis/jantre_uci.py [--results DIR] [--out DIR]
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-
-from sgmcmc_prune.files import read_json
+from from_results import main
 
 
 def draw(runs: list[dict[str, Any]]) -> plt.Figure:
@@ -35,19 +32,5 @@ def draw(runs: list[dict[str, Any]]) -> plt.Figure:
     return figure
 
 
-def main() -> None:
-    """Draw the figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--out", type=Path, default=Path("runs/figures"))
-    args = parser.parse_args()
-    path = args.results / "jantre_uci.json"
-    if not path.is_file():
-        raise SystemExit(f"{path} is missing; run experiments/jantre_uci.py first")
-    args.out.mkdir(parents=True, exist_ok=True)
-    draw(read_json(path)["runs"]).savefig(args.out / "jantre_uci.png", dpi=130)
-    print(args.out / "jantre_uci.png")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "jantre_uci.json", "experiments/jantre_uci.py", lambda results: draw(results["runs"]))

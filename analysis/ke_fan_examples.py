@@ -7,17 +7,14 @@ input before any was removed and its inclusion probability, by method, with the 
 number of kept inputs against the step.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from from_results import main
 from matplotlib.axes import Axes
-
-from sgmcmc_prune.files import read_json
 
 METHODS = {"ours": "spike-and-slab EM, T = 1", "no EM": "no EM (Gaussian prior)", "no noise": "no noise (T = 0)"}
 STYLES: dict[str, dict[str, Any]] = {
@@ -68,23 +65,5 @@ def draw(results: dict[str, Any]) -> plt.Figure:
     return figure
 
 
-def main() -> None:
-    """Draw every example whose results are there."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--out", type=Path, default=Path("runs/figures"))
-    args = parser.parse_args()
-    paths = sorted(args.results.glob("ke_fan_example?.json"))
-    if not paths:
-        raise SystemExit(f"{args.results} holds no ke_fan_example?.json; run experiments/ke_fan_example1.py first")
-    args.out.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        target = args.out / f"{path.stem}.png"
-        figure = draw(read_json(path))
-        figure.savefig(target, dpi=130)
-        plt.close(figure)
-        print(target)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "ke_fan_example?.json", "experiments/ke_fan_example1.py", draw)

@@ -5,8 +5,6 @@
 One picture for each of `saha_features.json` and `saha_features_hard.json`.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -14,8 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-
-from sgmcmc_prune.files import read_json
+from from_results import main
 
 RELEVANT = 5
 
@@ -52,22 +49,5 @@ def draw(results: dict[str, Any]) -> plt.Figure:
     return figure
 
 
-def main() -> None:
-    """Draw each result that is there."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--out", type=Path, default=Path("runs/figures"))
-    args = parser.parse_args()
-    paths = sorted(args.results.glob("saha_features*.json"))
-    if not paths:
-        raise SystemExit(f"{args.results} holds no saha_features*.json; run experiments/saha_features.py first")
-    args.out.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        figure = draw(read_json(path))
-        figure.savefig(args.out / f"{path.stem}.png", dpi=130)
-        plt.close(figure)
-        print(args.out / f"{path.stem}.png")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "saha_features*.json", "experiments/saha_features.py", draw)

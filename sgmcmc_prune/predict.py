@@ -158,7 +158,7 @@ def _softmax_outputs(model: nn.Module, forward: Callable[[Tensor], Tensor], inpu
     if len(inputs) == 0 or batch_size < 1:
         raise ValueError(f"inputs and batch_size must be at least 1 long, not {len(inputs)} and {batch_size}")
     device = next((parameter.device for parameter in model.parameters()), inputs.device)
-    with _evaluating(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         logits = torch.cat([forward(batch.to(device)) for batch in inputs.split(batch_size)])
     if logits.ndim != 2:
         raise ValueError(f"the model must give logits of shape (batch, classes), not {tuple(logits.shape)}")
@@ -166,7 +166,7 @@ def _softmax_outputs(model: nn.Module, forward: Callable[[Tensor], Tensor], inpu
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Put every submodule in evaluation mode, and each back in its own mode: some may be frozen by design."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

@@ -107,4 +107,4 @@ def _missing(value: float | None) -> bool:
 
 def number(value: float | None, digits: int) -> str:
     """A number with fixed digits; a dash where there is none."""
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    return "-" if _missing(value) else f"{value:.{digits}f}"

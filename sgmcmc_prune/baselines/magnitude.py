@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer, single_weights
-from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.pruning import criteria, masks
 from sgmcmc_prune.pruning.decision import target_sparsity
@@ -92,9 +91,7 @@ def fit(
     """
     model = copy.deepcopy(model)
     groups = single_weights(model)
-    trainer = Trainer(
-        model, MinibatchStream(*train, recipe.batch_size, seed, 0), likelihood, recipe.build(model), recipe.epochs
-    )
+    trainer = Trainer.of_recipe(recipe, model, train, likelihood, seed)
 
     def update(step: int) -> masks.Mask | None:
         assert gradual is not None

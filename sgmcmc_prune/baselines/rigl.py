@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer, single_weights
-from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.pruning import criteria, masks
 from sgmcmc_prune.pruning.decision import target_sparsity
@@ -136,9 +135,7 @@ def fit(
     """
     model, topology = copy.deepcopy(model), topology or Topology()
     groups = single_weights(model)
-    trainer = Trainer(
-        model, MinibatchStream(*train, recipe.batch_size, seed, 0), likelihood, recipe.build(model), recipe.epochs
-    )
+    trainer = Trainer.of_recipe(recipe, model, train, likelihood, seed)
     device = train[0].device
     random = {name: score.to(device) for name, score in criteria.random(groups, seed).items()}
     mask = target_sparsity(random, groups, sparsity, "erk")

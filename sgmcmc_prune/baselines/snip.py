@@ -88,9 +88,7 @@ def fit(
         If the loss is not finite.
     """
     model = copy.deepcopy(model)
-    trainer = Trainer(
-        model, MinibatchStream(*train, recipe.batch_size, seed, 0), likelihood, recipe.build(model), recipe.epochs
-    )
+    trainer = Trainer.of_recipe(recipe, model, train, likelihood, seed)
     first = MinibatchStream(*train, min(examples, len(train[1])), seed, 1).batch(0)
     scores = connection_sensitivity(model, *first, likelihood)
     trainer.gradient_evaluations += len(first[1])

@@ -156,6 +156,14 @@ class Trainer:
         self.step = self.gradient_evaluations = 0
         self.mask: masks.Mask | None = None
 
+    @classmethod
+    def of_recipe(
+        cls, recipe: Recipe, model: nn.Module, train: tuple[Tensor, Tensor], likelihood: Likelihood, seed: int
+    ) -> "Trainer":
+        """The loop of a point estimate: the recipe's optimiser and epochs, on minibatches of the training data."""
+        stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
+        return cls(model, stream, likelihood, recipe.build(model), recipe.epochs)
+
     def run(self, steps: int, update: MaskUpdate | None = None, name: str = "", progress: bool = False) -> None:
         """Take so many steps. A step whose `update` gives a new mask sets that mask and moves no weight.
 

@@ -143,8 +143,9 @@ class Sampler(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             checks.check_settings(group)  # a scheduler may have taken lr to zero
-        checks.check_gradients([(name, p) for name, p, _, _ in self.named_states()], self.param_groups[0]["step"])
-        checks.check_places([(name, p) for name, p, _, _ in self.named_states()], self._places)
+        named = [(name, p) for name, p, _, _ in self.named_states()]
+        checks.check_gradients(named, self.param_groups[0]["step"])
+        checks.check_places(named, self._places)
         for group in self.param_groups:
             if group["implementation"] == "compiled" and self._fused():
                 compiled.step_group(self, group)

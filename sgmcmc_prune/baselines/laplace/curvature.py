@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sgmcmc_prune.baselines.laplace import layers as rules
 from sgmcmc_prune.baselines.laplace.blocks import Block, DiagonalBlock, KroneckerBlock
 from sgmcmc_prune.likelihoods import Likelihood, categorical
+from sgmcmc_prune.predict import evaluation_mode
 
 Estimator = Literal["ggn", "monte_carlo", "empirical"]
 Structure = Literal["diagonal", "kfac"]
@@ -94,7 +95,7 @@ def curvature(
     sums = {layer.weight: (_DiagonalSum if structure == "diagonal" else _KroneckerSum)(layer) for layer in found}
     generator = torch.Generator().manual_seed(seed)
     log_likelihood, passes = 0.0, 0
-    with rules.evaluation_mode(model), torch.enable_grad():
+    with evaluation_mode(model), torch.enable_grad():
         for x, y in zip(inputs.split(batch_size), targets.split(batch_size), strict=True):
             with rules.record(found) as calls:
                 outputs = model(x)

@@ -96,18 +96,6 @@ def record(layers: Collection[Layer]) -> Iterator[dict[str, list[tuple[Tensor, T
             handle.remove()
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every submodule in evaluation mode, and each back in its own mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
 def positions(layer: Layer, inputs: Tensor) -> Tensor:
     """The layer's inputs at each position, (n, R, I): patches of a convolution, tokens of a linear layer."""
     module = layer.module
