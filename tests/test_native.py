@@ -100,8 +100,14 @@ def prior_precision(kind: str, w: Tensor) -> Tensor:
         return torch.zeros_like(w)
     if kind == "gaussian":
         return torch.full_like(w, PRIOR["spike"])
+    if kind == "held":
+        return held_by(w) * PRIOR["slab"] + (1 - held_by(w)) * PRIOR["spike"]
     inclusion = torch.sigmoid(PRIOR["log_odds"] + PRIOR["slope"] * w.square())
     return inclusion * PRIOR["slab"] + (1 - inclusion) * PRIOR["spike"]
+
+
+def held_by(w: Tensor) -> Tensor:
+    return torch.arange(w.numel(), dtype=w.dtype).remainder(5).div(4).view_as(w)
 
 
 def exact_noise(kind: str, step: int) -> list[Tensor]:
@@ -114,18 +120,18 @@ def exact_noise(kind: str, step: int) -> list[Tensor]:
 def table_of(parts: dict[str, list[Tensor]], prior: str, masked: bool, massive: bool) -> native.TensorTable:
     sizes = [w.numel() for w in parts["weight"]]
     table = native.TensorTable(parts["weight"], [3 + sum(sizes[:i]) for i in range(len(sizes))])
-    table.point(buffer=parts["buffer"], gradient=parts["gradient"])
+    table.point(buffer=parts["buffer"], gradient=parts["gradient"], held=[held_by(w) for w in parts["weight"]])
     if masked:
         table.point(mask=parts["mask"])
     if massive:
         table.point(mass=parts["mass"])
     for row in range(len(sizes)):
-        table.set_prior(row, prior, **PRIOR)
+        table.set_prior(row, prior, PRIOR)
     return table
 
 
 @pytest.mark.parametrize("kind", ["none", "gaussian", "rademacher"])
-@pytest.mark.parametrize("prior", ["flat", "gaussian", "mixture"])
+@pytest.mark.parametrize("prior", ["flat", "gaussian", "held", "mixture"])
 @pytest.mark.parametrize(("masked", "massive"), [(False, False), (True, True)])
 @pytest.mark.parametrize("rule", ["sghmc", "sgld"])
 def test_a_step_is_its_equation(rule: str, kind: str, prior: str, masked: bool, massive: bool) -> None:
@@ -171,13 +177,24 @@ def test_a_step_does_not_depend_on_threads(two_threads: None) -> None:
         table = native.TensorTable(w, [0, w[0].numel()])
         table.point(buffer=[torch.zeros_like(x) for x in w], gradient=[x.sin() for x in w])
         for row in range(2):
-            table.set_prior(row, "mixture", **PRIOR)
+            table.set_prior(row, "mixture", PRIOR)
         scalars = native.settings(
             seed=0, chain=0, stream=0, step=0, noise="gaussian", lr=0.1, momentum=0.9, noise_scale=0.1, num_data=10
         )
         native.sghmc_step(table, scalars)
         results.append(torch.cat(w))
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("at", [0, 1023, 1024, 149_999, 150_000, 320_002])
+def test_one_bad_gradient_is_found_wherever_it_lies(two_threads: None, bad: float, at: int) -> None:
+    gradients = [torch.full((150_000,), 3e38), torch.full((170_003,), -3e38)]
+    table = native.TensorTable([torch.zeros_like(g) for g in gradients], [0, 150_000])
+    table.point(gradient=gradients)
+    assert native.all_finite(table)
+    gradients[at >= 150_000][at - 150_000 * (at >= 150_000)] = bad
+    assert not native.all_finite(table)
 
 
 def test_given_noise_replaces_the_counter() -> None:

@@ -5,6 +5,15 @@ within this tier results do not depend on the number of threads.
 """
 
 from sgmcmc_prune.native.library import NativeUnavailable, load
-from sgmcmc_prune.native.step import TensorTable, settings, sghmc_step, sgld_step, standard_normal
+from sgmcmc_prune.native.step import TensorTable, all_finite, settings, sghmc_step, sgld_step, standard_normal
 
-__all__ = ["NativeUnavailable", "TensorTable", "load", "settings", "sghmc_step", "sgld_step", "standard_normal"]
+__all__ = [
+    "NativeUnavailable",
+    "TensorTable",
+    "all_finite",
+    "load",
+    "settings",
+    "sghmc_step",
+    "sgld_step",
+    "standard_normal",
+]

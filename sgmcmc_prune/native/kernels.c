@@ -47,35 +47,39 @@ INLINE void philox_block(key_t_ key, uint64_t block, int i, uint32_t (*restrict 
 }
 
 #ifdef __AVX2__
-// Low and high halves of eight 32-bit products.
-INLINE void multiply(__m256i x, __m256i multiplier, __m256i *high, __m256i *low) {
-    __m256i even = _mm256_mul_epu32(x, multiplier), odd = _mm256_mul_epu32(_mm256_srli_epi64(x, 32), multiplier);
-    *high = _mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa);
-    *low = _mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa);
+// The lower halves of eight lanes, in their order.
+INLINE void store_lower(uint32_t *to, __m256i x, __m256i y) {
+    __m256 halves = _mm256_shuffle_ps(_mm256_castsi256_ps(x), _mm256_castsi256_ps(y), 0x88); // x0 x1 y0 y1 x2 x3 y2 y3
+    _mm256_storeu_si256((__m256i *)to, _mm256_permute4x64_epi64(_mm256_castps_si256(halves), 0xd8));
 }
 
-// Eight consecutive blocks at once: compilers do not find this by themselves.
+// Eight consecutive blocks at once, four to a vector, each word in the lower half of a lane of 64 bits: what is above it is
+// never read, and a product needs no unpacking. Compilers do not find this by themselves.
 INLINE void philox_eight(key_t_ key, uint64_t block, int i, uint32_t (*restrict words)[BLOCKS]) {
-    __m256i a = _mm256_add_epi32(_mm256_set1_epi32((int)block), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    __m256i b = _mm256_set1_epi32((int)(block >> 32)), high, low;
-    __m256i c = _mm256_set1_epi32((int)key.step), d = _mm256_set1_epi32((int)(key.step >> 32));
     const __m256i multiplier_0 = _mm256_set1_epi64x(MULTIPLIER_0), multiplier_1 = _mm256_set1_epi64x(MULTIPLIER_1);
+    __m256i a[2], b[2], c[2], d[2];
+    for (int v = 0; v < 2; v++) {
+        a[v] = _mm256_add_epi64(_mm256_set1_epi64x((int64_t)block), _mm256_setr_epi64x(4 * v, 4 * v + 1, 4 * v + 2, 4 * v + 3));
+        b[v] = _mm256_set1_epi64x((int64_t)(block >> 32));
+        c[v] = _mm256_set1_epi64x((int64_t)key.step);
+        d[v] = _mm256_set1_epi64x((int64_t)(key.step >> 32));
+    }
     uint32_t k0 = key.seed, k1 = key.chain_and_stream;
     for (int round = 0; round < 10; round++) {
-        __m256i left_high, left_low;
-        multiply(a, multiplier_0, &left_high, &left_low);
-        multiply(c, multiplier_1, &high, &low);
-        a = _mm256_xor_si256(_mm256_xor_si256(high, b), _mm256_set1_epi32((int)k0));
-        c = _mm256_xor_si256(_mm256_xor_si256(left_high, d), _mm256_set1_epi32((int)k1));
-        b = low;
-        d = left_low;
+        for (int v = 0; v < 2; v++) {
+            __m256i left = _mm256_mul_epu32(a[v], multiplier_0), right = _mm256_mul_epu32(c[v], multiplier_1);
+            a[v] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(right, 32), b[v]), _mm256_set1_epi64x(k0));
+            c[v] = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(left, 32), d[v]), _mm256_set1_epi64x(k1));
+            b[v] = right;
+            d[v] = left;
+        }
         k0 += INCREMENT_0;
         k1 += INCREMENT_1;
     }
-    _mm256_storeu_si256((__m256i *)&words[0][i], a);
-    _mm256_storeu_si256((__m256i *)&words[1][i], b);
-    _mm256_storeu_si256((__m256i *)&words[2][i], c);
-    _mm256_storeu_si256((__m256i *)&words[3][i], d);
+    store_lower(&words[0][i], a[0], a[1]);
+    store_lower(&words[1][i], b[0], b[1]);
+    store_lower(&words[2][i], c[0], c[1]);
+    store_lower(&words[3][i], d[0], d[1]);
 }
 #endif
 
@@ -103,12 +107,9 @@ INLINE uint32_t to_bits(float x) {
 
 // Natural logarithm of x in (0, 1], within 2 ulp (polynomial of Cephes, Moshier 1992).
 INLINE float log_unit(float x) {
-    uint32_t bits = to_bits(x);
-    int32_t exponent = (int32_t)(bits >> 23) - 127;
-    uint32_t fraction = bits & 0x7fffffu;
-    int32_t high = fraction > 0x3504f3u; // above sqrt(2): halve, so that f is in [-0.293, 0.414]
-    float f = from_bits(fraction | (high ? 0x3f000000u : 0x3f800000u)) - 1.0f;
-    float e = (float)(exponent + high);
+    int32_t above = (int32_t)to_bits(x) - 0x3f3504f3; // x = 2^e (1 + f), with 1 + f from sqrt(1/2) up to sqrt(2)
+    float e = (float)(above >> 23);
+    float f = from_bits((uint32_t)((above & 0x7fffff) + 0x3f3504f3)) - 1.0f;
     float y = 7.0376836292e-2f;
     y = __builtin_fmaf(y, f, -1.1514610310e-1f);
     y = __builtin_fmaf(y, f, 1.1676998740e-1f);
@@ -198,12 +199,12 @@ void standard_normal(const key_t_ *key, uint64_t offset, int64_t count, float *o
 
 // ---------------------------------------------------------------- priors
 
-enum { FLAT, GAUSSIAN, MIXTURE };
+enum { FLAT, GAUSSIAN, MIXTURE, HELD };
 
 typedef struct {
     float *weight, *buffer;
-    const float *gradient, *mass, *noise; // mass and noise may be null
-    const uint8_t *mask;                  // may be null
+    const float *gradient, *mass, *noise, *held; // mass and noise may be null
+    const uint8_t *mask;                         // may be null
     int64_t size;
     uint64_t offset;
     int32_t prior;
@@ -211,9 +212,10 @@ typedef struct {
     float log_odds, slope;    // MIXTURE: eta = log_odds + slope w^2
 } tensor_t;
 
-// exp for x <= 0, within 2 ulp; zero below -87 (Cephes).
-INLINE float exp_negative(float x) {
+// exp within 2 ulp for x in [-87, 87], and its values there outside (Cephes).
+INLINE float exp_clamped(float x) {
     x = x < -87.0f ? -87.0f : x;
+    x = x > 87.0f ? 87.0f : x;
     float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
     float r = __builtin_fmaf(n, -0.693359375f, x);
     r = __builtin_fmaf(n, 2.12194440e-4f, r);
@@ -235,12 +237,14 @@ INLINE void chunk_force(const tensor_t *t, int64_t at, int n, float per_datum, f
     } else if (t->prior == GAUSSIAN) {
         float decay = t->spike * per_datum;
         for (int i = 0; i < n; i++) force[i] = __builtin_fmaf(decay, w[i], g[i]);
+    } else if (t->prior == HELD) {
+        const float *restrict held = t->held + at;
+        float spike = t->spike, difference = t->slab - t->spike;
+        for (int i = 0; i < n; i++) force[i] = __builtin_fmaf(__builtin_fmaf(held[i], difference, spike) * w[i], per_datum, g[i]);
     } else {
         float spike = t->spike, difference = t->slab - t->spike, base = t->log_odds, slope = t->slope;
         for (int i = 0; i < n; i++) {
-            float eta = __builtin_fmaf(slope, w[i] * w[i], base);
-            float small = exp_negative(eta < 0 ? eta : -eta);
-            float inclusion = (eta < 0 ? small : 1.0f) / (1.0f + small);
+            float inclusion = 1.0f / (1.0f + exp_clamped(-__builtin_fmaf(slope, w[i] * w[i], base)));
             force[i] = __builtin_fmaf(__builtin_fmaf(inclusion, difference, spike) * w[i], per_datum, g[i]);
         }
     }
@@ -326,6 +330,23 @@ INLINE void step_range(const tensor_t *tensors, int count, const settings_t *s, 
         }
         start += t->size;
     }
+}
+
+// Whether the gradients of the weights first, ..., last - 1 are finite: an exponent of ones is an infinity or a NaN.
+int all_finite(const tensor_t *tensors, int count, int64_t first, int64_t last) {
+    int64_t start = 0;
+    for (int k = 0; k < count && start < last; start += tensors[k++].size) {
+        int64_t from = first > start ? first - start : 0;
+        int64_t to = last - start < tensors[k].size ? last - start : tensors[k].size;
+        const uint32_t *bits = (const uint32_t *)tensors[k].gradient;
+        for (int64_t at = from; at < to; at += CHUNK) {
+            uint32_t found = 0;
+            for (int64_t i = at; i < (to - at < CHUNK ? to : at + CHUNK); i++)
+                found |= (bits[i] & 0x7f800000u) == 0x7f800000u;
+            if (found) return 0;
+        }
+    }
+    return 1;
 }
 
 void sghmc_step(const tensor_t *tensors, int count, const settings_t *s, int64_t first, int64_t last) {

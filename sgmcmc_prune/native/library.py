@@ -22,9 +22,19 @@ FLAGS = (
     "-ffp-contract=off",  # fused multiply-adds are written out: results do not depend on how a loop was compiled
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-ffinite-math-only",  # gradients are looked at before a step; without NaN a clamp is one instruction
+    "-fno-signed-zeros",
     "-shared",
     "-fPIC",
 )
+_POINTER, _COUNT, _INDEX = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+#: What each kernel is called with: tensors and their number, settings, and a range of weights laid end to end.
+ARGUMENTS = {
+    "standard_normal": (_POINTER, ctypes.c_uint64, _INDEX, _POINTER),
+    "sghmc_step": (_POINTER, _COUNT, _POINTER, _INDEX, _INDEX),
+    "sgld_step": (_POINTER, _COUNT, _POINTER, _INDEX, _INDEX),
+    "all_finite": (_POINTER, _COUNT, _INDEX, _INDEX),
+}
 
 
 class NativeUnavailable(RuntimeError):
@@ -47,7 +57,10 @@ def load() -> ctypes.CDLL:
     path = _cache_directory() / f"kernels-{key}.so"
     if not path.exists():
         _compile(compiler, path)
-    return ctypes.CDLL(str(path))
+    library = ctypes.CDLL(str(path))
+    for name, arguments in ARGUMENTS.items():
+        getattr(library, name).argtypes = arguments
+    return library
 
 
 def _compile(compiler: str, path: Path) -> None:

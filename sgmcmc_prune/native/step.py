@@ -4,8 +4,7 @@ The weights of all tensors are laid end to end and cut into one range per thread
 while a kernel runs.
 """
 
-import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -19,7 +18,7 @@ from sgmcmc_prune.native.library import load
 
 #: Under this many weights a second thread costs more than it saves.
 WEIGHTS_PER_THREAD = 100_000
-PRIORS = {"flat": 0, "gaussian": 1, "mixture": 2}
+PRIORS = {"flat": 0, "gaussian": 1, "mixture": 2, "held": 3}
 NOISES = {"none": 0, "gaussian": 1, "rademacher": 2}
 
 #: The C structures of kernels.c, field by field.
@@ -32,7 +31,7 @@ _SETTINGS = np.dtype(
     ],
     align=True,
 )
-_POINTERS = ("weight", "buffer", "gradient", "mass", "noise", "mask")
+_POINTERS = ("weight", "buffer", "gradient", "mass", "noise", "held", "mask")
 _TENSOR = np.dtype(
     [
         *((name, "u8") for name in _POINTERS),
@@ -46,7 +45,7 @@ _TENSOR = np.dtype(
 
 
 class TensorTable:
-    """Where the tensors of a step lie in memory, and the prior of each.
+    """Where the tensors of a step lie in memory, and the prior of each. The next step can use it again.
 
     All tensors of one weight must be float32 (masks boolean), dense, and laid out alike; the noise counter runs along
     memory, so a weight that is not contiguous needs its noise given.
@@ -63,18 +62,22 @@ class TensorTable:
         self.rows["size"] = [w.numel() for w in weights]
         self.rows["offset"] = offsets
         self.total = int(self.rows["size"].sum())
-        self.address = ctypes.c_void_p(self.rows.ctypes.data)
+        self.address: int = self.rows.ctypes.data
         self._kept: dict[str, Any] = {}
+        self._forms: list[Any] = [None] * len(weights)
         self.point(weight=weights)
 
     def point(self, **columns: Sequence[Tensor | None]) -> None:
-        """Set columns of pointers (weight, buffer, gradient, mass, noise, mask); None leaves one out."""
+        """Set columns of pointers (weight, buffer, gradient, mass, noise, held, mask); None leaves one out."""
         for name, tensors in columns.items():
             self.rows[name] = [0 if t is None else t.data_ptr() for t in tensors]
             self._kept[name] = tensors  # what C points to must stay alive
 
-    def set_prior(self, row: int, kind: str, **numbers: float) -> None:
-        """Set the prior of one tensor: "flat", "gaussian" (spike), or "mixture" (all four numbers)."""
+    def set_prior(self, row: int, kind: str, numbers: Mapping[str, float]) -> None:
+        """Set the prior of one tensor: "flat", "gaussian" (spike), "held" (spike, slab), or "mixture" (all four)."""
+        if self._forms[row] == (kind, numbers):
+            return
+        self._forms[row] = kind, numbers
         self.rows["prior"][row] = PRIORS[kind]
         for name, value in numbers.items():
             self.rows[name][row] = value
@@ -103,6 +106,13 @@ def sghmc_step(table: TensorTable, scalars: np.ndarray) -> None:
     _in_threads(table.total, _on_range(load().sghmc_step, table, scalars))
 
 
+def all_finite(table: TensorTable) -> bool:
+    """Whether every gradient of the table is finite."""
+    kernel, answers = load().all_finite, []
+    _in_threads(table.total, lambda first, last: answers.append(kernel(table.address, len(table.rows), first, last)))
+    return all(answers)
+
+
 def sgld_step(table: TensorTable, scalars: np.ndarray) -> None:
     """w <- w - l M^-1 force + noise_scale M^-1/2 xi;  masked entries are set to zero."""
     _in_threads(table.total, _on_range(load().sgld_step, table, scalars))
@@ -120,12 +130,10 @@ def standard_normal(
     kernel = load().standard_normal
     out = torch.empty(count, dtype=torch.float32)
     key = np.array((seed, chain << 16 | stream, step), dtype=_KEY)
-    address, start = ctypes.c_void_p(key.ctypes.data), out.data_ptr()
+    address, start = key.ctypes.data, out.data_ptr()
 
     def fill(first: int, last: int) -> None:
-        kernel(
-            address, ctypes.c_uint64(offset + first), ctypes.c_int64(last - first), ctypes.c_void_p(start + 4 * first)
-        )
+        kernel(address, offset + first, last - first, start + 4 * first)
 
     _in_threads(count, fill)
     return out.to(device)
@@ -133,10 +141,8 @@ def standard_normal(
 
 def _on_range(kernel: Any, table: TensorTable, scalars: np.ndarray) -> Callable[[int, int], None]:
     """The kernel as a function of a range of weights."""
-    address = ctypes.c_void_p(scalars.ctypes.data)
-    return lambda first, last: kernel(
-        table.address, ctypes.c_int(len(table.rows)), address, ctypes.c_int64(first), ctypes.c_int64(last)
-    )
+    address = scalars.ctypes.data
+    return lambda first, last: kernel(table.address, len(table.rows), address, first, last)
 
 
 def _in_threads(total: int, work: Callable[[int, int], None]) -> None:

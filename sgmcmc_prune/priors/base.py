@@ -2,10 +2,29 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class FusedForm(NamedTuple):
+    """How a compiled kernel computes a prior's force by itself: each weight times a precision.
+
+    Attributes
+    ----------
+    kind : str
+        "flat", 0; "gaussian", `spike`; "held", spike + held (slab - spike); "mixture", the same with the sigmoid of
+        `log_odds` + `slope` w^2 instead of what is held.
+    numbers : mapping of str to float
+        The precisions `spike` and `slab`, and `log_odds` and `slope`, as far as the kind needs them.
+    held : Tensor, optional
+        Responsibilities or indicators, shaped like the weight.
+    """
+
+    kind: str
+    numbers: Mapping[str, float]
+    held: Tensor | None = None
 
 
 class Prior(ABC):
@@ -24,8 +43,8 @@ class Prior(ABC):
     def potential_gradient(self, name: str, w: Tensor) -> Tensor:
         """-d log p(w) / dw for the parameter `name`, shaped like `w`."""
 
-    def fused_form(self, name: str) -> tuple[str, dict[str, float]] | None:
-        """How a compiled kernel computes this prior's force by itself (see `native.TensorTable`); None: it cannot."""
+    def fused_form(self, name: str) -> FusedForm | None:
+        """How a compiled kernel computes this prior's force by itself; None: it cannot."""
         return None
 
     def sample_latent(self, params: Mapping[str, Tensor], step: int, temperature: float = 1.0) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from sgmcmc_prune.priors.base import Prior, check_positive, total
+from sgmcmc_prune.priors.base import FusedForm, Prior, check_positive, total
 
 
 class Gaussian(Prior):
@@ -23,9 +23,9 @@ class Gaussian(Prior):
         """w / v."""
         return w / self.variance
 
-    def fused_form(self, name: str) -> tuple[str, dict[str, float]] | None:
+    def fused_form(self, name: str) -> FusedForm | None:
         """A precision; a subclass may have another force."""
-        return ("gaussian", {"spike": 1 / self.variance}) if type(self) is Gaussian else None
+        return FusedForm("gaussian", {"spike": 1 / self.variance}) if type(self) is Gaussian else None
 
 
 def gaussian_log_density(tensors: Iterable[Tensor], variance: float) -> Tensor:

@@ -29,6 +29,7 @@ for group lasso (Bayesian Analysis 2015); Ke, Fan (arXiv 2210.12957).
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -36,7 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgmcmc_prune.noise import Stream, random_words, uniform
-from sgmcmc_prune.priors.base import Prior, check_positive, total
+from sgmcmc_prune.priors.base import FusedForm, Prior, check_positive, total
 from sgmcmc_prune.priors.gaussian import gaussian_log_density
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.layer import LAYERS, Layer
@@ -127,18 +128,21 @@ class SpikeSlab(Prior):
         responsibility = torch.sigmoid(layer.log_odds(w)) if self.mode == "marginal" else layer.held
         return layer.potential_gradient(w, responsibility)
 
-    def fused_form(self, name: str) -> tuple[str, dict[str, float]] | None:
-        """The marginal mixture of single weights with a Gaussian spike; other forms go through torch."""
+    def fused_form(self, name: str) -> FusedForm | None:
+        """Held precisions, or the marginal mixture of single weights; other forms go through torch."""
         if type(self) is not SpikeSlab:  # a subclass may have another force
             return None
         layer = self.layers.get(name)
         if layer is None:
-            return "gaussian", {"spike": 1 / self.dense_variance}
-        if self.mode != "marginal" or layer.groups.kind != "weight" or type(layer) is not Layer:
+            return FusedForm("gaussian", {"spike": 1 / self.dense_variance})
+        if type(layer) is not Layer:
             return None
-        v0, v1 = layer.spike_variance, layer.slab_variance
-        log_odds = layer.prior_log_odds + 0.5 * math.log(v0 / v1)
-        return "mixture", {"spike": 1 / v0, "slab": 1 / v1, "log_odds": log_odds, "slope": 0.5 * (1 / v0 - 1 / v1)}
+        spike, slab = 1 / layer.spike_variance, 1 / layer.slab_variance
+        if self.mode != "marginal":
+            return FusedForm("held", {"spike": spike, "slab": slab}, layer.groups.expand(layer.held))
+        if layer.groups.kind != "weight":
+            return None
+        return _mixture_form(layer.inclusion_rate, spike, slab)
 
     def log_density(self, params: Mapping[str, Tensor]) -> Tensor:
         """log p(w), indicators summed out (`marginal`), or log p(w | what is held) (`gibbs`, `em`); float64.
@@ -205,6 +209,14 @@ class SpikeSlab(Prior):
         for name, layer in self.layers.items():
             for key, value in state[name].items():
                 setattr(layer, key, value.to(layer.held.device) if isinstance(value, Tensor) else value)
+
+
+@lru_cache(maxsize=1024)
+def _mixture_form(inclusion_rate: float, spike: float, slab: float) -> FusedForm:
+    """The form of one layer, from its precisions; every step asks for it, and it changes with the hyperparameters."""
+    log_odds = math.log(inclusion_rate) - math.log1p(-inclusion_rate) + 0.5 * math.log(slab / spike)
+    numbers = {"spike": spike, "slab": slab, "log_odds": log_odds, "slope": 0.5 * (spike - slab)}
+    return FusedForm("mixture", numbers)
 
 
 def check_hyperparameters(inclusion_rate: float, spike_variance: float, slab_variance: float) -> None:

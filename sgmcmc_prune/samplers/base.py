@@ -63,6 +63,8 @@ class Sampler(Optimizer):
     integrator : str or None
         How positions and momenta are advanced, as `diagnostics.kinetic_band` takes it ("thermostat" has no band); None
         without momentum.
+    tables : dict
+        Where the compiled tier keeps its pointers.
     """
 
     name: ClassVar[str]
@@ -93,6 +95,7 @@ class Sampler(Optimizer):
             prior = Gaussian(1 / prior)
         self.prior = prior
         self.preconditioner = preconditioner or Identity()
+        self.tables: dict[tuple[int, ...], Any] = {}
         fixed: dict[str, Any] = {"num_data": num_data, "seed": seed, "chain": chain, "step": 0, "adapting": True}
         fixed |= {"sampler": self.name, "preconditioner": type(self.preconditioner).__name__, "noise": noise}
         fixed["implementation"] = implementation
@@ -141,18 +144,27 @@ class Sampler(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        named = [pair for g in self.param_groups for pair in zip(g["param_names"], g["params"], strict=True)]
+        step = self.param_groups[0]["step"]
         for group in self.param_groups:
             checks.check_settings(group)  # a scheduler may have taken lr to zero
-        named = [(name, p) for name, p, _, _ in self.named_states()]
-        checks.check_gradients(named, self.param_groups[0]["step"])
+        checks.check_gradients(named, step)
         checks.check_places(named, self._places)
+        if not all(self._all_finite(group) for group in self.param_groups):
+            raise checks.not_finite(named, step)
         for group in self.param_groups:
-            if group["implementation"] == "compiled" and self._fused():
+            if self._is_compiled(group):
                 compiled.step_group(self, group)
             else:
                 self._step_group(group)
             group["step"] += 1
         return loss
+
+    def _is_compiled(self, group: dict[str, Any]) -> bool:
+        return group["implementation"] == "compiled" and self._fused()
+
+    def _all_finite(self, group: dict[str, Any]) -> bool:
+        return compiled.all_finite(self, group) if self._is_compiled(group) else checks.all_finite(group["params"])
 
     def _fused(self) -> bool:
         """Whether a compiled kernel does a whole step of this sampler; if not, that tier makes the noise alone."""

@@ -31,20 +31,14 @@ def check_num_data(num_data: object) -> None:
         raise ValueError(f"num_data is {num_data}; it must be the number of training examples, at least 1")
 
 
-def check_gradients(parameters: Sequence[tuple[str, Tensor]], step: int) -> None:
-    """Refuse a step whose gradients are missing, sparse or not finite, before anything moves.
-
-    A sum is finite only if all of its terms are, so the sum of everything goes to the host, and nothing else does; a
-    sum that overflows is looked into.
+def check_gradients(parameters: Iterable[tuple[str, Tensor]], step: int) -> None:
+    """Refuse a step whose gradients are missing or sparse, before anything moves.
 
     Raises
     ------
     ValueError, TypeError
         A parameter that requires a gradient and has none; a sparse gradient.
-    RunError
-        A gradient that is infinite or NaN: the chain has diverged.
     """
-    gradients = {}
     for name, p in parameters:
         if p.grad is None:
             if p.requires_grad:
@@ -54,22 +48,27 @@ def check_gradients(parameters: Sequence[tuple[str, Tensor]], step: int) -> None
                 )
         elif p.grad.is_sparse:
             raise TypeError(f"the gradient of {name!r} is sparse; samplers need dense gradients")
-        else:
-            gradients[name] = p.grad
-    if math.isfinite(_total(gradients.values())):
-        return
-    for name, gradient in gradients.items():
-        if not bool(gradient.isfinite().all()):
-            raise RunError(
-                f"the gradient of {name!r} is not finite at step {step}; no parameter was moved. Lower the step size, "
-                "or look for infinite or missing values in the data"
-            )
 
 
-def _total(tensors: Iterable[Tensor]) -> float:
-    """The sum of all entries of all tensors."""
-    sums = [x.sum(dtype=torch.float32) for x in tensors]
-    return float(torch.stack([s.to(sums[0].device) for s in sums]).sum()) if sums else 0.0
+def all_finite(parameters: Iterable[Tensor]) -> bool:
+    """Whether every gradient is finite.
+
+    A sum is finite only if all of its terms are, so the sum of everything goes to the host, and nothing else does; a
+    sum that overflows is looked into.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    sums = [g.sum(dtype=torch.float32) for g in gradients]
+    total = float(torch.stack([s.to(sums[0].device) for s in sums]).sum()) if sums else 0.0
+    return math.isfinite(total) or all(bool(g.isfinite().all()) for g in gradients)
+
+
+def not_finite(parameters: Iterable[tuple[str, Tensor]], step: int) -> RunError:
+    """What is raised for a gradient that is infinite or NaN: the chain has diverged."""
+    bad = next(name for name, p in parameters if p.grad is not None and not bool(p.grad.isfinite().all()))
+    return RunError(
+        f"the gradient of {bad!r} is not finite at step {step}; no parameter was moved. Lower the step size, "
+        "or look for infinite or missing values in the data"
+    )
 
 
 def check_places(parameters: Sequence[tuple[str, Tensor]], places: Sequence[tuple[torch.device, torch.dtype]]) -> None:

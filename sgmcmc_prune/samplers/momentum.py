@@ -71,7 +71,8 @@ class MomentumSampler(Sampler):
         if len(earlier) > 1:
             return [self._buffer(p, s, group) for p, s in zip(parameters, states, strict=True)], 1.0
         for p, state in zip(parameters, states, strict=True):
-            state.setdefault("momentum_buffer", torch.zeros_like(p))
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(p)
             state["time_step"] = step
         return [state["momentum_buffer"] for state in states], earlier.pop() / step
 
