@@ -29,6 +29,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sgmcmc_prune import native
 from sgmcmc_prune.priors.layer import Layer
 from sgmcmc_prune.priors.scale_family import ScaleFamily
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
@@ -43,6 +44,8 @@ class EMSettings:
     Parameters
     ----------
     kind : {"stochastic", "soft", "hard", "fixed"}
+        "stochastic" smooths the statistics over draws, "soft" takes the last draw's alone, "hard" also rounds its
+        responsibilities; "fixed" learns nothing.
     every : int
         Steps between two EM iterations.
     start : int
@@ -51,15 +54,19 @@ class EMSettings:
         Which variances the M-step updates; the inclusion rate always is, unless `kind` is "fixed".
     shared_variances : bool
         One spike and one slab for all layers, instead of per layer.
-    beta_a, beta_b : float
-        Beta(a, b) prior of each layer's inclusion rate, both >= 1.
+    beta_a : float
+        a of the Beta(a, b) prior of each layer's inclusion rate, >= 1.
+    beta_b : float
+        b of the same, >= 1.
     complexity : float
         Adds complexity * G to b: a prior on the model's size that corrects for multiplicity (Beta(1, G) at 1), so that
         groups about which the data say nothing leave the slab. 0 is the plain Beta prior.
     variance_ratio : float
         Smallest slab-to-spike variance ratio, > 1.
-    decay, delay : float
-        Weights omega_k = (1 + k / delay)^-decay; decay in (1/2, 1].
+    decay : float
+        Iteration k counts with omega_k = (1 + k / delay)^-decay, if "stochastic"; in (1/2, 1].
+    delay : float
+        Iterations until those weights begin to fall, > 0.
     """
 
     kind: Kind = "stochastic"
@@ -134,14 +141,27 @@ class EM:
     @torch.no_grad()
     def _e_step(self, params: Mapping[str, Tensor], temperature: float, omega: float) -> None:
         for name, layer in self.prior.layers.items():
-            r = torch.sigmoid(self.prior.log_odds(name, params[name], temperature))
-            if self.settings.kind == "hard":
-                r = r.round()
-            if self.prior.mode == "em":
-                layer.held = torch.lerp(layer.held, r.to(layer.held), omega)
-            new = sufficient_statistics(layer, params[name], r, temperature)
+            new = self._fused_statistics(name, params[name], temperature)
+            if new is None:
+                r = torch.sigmoid(self.prior.log_odds(name, params[name], temperature))
+                if self.settings.kind == "hard":
+                    r = r.round()
+                if self.prior.mode == "em":
+                    layer.held = torch.lerp(layer.held, r.to(layer.held), omega)
+                new = sufficient_statistics(layer, params[name], r, temperature)
             old = self.statistics.get(name)
             self.statistics[name] = new if old is None else torch.lerp(old, new, omega)
+
+    def _fused_statistics(self, name: str, w: Tensor, temperature: float) -> Tensor | None:
+        """The sums in one pass over memory, where the compiled tier knows the responsibility; else None."""
+        form, layer = self.prior.fused_form(name), self.prior.layers[name]
+        if form is None or form.kind != "mixture" or self.settings.kind == "hard":
+            return None
+        if not native.takes(w):
+            return None
+        alive = layer.alive if not bool(layer.alive.all()) else None
+        r, square, size, rest = native.mixture_sums(w, alive, form.numbers["log_odds"], form.numbers["slope"])
+        return torch.tensor([r, square / temperature, r, rest / temperature, size - r], dtype=torch.float64)
 
     def _m_step(self) -> None:
         s = self.settings
@@ -228,10 +248,10 @@ class ScaleEM:
 
 def sufficient_statistics(layer: Layer, w: Tensor, responsibility: Tensor, temperature: float = 1.0) -> Tensor:
     """The five sums S of the module docstring for one layer, over groups that no mask removed: shape (5,), float64."""
-    alive = layer.alive.to(w.device)
-    r = responsibility.double()[alive]
-    w = w.detach().double()
-    square = layer.groups.sum(w.square())[alive] / temperature
-    moment = layer.groups.sum(layer.spike_moment(w))[alive] / temperature
-    size = layer.groups.group_size.to(w.device).double()[alive]
-    return torch.stack([r.sum(), r @ square, r @ size, (1 - r) @ moment, (1 - r) @ size]).cpu()
+    w, size = w.detach(), layer.groups.group_size.to(w)
+    slab = responsibility * layer.alive.to(w)  # a masked group counts in neither
+    spike = layer.alive.to(w) - slab
+    square, moment = layer.groups.sum(w.square()), layer.groups.sum(layer.spike_moment(w))
+    # Torch adds in pairs, so a sum is good to a few ulp in the type of the weights.
+    sums = [slab, slab * square / temperature, slab * size, spike * moment / temperature, spike * size]
+    return torch.stack([x.sum() for x in sums]).double().cpu()

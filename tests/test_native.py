@@ -197,6 +197,18 @@ def test_one_bad_gradient_is_found_wherever_it_lies(two_threads: None, bad: floa
     assert not native.all_finite(table)
 
 
+@pytest.mark.parametrize("size", [1, 7, 8, 1023, 1024, 300_001])
+@pytest.mark.parametrize("masked", [False, True])
+def test_sums_of_the_e_step_are_those_in_double_precision(size: int, masked: bool) -> None:
+    w = torch.linspace(-0.1, 0.1, size)
+    alive = torch.arange(size) % 3 > 0 if masked else None
+    here = torch.ones(size).double() if alive is None else alive.double()
+    r = torch.sigmoid(PRIOR["log_odds"] + PRIOR["slope"] * w.double().square())
+    exact = [x.sum() for x in (here * r, here * r * w.double().square(), here, here * (1 - r) * w.double().square())]
+    found = native.mixture_sums(w, alive, PRIOR["log_odds"], PRIOR["slope"])
+    torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), torch.stack(exact), rtol=2e-6, atol=1e-9)
+
+
 def test_given_noise_replaces_the_counter() -> None:
     w, z = torch.zeros(10), torch.arange(10.0)
     table = native.TensorTable([w], [0])

@@ -4,16 +4,26 @@ The random words are those of `noise`, so every tier sees the same noise: normal
 within this tier results do not depend on the number of threads.
 """
 
-from sgmcmc_prune.native.library import NativeUnavailable, load
-from sgmcmc_prune.native.step import TensorTable, all_finite, settings, sghmc_step, sgld_step, standard_normal
+from sgmcmc_prune.native.library import NativeUnavailable, load, takes
+from sgmcmc_prune.native.step import (
+    TensorTable,
+    all_finite,
+    mixture_sums,
+    settings,
+    sghmc_step,
+    sgld_step,
+    standard_normal,
+)
 
 __all__ = [
     "NativeUnavailable",
     "TensorTable",
     "all_finite",
     "load",
+    "mixture_sums",
     "settings",
     "sghmc_step",
     "sgld_step",
     "standard_normal",
+    "takes",
 ]

@@ -229,6 +229,12 @@ INLINE float exp_clamped(float x) {
     return y * from_bits((uint32_t)((int32_t)n + 127) << 23);
 }
 
+// r = sigmoid(log_odds + slope w^2)
+INLINE void chunk_inclusion(float log_odds, float slope, int n, const float *restrict w, float *restrict inclusion) {
+    for (int i = 0; i < n; i++)
+        inclusion[i] = 1.0f / (1.0f + exp_clamped(-__builtin_fmaf(slope, w[i] * w[i], log_odds)));
+}
+
 // force = gradient + precision * w / N, with the precision of the prior at w.
 INLINE void chunk_force(const tensor_t *t, int64_t at, int n, float per_datum, float *restrict force) {
     const float *restrict g = t->gradient + at, *restrict w = t->weight + at;
@@ -242,11 +248,31 @@ INLINE void chunk_force(const tensor_t *t, int64_t at, int n, float per_datum, f
         float spike = t->spike, difference = t->slab - t->spike;
         for (int i = 0; i < n; i++) force[i] = __builtin_fmaf(__builtin_fmaf(held[i], difference, spike) * w[i], per_datum, g[i]);
     } else {
-        float spike = t->spike, difference = t->slab - t->spike, base = t->log_odds, slope = t->slope;
-        for (int i = 0; i < n; i++) {
-            float inclusion = 1.0f / (1.0f + exp_clamped(-__builtin_fmaf(slope, w[i] * w[i], base)));
-            force[i] = __builtin_fmaf(__builtin_fmaf(inclusion, difference, spike) * w[i], per_datum, g[i]);
-        }
+        float spike = t->spike, difference = t->slab - t->spike;
+        chunk_inclusion(t->log_odds, t->slope, n, w, force);
+        for (int i = 0; i < n; i++) force[i] = __builtin_fmaf(__builtin_fmaf(force[i], difference, spike) * w[i], per_datum, g[i]);
+    }
+}
+
+// Sums over weights that are alive (null: all): r, r w^2, 1, w^2 - r w^2. Floats within a chunk, in lanes; then doubles.
+void mixture_sums(const float *weight, const uint8_t *alive, int64_t size, float log_odds, float slope, double *sums) {
+    float inclusion[CHUNK];
+    for (int64_t at = 0; at < size; at += CHUNK) {
+        const float *restrict w = weight + at;
+        int n = (int)(size - at < CHUNK ? size - at : CHUNK);
+        chunk_inclusion(log_odds, slope, n, w, inclusion);
+        float lanes[4][8] = {{0}};
+        for (int i = 0; i < n; i += 8)
+            for (int j = 0; j < 8 && i + j < n; j++) {
+                float here = alive ? (float)alive[at + i + j] : 1.0f, r = here * inclusion[i + j];
+                float square = w[i + j] * w[i + j];
+                lanes[0][j] += r;
+                lanes[1][j] += r * square;
+                lanes[2][j] += here;
+                lanes[3][j] += (here - r) * square;
+            }
+        for (int k = 0; k < 4; k++)
+            for (int j = 0; j < 8; j++) sums[k] += (double)lanes[k][j];
     }
 }
 

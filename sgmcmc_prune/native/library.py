@@ -14,6 +14,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = (
     "-O3",
@@ -33,6 +36,7 @@ ARGUMENTS = {
     "standard_normal": (_POINTER, ctypes.c_uint64, _INDEX, _POINTER),
     "sghmc_step": (_POINTER, _COUNT, _POINTER, _INDEX, _INDEX),
     "sgld_step": (_POINTER, _COUNT, _POINTER, _INDEX, _INDEX),
+    "mixture_sums": (_POINTER, _POINTER, _INDEX, ctypes.c_float, ctypes.c_float, _POINTER),
     "all_finite": (_POINTER, _COUNT, _INDEX, _INDEX),
 }
 
@@ -61,6 +65,17 @@ def load() -> ctypes.CDLL:
     for name, arguments in ARGUMENTS.items():
         getattr(library, name).argtypes = arguments
     return library
+
+
+def takes(x: Tensor) -> bool:
+    """Whether the kernels can run here, and on this tensor: float32, contiguous, on the CPU."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not x.is_contiguous():
+        return False
+    try:
+        load()
+    except NativeUnavailable:
+        return False
+    return True
 
 
 def _compile(compiler: str, path: Path) -> None:

@@ -118,6 +118,24 @@ def sgld_step(table: TensorTable, scalars: np.ndarray) -> None:
     _in_threads(table.total, _on_range(load().sgld_step, table, scalars))
 
 
+def mixture_sums(
+    weight: Tensor, alive: Tensor | None, log_odds: float, slope: float
+) -> tuple[float, float, float, float]:
+    """Sum r, r w^2, 1 and (1 - r) w^2 over the weights that are alive, with r = sigmoid(log_odds + slope w^2).
+
+    Parameters
+    ----------
+    weight : Tensor
+        float32, contiguous, on the CPU.
+    alive : Tensor, optional
+        Boolean, as many entries; None is all.
+    """
+    sums = np.zeros(4)
+    pointer = None if alive is None else alive.data_ptr()
+    load().mixture_sums(weight.data_ptr(), pointer, weight.numel(), log_odds, slope, sums.ctypes.data)
+    return tuple(sums.tolist())
+
+
 def standard_normal(
     seed: int, chain: int, step: int, offset: int, count: int, stream: int = 0, device: torch.device | str = "cpu"
 ) -> Tensor:
