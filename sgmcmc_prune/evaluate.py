@@ -2,34 +2,53 @@
 
 Every chain predicts under its own mask, and chains are pooled in function space only. This is the one place where the
 test split is read.
+
+Where a network has batch normalisation, its statistics are re-estimated from training inputs for every draw, dense or
+masked: those that a chain carries along are averages over its past weights, and fit no draw. That costs
+`BATCHNORM_BATCHES` forward passes a draw.
 """
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from sgmcmc_prune import build, checkpoint
 from sgmcmc_prune.chains.loop import members
 from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.convergence import in_function_space
+from sgmcmc_prune.data import ood
 from sgmcmc_prune.diagnostics import judge
+from sgmcmc_prune.flops import multiply_adds
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
-from sgmcmc_prune.metrics import reliability, summarise
+from sgmcmc_prune.metrics import auroc, reliability, summarise
+from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.predict import Predictive, pool, posterior_predictive
 from sgmcmc_prune.pruning import batchnorm, criteria, decision, masks
+from sgmcmc_prune.pruning.shrink import shrink
 from sgmcmc_prune.weights import WeightStore
 
 Mask = dict[str, Tensor]
 Scores = dict[str, Tensor]
-#: Training examples that re-estimate BatchNorm statistics after a mask.
+#: Training examples that re-estimate the BatchNorm statistics of a draw.
 BATCHNORM_BATCH, BATCHNORM_BATCHES = 250, 8
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """What the draws of one row predict: each of them on the split, and all together on the foreign images, if any."""
+
+    each: list[Predictive]
+    foreign: Predictive | None
+    sizes: list[dict[str, int]]
 
 
 class _Evaluator:
@@ -38,47 +57,100 @@ class _Evaluator:
     def __init__(self, config: RunConfig, data: build.Data, out: Path) -> None:
         self.config, self.out = config, out
         self.inputs, self.labels = data.test if config.evaluate == "test" else data.validation
+        self.foreign = foreign_inputs(config, data)
         self.training_inputs = data.train[0]
         self.model = build.build_model(config, data, 0)
         self.groups = build.groups(config, self.model)
+        self.not_shrinkable = _why_not_shrinkable(self.model, self.inputs[:1])
 
-    def predict(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None) -> list[Predictive]:
-        """One predictive for every draw first, ..., last - 1 of every chain."""
+    def predict(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
+        """Predict with the draws first, ..., last - 1 of every chain, one after the other."""
         weights = WeightStore(stage / "draws")
-        predictives = []
+        each: list[Predictive] = []
+        sizes: list[dict[str, int]] = []
+        foreign = None
         for chain in range(self.config.chains):
-            mask = chain_masks[chain] if chain_masks else None
+            mask = chain_masks[chain] if chain_masks else {}
             for draw in members(weights, chain, first, last):
-                member = self._reestimated(draw, mask) if mask is not None else draw
-                predictives.append(posterior_predictive(self.model, [member], self.inputs, mask))
-        return predictives
+                network = self._network(draw, mask)
+                each.append(self._predictive(network, self.inputs))
+                if self.foreign is not None:
+                    latest = self._predictive(network, self.foreign)
+                    foreign = latest if foreign is None else pool([foreign, latest])
+            if not self.not_shrinkable:
+                sizes.append(physical_size(network, mask, self.inputs[:1]))
+        return _Predictions(each, foreign, sizes)
 
-    def _reestimated(self, draw: dict[str, Tensor], mask: Mask) -> dict[str, Tensor]:
-        """The draw with BatchNorm statistics (if it has any) that fit the masked weights."""
-        if not any(name.endswith("running_mean") for name in draw):
-            return draw
+    def _network(self, draw: dict[str, Tensor], mask: Mask) -> nn.Module:
+        """The network of a draw under a mask, with BatchNorm statistics (if it has any) that fit these weights."""
         model = copy.deepcopy(self.model)
         model.load_state_dict(draw)
         masks.apply(mask, dict(model.named_parameters()))
         batchnorm.reestimate(model, self.training_inputs.split(BATCHNORM_BATCH)[:BATCHNORM_BATCHES])
-        return model.state_dict()
+        return model
 
-    def row(self, predictives: list[Predictive], chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
-        """Metrics of the pooled predictive, and of the average single network."""
-        singles = [summarise(p.probabilities, self.labels) for p in predictives]
-        pooled = pool(predictives)
-        each = chain_masks or []
-        return {
+    @staticmethod
+    def _predictive(network: nn.Module, inputs: Tensor) -> Predictive:
+        return posterior_predictive(network, [network.state_dict()], inputs)
+
+    def row(self, found: _Predictions, chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
+        """Metrics of the pooled predictive, of the average single network, and the size of the shrunk one."""
+        singles = [summarise(p.probabilities, self.labels) for p in found.each]
+        pooled = pool(found.each)
+        each = chain_masks or [{}]
+        row = {
             **labels,
-            "sparsity": float(np.mean([masks.sparsity(m) for m in each])) if each else 0.0,
-            "sparsity_all_parameters": float(np.mean([masks.total_sparsity(m, self.model) for m in each]))
-            if each
-            else 0.0,
+            "sparsity": _mean([masks.sparsity(m) for m in each]),
+            "sparsity_all_parameters": _mean([masks.total_sparsity(m, self.model) for m in each]),
             **summarise(pooled.probabilities, self.labels),
             "members": pooled.members,
-            "single_accuracy": float(np.mean([s["accuracy"] for s in singles])),
-            "single_nll": float(np.mean([s["nll"] for s in singles])),
+            "single_accuracy": _mean([s["accuracy"] for s in singles]),
+            "single_nll": _mean([s["nll"] for s in singles]),
         }
+        if found.foreign is not None:
+            row |= detection(pooled, found.foreign)
+        if found.sizes:
+            row |= {key: _mean([size[key] for size in found.sizes]) for key in found.sizes[0]}
+        return row
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def foreign_inputs(config: RunConfig, data: build.Data) -> Tensor | None:
+    """Inputs that should look foreign, if the configuration names any; ValueError if they cannot be read."""
+    if config.ood is None:
+        return None
+    inputs: Tensor = ood.foreign_inputs(config.ood, config.ood_dir, data.dataset, data.input_shape, config.device)
+    return inputs
+
+
+def detection(native: Predictive, foreign: Predictive) -> dict[str, float]:
+    """How well uncertainty tells foreign images from native ones, as AUROC: 1 is perfect, 1/2 is chance.
+
+    The entropy of the prediction counts all uncertainty, the mutual information only disagreement between members.
+    """
+    entropies = (torch.special.entr(p.probabilities).sum(1) for p in (native, foreign))
+    return {
+        "ood_auroc": auroc(*entropies),
+        "ood_auroc_mutual_information": auroc(native.mutual_information, foreign.mutual_information),
+    }
+
+
+def physical_size(model: nn.Module, mask: Mask, example: Tensor) -> dict[str, int]:
+    """Parameters, and multiply-adds of one input, of a masked network with its superfluous nodes cut out."""
+    small = shrink(model, mask, example).model
+    return {"parameters": num_parameters(small), "multiply_adds": multiply_adds(small, example)}
+
+
+def _why_not_shrinkable(model: nn.Module, example: Tensor) -> str:
+    """Why no node can be cut out of a network; empty if nodes can."""
+    try:
+        shrink(model, {}, example)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = True) -> dict[str, Any]:
@@ -88,20 +160,21 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
     -------
     dict
         `dense` (a row), `pruned` (rows with criterion, when, decision, target, sparsity, accuracy, nll, brier, ece,
-        members, ...), `diagnostics`, `split`, `seed`.
+        members, parameters and multiply_adds of the shrunk network, ood_auroc, ...), `diagnostics`, `split`, `seed`,
+        `ood`, and `not_shrinkable`: why rows have no such sizes, or "".
     """
     evaluator = _Evaluator(config, data, out)
     draws = config.schedule.cycles * config.schedule.draws
     chains = [checkpoint.load(out / "checkpoints" / f"chain{c}.safetensors") for c in range(config.chains)]
     with tqdm(total=1 + _num_rows(config), desc="evaluate", unit="row", disable=not progress) as bar:
-        predictives = evaluator.predict(out, 0, draws, None)
-        dense = evaluator.row(predictives, None)
-        _write_reliability(out, pool(predictives), evaluator.labels)
+        found = evaluator.predict(out, 0, draws, None)
+        dense = evaluator.row(found, None)
+        _write_reliability(out, pool(found.each), evaluator.labels)
         bar.update(1)
         pruned = []
         for labels, chain_masks in post_hoc_masks(config, evaluator.groups, chains):
-            predictives = evaluator.predict(out, 0, draws, chain_masks)
-            pruned.append(evaluator.row(predictives, chain_masks, when="post_hoc", **labels))
+            found = evaluator.predict(out, 0, draws, chain_masks)
+            pruned.append(evaluator.row(found, chain_masks, when="post_hoc", **labels))
             bar.update(1)
         for criterion, (k, target) in product(config.prune.in_chain, enumerate(config.prune.targets)):
             stage, n = out / "forks" / criterion, config.prune.draws
@@ -109,13 +182,15 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
                 masks.load(stage / "masks" / f"chain{c}-{target:g}.safetensors") for c in range(config.chains)
             ]
             labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target}
-            predictives = evaluator.predict(stage, k * n, (k + 1) * n, chain_masks)
-            pruned.append(evaluator.row(predictives, chain_masks, **labels))
+            found = evaluator.predict(stage, k * n, (k + 1) * n, chain_masks)
+            pruned.append(evaluator.row(found, chain_masks, **labels))
             bar.update(1)
     return {
         "split": config.evaluate,
         "seed": config.seed,
         "data": {"name": data.dataset.name, "official": data.dataset.provenance["official"]},
+        "ood": " in ".join(str(part) for part in (config.ood, config.ood_dir) if part is not None),
+        "not_shrinkable": evaluator.not_shrinkable,
         "dense": dense,
         "pruned": pruned,
         "diagnostics": diagnostics(config, out),

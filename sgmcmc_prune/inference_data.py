@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 VARIABLES = ("inclusion_rate", "spike_variance", "slab_variance", "weight_norm", "logits")
 MIN_DRAWS = 4  # below this R-hat and ESS, which split every chain in two, are not defined
+#: Below it Vehtari et al. (Bayesian Analysis 2021) let draws be used.
+RHAT_THRESHOLD = 1.01
 
 
 def load(run_dir: str | Path) -> "xarray.DataTree":
@@ -112,7 +114,7 @@ def summary(
 
 
 def format_table(table: "pandas.DataFrame") -> str:
-    """Lay a summary out as aligned text, numbers to four significant digits.
+    """Lay a summary out as aligned text, numbers to four significant digits; an R-hat above 1.01 is marked.
 
     Parameters
     ----------
@@ -122,11 +124,11 @@ def format_table(table: "pandas.DataFrame") -> str:
     Returns
     -------
     str
-        One line per row, and a header.
+        One line per row, and a header; under it, if anything is marked, what the mark means.
     """
     cells = [["", *table.columns]]
-    for label, row in zip(table.index, table.itertuples(index=False), strict=True):
-        cells.append([str(label), *(value if isinstance(value, str) else _number(value) for value in row)])
+    for label, row in zip(table.index, table.to_dict("records"), strict=True):
+        cells.append([str(label), *(_cell(column, value) for column, value in row.items())])
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     left = (0, len(widths) - 1)  # the label and the note
     lines = [
@@ -136,11 +138,27 @@ def format_table(table: "pandas.DataFrame") -> str:
         )
         for line in cells
     ]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(line.rstrip() for line in [*lines, *_warning(table)])
 
 
-def _number(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.4g}"
+def _cell(column: Any, value: Any) -> str:
+    """A number as text; every R-hat has a place for its mark, so that digits stay aligned."""
+    text = value if isinstance(value, str) else "-" if np.isnan(value) else f"{value:.4g}"
+    if column == "r_hat":
+        text += " !" if value > RHAT_THRESHOLD else "  "
+    return text
+
+
+def _warning(table: "pandas.DataFrame") -> list[str]:
+    """What the marks of a table mean; nothing if there is none."""
+    marked, known = int((table["r_hat"] > RHAT_THRESHOLD).sum()), int(table["r_hat"].notna().sum())
+    if not marked:
+        return []
+    return [
+        "",
+        f"! R-hat above {RHAT_THRESHOLD:g} ({marked} of {known}): the chains, or their halves, disagree. Mean, "
+        "interval and MCSE of such a row do not describe one common posterior: run longer.",
+    ]
 
 
 def _scalars(values: "xarray.DataArray") -> dict[str, np.ndarray]:

@@ -4,7 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from sgmcmc_prune.inference_data import RHAT_THRESHOLD
+
 COLUMNS = ("method", "when", "decision", "sparsity", "accuracy", "NLL", "Brier", "ECE", "members", "single acc.")
+OOD_COLUMNS = {"ood_auroc": "OOD AUROC", "ood_auroc_mutual_information": "by MI"}
+SIZE_COLUMNS = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
 
 
 def format_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -21,22 +25,45 @@ def format_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def metrics_table(metrics: dict[str, Any]) -> str:
     """The table of a run: the dense predictive, then every pruned one."""
-    return format_rows(COLUMNS, metrics_rows(metrics))
+    header, *rows = metrics_rows(metrics)
+    return "\n".join([format_rows(header, rows), *ood_lines(metrics)])
 
 
 def metrics_rows(metrics: dict[str, Any]) -> list[list[str]]:
-    """The cells of that table, row by row, under `COLUMNS`."""
-    rows = [_row("dense", "", "", metrics["dense"])]
+    """The cells of that table, row by row, its header first; two columns more if there were foreign images."""
+    header = [*COLUMNS, *(OOD_COLUMNS.values() if metrics.get("ood") else ())]
+    return [header, *([*named, *_scores(row)] for named, row in _named_rows(metrics))]
+
+
+def size_rows(metrics: dict[str, Any]) -> list[list[str]]:
+    """What is left of every network once superfluous nodes are cut out, its header first; empty if nothing went."""
+    dense = metrics["dense"]
+    if all(row.get(size) in (None, dense.get(size)) for row in metrics["pruned"] for size in SIZE_COLUMNS):
+        return []
+    header = [*COLUMNS[:4], *(part for name in SIZE_COLUMNS.values() for part in (name, "of dense"))]
+    return [
+        header,
+        *(
+            [*named, f"{row['sparsity']:.1%}"]
+            + [part for size in SIZE_COLUMNS for part in (f"{row[size]:,.0f}", f"{row[size] / dense[size]:.1%}")]
+            for named, row in _named_rows(metrics)
+        ),
+    ]
+
+
+def _named_rows(metrics: dict[str, Any]) -> list[tuple[list[str], dict[str, Any]]]:
+    """Every row with its method, when and decision in words."""
+    rows = [(["dense", "", ""], metrics["dense"])]
     for row in metrics["pruned"]:
         decision = f"{row['target']:.0%}" if row["decision"] == "target" else row["decision"]
-        rows.append(_row(row["criterion"].replace("_", " "), row["when"].replace("_", " "), decision, row))
+        rows.append(([row["criterion"].replace("_", " "), row["when"].replace("_", " "), decision], row))
     return rows
 
 
-def _row(method: str, when: str, decision: str, row: dict[str, Any]) -> list[str]:
+def _scores(row: dict[str, Any]) -> list[str]:
     scores = [number(row[key], 4) for key in ("accuracy", "nll", "brier", "ece")]
-    single = number(row["single_accuracy"], 4)
-    return [method, when, decision, f"{row['sparsity']:.1%}", *scores, str(row["members"]), single]
+    foreign = [number(row[key], 4) for key in OOD_COLUMNS if key in row]
+    return [f"{row['sparsity']:.1%}", *scores, str(row["members"]), number(row["single_accuracy"], 4), *foreign]
 
 
 def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
@@ -48,6 +75,16 @@ def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
         *temperature_lines(d),
         *(_convergence_line(f"probe {name}", d[name]) for name in ("logits", "probability")),
         "inclusion rate: " + ", ".join(f"{name} {number(v, 3)}" for name, v in d["inclusion_rate"].items()),
+    ]
+
+
+def ood_lines(metrics: dict[str, Any]) -> list[str]:
+    """What the columns about foreign images mean, if there are any."""
+    if not metrics.get("ood"):
+        return []
+    return [
+        f"OOD AUROC: how well the entropy of the prediction tells images of {metrics['ood']} from those of the "
+        f"{metrics['split']} split (1 is perfect, 0.5 chance); by MI: the same by the disagreement of members alone"
     ]
 
 
@@ -84,9 +121,10 @@ def _convergence_line(name: str, c: dict[str, Any]) -> str:
         if c["ess_min"] is not None
         else "no ESS (it takes ten draws a chain)"
     )
+    apart = c["rhat_max"] is not None and c["rhat_max"] > RHAT_THRESHOLD
     return (
         f"{name}: R-hat {number(c['rhat_median'], 2)} (median), {number(c['rhat_max'], 2)} (max); {sizes}; over "
-        f"{c['entries']} outputs{still}"
+        f"{c['entries']} outputs{still}" + f"; not converged, which takes R-hat under {RHAT_THRESHOLD:g}" * apart
     )
 
 

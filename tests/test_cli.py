@@ -18,6 +18,21 @@ def test_help_shows_every_setting_with_its_default() -> None:
     options = ("--sampler.lr", "--prior.mode", "--em.kind", "--prune.targets", "--out", "--seed", "--data.data-dir")
     for option in options:
         assert option in shown
+    assert "--keep-weight-draws, --no-keep-weight-draws" in shown  # or "--no-..." would stand over "Keep ..."
+    settings = [block for block in shown.split("│ --") if block.startswith(("em.", "sampler.", "prior.", "prune."))]
+    bare = [block.split()[0] for block in settings if block.split("(default:")[0].count("│") < 2]
+    assert len(settings) > 40
+    assert bare == []
+
+
+def test_an_existing_directory_is_refused_in_one_line_and_nothing_is_printed_before(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").touch()
+    done = call("run", "demo", "--out", "there", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("sgmcmc-prune: there exists and is not empty")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -29,6 +44,9 @@ def test_help_shows_every_setting_with_its_default() -> None:
         ("run", "demo", "--prior.mode", "nonsense"),
         ("run", "demo", "--sampler.temperature", "-1"),
         ("run", "fashion-mnist", "--data.data-dir", "/nonexistent"),
+        ("run", "demo", "--ood", "nonsense"),
+        ("run", "demo", "--ood", "svhn"),
+        ("run", "demo", "--ood", "idx", "--ood-dir", "/nonexistent"),
         ("resume", "/nonexistent"),
         ("summary", "/nonexistent"),
         ("report", "/nonexistent"),

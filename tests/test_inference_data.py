@@ -5,6 +5,7 @@ from pathlib import Path
 import arviz_base
 import arviz_stats
 import numpy as np
+import pandas
 import pytest
 
 from sgmcmc_prune.inference_data import format_table, load, summary
@@ -80,9 +81,23 @@ def test_held_hyperparameters_have_words_for_diagnostics(tmp_path: Path) -> None
     assert held["note"] == "constant within a chain"
     assert (table.loc[table.index.str.startswith("weight_norm"), "note"] == "").all()
     lines = format_table(table).splitlines()
-    assert len(lines) == len(table) + 1
+    assert len(lines) == len(table) + 1 + 2 * (table["r_hat"] > 1.01).any()
     assert "constant within a chain" in lines[1]
     assert "nan" not in format_table(table)
+
+
+def test_rhat_above_the_threshold_is_marked_and_explained() -> None:
+    table = pandas.DataFrame({"mean": [0.1, 0.2, 0.3], "r_hat": [1.011, 1.01, np.nan], "note": ["", "", "constant"]})
+    lines = format_table(table).splitlines()
+    assert [line.split() for line in lines[:4]] == [
+        ["mean", "r_hat", "note"],
+        ["0", "0.1", "1.011", "!"],
+        ["1", "0.2", "1.01"],
+        ["2", "0.3", "-", "constant"],
+    ]
+    assert lines[4] == ""
+    assert lines[5].startswith("! R-hat above 1.01 (1 of 2): the chains, or their halves, disagree.")
+    assert "!" not in format_table(table.iloc[1:])
 
 
 def test_few_draws_and_one_chain(tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ import torch
 from sgmcmc_prune import checkpoint
 from sgmcmc_prune.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
 from sgmcmc_prune.priors import GroupMap
-from sgmcmc_prune.report import write_report
+from sgmcmc_prune.report import convergence, write_report
 from sgmcmc_prune.report.calibration import wilson_interval
 from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_histograms, quantity
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData
-from sgmcmc_prune.report.sparsity import interval
+from sgmcmc_prune.report.sparsity import draw, interval
+from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace
 from sgmcmc_prune.run import run
 from sgmcmc_prune.store import DrawStore
@@ -166,10 +167,83 @@ def test_gaussian_prior_has_no_inclusion(copy: Path) -> None:
     _change_config(copy, "prior", family="gaussian")
     _change_config(copy, "prune", post_hoc=["magnitude"], in_chain=["magnitude"])
     run_data = RunData.open(copy)
-    for draw in (inclusion_histograms, hyperparameter_trace):
-        picture = draw(run_data)
+    for make in (inclusion_histograms, hyperparameter_trace):
+        picture = make(run_data)
         assert picture.figure is None
-        assert "The prior is Gaussian" in picture.caption
+        assert "prior.family is gaussian" in picture.caption
+
+
+def test_convergence_draws_what_there_is(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four draws of two chains: an R-hat, but no ESS; no empty panel stands for what is missing."""
+    run_data = RunData.open(finished)
+    picture = convergence.convergence(run_data)
+    assert picture.figure is not None
+    assert [ax.get_xlabel() for ax in picture.figure.axes] == ["R-hat (rank-normalised, split)"]
+    assert "There is no effective sample size: it takes 10 draws a chain, not 4" in picture.caption
+    monkeypatch.setattr(convergence, "MIN_DRAWS_ESS", 4)
+    picture = convergence.convergence(run_data)
+    assert picture.figure is not None
+    assert [ax.get_xlabel()[:5] for ax in picture.figure.axes] == ["R-hat", "bulk "]
+    assert run_data.dense is not None
+    run_data.dense.chains = 1
+    picture = convergence.convergence(run_data)
+    assert picture.figure is not None
+    assert [ax.get_xlabel()[:5] for ax in picture.figure.axes] == ["bulk "]
+    assert "There is no R-hat" in picture.caption
+    monkeypatch.undo()
+    assert convergence.convergence(run_data).figure is None
+
+
+def test_every_column_of_histograms_is_labelled(finished: Path) -> None:
+    figure = inclusion_histograms(RunData.open(finished)).figure
+    assert figure is not None
+    drawn = [ax for ax in figure.axes if ax.axison]
+    assert [ax.get_xlabel() for ax in drawn[-2:]] == ["posterior inclusion probability"] * len(drawn[-2:])
+
+
+def test_bands_end_inside_the_frame(finished: Path) -> None:
+    figure = temperatures(RunData.open(finished)).figure
+    assert figure is not None
+    low, high = figure.axes[0].get_ylim()
+    bands = [patch.get_bbox() for patch in figure.axes[0].patches]
+    assert bands
+    assert low < min(band.y0 for band in bands)
+    assert max(band.y1 for band in bands) < high
+
+
+def _row(criterion: str, accuracy: float, nll: float) -> dict[str, object]:
+    named = {"criterion": criterion, "when": "post_hoc", "decision": "target", "target": 0.8, "sparsity": 0.8}
+    return {**named, "accuracy": accuracy, "nll": nll, "ece": 0.02}
+
+
+def test_a_failed_network_does_not_squeeze_the_others() -> None:
+    """Random pruning at chance level: an arrow at the edge of the panels that it leaves, a point where it does not."""
+    dense = {"accuracy": 0.9, "nll": 0.3, "ece": 0.01}
+    metrics = {"dense": dense, "pruned": [_row("magnitude", 0.89, 0.31), _row("random", 0.1, 2.4)]}
+    figure = draw([metrics], ("accuracy", "nll", "ece"))
+    shapes = [
+        [line.get_marker() for line in ax.lines if line.get_marker() in "v^" and len(line.get_xdata())]
+        for ax in figure.axes
+    ]
+    assert shapes == [["v"], ["^"], []]
+    assert figure.axes[0].get_ylim()[0] > 0.85
+    assert figure.axes[1].get_ylim()[1] < 0.4
+    assert "outside the panel" in [text.get_text() for text in figure.legends[0].get_texts()]
+    metrics["pruned"] = [_row("magnitude", 0.89, 0.31), _row("random", 0.5, 1.2)]  # bad, but no failure
+    assert draw([metrics], ("accuracy",)).axes[0].get_ylim()[0] < 0.5
+
+
+def test_sizes_of_shrunk_networks(finished: Path) -> None:
+    run_data = RunData.open(finished)
+    assert "No mask has emptied a whole node" in page(run_data, [])  # a linear model has no inner nodes
+    assert run_data.metrics is not None
+    run_data.metrics["pruned"][0]["parameters"] = 785.0
+    text = page(run_data, [])
+    assert "<td>785</td><td>10.0%</td>" in text
+    assert "<td>7,850</td><td>100.0%</td>" in text
+    run_data.metrics["pruned"][0]["parameters"] = 7850.0
+    run_data.metrics["not_shrinkable"] = "it cannot be traced"
+    assert "This network cannot be cut: it cannot be traced" in page(run_data, [])
 
 
 def test_no_run_is_one_line(tmp_path: Path) -> None:

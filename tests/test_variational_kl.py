@@ -76,6 +76,16 @@ def test_slab_divergence() -> None:
     )
 
 
+def test_row_sums_are_those_of_the_entries() -> None:
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+    weight, bias, prior = (draw(3, 2, 2), draw(3, 2, 2)), (draw(3), draw(3)), (draw(3), draw(3))
+    each = [kl.normal(*f, *(p.view(3, *[1] * (f[0].ndim - 1)) for p in prior)) for f in (weight, bias)]
+    assert torch.allclose(kl.normal_rows([weight, bias], *prior), each[0].sum((1, 2)) + each[1])
+    assert torch.autograd.gradcheck(lambda *x: kl.normal_rows([x[:2], x[2:4]], *x[4:]), (*weight, *bias, *prior))
+
+
 def test_group_lasso_divergence_over_its_uncertain_rate() -> None:
     shared = GroupLassoShared(3.0, 0.3).double()
     scale = GroupLassoScale(1, 12, 0.25, shared).double()
@@ -136,9 +146,9 @@ def test_group_lasso_marginal_is_multi_laplace() -> None:
 
 
 def test_one_draw_serves_for_the_product_of_two_factors() -> None:
-    factor = HalfCauchy((), 0.5).double()
+    factor = HalfCauchy((DRAWS,), 0.5).double()
     factor.gamma.mean.data.fill_(0.7)
-    one = factor.log_draw(DRAWS).detach()
+    one = factor.log_draw().detach()
     two = 0.5 * (0.7 + 0.5 * torch.randn(DRAWS).double() + 0.5 * torch.randn(DRAWS).double())
     assert_mean(one, 0.35)
     assert float(one.var()) == pytest.approx(float(two.var()), rel=8 * math.sqrt(2 / DRAWS))

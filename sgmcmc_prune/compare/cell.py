@@ -1,17 +1,17 @@
-"""One cell: fit one method on one seed, score its candidates, write `rows.json`."""
+"""One cell: choose a method's settings, fit it on one seed, score its candidates, write `rows.json`."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from sgmcmc_prune import build
-from sgmcmc_prune import data as datasets
 from sgmcmc_prune.compare.comparison import rows_path, run_config
 from sgmcmc_prune.compare.config import Comparison
-from sgmcmc_prune.compare.method import Problem
+from sgmcmc_prune.compare.method import Method, Problem, in_words
 from sgmcmc_prune.compare.methods import METHODS
 from sgmcmc_prune.compare.score import Row, blank, rows
+from sgmcmc_prune.compare.search import SEARCH_SEED, Choice, search, shortened
 from sgmcmc_prune.data import ood
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.files import finite_or_null, write_json
@@ -30,17 +30,32 @@ def compute(comparison: Comparison, out: Path, name: str, seed: int) -> list[Row
     problem, foreign = load_problem(comparison, out, seed)
     method, path = METHODS[name], rows_path(out, name, seed)
     reason = method.applies(problem)
-    found = []
     if reason is None:
-        split = problem.data.test if comparison.evaluate == "test" else problem.data.validation
-        try:
-            for candidate in method.fit(problem, path.parent):
-                found += rows(method, seed, candidate, problem.network(), split, foreign)
-        except (RunError, ValueError) as error:
-            found.append(blank(method, seed, f"failed: {error}"))
+        choice = _choose(comparison, out, method)
+        found = _fit(method, replace(problem, settings=choice.settings), path.parent, comparison.evaluate, foreign)
+        chosen = {"settings": in_words(choice.settings), "search_evaluations": choice.gradient_evaluations}
+        found = [row | chosen for row in found]
     else:
-        found.append(blank(method, seed, f"does not apply: {reason}"))
+        found = [blank(method, seed, f"does not apply: {reason}")]
     write_json(path, finite_or_null(found))
+    return found
+
+
+def _choose(comparison: Comparison, out: Path, method: Method) -> Choice:
+    """The settings that all seeds of a method share."""
+    folder = out / "search"
+    problem, _ = load_problem(replace(comparison, ood=None), folder, SEARCH_SEED)
+    return search(method, shortened(problem), comparison.search, folder / method.name)
+
+
+def _fit(method: Method, problem: Problem, folder: Path, evaluate: str, foreign: Tensor | None) -> list[Row]:
+    """The rows of a method's candidates, and one with the reason if it fails."""
+    split, found = problem.data.test if evaluate == "test" else problem.data.validation, []
+    try:
+        for candidate in method.fit(problem, folder):
+            found += rows(method, problem.seed, candidate, problem.network(), split, foreign)
+    except (RunError, ValueError) as error:
+        found.append(blank(method, problem.seed, f"failed: {error}"))
     return found
 
 
@@ -51,24 +66,8 @@ def load_problem(comparison: Comparison, out: Path, seed: int) -> tuple[Problem,
     problem = Problem(
         config, data, comparison.sparsities, comparison.epochs, comparison.members, out / "shared" / f"seed{seed}"
     )
-    return problem, _foreign(comparison, data)
-
-
-def _foreign(comparison: Comparison, data: build.Data) -> Any:
-    """Test images of the foreign data set, normalised as the training images are."""
-    if comparison.ood is None:
-        return None
-    if comparison.ood == "svhn":
-        if comparison.ood_dir is None:
-            raise ValueError("ood is 'svhn', whose files are never downloaded; give their folder as --ood-dir")
-        images = ood.load_svhn(comparison.ood_dir)
-        inputs = images.inputs(data.dataset.mean, data.dataset.std, comparison.device)
-    else:
-        foreign = datasets.load(comparison.ood, comparison.ood_dir).test
-        inputs = foreign.inputs(data.dataset.mean, data.dataset.std, comparison.device)
-    if tuple(inputs.shape[1:]) != data.input_shape:
-        raise ValueError(
-            f"images of {comparison.ood} have shape {tuple(inputs.shape[1:])}, those of {comparison.data.name} "
-            f"{data.input_shape}; choose another ood set"
-        )
-    return inputs
+    foreign = None
+    if comparison.ood is not None:
+        shape, device = data.input_shape, comparison.device
+        foreign = ood.foreign_inputs(comparison.ood, comparison.ood_dir, data.dataset, shape, device)
+    return problem, foreign

@@ -2,6 +2,7 @@
 
     OUT/comparison.json                 the settings; a second call must agree with them, but for methods and seeds
     OUT/cells/METHOD-seed0/rows.json    a finished cell, which is never computed again
+    OUT/search/METHOD/trial0.json       a finished trial of a method's settings, if a search was asked for
     OUT/shared/seed0/...                what several methods use
     OUT/comparison.csv                  all finished cells
 

@@ -23,6 +23,8 @@ class Comparison:
         Budget of every pruned network: passes over the training data, curvatures and saliencies included.
     members
         Networks in an ensemble.
+    search
+        Settings that each method may try on validation images before; 1 takes its defaults.
     data, model
         As in `run`.
     evaluate
@@ -40,6 +42,7 @@ class Comparison:
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 30
     members: int = 12
+    search: int = 1
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     evaluate: Literal["validation", "test"] = "validation"
@@ -54,6 +57,7 @@ class Comparison:
         require(bool(self.seeds) and min(self.seeds) >= 0, f"seeds are {self.seeds}; give at least one, none negative")
         require(self.epochs >= 8, f"epochs is {self.epochs}; the shortest recipe needs 8")
         require(self.members >= 1, f"members is {self.members}; an ensemble has at least 1")
+        require(self.search >= 1, f"search is {self.search}; it counts the default settings, so 1 is no search")
         kind = self.data.augmentation
         require(kind == "none", f"data.augmentation is {kind!r}; most methods train without, so compare needs 'none'")
         require(self.data.validation > 0, "data.validation is 0; hold some images out")

@@ -1,7 +1,7 @@
 """The contract between the comparison and a method: a problem goes in, candidate networks come out."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from sgmcmc_prune.pruning.masks import Mask
 
 #: Inputs (n, ...) to class probabilities (n, classes), float64.
 Predict = Callable[[Tensor], Tensor]
+#: Hyperparameters by the names of a method's recipe.
+Settings = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Problem:
         Networks in an ensemble, where a method may choose.
     shared : Path
         Folder of this seed for what several methods use; lock what you write.
+    settings : mapping of str to float
+        One point of the method's grid; what it does not name is the method's default.
     """
 
     config: RunConfig
@@ -40,6 +44,7 @@ class Problem:
     epochs: int
     members: int
     shared: Path
+    settings: Settings = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -121,6 +126,8 @@ class Method:
     fit : callable
         (problem, folder of its own) to candidates, in any order. A fit that is repeated in a folder continues there, or
         starts afresh.
+    grid : mapping of str to tuple of float
+        What a search may choose: values of each hyperparameter, the default first. Earlier names are changed first.
     """
 
     name: str
@@ -129,3 +136,9 @@ class Method:
     scope: str
     applies: Callable[[Problem], str | None]
     fit: Callable[[Problem, Path], Iterator[Candidate]]
+    grid: Mapping[str, tuple[float, ...]]
+
+
+def in_words(settings: Settings) -> str:
+    """Settings as a table shows them: "lr=0.1, weight_decay=0.0005"."""
+    return ", ".join(f"{name}={value:g}" for name, value in settings.items())

@@ -8,17 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.compare.flops import multiply_adds
 from sgmcmc_prune.compare.method import Candidate, Method, Predict
+from sgmcmc_prune.flops import multiply_adds
 from sgmcmc_prune.metrics import auroc, summarise
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.pruning import masks
 
-#: Columns of comparison.csv. `flops` are multiply-adds of one network for one input; `peak_memory` is in bytes.
+#: Columns of comparison.csv. `flops` are multiply-adds of one network for one input; `peak_memory` is in bytes;
+#: `search_evaluations` are the gradient evaluations spent on choosing `settings`, once for all seeds and targets.
 COLUMNS = (
     *("method", "family", "seed", "sparsity", "achieved_sparsity", "own_stopping_rule", "kind"),
     *("accuracy", "nll", "brier", "ece", "ood_auroc", "parameters_kept", "flops", "members", "inference_flops"),
-    *("gradient_evaluations", "seconds", "peak_memory", "reason"),
+    *("gradient_evaluations", "seconds", "peak_memory", "settings", "search_evaluations", "reason"),
 )
 Row = dict[str, Any]
 
@@ -53,23 +54,18 @@ def rows(
         "seconds": round(candidate.cost.seconds, 3),
         "peak_memory": peak_memory(split[0].device),
     }
-    kinds = (("single", candidate.single, 1), ("ensemble", candidate.ensemble, candidate.members))
+    alone = _quality(candidate.single, split, ood)
+    together = _quality(candidate.ensemble, split, ood) if candidate.members > 1 else alone
     return [
-        {
-            **common,
-            "kind": kind,
-            "members": members,
-            "inference_flops": round(flops * members),
-            **_quality(predict, split, ood),
-        }
-        for kind, predict, members in kinds
+        {**common, "kind": kind, "members": members, "inference_flops": round(flops * members), **quality}
+        for kind, members, quality in (("single", 1, alone), ("ensemble", candidate.members, together))
     ]
 
 
 def blank(method: Method, seed: int, reason: str = "") -> Row:
     """A row of a method without results."""
-    named = {"method": method.name, "family": method.family, "seed": seed, "kind": "", "reason": reason}
-    return dict.fromkeys(COLUMNS) | named
+    named = {"method": method.name, "family": method.family, "seed": seed}
+    return dict.fromkeys(COLUMNS) | named | {"kind": "", "settings": "", "reason": reason}
 
 
 def peak_memory(device: torch.device) -> int:

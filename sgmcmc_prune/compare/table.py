@@ -10,8 +10,11 @@ from sgmcmc_prune.compare.statistics import mean_and_half_width
 from sgmcmc_prune.files import atomic_path
 from sgmcmc_prune.tables import format_rows, number
 
-_TEXT = ("method", "family", "kind", "reason")
-_WHOLE = ("seed", "parameters_kept", "flops", "members", "inference_flops", "gradient_evaluations", "peak_memory")
+_TEXT = ("method", "family", "kind", "settings", "reason")
+_WHOLE = (
+    *("seed", "parameters_kept", "flops", "members", "inference_flops", "gradient_evaluations", "peak_memory"),
+    "search_evaluations",
+)
 HEADER = ("method", "target", "kept", "seeds", "accuracy", "NLL", "ECE", "members", "Δ accuracy", "Δ NLL")
 
 
@@ -44,7 +47,10 @@ def results(rows: Sequence[Row], kind: str) -> list[Row]:
 
 
 def summary(rows: Sequence[Row], reference: str) -> str:
-    """Means over seeds with 95 % intervals, best accuracy first, and differences to a reference, paired by seed."""
+    """Means over seeds with 95 % intervals, best accuracy first, and differences to a reference, paired by seed.
+
+    What a search chose and why a method has no result stand below.
+    """
     parts = []
     for kind in ("single", "ensemble"):
         found = results(rows, kind)
@@ -52,6 +58,12 @@ def summary(rows: Sequence[Row], reference: str) -> str:
         order = sorted(keys, key=lambda key: (key[0] is None, key[0], -_mean(found, *key), key[1]))
         lines = [_line(found, method, target, reference) for target, method in order]
         parts.append(f"{kind} (Δ: minus {reference}, paired by seed)\n" + format_rows(HEADER, lines))
+    chosen = {row["method"]: [str(row["search_evaluations"]), row["settings"]] for row in rows if row["settings"]}
+    if any(int(evaluations) for evaluations, _ in chosen.values()):
+        lines = [[method, *cells] for method, cells in chosen.items()]
+        parts.append(
+            "chosen on validation images\n" + format_rows(("method", "gradient evaluations", "settings"), lines)
+        )
     reasons = sorted({f"{row['method']}, seed {row['seed']}: {row['reason']}" for row in rows if row["reason"]})
     return "\n\n".join([*parts, *(["no result:\n" + "\n".join(reasons)] if reasons else [])])
 

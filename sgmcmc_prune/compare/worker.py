@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     sys.path.insert(0, str(Path.cwd()))
     threading.Thread(target=end_with_parent, daemon=True).start()
     bar = LineBar()
-    bar.stage = f"{method}, seed {seed}"
+    bar.set_description(f"{method}, seed {seed}")
     bar.close()
     try:
         compute(load(out), out, method, seed)

@@ -1,4 +1,4 @@
-"""Images that no training set holds: street numbers (SVHN), and CIFAR-10 spoilt in nineteen ways (CIFAR-10-C).
+"""Images that no training set holds: street numbers (SVHN), CIFAR-10 spoilt in nineteen ways (CIFAR-10-C), and others.
 
 Sources: Y. Netzer et al., "Reading digits in natural images with unsupervised feature learning", NIPS workshop 2011,
 http://ufldl.stanford.edu/housenumbers; D. Hendrycks, T. Dietterich, "Benchmarking neural network robustness to common
@@ -6,13 +6,98 @@ corruptions and perturbations", ICLR 2019, https://zenodo.org/record/2535967.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from sgmcmc_prune.data.image_data import Images
+from sgmcmc_prune import data as datasets
+from sgmcmc_prune.data.idx import read_idx
+from sgmcmc_prune.data.image_data import Dataset, Images, LabelledImages
 
 SEVERITIES = 5
+#: Foreign sets that are no data sets of their own here.
+READERS = ("svhn", "cifar10-c:CORRUPTION:SEVERITY", "idx")
+
+
+def foreign_inputs(name: str, data_dir: Path | None, native: Dataset, shape: tuple[int, ...], device: str) -> Any:
+    """Test images of another data set as a network's inputs, normalised as those it was trained on.
+
+    Parameters
+    ----------
+    name : str
+        "svhn"; "cifar10-c:fog:3", say, for one corruption at one severity; "idx" for the images in
+        `t10k-images-idx3-ubyte` or `t10k-images-idx3-ubyte.gz`, the format of MNIST and its relatives; or the name of a
+        data set.
+    data_dir : Path, optional
+        Folder with the files. The first three need it.
+    native : Dataset
+        What the network was trained on.
+    shape : tuple of int
+        Shape of its inputs.
+    device : str
+
+    Returns
+    -------
+    Tensor, shape (n, *shape)
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, the folder is missing or lacks a file, a file is corrupt, or the images have another
+        shape.
+    """
+    found = _foreign_images(name, data_dir)
+    if isinstance(found, Images) and tuple(found.images.shape[1:]) != shape:
+        raise ValueError(
+            f"images of {name} have shape {tuple(found.images.shape[1:])}, those of {native.name} {shape}; choose "
+            "another ood set"
+        )
+    return found.inputs(native.mean, native.std, device)
+
+
+def _foreign_images(name: str, data_dir: Path | None) -> LabelledImages:
+    if name in datasets.NAMES:
+        return datasets.load(name, data_dir).test
+    if name not in ("svhn", "idx") and not name.startswith("cifar10-c:"):
+        raise ValueError(f"ood is {name!r}; choose one of {', '.join((*READERS, *datasets.NAMES))}")
+    if data_dir is None:
+        raise ValueError(f"ood is {name!r}, whose files are never downloaded; give their folder as --ood-dir")
+    if name == "svhn":
+        return load_svhn(data_dir)
+    if name == "idx":
+        return load_idx(data_dir)
+    _, corruption, severity = [*name.split(":"), "", ""][:3]
+    if not severity.isdigit():
+        raise ValueError(f"ood is {name!r}; write cifar10-c:CORRUPTION:SEVERITY, as in cifar10-c:fog:3")
+    return load_cifar10_c(data_dir, corruption, int(severity))
+
+
+def load_idx(data_dir: str | Path) -> Images:
+    """Read the test images of MNIST, or of a relative in its file format; their labels are left out.
+
+    Parameters
+    ----------
+    data_dir : path
+        The folder with `t10k-images-idx3-ubyte`, plain or as `.gz`.
+
+    Returns
+    -------
+    Images
+        Shape (n, 1, height, width); all labels are 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or it is corrupt.
+    """
+    folder = Path(data_dir).expanduser()
+    paths = [folder / f"t10k-images-idx3-ubyte{ending}" for ending in (".gz", "")]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise ValueError(f"{folder} holds neither {paths[0].name} nor {paths[1].name}")
+    images = read_idx(path, 3).unsqueeze(1)
+    return Images(images, torch.zeros(len(images), dtype=torch.int64))
 
 
 def load_svhn(data_dir: str | Path, split: str = "test") -> Images:

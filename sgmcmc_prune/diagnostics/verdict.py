@@ -124,8 +124,8 @@ def _kinetic_findings(parameters: Mapping[str, Mapping[str, Any]], expected: flo
     name, row = max(off.items(), key=lambda item: abs(math.log(max(item[1]["mean"], 1e-9) / expected)))
     noise = f"; minibatch noise is estimated to add {row['excess']:.2g} to T there" if row["excess"] > 0 else ""
     return [
-        f"kinetic temperature is off in {len(off)} of {len(parameters)} parameters ({', '.join(off)}); farthest is "
-        f"{name}, on average {row['mean']:.3f} where {expected:.3f} is expected{noise}"
+        f"kinetic temperature is off in {len(off)} of {len(parameters)} parameters ({', '.join(off)}); most in {name}: "
+        f"on average {row['mean']:.3f} where {expected:.3f} is expected{noise}"
     ]
 
 

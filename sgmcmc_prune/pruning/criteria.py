@@ -80,6 +80,50 @@ def signal_to_noise(
     return {name: _root_mean(_squared_ratio(mean, variance, name, group), group) for name, group in groups.items()}
 
 
+def expected_loss(
+    mean: Mapping[str, Tensor],
+    variance: Mapping[str, Tensor],
+    prior_precision: float,
+    groups: Mapping[str, GroupMap],
+) -> dict[str, Tensor]:
+    r"""Expected rise of the loss, in nats, when the weights of a group are set to zero in every draw.
+
+    The loss is L = N * mean NLL, and the prior of a weight N(0, 1 / a). If its posterior is N(mu, sigma^2), L has the
+    curvature :math:`h = 1 / \sigma^2 - a` and its minimum at :math:`m = \mu / (\sigma^2 h)`, so that
+
+    .. math:: \mathbb{E}[L(0) - L(w)] = \tfrac{h}{2} \, \mathbb{E}[m^2 - (w - m)^2]
+              = \tfrac12 \left(\mu^2 / \sigma^2 - 1 + a (\mu^2 + \sigma^2)\right) = s_g
+
+    for a single weight; a group's weights are added up as if they were independent. A weight whose posterior is its
+    prior scores 0. The first term is that of `signal_to_noise`; the last one says that a weight which the prior pulls
+    at has a loss that pulls back. Where mean and variance are zero, so is their ratio.
+
+    Parameters
+    ----------
+    mean, variance : mapping of str to Tensor
+        Mean and variance of each weight over the draws, by parameter name.
+    prior_precision : float
+        a.
+    groups : mapping of str to GroupMap
+        The groups of every prunable parameter.
+
+    Returns
+    -------
+    dict of str to Tensor, shape (G,), float64
+
+    Raises
+    ------
+    ValueError
+        If a prunable parameter is missing, has another shape than its group map, or has a negative variance.
+    """
+
+    def rise(name: str, group: GroupMap) -> Tensor:
+        square = _weight(mean, name, group).square() + _weight(variance, name, group)
+        return (_squared_ratio(mean, variance, name, group) - 1 + prior_precision * square) / 2
+
+    return {name: group.sum(rise(name, group)) for name, group in groups.items()}
+
+
 def inclusion_log_odds(included: Mapping[str, Tensor], excluded: Mapping[str, Tensor]) -> dict[str, Tensor]:
     r"""Log odds of inclusion: :math:`s_g = \log \bar p(\gamma_g = 1) - \log \bar p(\gamma_g = 0)`.
 

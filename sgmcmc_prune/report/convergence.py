@@ -1,11 +1,13 @@
 """How far the chains agree as functions: R-hat and effective sample size of the network's outputs on the probes."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from sgmcmc_prune.convergence import MIN_DRAWS_ESS, ess, moving, rhat
+from sgmcmc_prune.inference_data import MIN_DRAWS, RHAT_THRESHOLD
 from sgmcmc_prune.report.run_data import RunData, Stage
 from sgmcmc_prune.report.style import INK, PALETTE, Picture, legend_below, line, new_figure, tidy
 
@@ -14,44 +16,66 @@ if TYPE_CHECKING:
 
 TITLE = "Convergence in function space"
 QUANTITIES = {"logits": "posterior", "probability": "posterior_predictive"}
-#: Below it Vehtari et al. (2021) let draws be used.
-THRESHOLD = 1.01
+SHADES = dict(zip(QUANTITIES, PALETTE, strict=False))
 
 
 def convergence(run: RunData) -> Picture:
-    """Draw the distribution of R-hat and bulk ESS over all probes and classes."""
+    """Draw the distributions of R-hat and bulk ESS over all probes and classes, those of the two that there are."""
     stage = run.dense
-    if stage is None or min(stage.draws) < 4:
-        return Picture("convergence", TITLE, "R-hat and effective sample size take four draws of every chain.")
-    figure = new_figure(7, 3.0)
-    axes = figure.subplots(1, 2)
-    shades = dict(zip(QUANTITIES, PALETTE, strict=False))
-    length = min(stage.draws)
-    total = stage.chains * length
-    for name, group in QUANTITIES.items():
-        draws = _draws(stage, group, name)
-        _cumulative(axes[0], rhat(draws).numpy(), shades[name])
-        if length >= MIN_DRAWS_ESS:
-            _cumulative(axes[1], ess(draws).numpy(), shades[name])
-    axes[0].axvline(THRESHOLD, color=INK, linestyle="--", linewidth=1)
-    axes[1].axvline(total, color=INK, linestyle=":", linewidth=1)
-    tidy(axes[0], "R-hat (rank-normalised, split)", "share of outputs below")
-    tidy(axes[1], "bulk effective sample size")
-    if stage.chains == 1:
-        _instead(axes[0], "one chain: no R-hat")
-    if length < MIN_DRAWS_ESS:
-        _instead(axes[1], f"{length} draws a chain:\nESS takes {MIN_DRAWS_ESS}")
-    looks = [line(name, color=shade) for name, shade in shades.items()]
-    marks = [line(f"{THRESHOLD:g}", color=INK, linestyle="--"), line(f"{total} draws", color=INK, linestyle=":")]
-    legend_below(figure, [*looks, *marks], 4)
+    if stage is None or min(stage.draws) < MIN_DRAWS:
+        return Picture("convergence", TITLE, f"R-hat and effective sample size take {MIN_DRAWS} draws of every chain.")
+    length, panels, sentences = min(stage.draws), [], []
+    if stage.chains > 1:
+        panels.append(_rhat)
+        sentences.append(f"Chains that have converged have R-hat under {RHAT_THRESHOLD:g} (dashed) everywhere.")
+    else:
+        sentences.append("There is no R-hat, which takes two chains.")
+    if length >= MIN_DRAWS_ESS:
+        panels.append(_ess)
+        sentences.append("Independent draws have an effective sample size near their number (dotted).")
+    else:
+        sentences.append(f"There is no effective sample size: it takes {MIN_DRAWS_ESS} draws a chain, not {length}.")
+    if not panels:
+        return Picture("convergence", TITLE, " ".join(sentences))
+    figure = new_figure(0.5 + 3.3 * len(panels), 3.0)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    marks = [draw(ax, stage) for draw, ax in zip(panels, axes, strict=True)]
+    axes[0].set_ylabel("share of outputs below", fontsize=9)
+    legend_below(figure, [*(line(name, color=shade) for name, shade in SHADES.items()), *marks], 4)
     caption = (
-        "Share of the network's outputs (every class on every probe example) whose R-hat, left, or bulk effective "
-        f"sample size, right, is below a value. Chains that have converged have R-hat under {THRESHOLD:g} (dashed) "
-        "everywhere; single weights are not compared, because hidden units permute between chains. With draws from "
-        "several cycles, a large R-hat also means that cycles end in different solutions."
+        "Share of the network's outputs (every class on every probe example) for which a diagnostic is below a value. "
+        f"{' '.join(sentences)} Single weights are not compared, because hidden units permute between chains. With "
+        "draws from several cycles, a large R-hat also means that cycles end in different solutions."
     )
     alt = "Cumulative distributions of R-hat and effective sample size over outputs on the probes."
     return Picture("convergence", TITLE, caption, alt, figure)
+
+
+def _rhat(ax: "Axes", stage: Stage) -> Any:
+    _distribution(ax, stage, rhat)
+    tidy(ax, "R-hat (rank-normalised, split)")
+    return _mark(ax, RHAT_THRESHOLD, f"{RHAT_THRESHOLD:g}", "--")
+
+
+def _ess(ax: "Axes", stage: Stage) -> Any:
+    _distribution(ax, stage, ess)
+    tidy(ax, "bulk effective sample size")
+    total = stage.chains * min(stage.draws)
+    return _mark(ax, total, f"{total} draws", ":")
+
+
+def _distribution(ax: "Axes", stage: Stage, diagnostic: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Draw the share of outputs below each value of a diagnostic."""
+    for name, group in QUANTITIES.items():
+        values = diagnostic(_draws(stage, group, name)).numpy()
+        values = np.sort(values[np.isfinite(values)])
+        ax.plot(values, np.arange(1, len(values) + 1) / max(1, len(values)), color=SHADES[name], lw=1.5)
+
+
+def _mark(ax: "Axes", value: float, label: str, linestyle: str) -> Any:
+    """Draw a vertical line and return its legend entry."""
+    ax.axvline(value, color=INK, linestyle=linestyle, linewidth=1)
+    return line(label, color=INK, linestyle=linestyle, linewidth=1)
 
 
 def _draws(stage: Stage, group: str, name: str) -> torch.Tensor:
@@ -60,12 +84,3 @@ def _draws(stage: Stage, group: str, name: str) -> torch.Tensor:
     values = np.stack([stage.values(group, name, c)[:length] for c in range(stage.chains)])
     draws = torch.from_numpy(values).flatten(2)
     return draws[..., moving(draws)]
-
-
-def _instead(ax: "Axes", text: str) -> None:
-    ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes, fontsize=9)
-
-
-def _cumulative(ax: "Axes", values: np.ndarray, colour: str) -> None:
-    values = np.sort(values[np.isfinite(values)])
-    ax.plot(values, np.arange(1, len(values) + 1) / max(1, len(values)), color=colour, lw=1.5)

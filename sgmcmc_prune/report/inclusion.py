@@ -29,7 +29,8 @@ def inclusion_histograms(run: RunData) -> Picture:
     name = quantity(run.config)
     title = name[0].upper() + name[1:]
     if run.config.prior.family != "spike_slab":
-        return Picture("inclusion", "Inclusion", "The prior is Gaussian, not spike-and-slab: there is no inclusion.")
+        why = f"There is no inclusion: prior.family is {run.config.prior.family}, not spike_slab."
+        return Picture("inclusion", "Inclusion", why)
     found = run.inclusion()
     if not found:
         return Picture("inclusion", title, "No draw has been saved yet, so there is nothing to average.")
@@ -39,7 +40,8 @@ def inclusion_histograms(run: RunData) -> Picture:
     caption = (
         f"Share of the groups (one per {run.config.prior.group}) by {name}, on a log scale; thick: all draws of a "
         "chain, thin: each finished cycle. Right of the line at 1/2 the median probability model keeps a group; right "
-        f"of the dotted line the rule with a Bayesian false discovery rate of {run.config.prune.fdr:g} keeps it. "
+        "of a chain's dotted line, in its colour, the rule with a Bayesian false discovery rate of "
+        f"{run.config.prune.fdr:g} keeps it: how low that reaches depends on all probabilities of the chain. "
         "Where thick and thin lines part, a group that one cycle keeps is dropped in another."
     )
     return Picture("inclusion", title, caption, f"Histograms of the {name} per layer, one colour per chain.", figure)
@@ -62,17 +64,20 @@ def draw_histograms(figure: Any, run: RunData, found: Mapping[int, Inclusion]) -
         )
         log_scale(ax)
         ax.set_xlim(0, 1)
+    name = quantity(run.config)
+    for ax in axes[max(0, len(layers) - COLUMNS) : len(layers)]:  # the lowest of each column
+        ax.set_xlabel(name.split(" (")[0], fontsize=9)
     for chain, inclusion in found.items():
         threshold = false_discovery_threshold(inclusion, run.groups(chain), run.config.prune.fdr)
         for ax in axes[: len(layers)]:
             ax.axvline(threshold, color=shades[chain], linewidth=1.4, linestyle=":")
     for ax in axes[len(layers) :]:
         ax.set_axis_off()
-    name = quantity(run.config)
     figure.suptitle(name[0].upper() + name[1:], fontsize=11)
     chains = [line(f"chain {c}", color=shade, linewidth=1.6) for c, shade in shades.items()]
-    decisions = [line("1/2", color=INK), line(f"FDR {run.config.prune.fdr:g}", color="#777777", linestyle=":")]
-    legend_below(figure, [*chains, line("one cycle", color="#777777", linewidth=0.5), *decisions], 6)
+    cycle = line("one cycle", color="#777777", linewidth=0.5)
+    rule = line(f"FDR {run.config.prune.fdr:g}, by chain", color="#777777", linestyle=":")
+    legend_below(figure, [*chains, cycle, line("median model", color=INK), rule], 6)
 
 
 def false_discovery_threshold(inclusion: Inclusion, groups: Mapping[str, GroupMap], level: float) -> float:

@@ -9,7 +9,7 @@ from sgmcmc_prune.config import to_json
 from sgmcmc_prune.report.facts import facts
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.style import Picture
-from sgmcmc_prune.tables import COLUMNS, diagnostics_lines, metrics_rows
+from sgmcmc_prune.tables import diagnostics_lines, metrics_rows, ood_lines, size_rows
 
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 54rem; margin: 0 auto; padding: 1rem; }
@@ -24,6 +24,16 @@ figure { margin: 0; } img { max-width: 100%; height: auto; } figcaption { font-s
 pre { overflow-x: auto; font-size: .8rem; background: #f6f6f6; padding: .5rem; }
 """
 
+SHRUNK = (
+    "What is left of a network when nodes that are constant or that nobody reads are cut out (pruning.shrink), which "
+    "changes none of its outputs: parameters, and multiply-adds for one input, the average over chains. Weights that "
+    "are masked inside nodes that stay still count."
+)
+NOT_SHRUNK = (
+    "No mask has emptied a whole node, so that no network can be made physically smaller: masked weights are zeros "
+    "that a dense matrix product multiplies all the same. prior.group node or filter masks whole nodes."
+)
+
 
 def page(run: RunData, pictures: Sequence[tuple[Picture, bytes | None]]) -> str:
     """Write the whole page; a picture without PNG bytes is a sentence."""
@@ -35,6 +45,7 @@ def page(run: RunData, pictures: Sequence[tuple[Picture, bytes | None]]) -> str:
         _section("What was run", _facts(run)),
         _section("Departures from the posterior", _departures(run)),
         _section("Results", _table(run)),
+        _section("Physically smaller networks", _sizes(run)),
         _section("Diagnostics", _diagnostics(run)),
         *[_section(picture.title, _figure(picture, png)) for picture, png in pictures],
         f"<details><summary>Configuration</summary><pre>{escape(config)}</pre></details>",
@@ -76,11 +87,27 @@ def _departures(run: RunData) -> str:
 def _table(run: RunData) -> str:
     if run.metrics is None:
         return "<p>Not evaluated yet.</p>"
-    rows = metrics_rows(run.metrics)
-    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    lines = [f"On the {run.metrics['split']} split; one seed, so no interval over seeds.", *ood_lines(run.metrics)]
+    return "".join(f"<p>{escape(text)}</p>" for text in lines) + _html_table(*metrics_rows(run.metrics))
+
+
+def _sizes(run: RunData) -> str:
+    """How much smaller the pruned networks are when nodes without a purpose are cut out."""
+    if run.metrics is None:
+        return "<p>Not evaluated yet.</p>"
+    rows = size_rows(run.metrics)
+    if rows:
+        return f"<p>{escape(SHRUNK)}</p>" + _html_table(*rows)
+    if "not_shrinkable" not in run.metrics:
+        return "<p>Not measured when this run was evaluated; sgmcmc-prune resume evaluates it again.</p>"
+    reason = run.metrics["not_shrinkable"]
+    return f"<p>{escape(f'This network cannot be cut: {reason}' if reason else NOT_SHRUNK)}</p>"
+
+
+def _html_table(header: Sequence[str], *rows: Sequence[str]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
-    note = f"<p>On the {escape(run.metrics['split'])} split; one seed, so no interval over seeds.</p>"
-    return f'{note}<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _diagnostics(run: RunData) -> str:

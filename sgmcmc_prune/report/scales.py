@@ -40,8 +40,8 @@ def sparsity_axis(ax: "Axes") -> None:
 
 
 def accuracy_axis(ax: "Axes") -> None:
-    """Scale accuracy by the logarithm of the error, or a method at chance level would flatten the good ones."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+    """Scale accuracy by the logarithm of the error, so that the better of two good methods is seen to be better."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     limits = [shared.dataLim for shared in ax.get_shared_y_axes().get_siblings(ax)]
     low, high = min(limit.y0 for limit in limits), max(limit.y1 for limit in limits)
@@ -53,7 +53,10 @@ def accuracy_axis(ax: "Axes") -> None:
         return 1 - 10.0 ** -np.asarray(value)
 
     ax.set_yscale("function", functions=(stretch, shrink))
-    ax.set_ylim(1 - 1.1 * (1 - low), 1 - 0.9 * (1 - high))
-    ax.yaxis.set_major_locator(FixedLocator(ACCURACIES))
+    margin = max(0.01, 0.08 * float(stretch(high) - stretch(low)))
+    low, high = float(shrink(stretch(low) - margin)), float(shrink(stretch(high) + margin))
+    ax.set_ylim(low, high)
+    few = sum(low <= tick <= high for tick in ACCURACIES) < 3
+    ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]) if few else FixedLocator(ACCURACIES))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_locator(NullLocator())

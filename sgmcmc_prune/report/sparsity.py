@@ -32,7 +32,8 @@ LOOKS: dict[str, dict[str, Any]] = {
     "median": {"marker": "D", "ms": 5, "ls": "", "mfc": "white"},
     "fdr": {"marker": "s", "ms": 6, "ls": "", "mfc": "white"},
 }
-
+#: A network with less than this share of the dense accuracy does not set the range of a panel.
+FAILED = 0.5
 
 Metrics = Mapping[str, Any]
 
@@ -49,7 +50,8 @@ def quality_against_sparsity(run: RunData) -> Picture:
         f"Posterior predictive on the {split} split against the share of pruned weights. The scales are logarithmic "
         "in the kept share, the error and the NLL. Dashed: the dense predictive. Hollow: the decisions that inclusion "
         "probabilities take without a target, the median probability model and the false discovery rate. Higher "
-        "accuracy is better, lower NLL and ECE."
+        "accuracy is better, lower NLL and ECE. Networks with less than half of the dense accuracy do not set the "
+        "range of a panel: where they leave it an arrow stands at its edge, and the table has their values."
     )
     examples = run.info.get("data", {}).get(split)
     if examples:
@@ -76,16 +78,21 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
             _panel(axes[i, j], runs, key, column, criteria)
             last = i == len(keys) - 1
             tidy(axes[i, j], "sparsity" if last else "", "" if j else LABELS[key], "" if i else WHEN[column])
-    sparsity_axis(axes[0, 0])
-    for key, ax in zip(keys, axes[:, 0], strict=True):
+    for key, row in zip(keys, axes, strict=True):
         if key == "accuracy":
-            accuracy_axis(ax)
+            accuracy_axis(row[0])
         elif key == "nll":
-            log_scale(ax)
+            log_scale(row[0])
+        row[0].set_ylim(row[0].get_ylim())
+        for column, ax in zip(when, row, strict=True):
+            _draw_failed(ax, runs, key, column, criteria)
+    sparsity_axis(axes[0, 0])
     handles = [line(c.replace("_", " "), color=criterion_colour(c), marker="o", ms=4) for c in criteria]
     marks = [line("dense", color=INK, linestyle="--")]
     if any(row["decision"] != "target" for row in runs[0]["pruned"]):
         marks += [line(DECISIONS[kind], color=INK, **LOOKS[kind]) for kind in DECISIONS]
+    if any(row["accuracy"] < FAILED * run["dense"]["accuracy"] for run in runs for row in run["pruned"]):
+        marks.append(line("outside the panel", color=INK, marker="v", ms=6, lw=0))
     legend_below(figure, [*handles, *marks], 3)
     return figure
 
@@ -100,6 +107,7 @@ def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str]) -> None:
+    """Draw the dense predictive, and all pruned ones that have not failed: they set the range."""
     dense, half = interval(np.array([_number(run["dense"][key]) for run in runs]))
     ax.axhline(float(dense), color=INK, linestyle="--", linewidth=1)
     if np.isfinite(half):
@@ -108,25 +116,46 @@ def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: S
         # Error bars of criteria at one sparsity stand side by side.
         dodge = 1 + 0.04 * (place - (len(criteria) - 1) / 2) if len(runs) > 1 else 1.0
         for kind, looks in LOOKS.items():
-            kept, mean, half = _curve(runs, key, when, criterion, kind)
-            error = half if len(runs) > 1 else None
-            if len(kept):
-                ax.errorbar(kept * dodge, mean, error, color=criterion_colour(criterion), lw=1.4, capsize=2, **looks)
+            kept, mean, half, failed = _curve(runs, key, when, criterion, kind)
+            if len(kept) and not failed.all():
+                fine = ~failed
+                error = half[fine] if len(runs) > 1 else None
+                colour = criterion_colour(criterion)
+                ax.errorbar(kept[fine] * dodge, mean[fine], error, color=colour, lw=1.4, capsize=2, **looks)
+
+
+def _draw_failed(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str]) -> None:
+    """Add the curves of criteria that failed somewhere, in the range that there is; arrows where they leave it."""
+    low, high = ax.get_ylim()
+    for criterion in criteria:
+        for kind, looks in LOOKS.items():
+            kept, mean, _, failed = _curve(runs, key, when, criterion, kind)
+            if not failed.any():
+                continue
+            colour = criterion_colour(criterion)
+            (curve,) = ax.plot(kept, mean, color=colour, lw=1.4, **looks)
+            curve.set_in_layout(False)  # most of it may be cut off
+            for outside, marker, edge in ((mean < low, "v", 0.03), (mean > high, "^", 0.97)):
+                heights = np.full(int(outside.sum()), edge)
+                ax.plot(kept[outside], heights, marker, color=colour, ms=6, transform=ax.get_xaxis_transform())
 
 
 def _curve(
     runs: Sequence[Metrics], key: str, when: str, criterion: str, kind: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kept share, mean and half-width of a criterion's rows of one kind of decision (the first word of its name)."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Kept share, mean and half-width of a criterion's rows of one kind of decision, and whether the network failed.
+
+    The kind is the first word of the decision's name.
+    """
     found = []
     for run in runs:
         rows = [r for r in run["pruned"] if r["criterion"] == criterion and r["when"] == when]
         rows = [r for r in rows if r["decision"].split()[0] == kind]
-        found.append([(1 - r["sparsity"], _number(r[key])) for r in rows])
-    values = np.array(found).reshape(len(runs), -1, 2)
+        found.append([(1 - r["sparsity"], _number(r[key]), r["accuracy"] / run["dense"]["accuracy"]) for r in rows])
+    values = np.array(found).reshape(len(runs), -1, 3)
     mean, half = interval(values)
     drawn = mean[:, 0] > 0  # a network without weights has no place on a log axis; it is in the table
-    return mean[drawn, 0], mean[drawn, 1], half[drawn, 1]
+    return mean[drawn, 0], mean[drawn, 1], half[drawn, 1], mean[drawn, 2] < FAILED
 
 
 def _number(value: float | None) -> float:

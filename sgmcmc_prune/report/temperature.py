@@ -55,6 +55,7 @@ def _draw_kinetic(ax: "Axes", stage: Stage, verdict: dict[str, Any] | None) -> N
         values = (_kinetic(stage, chain) - centre) / unit
         x = np.broadcast_to(place + 0.5 * ((chain + 0.5) / stage.chains - 0.5), values.shape)
         ax.plot(x.ravel(), values.ravel(), color=colour, marker="o", ms=2.5, lw=0, label=f"chain {chain}")
+    ax.use_sticky_edges = False  # or the lowest band would end at the frame
     tidy(ax, "", "kinetic temperature,\nstandard deviations\nabove expected" if rows else "kinetic temperature")
     few = len(names) <= NAMED_PARAMETERS
     ax.set_xticks(place if few else [], names if few else [], rotation=40, ha="right", rotation_mode="anchor")

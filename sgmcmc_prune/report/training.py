@@ -74,7 +74,8 @@ def hyperparameter_trace(run: RunData) -> Picture:
     if stage is None or _last_step(stage) == 0:
         return Picture("hyperparameters", title, "No step has been recorded yet.")
     if run.config.prior.family != "spike_slab":
-        return Picture("hyperparameters", title, "The prior is Gaussian at a fixed variance: nothing was learned.")
+        why = f"Only those of spike_slab are followed, and prior.family is {run.config.prior.family}."
+        return Picture("hyperparameters", title, why)
     figure = new_figure(7, 6.5)
     axes = figure.subplots(len(LEARNED), 1, sharex=True)
     shades = colours(len(stage.layers))

@@ -50,10 +50,16 @@ class Normal(nn.Module):
         value = self.mean + self.log_std.exp() * noise_like(self.mean, generator) if sampled else self.mean
         return value if self.kept is None else value * self.kept
 
-    def kl(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
-        """KL from N(centre, s^2), shaped like `mean` (see `kl.normal`)."""
-        value = kl.normal(self.mean, self.log_std, log_prior_std, prior_precision, centre)
-        return value if self.kept is None else value * self.kept
+    def kl(
+        self,
+        log_prior_std: Tensor | float,
+        prior_precision: Tensor | float,
+        centre: float = 0.0,
+        weight: Tensor | float = 1.0,
+    ) -> Tensor:
+        """KL from N(centre, s^2), each entry's times `weight`: the sum, 0-d (see `kl.normal`)."""
+        weight = weight if self.kept is None else weight * self.kept
+        return (weight * kl.normal(self.mean, self.log_std, log_prior_std, prior_precision, centre)).sum()
 
 
 class GatedNormal(Normal):
@@ -85,10 +91,16 @@ class GatedNormal(Normal):
         """mu + sigma eps, or mu, times the gates as `gate_values` gives them."""
         return super().draw(sampled, gates, generator) * gate_values(self.logits, gates, generator)
 
-    def kl(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
-        """g KL(slab) + KL(gate), shaped like `mean`."""
-        gate = kl.bernoulli(self.logits, self.inclusion)
-        return self.logits.sigmoid() * super().kl(log_prior_std, prior_precision, centre) + gate
+    def kl(
+        self,
+        log_prior_std: Tensor | float,
+        prior_precision: Tensor | float,
+        centre: float = 0.0,
+        weight: Tensor | float = 1.0,
+    ) -> Tensor:
+        """g KL(slab), each entry's times `weight`, + KL(gate): the sum, 0-d."""
+        slab = super().kl(log_prior_std, prior_precision, centre, weight * self.logits.sigmoid())
+        return slab + kl.bernoulli(self.logits, self.inclusion).sum()
 
 
 class LogNormal(Normal):
@@ -102,7 +114,9 @@ class LogNormal(Normal):
 def noise_like(value: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard normals shaped like `value`, on its device; from `generator`, which is on the CPU, when given."""
     if generator is None:
-        return torch.randn_like(value)
+        noise = torch.empty_like(value)
+        noise.as_strided((noise.numel(),), (1,)).normal_()  # in memory order: several times faster for channels_last
+        return noise
     return torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
 
 

@@ -35,6 +35,7 @@ from sgmcmc_prune.baselines.variational.scales import (
     HorseshoeScale,
     HorseshoeShared,
     Regulariser,
+    Scale,
 )
 from sgmcmc_prune.baselines.variational.units import StructuredUnit, Unit
 from sgmcmc_prune.priors.groups import GroupMap
@@ -154,7 +155,7 @@ class Structured:
             return Normal(value, self.initial_std)
         return GatedNormal(value, self.initial_std, self._inclusion(name), self.start)
 
-    def _scale(self, site: Site, graph: fx.GraphModule, shared: Any) -> GroupLassoScale | HorseshoeScale | None:
+    def _scale(self, site: Site, graph: fx.GraphModule, shared: Any) -> Scale | None:
         if self.scale == "none":
             return None
         if self.scale == "horseshoe":

@@ -13,6 +13,8 @@ Jantre, Bhattacharya, Maiti: Layer adaptive node selection in Bayesian neural ne
 Maddison, Mnih, Teh: The concrete distribution (ICLR 2017).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -69,6 +71,18 @@ class Gate(nn.Module):
 
 def straight_through(logits: Tensor, temperature: float) -> Tensor:
     """Zeros and ones with P(1) = sigmoid(logits), and the gradient of the relaxation at `temperature`."""
-    uniform = torch.rand_like(logits).clamp(_SMALLEST_UNIFORM, 1 - _SMALLEST_UNIFORM)
-    relaxed = ((logits + uniform.log() - (-uniform).log1p()) / temperature).sigmoid()
-    return (relaxed > 0.5).to(relaxed) + relaxed - relaxed.detach()
+    return _StraightThrough.apply((logits + torch.rand_like(logits).logit_(_SMALLEST_UNIFORM)) / temperature)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """1[x > 0] with the gradient of sigmoid(x)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return (x > 0).to(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        y = ctx.saved_tensors[0].sigmoid()
+        return gradient * (y * (1 - y))

@@ -5,12 +5,15 @@ A linear layer draws its output instead of its weights (local reparametrisation;
     h = x E[W] + sqrt(x^2 Var[W]) eps.
 
 For a convolution that would draw fresh weights at every position of an image, which no network in q does. Flipout (Wen
-et al., ICLR 2018) draws weights per example exactly, at the same cost of two convolutions: with V a draw of the
-deviations from the mean, and random signs r (per input channel) and s (per output channel) of each example,
+et al., ICLR 2018) draws weights per example exactly, at the cost of one convolution with twice the outputs: with V a
+draw of the deviations from the mean, and random signs s of each example, one per output channel,
 
-    h = E[W] * x + s (V * (r x)).
+    h = E[W] * x + s (V * x);
 
-Normalisation layers draw scale and shift per example. The statistics of a batch stay deterministic.
+the deviations of two examples are uncorrelated. (Signs of the input channels, too, would cost another convolution.)
+
+Normalisation layers draw scale and shift per example. The statistics of a batch stay deterministic. A shrinkage scale
+of the nodes, where there is one, is drawn once per forward pass.
 """
 
 import torch
@@ -19,65 +22,84 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sgmcmc_prune.baselines.variational.factors import Normal, noise_like
+from sgmcmc_prune.baselines.variational.scales import Scale
 
 #: Keeps the gradient of a square root finite where every input of a node is zero.
 _SMALLEST_VARIANCE = 1e-16
 
 
 class VariationalLinear(nn.Module):
-    """y = W x + b with factors `weight` and `bias` (or no bias); takes (n, inputs)."""
+    """y = s (W x + b) with factors `weight` and `bias` (or no bias) and a scale s (or none); takes (n, inputs)."""
 
     def __init__(self, weight: Normal, bias: Normal | None) -> None:
         super().__init__()
         self.weight, self.bias = weight, bias
+        self.scale: Scale | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, J)."""
         mean, variance = self.weight.moments()
-        bias_mean, bias_variance = self.bias.moments() if self.bias is not None else (None, None)
-        centre = F.linear(x, mean, bias_mean)
-        spread = F.linear(x.square(), variance, bias_variance)
-        return centre + (spread + _SMALLEST_VARIANCE).sqrt() * noise_like(centre)
+        bias_mean, bias_variance = self.bias.moments() if self.bias is not None else (None, variance.new_zeros(()))
+        floor = (bias_variance + _SMALLEST_VARIANCE).expand(len(mean))
+        centre, spread = F.linear(x, mean, bias_mean), F.linear(x.square(), variance, floor)
+        outputs = torch.addcmul(centre, spread.sqrt(), noise_like(centre))
+        return outputs if self.scale is None else outputs * self.scale.draw()
 
 
 class VariationalConv2d(nn.Module):
-    """A convolution with factors `weight` and `bias` (or no bias), and the options of `source`."""
+    """A convolution with factors `weight` and `bias` (or no bias), a scale (or none), and the options of `source`."""
 
     def __init__(self, weight: Normal, bias: Normal | None, source: nn.Conv2d) -> None:
         super().__init__()
         self.weight, self.bias = weight, bias
+        self.scale: Scale | None = None
         self.options = {name: getattr(source, name) for name in ("stride", "padding", "dilation", "groups")}
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, J, height, width)."""
-        mean, variance = self.weight.moments()
-        deviation = (variance + _SMALLEST_VARIANCE).sqrt() * noise_like(mean)
-        bias = self.bias.moments()[0] if self.bias is not None else None
-        centre = F.conv2d(x, mean, bias, **self.options)
-        signs_in, signs_out = _signs(x, x.shape[1]), _signs(x, centre.shape[1])
-        spread = F.conv2d(x * signs_in, deviation, None, **self.options) * signs_out
-        if self.bias is not None:
-            spread = spread + _deviation(self.bias, x)
-        return centre + spread
+        groups, scale = self.options["groups"], 1.0 if self.scale is None else self.scale.draw()
+        weight, bias = (f if f is None else _mean_and_deviation(f, scale, groups) for f in (self.weight, self.bias))
+        both = F.conv2d(x, weight, bias, **self.options).unflatten(1, (groups, 2, -1))
+        centre, spread = (part.flatten(1, 2) for part in both.unbind(2))
+        return torch.addcmul(centre, spread, _signs(centre))
 
 
 class VariationalBatchNorm(nn.Module):
-    """Normalisation by batch statistics, then y = weight x + bias with a factor each."""
+    """Normalisation by batch statistics, then y = s (weight x + bias) with a factor each and a scale s (or none)."""
 
     def __init__(self, weight: Normal, bias: Normal, normalise: _BatchNorm) -> None:
         super().__init__()
         self.weight, self.bias, self.normalise = weight, bias, normalise
+        self.scale: Scale | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs shaped like x, (n, J, ...)."""
         shape = (1, -1, *([1] * (x.ndim - 2)))
-        normalised = self.normalise(x)
-        weight = self.weight.moments()[0].view(shape) + _deviation(self.weight, x)
-        return normalised * weight + self.bias.moments()[0].view(shape) + _deviation(self.bias, x)
+        weight, bias = (f.moments()[0].view(shape) + _deviation(f, x) for f in (self.weight, self.bias))
+        if self.scale is not None:
+            rows = self.scale.draw().view(shape)
+            weight, bias = rows * weight, rows * bias
+        return torch.addcmul(bias, self.normalise(x), weight)
 
 
-def _signs(x: Tensor, channels: int) -> Tensor:
-    return torch.randint(0, 2, (len(x), channels, 1, 1), device=x.device).to(x).mul_(2).sub_(1)
+def _mean_and_deviation(factor: Normal, scale: Tensor | float, groups: int) -> Tensor:
+    """Mean and one draw of w - E w, times the scale, the one after the other within each group of outputs."""
+    mean, variance = factor.moments()
+    deviation = (variance + _SMALLEST_VARIANCE).sqrt() * noise_like(mean)
+    if isinstance(scale, Tensor):
+        rows = scale.view(-1, *([1] * (mean.ndim - 1)))
+        mean, deviation = rows * mean, rows * deviation
+    pairs = zip(mean.chunk(groups), deviation.chunk(groups), strict=True)
+    both = torch.cat([part for pair in pairs for part in pair])
+    stored = factor.mean
+    if stored.ndim == 4 and stored.stride(1) == 1 and stored.stride(3) == stored.shape[1]:
+        both = both.to(memory_format=torch.channels_last)  # which arithmetic forgets where there is one channel
+    return both
+
+
+def _signs(x: Tensor) -> Tensor:
+    """Random signs, one per example and channel."""
+    return torch.randint(0, 2, (*x.shape[:2], 1, 1), device=x.device).to(x).mul_(2).sub_(1)
 
 
 def _deviation(factor: Normal, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, Normal
+from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, LogNormal
 from sgmcmc_prune.baselines.variational.families import Family
 from sgmcmc_prune.baselines.variational.gates import LOGIT_BOUND, Gate
 from sgmcmc_prune.baselines.variational.graph import find_sites, trace
@@ -16,8 +16,8 @@ from sgmcmc_prune.baselines.variational.units import Unit
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning.masks import Mask
 
-#: |mean of a log scale| at which it is stopped, so that its exponential stays finite.
-_LOG_BOUND = 15.0
+#: |mean| and log standard deviation of a log scale at which they are stopped, so that E exp stays finite.
+_LOG_BOUND, _LOG_STD_BOUND = 15.0, 1.5
 
 
 class VariationalNetwork(nn.Module):
@@ -39,6 +39,8 @@ class VariationalNetwork(nn.Module):
         self.graph, self.units, self.shared = graph, units, shared
         self._plain = [plain]  # in a list: its parameters are not this module's
         self.scales = nn.ModuleList(u.scale for u in units if u.scale is not None)  # a centred scale is in no graph
+        self._gates = [m for m in self.modules() if isinstance(m, Gate | GatedNormal)]
+        self._log_normals = [m for m in self.modules() if isinstance(m, LogNormal)]
 
     @property
     def plain(self) -> nn.Module:
@@ -147,14 +149,11 @@ class VariationalNetwork(nn.Module):
     @torch.no_grad()
     def constrain(self) -> None:
         """Put gate logits and log scales back inside their bounds; called after each optimiser step."""
-        for module in self.modules():
-            if isinstance(module, Gate | GatedNormal):
-                module.logits.clamp_(-LOGIT_BOUND, LOGIT_BOUND)
-            if isinstance(module, Normal):
-                module.log_std.clamp_(max=_LOG_BOUND)
-        scales = [m for m in [*self.scales, self.shared] if m is not None]
-        for factor in (m for scale in scales for m in scale.modules() if isinstance(m, Normal)):
+        for gate in self._gates:
+            gate.logits.clamp_(-LOGIT_BOUND, LOGIT_BOUND)
+        for factor in self._log_normals:
             factor.mean.clamp_(-_LOG_BOUND, _LOG_BOUND)
+            factor.log_std.clamp_(max=_LOG_STD_BOUND)
 
 
 def bayesianise(model: nn.Module, family: Family) -> VariationalNetwork:
@@ -200,26 +199,21 @@ def bayesianise(model: nn.Module, family: Family) -> VariationalNetwork:
 
 
 def _install(graph: fx.GraphModule, unit: Unit) -> None:
-    """Replace the unit's layers, and insert its gate and (non-centred) scale."""
+    """Replace the unit's layers, and insert its gate."""
     for name, part in unit.parts.items():
         graph.set_submodule(name, part)
     label = (unit.site.name or unit.site.norm).replace(".", "_")
-    gated = unit.site.gated
-    if unit.scale is not None and unit.scales_forward:
-        scaled = _insert_after(graph, unit.site.scaled, f"{label}_scale", unit.scale)
-        gated = scaled if gated is unit.site.scaled else gated
     if unit.gate is not None and unit.gates_input:
         _insert_before(graph, unit.site.start, f"{label}_input_gate", unit.gate)
     elif unit.gate is not None:
-        _insert_after(graph, gated, f"{label}_gate", unit.gate)
+        _insert_after(graph, unit.site.gated, f"{label}_gate", unit.gate)
 
 
-def _insert_after(graph: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> fx.Node:
+def _insert_after(graph: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> None:
     graph.add_submodule(name, module)
     with graph.graph.inserting_after(node):
         new = graph.graph.call_module(name, (node,))
     node.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
-    return new
 
 
 def _insert_before(graph: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> None:

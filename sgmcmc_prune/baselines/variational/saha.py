@@ -116,18 +116,19 @@ class SpikeUnit(Unit):
 
     def kl(self) -> Tensor:
         """Sum of phi KL(slab) + (1 - phi) KL(spike) + KL(Bernoulli(phi), Bernoulli(pi)), 0-d; phi is held."""
-        total = torch.zeros((), device=next(self.factors())[1].mean.device)
+        terms = []
+        slab, spike = self.spike.slab_std, self.spike.spike_std
         for name, factor, centre in self.factors():
-            slab = factor.kl(math.log(self.spike.slab_std), self.spike.slab_std**-2, centre)
             if name not in self.groups:
-                total = total + slab.sum()
+                terms.append(factor.kl(math.log(slab), slab**-2, centre))
                 continue
-            spike = factor.kl(math.log(self.spike.spike_std), self.spike.spike_std**-2, centre)
-            odds = self._log_odds(name, factor)
-            slab, spike = (self._sum(name, value) for value in (slab, spike))
+            groups, odds = self.groups[name], self._log_odds(name, factor)
             phi = kl.responsibility(odds)
-            total = total + (phi * slab + (1 - phi) * spike + kl.bernoulli(odds, self.spike.inclusion)).sum()
-        return total
+            phi = groups.expand(phi) if groups is not None else phi
+            log_prior_std = math.log(spike) + phi * math.log(slab / spike)
+            terms.append(factor.kl(log_prior_std, spike**-2 + phi * (slab**-2 - spike**-2), centre))
+            terms.append(kl.bernoulli(odds, self.spike.inclusion).sum())
+        return torch.stack(terms).sum()
 
     def log_odds(self) -> tuple[str, GroupMap, Tensor] | None:
         """Log odds of the layer's weights."""

@@ -1,7 +1,6 @@
 r"""Shrinkage scales of a node's weights: the group lasso and the regularised group horseshoe.
 
-A scale multiplies all weights into a node, so it stands before the activation (non-centred form, w = s w~), or enters
-the prior of w alone (centred form). With a normalisation layer in between, which undoes any scale, it multiplies the
+A scale multiplies all weights into a node (non-centred form, w = s w~), or enters the prior of w alone (centred form). With a normalisation layer in between, which undoes any scale, it multiplies the
 affine parameters of that layer instead. Each kind has a part per layer and a part shared by the whole network.
 
 - group lasso:   tau_j^2 ~ Gamma((K + 1)/2, rate r/2),   r ~ Gamma(4, rate 2) shared; K is the number of weights scaled.
@@ -27,6 +26,9 @@ from sgmcmc_prune.baselines.variational import kl
 from sgmcmc_prune.baselines.variational.factors import LogNormal, noise_like
 
 Regulariser = float | Literal["learned"]
+
+#: Keeps (c / s)^2 and its gradient finite in single precision.
+_LARGEST_EXPONENT = 80.0
 
 
 class GroupLassoShared(nn.Module):
@@ -55,14 +57,10 @@ class GroupLassoScale(nn.Module):
         self.group_size, self.shared = group_size, shared
         self.variance = LogNormal(torch.zeros(num_nodes), std)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Multiply pre-activations (n, J, ...) by one draw of tau per example."""
-        return x * _per_channel(self._scale(noise_like(self.variance.mean.expand(len(x), -1))), x)
-
-    def draw(self, sampled: bool, generator: torch.Generator | None = None) -> Tensor:
+    def draw(self, sampled: bool = True, generator: torch.Generator | None = None) -> Tensor:
         """tau, shape (J,): a draw, or its mean."""
         if sampled:
-            return self._scale(noise_like(self.variance.mean, generator))
+            return (0.5 * self.variance.draw(generator=generator)).exp()
         return (0.5 * self.variance.mean + 0.125 * (2 * self.variance.log_std).exp()).exp()
 
     def kl(self) -> Tensor:
@@ -75,9 +73,6 @@ class GroupLassoScale(nn.Module):
             rate.expectation() / 2,
             rate.mean - math.log(2),
         )
-
-    def _scale(self, noise: Tensor) -> Tensor:
-        return (0.5 * (self.variance.mean + self.variance.log_std.exp() * noise)).exp()
 
 
 class HorseshoeShared(nn.Module):
@@ -95,7 +90,7 @@ class HorseshoeShared(nn.Module):
 
     def resample(self, sampled: bool = True, generator: torch.Generator | None = None) -> None:
         """Draw log g and log c, or set them to their means."""
-        self.log_scale = self.half_cauchy.log_draw(None, sampled, generator)
+        self.log_scale = self.half_cauchy.log_draw(sampled, generator)
         if self.squared_slab is None:
             self.log_slab = torch.full_like(self.log_scale, self.fixed_log_slab or 0.0)
         else:
@@ -127,14 +122,11 @@ class HorseshoeScale(nn.Module):
         self.shared = shared
         self.half_cauchy = HalfCauchy((num_nodes,), std)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Multiply pre-activations (n, J, ...) by one draw of s~ per example, given the global draw (non-centred)."""
-        local = self.half_cauchy.log_draw(len(x))
-        return x * _per_channel(self._regularised(local).exp(), x)
-
-    def draw(self, sampled: bool, generator: torch.Generator | None = None) -> Tensor:
-        """s~ given the global scale as last resampled, shape (J,): a draw, or the value at the mean log scale."""
-        return self._regularised(self.half_cauchy.log_draw(None, sampled, generator)).exp()
+    def draw(self, sampled: bool = True, generator: torch.Generator | None = None) -> Tensor:
+        """s~ = c / sqrt(1 + (c / s)^2) given c and g as last resampled, shape (J,): a draw, or at the mean log scale."""
+        log_scale = self.half_cauchy.log_draw(sampled, generator) + self.shared.log_scale
+        log_ratio = 2 * (self.shared.log_slab - log_scale)
+        return self.shared.log_slab.exp() * (1 + log_ratio.clamp_max(_LARGEST_EXPONENT).exp()).rsqrt()
 
     def prior_moments(self) -> tuple[Tensor, Tensor]:
         """E log s~ and E s~^-2, shape (J,) (centred form); E log(c^2 + s^2) by one draw, all else in closed form."""
@@ -153,11 +145,6 @@ class HorseshoeScale(nn.Module):
     def kl(self) -> Tensor:
         """KL of the local factors, shape (J,)."""
         return self.half_cauchy.kl()
-
-    def _regularised(self, log_local: Tensor) -> Tensor:
-        """log s~ = log c + log s - log(c^2 + s^2) / 2."""
-        log_slab, log_scale = self.shared.log_slab, log_local + self.shared.log_scale
-        return log_slab + log_scale - 0.5 * torch.logaddexp(2 * log_slab, 2 * log_scale)
 
 
 class HalfCauchy(nn.Module):
@@ -179,28 +166,20 @@ class HalfCauchy(nn.Module):
         """E 1 / (a b)."""
         return (-2 * self.expected_log() + 0.5 * self._log_variance()).exp()
 
-    def log_draw(
-        self, num: int | None = None, sampled: bool = True, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draw log sqrt(a b), `num` times (or once, without a leading dimension); not sampled: its mean."""
+    def log_draw(self, sampled: bool = True, generator: torch.Generator | None = None) -> Tensor:
+        """Draw log sqrt(a b), or its mean."""
         centre = self.expected_log()
-        if not sampled:
-            return centre
-        shape = centre if num is None else centre.expand(num, *centre.shape)
-        return centre + 0.5 * self._log_variance().sqrt() * noise_like(shape, generator)
+        return centre + 0.5 * self._log_variance().sqrt() * noise_like(centre, generator) if sampled else centre
 
     def kl(self) -> Tensor:
-        """KL of both factors, shaped like the scale."""
-        rate = self.scale**-2
-        gamma = kl.log_normal_from_gamma(self.gamma.mean, self.gamma.log_std, 0.5, rate, math.log(rate))
-        inverse = self.inverse_gamma
-        return gamma + kl.log_normal_from_inverse_gamma(inverse.mean, inverse.log_std, 0.5, 1.0)
+        """KL of both factors, shaped like the scale: a / A^2 and 1 / b are Gamma(1/2, 1)."""
+        loc = torch.stack([self.gamma.mean - 2 * math.log(self.scale), -self.inverse_gamma.mean])
+        log_std = torch.stack([self.gamma.log_std, self.inverse_gamma.log_std])
+        return kl.log_normal_from_gamma(loc, log_std, 0.5, 1.0, 0.0).sum(0)
 
     def _log_variance(self) -> Tensor:
         """Variance of log(a b)."""
         return (2 * self.gamma.log_std).exp() + (2 * self.inverse_gamma.log_std).exp()
 
 
-def _per_channel(scale: Tensor, x: Tensor) -> Tensor:
-    """Shape (n, J) to broadcast over activations (n, J, ...)."""
-    return scale.view(*scale.shape, *([1] * (x.ndim - 2)))
+Scale = GroupLassoScale | HorseshoeScale

@@ -4,9 +4,10 @@ The loss of a step is the mean minibatch NLL plus KL / N: an unbiased estimate o
 """
 
 import copy
+import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -157,24 +158,39 @@ def lower_bound(network: VariationalNetwork, likelihood: Likelihood, data: Data,
     return -nll - float(network.kl())
 
 
-def _train(
-    network: VariationalNetwork, stream: MinibatchStream, likelihood: Likelihood, settings: Settings, progress: bool
-) -> list[dict[str, float]]:
+def stepper(
+    network: VariationalNetwork, stream: MinibatchStream, likelihood: Likelihood, settings: Settings
+) -> Callable[[], tuple[Tensor, Tensor, Tensor]]:
+    """A function that makes one step of the training each time it is called, and returns what `step_loss` does."""
     optimizer = _optimizer(network, likelihood, settings)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    from tqdm import tqdm  # not at the top: the families must import without it
-
-    watchdog, trace = Watchdog(network, settings.on_empty), []
+    batches = itertools.count()
     network.train()
-    for step in tqdm(range(1, settings.steps + 1), disable=not progress, unit="step", mininterval=1):
+
+    def step() -> tuple[Tensor, Tensor, Tensor]:
+        done = next(batches)
         for unit in network.units:
-            unit.advance((step - 1) / settings.steps)
-        loss, nll, divergence = step_loss(network, likelihood, stream.batch(step - 1), stream.num_data)
+            unit.advance(done / settings.steps)
+        terms = step_loss(network, likelihood, stream.batch(done), stream.num_data)
         optimizer.zero_grad()
-        loss.backward()
+        terms[0].backward()
         optimizer.step()
         cosine.step()
         network.constrain()
+        return terms
+
+    return step
+
+
+def _train(
+    network: VariationalNetwork, stream: MinibatchStream, likelihood: Likelihood, settings: Settings, progress: bool
+) -> list[dict[str, float]]:
+    from tqdm import tqdm  # not at the top: the families must import without it
+
+    watchdog, trace = Watchdog(network, settings.on_empty), []
+    make_step = stepper(network, stream, likelihood, settings)
+    for step in tqdm(range(1, settings.steps + 1), disable=not progress, unit="step", mininterval=1):
+        loss, nll, divergence = make_step()
         if step == MOVED_AFTER:
             watchdog.check_moved(step)
         if step % settings.trace_every == 0 or step == settings.steps:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.baselines.variational import kl
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, Normal, gate_values
 from sgmcmc_prune.baselines.variational.gates import Gate
 from sgmcmc_prune.baselines.variational.graph import Site
 from sgmcmc_prune.baselines.variational.layers import VariationalBatchNorm
-from sgmcmc_prune.baselines.variational.scales import GroupLassoScale, HorseshoeScale
+from sgmcmc_prune.baselines.variational.scales import HorseshoeScale, Scale
 from sgmcmc_prune.priors.groups import GroupMap
 
 
@@ -29,7 +30,7 @@ class Unit:
 
     gate: Gate | None = None
     gates_input = False
-    scale: GroupLassoScale | HorseshoeScale | None = None
+    scale: Scale | None = None
     scales_forward = False
 
     def __init__(self, site: Site, parts: dict[str, Any], prior_std: float) -> None:
@@ -48,7 +49,7 @@ class Unit:
     def kl(self) -> Tensor:
         """KL of everything in the unit, 0-d."""
         log_std, precision = math.log(self.prior_std), self.prior_std**-2
-        return torch.stack([factor.kl(log_std, precision, centre).sum() for _, factor, centre in self.factors()]).sum()
+        return torch.stack([factor.kl(log_std, precision, centre) for _, factor, centre in self.factors()]).sum()
 
     def draw(
         self, gates: GateRule, sampled: bool, generator: torch.Generator | None
@@ -93,23 +94,28 @@ class StructuredUnit(Unit):
         prior_std: float,
         gate: Gate | None,
         gates_input: bool = False,
-        scale: GroupLassoScale | HorseshoeScale | None = None,
+        scale: Scale | None = None,
         centred: bool = False,
     ) -> None:
         super().__init__(site, parts, prior_std)
         self.gate, self.gates_input, self.scale = gate, gates_input, scale
         self.scales_forward = scale is not None and not centred
+        if self.scales_forward:
+            list(parts.values())[-1].scale = scale
 
     def kl(self) -> Tensor:
         """KL of everything in the unit, 0-d."""
         log_std, precision = self._prior()
-        total = torch.zeros((), device=next(self.factors())[1].mean.device)
-        for _, factor, centre in self.factors():
-            value = factor.kl(_rows(log_std, factor), _rows(precision, factor), centre)
-            total = total + (value if self.gate is None else value * self._active(factor)).sum()
-        for module in (self.gate, self.scale):
-            total = total if module is None else total + module.kl().sum()
-        return total
+        terms = [module.kl().sum() for module in (self.gate, self.scale) if module is not None]
+        factors = list(self.factors())
+        if self.gates_input or any(factor.kept is not None for _, factor, _ in factors):
+            for _, factor, centre in factors:
+                terms.append(factor.kl(_rows(log_std, factor), _rows(precision, factor), centre, self._active(factor)))
+        else:
+            means = [(f.mean - centre if centre else f.mean, f.log_std) for _, f, centre in factors]
+            rows = kl.normal_rows(means, log_std, precision)
+            terms.append((rows if self.gate is None else rows * self.gate.probability).sum())
+        return torch.stack(terms).sum()
 
     def draw(
         self, gates: GateRule, sampled: bool, generator: torch.Generator | None
@@ -146,14 +152,12 @@ class StructuredUnit(Unit):
         log_scale, scale_precision = self.scale.prior_moments()
         return log_std + log_scale, precision * scale_precision
 
-    def _active(self, factor: Normal) -> Tensor:
+    def _active(self, factor: Normal) -> Tensor | float:
         """Probability that each entry of a factor is in the slab, broadcastable."""
-        assert self.gate is not None
-        if not self.gates_input:
-            return _rows(self.gate.probability, factor.mean)
-        if factor.mean.ndim == 1:
-            return torch.ones_like(factor.mean)
-        return _columns(self.gate.probability, factor.mean)
+        if self.gate is None or (self.gates_input and factor.mean.ndim == 1):
+            return 1.0
+        spread = _columns if self.gates_input else _rows
+        return spread(self.gate.probability, factor.mean)
 
 
 def _rows(values: Tensor | float, like: Normal | Tensor) -> Any:
@@ -165,8 +169,3 @@ def _rows(values: Tensor | float, like: Normal | Tensor) -> Any:
 def _columns(values: Tensor, like: Tensor) -> Tensor:
     """One value per input, broadcastable over a weight (out, in, ...)."""
     return values.view(1, -1, *([1] * (like.ndim - 2)))
-
-
-def variational_modules(unit: Unit) -> list[nn.Module]:
-    """Every module of a unit, for registration."""
-    return [*unit.parts.values(), *(m for m in (unit.gate, unit.scale) if m is not None)]

@@ -11,15 +11,18 @@ from sgmcmc_prune.baselines.bmr.recipe import METHODS
 from sgmcmc_prune.baselines.training import single_weights
 from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
-from sgmcmc_prune.compare.methods.settings import SETTINGS
+from sgmcmc_prune.compare.methods.settings import SETTINGS, learning_rates
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, timed, under_mask
+
+_FAMILY, _PAPER = "model reduction", "Markovic, Friston and Kiebel 2023"
 
 
 def methods() -> Iterator[Method]:
     """All methods of the family; those that reduce have a stopping rule of their own."""
     for name in METHODS:
         scope = "layers with weights that share their first dimension; the output layer has no own rule"
-        yield Method(name, "model reduction", "Markovic, Friston and Kiebel 2023", scope, _applies, partial(_fit, name))
+        grid = learning_rates(paper_recipe("B", name).lr)
+        yield Method(name, _FAMILY, _PAPER, scope, _applies, partial(_fit, name), grid)
 
 
 def _applies(problem: Problem) -> str | None:
@@ -33,12 +36,14 @@ def _applies(problem: Problem) -> str | None:
 def _fit(method: str, problem: Problem, folder: Path) -> Iterator[Candidate]:
     reduces, settings = method.startswith("bmr"), SETTINGS["bmr"]
     warm_up = round(settings["warm_up"] * problem.steps) if reduces else 0
+    paper = paper_recipe("B", method)
     recipe = replace(
-        paper_recipe("B", method),
+        paper,
         rounds=settings["rounds"],
         iterations=(problem.steps - warm_up) // settings["rounds"],
         warm_up=warm_up,
         batch_size=problem.batch_size,
+        lr=problem.settings.get("lr", paper.lr),
     )
     horseshoe = HorseshoeSettings(**SETTINGS["horseshoe"])
     work = partial(fit, problem.network(), problem.data.train, method, recipe, horseshoe=horseshoe, seed=problem.seed)

@@ -5,25 +5,27 @@ followed by one plateau per target, so that only the last target costs the whole
 of the last cycle, in which the chain has one mode (hidden units permute between cycles).
 """
 
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from sgmcmc_prune import build, checkpoint
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
-from sgmcmc_prune.compare.methods.settings import SETTINGS
+from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem, Settings
+from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, average, under_mask
-from sgmcmc_prune.config import Criterion, PruneConfig, RunConfig, ScheduleConfig, replace
+from sgmcmc_prune.config import Criterion, PruneConfig, RunConfig, ScheduleConfig, replace, to_json
 from sgmcmc_prune.evaluate import chain_scores, inclusion_probabilities
-from sgmcmc_prune.files import locked
+from sgmcmc_prune.files import locked, read_json, write_json
 from sgmcmc_prune.preconditioners import PRECONDITIONERS
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import match_layer_sparsity, median_probability_model, target_sparsity
-from sgmcmc_prune.run import resume, run
+from sgmcmc_prune.stages import open_stage, stages, take_chain
 from sgmcmc_prune.weights import WeightStore
 
-_IN_CHAIN: tuple[Criterion, Criterion] = ("inclusion_probability", "magnitude")
 #: How long a cell waits for another that computes the chain both need.
 _WAIT_SECONDS = 30 * 24 * 3600.0
 
@@ -41,20 +43,28 @@ def methods() -> Iterator[Method]:
         "chain-random": (marginal, "random", "control: layer sparsities of inclusion-probability"),
     }
     for name, (fit, criterion, paper) in post_hoc.items():
-        yield Method(name, family, paper, scope, lambda problem: None, partial(fit, criterion=criterion))
-    inclusion, magnitude = (partial(_in_chain, criterion=c) for c in _IN_CHAIN)
-    yield Method("inclusion-in-chain", family, "this library", scope, lambda problem: None, inclusion)
-    yield Method("magnitude-in-chain", family, "Zhu and Gupta 2017, in a chain", scope, lambda problem: None, magnitude)
+        yield Method(name, family, paper, scope, lambda problem: None, partial(fit, criterion=criterion), grid("chain"))
+    in_chain: dict[str, tuple[Criterion, str]] = {
+        "inclusion-in-chain": ("inclusion_probability", "this library"),
+        "log-odds-in-chain": ("expected_log_odds", "this library"),
+        "magnitude-in-chain": ("magnitude", "Zhu and Gupta 2017, in a chain"),
+    }
+    for name, (in_chain_criterion, paper) in in_chain.items():
+        fit = partial(_in_chain, criterion=in_chain_criterion)
+        yield Method(name, family, paper, scope, lambda problem: None, fit, grid("chain"))
 
 
 def chain_config(problem: Problem, dense: dict[str, float], changes: dict[str, Any]) -> RunConfig:
-    """One chain whose schedule takes given shares of the budget."""
-    lengths = {name: share * problem.epochs for name, share in dense.items() if name != "cycles"}
+    """One chain whose schedule takes given shares of the budget; without `draws`, the members' share of each cycle."""
+    lengths = {name: share * problem.epochs for name, share in dense.items() if name not in ("cycles", "draws")}
     cycles = int(dense["cycles"])
-    schedule = ScheduleConfig(cycles=cycles, draws=-(-problem.members // cycles), **lengths)
+    draws = int(dense.get("draws", -(-problem.members // cycles)))
+    schedule = ScheduleConfig(cycles=cycles, draws=draws, **lengths)
     parts = {"schedule": schedule, "prune": PruneConfig(post_hoc=(), in_chain=()), "chains": 1}
     fixed = {"keep_weight_draws": True, "checkpoint_seconds": 120.0}
-    config: RunConfig = replace(problem.config, **{**parts, **fixed, **SETTINGS["chain"], **changes})
+    chosen = {**SETTINGS["chain"], **problem.settings}
+    chosen["sampler.lr_explore"] = chosen["sampler.lr"] / 2
+    config: RunConfig = replace(problem.config, **{**parts, **fixed, **chosen, **changes})
     floor = build.smallest_spike(config, PRECONDITIONERS[config.sampler.preconditioner](), problem.num_data)
     spike = max(config.prior.spike_variance, 1.01 * floor)  # small data: a step is wide against a narrow spike
     widened: RunConfig = replace(config, **{"prior.spike_variance": spike})
@@ -63,11 +73,11 @@ def chain_config(problem: Problem, dense: dict[str, float], changes: dict[str, A
 
 def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iterator[Candidate]:
     config = chain_config(problem, SETTINGS["dense_chain"], {"prior.mode": mode})
-    out = problem.shared / f"chain-{mode}"
-    seconds = _run_once(config, out)
+    out = problem.shared / shared_name(f"chain-{mode}", problem.settings)
+    seconds = run_once(config, problem.data, out)
     state = checkpoint.load(out / "checkpoints" / "chain0.safetensors")
     steps = build.dense_schedule(config, problem.num_data / problem.batch_size).num_steps
-    posterior = _posterior(problem, out, 0, config.schedule.cycles, config.schedule.draws, steps, seconds)
+    posterior = drawn(problem, out, 0, config.schedule.cycles, config.schedule.draws, steps, seconds)
     groups = build.groups(config, posterior.model)
     scores = chain_scores(criterion, state, groups, problem.seed)
     if criterion == "random":
@@ -93,32 +103,46 @@ def _in_chain(problem: Problem, folder: Path, criterion: Criterion) -> Iterator[
     )
     config = chain_config(problem, SETTINGS["short_dense_chain"], {"prune": prune})
     out = folder / "run"
-    seconds = _run_once(config, out)
+    seconds = run_once(config, problem.data, out)
     per_epoch = problem.num_data / problem.batch_size
     dense, fork = build.dense_schedule(config, per_epoch), build.fork_schedule(config, per_epoch)
     stage = out / "forks" / criterion
     for index, target in enumerate(problem.sparsities):
         steps = dense.num_steps + (index + 1) * (fork.explore + fork.sample)
         spent = seconds * steps / (dense.num_steps + fork.num_steps)
-        posterior = _posterior(problem, stage, index, 1, problem.members, steps, spent)
+        posterior = drawn(problem, stage, index, 1, problem.members, steps, spent)
         mask = masks.load(stage / "masks" / f"chain0-{target:g}.safetensors")
         yield under_mask(problem, posterior, target, mask)
 
 
-def _run_once(config: RunConfig, out: Path) -> float:
-    """Run a chain, go on with it, or wait for who runs it; return its seconds (of the last part, if interrupted)."""
-    with locked(out.with_suffix(".lock"), wait_seconds=_WAIT_SECONDS):
-        path = out / "run.json"
-        if not path.is_file() or checkpoint.read_json(path)["status"] != "finished":
-            if (out / "config.json").is_file():
-                resume(out, progress=False)
-            else:
-                run(config, out, progress=False)
-        return float(checkpoint.read_json(path)["seconds"])
+def shared_name(chain: str, settings: Settings) -> str:
+    """The folder of a chain that methods share if their settings agree."""
+    return "-".join([chain, *(f"{name}={value:g}" for name, value in settings.items())])
 
 
-def _posterior(problem: Problem, stage: Path, start: int, cycles: int, draws: int, steps: int, seconds: float) -> Any:
-    """The draws of some cycles, and the mean of the last of them."""
+def run_once(config: RunConfig, data: build.Data, out: Path) -> float:
+    """Run a chain and its forks, go on with them, or wait for who runs them; without `run`'s own evaluation.
+
+    Returns
+    -------
+    float
+        Seconds (of the last part, if it was interrupted).
+    """
+    with locked(out.with_name(f"{out.name}.lock"), wait_seconds=_WAIT_SECONDS):
+        finished = out / "finished.json"
+        if not finished.is_file():
+            started = time.perf_counter()
+            write_json(out / "config.json", to_json(config))
+            for criterion in stages(config):
+                open_stage(config, data, out, criterion)
+            with tqdm(disable=True) as bar:
+                take_chain(config, data, out, 0, bar)
+            write_json(finished, {"seconds": time.perf_counter() - started})
+        return float(read_json(finished)["seconds"])
+
+
+def drawn(problem: Problem, stage: Path, start: int, cycles: int, draws: int, steps: int, seconds: float) -> Any:
+    """The draws of some cycles of `draws` each, and the mean of the last of them."""
     weights = WeightStore(stage / "draws")
     found = [weights.load(0, draw) for draw in range(start * draws, (start + cycles) * draws)]
     cost = Cost(steps * problem.batch_size, seconds)

@@ -16,7 +16,7 @@ from sgmcmc_prune.baselines.laplace.layers import find_layers
 from sgmcmc_prune.baselines.training import single_weights
 from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
-from sgmcmc_prune.compare.methods.settings import SETTINGS
+from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
 from sgmcmc_prune.compare.networks import complete, masked, predict_with, timed
 from sgmcmc_prune.pruning import criteria
 from sgmcmc_prune.pruning.decision import target_sparsity
@@ -25,10 +25,13 @@ from sgmcmc_prune.pruning.masks import Mask
 
 def methods() -> Iterator[Method]:
     """All methods of the family."""
-    family, paper, scope = "laplace", "Dhahri et al. 2024", "Linear and Conv2d layers, nothing else with parameters"
-    yield Method("spam-opd", family, paper, scope, _applies, partial(_fit, learn_prior=True, by_damage=True))
-    yield Method("spam-magnitude", family, paper, scope, _applies, partial(_fit, learn_prior=True, by_damage=False))
-    yield Method("map-opd", family, paper, scope, _applies, partial(_fit, learn_prior=False, by_damage=True))
+    for name, learn_prior, by_damage in (
+        ("spam-opd", True, True),
+        ("spam-magnitude", True, False),
+        ("map-opd", False, True),
+    ):
+        scope, fit = "Linear and Conv2d layers, nothing else with parameters", partial(_fit, learn_prior, by_damage)
+        yield Method(name, "laplace", "Dhahri et al. 2024", scope, _applies, fit, grid("laplace"))
 
 
 def _applies(problem: Problem) -> str | None:
@@ -39,7 +42,7 @@ def _applies(problem: Problem) -> str | None:
     return in_memory(problem)
 
 
-def _fit(problem: Problem, folder: Path, learn_prior: bool, by_damage: bool) -> Iterator[Candidate]:
+def _fit(learn_prior: bool, by_damage: bool, problem: Problem, folder: Path) -> Iterator[Candidate]:
     recipe = _recipe(problem, learn_prior)
     fitted, seconds = timed(partial(laplace.fit, problem.network(), problem.data.train, recipe, seed=problem.seed))
     cost, groups = Cost(fitted.gradient_evaluations, seconds), single_weights(fitted.model)
@@ -52,7 +55,8 @@ def _fit(problem: Problem, folder: Path, learn_prior: bool, by_damage: bool) -> 
 
 def _recipe(problem: Problem, learn_prior: bool) -> laplace.Recipe:
     """As many epochs as leave room for the curvatures, each of which is one pass over the data."""
-    every = SETTINGS["laplace"]["every"]
+    settings = {**SETTINGS["laplace"], **problem.settings}
+    every = settings["every"]
 
     def passes(epochs: int) -> int:
         updates = {e for e in range(1, epochs + 1) if e % every == 0} if learn_prior else set()
@@ -66,8 +70,8 @@ def _recipe(problem: Problem, learn_prior: bool) -> laplace.Recipe:
         epochs=epochs,
         batch_size=problem.batch_size,
         draws=problem.members,
-        **SETTINGS["laplace"],
-        lr_min=SETTINGS["laplace"]["lr"],
+        **settings,
+        lr_min=settings["lr"],
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from sgmcmc_prune.baselines import magnitude, rigl, snip
 from sgmcmc_prune.baselines.training import Recipe, Trained, single_weights
 from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
-from sgmcmc_prune.compare.methods.settings import SETTINGS
+from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, masked, predict_with, timed, under_mask
 from sgmcmc_prune.pruning import criteria
 from sgmcmc_prune.pruning.decision import match_layer_sparsity, target_sparsity
@@ -25,7 +25,7 @@ def methods() -> Iterator[Method]:
     yield _method("sgd-magnitude", han, partial(_one_shot, optimizer="sgd", allocation="global"))
     yield _method("sgd-magnitude-layerwise", han, partial(_one_shot, optimizer="sgd", allocation="layerwise"))
     yield _method("sgd-random", "control: layer sparsities of sgd-magnitude", _random)
-    yield _method("adamw-magnitude", han, partial(_one_shot, optimizer="adamw", allocation="global"))
+    yield _method("adamw-magnitude", han, partial(_one_shot, optimizer="adamw", allocation="global"), "adamw")
     yield _method("gradual-magnitude", zhu, partial(_sparse, fit=_gradual))
     yield _method("snip", "Lee, Ajanthan and Torr 2019", partial(_sparse, fit=_snip))
     yield _method("rigl", "Evci et al. 2020", partial(_sparse, fit=partial(_rigl, drop=0.3)))
@@ -41,7 +41,8 @@ def in_memory(problem: Problem) -> str | None:
 def recipe(problem: Problem, optimizer: Any = "sgd", epochs: int = 0) -> Recipe:
     """The training that spends the budget, or so many epochs of it."""
     epochs = epochs or whole_epochs(problem, problem.epochs)
-    return Recipe(optimizer, epochs=epochs, batch_size=problem.batch_size, **SETTINGS[optimizer])
+    chosen = {**SETTINGS[optimizer], **problem.settings}
+    return Recipe(optimizer, epochs=epochs, batch_size=problem.batch_size, **chosen)
 
 
 def whole_epochs(problem: Problem, epochs: float) -> int:
@@ -50,8 +51,9 @@ def whole_epochs(problem: Problem, epochs: float) -> int:
     return max(1, int(epochs * problem.num_data / problem.batch_size / steps_per_epoch))
 
 
-def _method(name: str, paper: str, fit: Any) -> Method:
-    return Method(name, "point estimate", paper, "every network; images in memory", in_memory, fit)
+def _method(name: str, paper: str, fit: Any, optimizer: str = "sgd") -> Method:
+    scope = "every network; images in memory"
+    return Method(name, "point estimate", paper, scope, in_memory, fit, grid(optimizer))
 
 
 def _one_shot(problem: Problem, folder: Path, optimizer: str, allocation: str) -> Iterator[Candidate]:

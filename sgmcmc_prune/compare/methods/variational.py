@@ -11,7 +11,7 @@ from sgmcmc_prune.baselines.variational.families import Family
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork
 from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
-from sgmcmc_prune.compare.methods.settings import SETTINGS
+from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, complete, under_mask
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import criteria, masks
@@ -27,12 +27,13 @@ def methods() -> Iterator[Method]:
     yield _method("mean-field", "Blundell et al. 2015, pruned by evidence", variational.mean_field, _by_odds)
     yield _method("svbnn", "Bai, Song and Cheng 2020", variational.svbnn, _by_odds)
     yield _method("ss-ig", f"{jantre} 2023", variational.ss_ig, _by_nodes)
+    yield _method("ss-gl", f"{jantre} 2024", variational.ss_gl, _by_nodes)
     yield _method("ss-ghs", f"{jantre} 2024", variational.ss_ghs, _by_nodes)
 
 
-def _method(name: str, paper: str, family: Callable[[], Family], prune: Callable[..., Iterator[Candidate]]) -> Method:
+def _method(name: str, paper: str, family: Callable[..., Family], prune: Callable[..., Iterator[Candidate]]) -> Method:
     applies, fit = partial(_applies, family=family), partial(_fit, family=family, prune=prune)
-    return Method(name, "variational", paper, _SCOPE, applies, fit)
+    return Method(name, "variational", paper, _SCOPE, applies, fit, grid("variational"))
 
 
 def _applies(problem: Problem, family: Callable[[], Family]) -> str | None:
@@ -46,11 +47,11 @@ def _applies(problem: Problem, family: Callable[[], Family]) -> str | None:
 
 
 def _fit(
-    problem: Problem, folder: Path, family: Callable[[], Family], prune: Callable[..., Iterator[Candidate]]
+    problem: Problem, folder: Path, family: Callable[..., Family], prune: Callable[..., Iterator[Candidate]]
 ) -> Iterator[Candidate]:
-    settings = variational.Settings(
-        family(), problem.steps, problem.batch_size, seed=problem.seed, **SETTINGS["variational"]
-    )
+    chosen = {**SETTINGS["variational"], **problem.settings}
+    prior = family(prior_std=chosen.pop("prior_std"))
+    settings = variational.Settings(prior, problem.steps, problem.batch_size, seed=problem.seed, **chosen)
     fitted = variational.fit(problem.network(), problem.data.train, settings)
     plain = fitted.posterior.plain
     posterior = Posterior(

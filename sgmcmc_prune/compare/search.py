@@ -1,0 +1,103 @@
+"""Hyperparameters: the same small search for every method, on validation images, at a share of the budget.
+
+    OUT/search/METHOD/trial0.json   a finished trial, which is never computed again
+    OUT/search/shared/seed0/...     what several methods use
+
+A trial fits one point of the method's grid at one seed, one target sparsity and a quarter of the epochs. The lowest NLL
+of the ensemble wins (of the single network, where that is all there is), and all seeds and targets get its settings.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from sgmcmc_prune.compare.method import Method, Problem, Settings
+from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.files import finite_or_null, locked, read_json, write_json
+from sgmcmc_prune.metrics import summarise
+
+#: The seed of all trials, whichever seeds the comparison has.
+SEARCH_SEED = 0
+#: Trials prune to the target that is closest to this.
+SEARCH_SPARSITY = 0.95
+#: A trial takes this share of the epochs; the shortest recipe needs the least number.
+SHARE, LEAST_EPOCHS = 0.25, 4
+#: Validation images that score a trial, at most: enough for an NLL to about 0.01.
+IMAGES = 10_000
+#: How long a cell waits for another that searches the same method.
+_WAIT_SECONDS = 30 * 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The settings that a method gets, and the gradient evaluations that choosing them took."""
+
+    settings: Settings
+    gradient_evaluations: int
+
+
+def search(method: Method, problem: Problem, count: int, folder: Path) -> Choice:
+    """Try the first points of a method's grid, take the best on validation images.
+
+    Parameters
+    ----------
+    method : Method
+    problem : Problem
+        As `shortened` gives it.
+    count : int
+        Points to try. One point is the default, and needs no trial.
+    folder : Path
+        A file for each finished trial; what is there is not computed again.
+
+    Returns
+    -------
+    Choice
+        The default, if every trial fails.
+    """
+    points = grid_points(method.grid, count)
+    if len(points) == 1:
+        return Choice(points[0], 0)
+    with locked(folder / ".lock", wait_seconds=_WAIT_SECONDS):
+        trials = [_trial(method, replace(problem, settings=p), folder / f"trial{i}") for i, p in enumerate(points)]
+    scores = [math.inf if trial["nll"] is None else trial["nll"] for trial in trials]
+    best = scores.index(min(scores))
+    return Choice(points[best], sum(trial["gradient_evaluations"] for trial in trials))
+
+
+def shortened(problem: Problem) -> Problem:
+    """The problem of a trial: one target, a share of the epochs."""
+    target = min(problem.sparsities, key=lambda sparsity: abs(sparsity - SEARCH_SPARSITY))
+    epochs = min(problem.epochs, max(LEAST_EPOCHS, round(SHARE * problem.epochs)))
+    return replace(problem, sparsities=(target,), epochs=epochs)
+
+
+def grid_points(grid: Mapping[str, tuple[float, ...]], count: int) -> list[dict[str, float]]:
+    """The first points of a grid: the default, then one change at a time in the grid's order, then more changes."""
+    points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+
+    def changes(point: Settings) -> tuple[int, list[bool]]:
+        kept = [point[name] == values[0] for name, values in grid.items()]
+        return kept.count(False), kept
+
+    return sorted(points, key=changes)[:count]
+
+
+def _trial(method: Method, problem: Problem, folder: Path) -> dict[str, Any]:
+    """Compute a trial, or read it; one that fails has no score, and is charged its whole budget."""
+    path = folder.with_suffix(".json")
+    if not path.is_file():
+        whole = problem.epochs * problem.num_data
+        trial = {"settings": dict(problem.settings), "nll": math.nan, "gradient_evaluations": whole, "reason": ""}
+        try:
+            candidates = method.fit(problem, folder)
+            found = next(candidate for candidate in candidates if candidate.target is not None)
+            inputs, labels = (part[:IMAGES] for part in problem.data.validation)
+            trial["nll"] = summarise(found.ensemble(inputs), labels)["nll"]
+            trial["gradient_evaluations"] = found.cost.gradient_evaluations
+        except (RunError, ValueError) as error:
+            trial["reason"] = str(error)
+        write_json(path, finite_or_null(trial))
+    return dict(read_json(path))

@@ -1,0 +1,139 @@
+"""From stored draws to the table: foreign images, and BatchNorm statistics that belong to each draw."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sgmcmc_prune import build
+from sgmcmc_prune.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig, replace
+from sgmcmc_prune.data import Dataset, Images, load
+from sgmcmc_prune.data.ood import foreign_inputs
+from sgmcmc_prune.evaluate import evaluate
+from sgmcmc_prune.metrics import auroc
+from sgmcmc_prune.predict import posterior_predictive
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.run import run
+from sgmcmc_prune.tables import metrics_table
+from sgmcmc_prune.weights import WeightStore
+
+QUICK = RunConfig(
+    data=DataConfig(validation=6500, batch_size=125),
+    model=ModelConfig("linear"),
+    prior=PriorConfig(spike_variance=1e-3),
+    schedule=ScheduleConfig(burn_in=2.0, cycles=1, explore=1.0, sample=1.0, relax=0.25, draws=2),
+    prune=PruneConfig(targets=(0.5,), post_hoc=("magnitude",), in_chain=("magnitude",), draws=1),
+    probes=4,
+    keep_weight_draws=True,
+)
+NORMALISED = replace(QUICK, **{"model.name": "test_evaluate:normalised", "chains": 1})
+
+
+def normalised(input_shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
+    """A user's own network with batch normalisation."""
+    hidden = (torch.nn.Flatten(), torch.nn.Linear(784, 12), torch.nn.BatchNorm1d(12), torch.nn.ReLU())
+    return torch.nn.Sequential(*hidden, torch.nn.Linear(12, num_classes))
+
+
+def write_idx(folder: Path, images: np.ndarray) -> None:
+    folder.mkdir()
+    header = struct.pack(">4I", 0x803, *images.shape)
+    (folder / "t10k-images-idx3-ubyte").write_bytes(header + images.astype(np.uint8).tobytes())
+
+
+def test_foreign_images_are_detected_by_the_pooled_predictive(tmp_path: Path) -> None:
+    write_idx(tmp_path / "foreign", np.random.default_rng(0).integers(0, 256, (30, 28, 28)))
+    config = replace(QUICK, **{"ood": "idx", "ood_dir": tmp_path / "foreign"})
+    metrics = run(config, tmp_path / "run", progress=False)
+    data = build.load_data(config)
+    foreign = foreign_inputs("idx", tmp_path / "foreign", data.dataset, (1, 28, 28), "cpu")
+    assert foreign.shape == (30, 1, 28, 28)
+    model = build.build_model(config, data, 0)
+    for row, stage in ((metrics["dense"], ""), (metrics["pruned"][-1], "forks/magnitude")):
+        folder, probabilities = tmp_path / "run" / stage, []
+        weights, draws = WeightStore(folder / "draws"), 1 if stage else 2
+        for inputs in (data.test[0], foreign):
+            each = []
+            for chain in range(2):
+                mask = masks.load(folder / "masks" / f"chain{chain}-0.5.safetensors") if stage else None
+                found = (weights.load(chain, draw) for draw in range(draws))
+                each.append(posterior_predictive(model, found, inputs, mask).probabilities)
+            probabilities.append(torch.stack(each).mean(0))
+        assert row["ood_auroc"] == pytest.approx(
+            auroc(*(torch.special.entr(p).sum(1) for p in probabilities)), abs=1e-9
+        )
+        assert 0 <= row["ood_auroc_mutual_information"] <= 1
+    header, _, dense, *_ = metrics_table(metrics).splitlines()
+    assert header.split()[-4:] == ["OOD", "AUROC", "by", "MI"]
+    assert dense.split()[-2:] == [f"{metrics['dense'][k]:.4f}" for k in ("ood_auroc", "ood_auroc_mutual_information")]
+    assert f"images of idx in {tmp_path / 'foreign'}" in metrics_table(metrics)
+
+
+def test_the_same_images_are_not_foreign(tmp_path: Path) -> None:
+    metrics = run(replace(QUICK, ood="fashion-mnist-subset"), tmp_path / "run", progress=False)
+    for row in (metrics["dense"], *metrics["pruned"]):
+        found = [row[key] for key in ("ood_auroc", "ood_auroc_mutual_information")]
+        assert found == pytest.approx([0.5, 0.5], abs=1e-4)  # rounding decides between an image and itself
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "message"),
+    [
+        ("nonsense", None, "ood is 'nonsense'; choose one of svhn"),
+        ("svhn", None, "give their folder as --ood-dir"),
+        ("idx", None, "give their folder as --ood-dir"),
+        ("idx", "empty", "holds neither t10k-images-idx3-ubyte.gz nor"),
+        ("idx", "small", r"have shape \(1, 4, 4\), those of fashion-mnist-subset \(1, 28, 28\)"),
+        ("cifar10-c:fog", "empty", "write cifar10-c:CORRUPTION:SEVERITY"),
+        ("cifar10-c:fog:3", "empty", "holds no .npy file"),
+    ],
+)
+def test_bad_foreign_sets_are_one_line(tmp_path: Path, name: str, folder: str | None, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    write_idx(tmp_path / "small", np.zeros((2, 4, 4)))
+    where = None if folder is None else tmp_path / folder
+    with pytest.raises(ValueError, match=message) as error:
+        foreign_inputs(name, where, load("fashion-mnist-subset"), (1, 28, 28), "cpu")
+    assert "\n" not in str(error.value)
+
+
+def test_one_severity_of_a_corruption_is_a_foreign_set(tmp_path: Path) -> None:
+    pixels = np.arange(10, dtype=np.uint8).repeat(32 * 32 * 3).reshape(10, 32, 32, 3)
+    np.save(tmp_path / "fog.npy", pixels)
+    np.save(tmp_path / "labels.npy", np.zeros(10, dtype=np.uint8))
+    images = Images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, dtype=torch.int64))
+    native = Dataset("colour", images, images, 10, (0.5,) * 3, (0.25,) * 3, {})
+    found = foreign_inputs("cifar10-c:fog:3", tmp_path, native, (3, 32, 32), "cpu")
+    expected = torch.tensor([(value / 255 - 0.5) / 0.25 for value in (4, 5)])  # two images a severity
+    torch.testing.assert_close(found, expected.view(2, 1, 1, 1).expand(2, 3, 32, 32))
+
+
+def test_dense_and_masked_rows_use_statistics_of_their_own_weights(tmp_path: Path) -> None:
+    """What a chain carried along as running statistics does not enter any row."""
+    out = tmp_path / "run"
+    first = run(NORMALISED, out, progress=False)
+    for stage in (out, out / "forks" / "magnitude"):
+        weights = WeightStore(stage / "draws")
+        for draw in range(2 if stage == out else 1):
+            state = weights.load(0, draw)
+            state["2.running_mean"] += 5.0
+            weights.save(0, draw, state)
+    data = build.load_data(NORMALISED)
+    again = evaluate(NORMALISED, data, out, progress=False)
+    assert (again["dense"], again["pruned"]) == (first["dense"], first["pruned"])
+    assert first["dense"]["accuracy"] > 0.3
+
+
+def test_rows_say_how_small_the_network_gets(tmp_path: Path) -> None:
+    config = replace(NORMALISED, **{"prior.group": "node", "prune.post_hoc": ("magnitude",), "prune.in_chain": ()})
+    metrics = run(config, tmp_path / "run", progress=False)
+    assert metrics["not_shrinkable"] == ""
+    assert metrics["dense"]["parameters"] == 785 * 12 + 2 * 12 + 13 * 10
+    assert metrics["dense"]["multiply_adds"] == 784 * 12 + 12 * 10
+    (row,) = metrics["pruned"]
+    # Half of the weights are masked by whole nodes: constant nodes are folded into the output's bias.
+    nodes = row["multiply_adds"] / (784 + 10)
+    assert nodes == round(nodes) < 12
+    assert row["parameters"] == 785 * nodes + 2 * nodes + (nodes + 1) * 10

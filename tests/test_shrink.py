@@ -1,0 +1,254 @@
+"""Physically smaller networks: the same function as the masked one, and as small as they can be."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune import models
+from sgmcmc_prune.flops import multiply_adds
+from sgmcmc_prune.models import num_parameters
+from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
+from sgmcmc_prune.models.resnet import BasicBlock, Bottleneck, ResNet
+from sgmcmc_prune.models.wide_resnet import WideResNet
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.shrink import remove_unread, shrink
+
+IMAGE = (3, 32, 32)
+
+
+def residual(normalisation: str, block: type[nn.Module] = BasicBlock) -> nn.Module:
+    options = {"blocks": (1, 1), "width": 16, "block": block, "projection": block is Bottleneck}
+    return ResNet((3, 8, 8), 5, normalisation=normalisation, **options)
+
+
+def sequential() -> nn.Module:
+    """Padded and unpadded convolutions with biases, all kinds of normalisation, a channel of several columns."""
+    first = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+    second = [nn.Conv2d(8, 8, 3, stride=2, padding=1), FilterResponseNorm(8), ThresholdedLinear(8)]
+    third = [nn.Conv2d(8, 6, 3), nn.BatchNorm2d(6, affine=False), nn.SiLU(), nn.AvgPool2d(2, padding=1)]
+    return nn.Sequential(*first, *second, *third, nn.Flatten(), nn.Linear(6 * 9, 7), nn.Tanh(), nn.Linear(7, 4))
+
+
+MODELS = {
+    "mlp": (lambda: models.MLP((6,), 3, (8, 6)), (6,)),
+    "mlp tanh": (lambda: models.MLP((6,), 3, (8, 6), activation="tanh"), (6,)),
+    "lenet": (lambda: models.LeNet((1, 28, 28), 10), (1, 28, 28)),
+    "sequential": (sequential, (3, 12, 12)),
+    "vgg": (lambda: models.build("vgg16", IMAGE, 10, seed=0), IMAGE),
+    "vgg frn": (lambda: models.build("vgg16", IMAGE, 10, seed=0, normalisation="filter_response_swish"), IMAGE),
+    "resnet": (lambda: residual("batch"), (3, 8, 8)),
+    "resnet frn": (lambda: residual("filter_response"), (3, 8, 8)),
+    "resnet group": (lambda: residual("group"), (3, 8, 8)),
+    "bottleneck": (lambda: residual("batch", Bottleneck), (3, 8, 8)),
+    "wide resnet": (lambda: WideResNet((3, 8, 8), 5, depth=10, widening=1), (3, 8, 8)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@torch.no_grad()
+def make_random(model: nn.Module) -> nn.Module:
+    """Give biases, affine parameters and running statistics values that matter; evaluation mode."""
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if value.ndim == 1:
+            value.uniform_(0.5, 1.5) if name.endswith(("weight", "running_var")) else value.normal_(std=0.5)
+    return model.eval()
+
+
+def node_mask(model: nn.Module, share: float, skip: tuple[str, ...] = ()) -> masks.Mask:
+    """Mask a share of all whole nodes and a third of the other weights; the outputs stay."""
+    found = {}
+    *inner, last = masks.prunable(model).items()
+    for name, p in inner:
+        kept = torch.rand(len(p)) >= share
+        kept[0] = True
+        found[name] = (torch.rand_like(p) > 1 / 3) & (kept | (name in skip)).view(-1, *[1] * (p.ndim - 1))
+    return found | {last[0]: torch.ones_like(last[1], dtype=torch.bool)}
+
+
+def masked(model: nn.Module, mask: masks.Mask) -> nn.Module:
+    network = copy.deepcopy(model)
+    masks.apply(mask, dict(network.named_parameters()))
+    return network
+
+
+@torch.no_grad()
+def outputs(model: nn.Module, inputs: Tensor) -> Tensor:
+    return model(inputs)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+@pytest.mark.parametrize("name", MODELS)
+def test_masked_equals_shrunk(name: str, share: float) -> None:
+    make, shape = MODELS[name]
+    model = make_random(make())
+    before = copy.deepcopy(model.state_dict())
+    mask, inputs = node_mask(model, share), torch.randn(3, *shape)
+    small = shrink(model, mask, inputs[:1]).model
+    expected = outputs(masked(model, mask), inputs)
+    torch.testing.assert_close(outputs(small, inputs), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    if name != "resnet group":  # a group's statistics hold all its channels
+        assert num_parameters(small) < num_parameters(model)
+        assert multiply_adds(small, inputs) < multiply_adds(model, inputs)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert not small.training
+
+
+def whole_nodes(model: nn.Module, kept: dict[str, int]) -> masks.Mask:
+    """Keep the last so many nodes of some layers, and every weight of theirs."""
+    mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
+    for name, count in kept.items():
+        mask[f"{name}.weight"][:-count] = False
+    return mask
+
+
+def test_lenet_is_as_small_as_it_can_be() -> None:
+    model = make_random(models.LeNet((1, 28, 28), 10))
+    mask, example = whole_nodes(model, {"conv1": 4, "conv2": 10, "conv3": 80, "fc1": 50}), torch.randn(1, 1, 28, 28)
+    shrunk = shrink(model, mask, example)
+    small = shrunk.model
+    # No later convolution pads, so that all constants went into biases.
+    sizes = ((25 + 1) * 4, (4 * 25 + 1) * 10, (10 * 25 + 1) * 80, (80 + 1) * 50, (50 + 1) * 10)
+    assert num_parameters(small) == sum(sizes)
+    positions = (28 * 28 * 25 * 4, 10 * 10 * 4 * 25 * 10, 10 * 25 * 80, 80 * 50, 50 * 10)
+    assert multiply_adds(small, example) == sum(positions)
+    assert (small.conv2.in_channels, small.conv2.out_channels, small.fc1.in_features) == (4, 10, 80)
+    assert shrunk.obstacles.keys() == {"fc2"}
+
+
+def test_constants_of_removed_nodes_count() -> None:
+    """The same network without the biases of its masked nodes is another function: dropping them is no option."""
+    model = make_random(models.LeNet((1, 28, 28), 10))
+    mask, inputs = whole_nodes(model, {"conv2": 4}), torch.randn(2, 1, 28, 28)
+    expected = outputs(masked(model, mask), inputs)
+    shrunk = shrink(model, mask, inputs[:1])
+    torch.testing.assert_close(outputs(shrunk.model, inputs), expected, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        model.conv2.bias[:-4] = 0
+    assert float((outputs(masked(model, mask), inputs) - expected).abs().max()) > 0.05
+
+
+def test_behind_padding_one_constant_node_stays() -> None:
+    model = make_random(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 5, 3, padding=1)))
+    mask, inputs = whole_nodes(model, {"0": 3}), torch.randn(2, 3, 6, 6)
+    small = shrink(model, mask, inputs[:1]).model
+    assert small[0].out_channels == 3 + 1
+    torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs), rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        model[0].bias.zero_()  # tanh(0) = 0: nothing to carry
+    assert shrink(model, mask, inputs[:1]).model[0].out_channels == 3
+
+
+def test_a_node_that_reads_constants_is_constant_unless_padding_shows() -> None:
+    layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)]
+    plain = make_random(nn.Sequential(*layers))
+    padded = copy.deepcopy(plain)
+    padded[2].padding = (1, 1)
+    with torch.no_grad():
+        plain[0].bias.fill_(1.0)
+        padded[0].bias.fill_(1.0)
+    for model, nodes in ((plain, 2), (padded, 4)):
+        mask, inputs = whole_nodes(model, {"0": 2}), torch.randn(2, 1, 9, 9)
+        mask["2.weight"][:2, 2:] = False  # these two read the two constant nodes alone
+        small = shrink(model, mask, inputs[:1]).model
+        assert small[2].out_channels == nodes
+        torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_nodes_that_nobody_reads_go_too() -> None:
+    model = make_random(models.MLP((6,), 3, (8, 6)))
+    mask, inputs = whole_nodes(model, {}), torch.randn(4, 6)
+    mask["layers.2.weight"][:, :4] = False  # then four nodes of layer 1 are not read,
+    mask["layers.1.weight"][4:, :5] = False  # and five of layer 0 only by those four
+    small = shrink(model, mask, inputs[:1]).model
+    assert [layer.out_features for layer in small.layers] == [3, 2, 3]
+    torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_everything_masked_still_predicts() -> None:
+    model = make_random(models.LeNet((1, 28, 28), 10))
+    mask = {name: torch.zeros_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
+    small = shrink(model, mask, torch.randn(1, 1, 28, 28)).model
+    inputs = torch.randn(2, 1, 28, 28)
+    torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs))
+    assert small.conv1.out_channels == small.fc1.out_features == 1
+
+
+def test_index_maps_take_state_along() -> None:
+    model = make_random(models.LeNet((1, 28, 28), 10))
+    mask = whole_nodes(model, {"conv2": 10, "fc1": 50})
+    shrunk = shrink(model, mask, torch.randn(1, 1, 28, 28))
+    momentum = {name: torch.randn_like(p) for name, p in model.named_parameters()}
+    shapes = {name: p.shape for name, p in shrunk.model.named_parameters()}
+    assert {name: m.shape for name, m in shrunk.select(momentum).items()} == shapes
+    assert torch.equal(shrunk.select(momentum)["conv3.weight"], momentum["conv3.weight"][:, 6:])
+    weights = shrunk.select(dict(model.named_parameters()))
+    assert all(torch.equal(weights[n], p) for n, p in shrunk.model.named_parameters() if n.endswith("weight"))
+    assert all(bool(kept.all()) for kept in shrunk.select(mask).values())
+
+
+def test_residual_streams_stay() -> None:
+    model = make_random(residual("batch"))
+    shrunk = shrink(model, node_mask(model, 0.7), torch.randn(1, 3, 8, 8))
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    for name, p in shrunk.model.named_parameters():
+        inner = "conv1" in name or "norm1" in name or "conv2.weight" in name
+        assert p.shape == shapes[name] or inner
+    assert shrunk.model.blocks[0].conv1.out_channels < 16
+    assert "add" in shrunk.obstacles["blocks.0.conv2"]
+
+
+class FixedView(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).view(-1, 16))
+
+
+class Shuffled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x))  # the linear layer reads the width, not the channels
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "message"),
+    [
+        (
+            models.VisionTransformer((3, 8, 8), 4, patch=4, width=8, depth=1, heads=2),
+            (3, 8, 8),
+            "VisionTransformer cannot be traced",
+        ),
+        (nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)), (4,), "'1' is a LayerNorm.*supported are Linear, Conv2d"),
+        (FixedView(), (1, 4, 4), "FixedView cannot run with fewer channels.*flatten"),
+        (Shuffled(), (1, 6, 6), "Shuffled (cannot run with fewer|rearranges) channels"),
+    ],
+)
+def test_what_cannot_be_shrunk_is_named(model: nn.Module, shape: tuple[int, ...], message: str) -> None:
+    mask = whole_nodes(model, {"conv": 2}) if hasattr(model, "conv") else {}
+    with pytest.raises(ValueError, match=message):
+        shrink(make_random(model), mask, torch.randn(1, *shape))
+
+
+def test_a_mask_that_does_not_fit_is_refused() -> None:
+    model = models.MLP((6,), 3, (4,))
+    with pytest.raises(ValueError, match="no parameter"):
+        shrink(model, {"absent": torch.ones(2, dtype=torch.bool)}, torch.randn(1, 6))
+    with pytest.raises(TypeError, match=r"must be torch\.bool"):
+        shrink(model, {"layers.0.weight": torch.ones(4, 6)}, torch.randn(1, 6))
+
+
+def test_without_a_mask_nothing_goes() -> None:
+    model = make_random(sequential())
+    assert num_parameters(remove_unread(model).model) == num_parameters(model)
+    assert remove_unread(model).kept == {}
