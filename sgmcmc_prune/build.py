@@ -18,6 +18,7 @@ from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.image_data import Dataset, LabelledImages, hold_out
 from sgmcmc_prune.data.pictures import PictureInputs
 from sgmcmc_prune.data.prefetch import PrefetchedStream
+from sgmcmc_prune.distributed import ALONE, Ranks
 from sgmcmc_prune.em import EM, ScaleEM
 from sgmcmc_prune.preconditioners import PRECONDITIONERS, Preconditioner
 from sgmcmc_prune.priors import Gaussian, GroupMap, Horseshoe, Laplace, Prior, SpikeSlab, StudentT
@@ -205,8 +206,15 @@ def smallest_spike(config: RunConfig, preconditioner: Preconditioner, num_data: 
     return smallest_stable_spike(config.sampler.lr, num_data, preconditioner.min_mass, momentum)
 
 
-def build_chain(config: RunConfig, data: Data, index: int, schedule: Cyclical, pruner: Pruner | None = None) -> Chain:
-    """One chain, dense or (with a pruner) a fork."""
+def build_chain(
+    config: RunConfig,
+    data: Data,
+    index: int,
+    schedule: Cyclical,
+    pruner: Pruner | None = None,
+    ranks: Ranks = ALONE,
+) -> Chain:
+    """One chain, dense or (with a pruner) a fork, taken by one process or several."""
     model = build_model(config, data, index)
     num_data = len(data.train[1])
     floor = smallest_spike(config, PRECONDITIONERS[config.sampler.preconditioner](), num_data)
@@ -227,6 +235,9 @@ def build_chain(config: RunConfig, data: Data, index: int, schedule: Cyclical, p
         pruner,
         adapt,
         config.prior.indicator_every,
+        ranks,
+        config.precision,
+        config.compile_network,
     )
 
 

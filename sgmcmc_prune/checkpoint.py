@@ -2,9 +2,13 @@
 
 The tensors lie flat in the file, numbered; the structure is JSON in the file's metadata, every node tagged with its
 type: `{"dict": [[key, value], ...]}`, `{"tuple": [...]}`, `{"float": "0x1.8p+0"}`, `{"tensor": 7}`.
+
+The last few checkpoints are kept: PATH is the newest, PATH.1 the one before. One that does not verify is set aside as
+PATH.damaged, and those before it move up.
 """
 
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -16,12 +20,17 @@ from torch import Tensor
 
 from sgmcmc_prune.files import atomic_path, finite_or_null, read_json, write_json
 
-__all__ = ["atomic_path", "finite_or_null", "load", "read_json", "save", "write_json"]
+__all__ = ["atomic_path", "finite_or_null", "load", "load_newest", "read_json", "save", "write_json"]
 
-FORMAT = "sgmcmc_prune.checkpoint/1"
+#: Name and version of the file's layout and of a chain's state in it; a change of either is a new version.
+FORMAT, VERSION = "sgmcmc_prune.checkpoint", 1
 
 
-def save(path: str | Path, tree: Any) -> None:
+class Damaged(ValueError):
+    """A file whose content is not what was written."""
+
+
+def save(path: str | Path, tree: Any, keep: int = 1) -> None:
     """Write a nested state to one safetensors file, atomically.
 
     Parameters
@@ -30,6 +39,8 @@ def save(path: str | Path, tree: Any) -> None:
         The file to write or replace.
     tree : dict, list, tuple, Tensor, int, float, str, bool or None, nested
         Keys are str or int. Tensors may be of any dtype safetensors knows, on any device, shared or not contiguous.
+    keep : int
+        How many checkpoints to keep, this one included.
 
     Raises
     ------
@@ -39,9 +50,12 @@ def save(path: str | Path, tree: Any) -> None:
     tensors: list[Tensor] = []
     structure = json.dumps(_encode(tree, "state", tensors))
     named = {str(number): tensor for number, tensor in enumerate(tensors)}
-    metadata = {"format": FORMAT, "structure": structure, "crc32": str(_checksum(structure, tensors))}
+    metadata = {"format": f"{FORMAT}/{VERSION}", "structure": structure, "crc32": str(_checksum(structure, tensors))}
     with atomic_path(path) as partial:
         save_file(named, partial, metadata)
+        for age in range(keep - 1, 0, -1):
+            if (earlier := _aged(path, age - 1)).exists():
+                os.replace(earlier, _aged(path, age))
 
 
 def load(path: str | Path) -> Any:
@@ -61,7 +75,7 @@ def load(path: str | Path) -> Any:
     FileNotFoundError
         When there is no such file.
     ValueError
-        When the file is truncated, damaged, or not a checkpoint of this library.
+        When the file is truncated, damaged, not a checkpoint of this library, or one of another version.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -70,13 +84,65 @@ def load(path: str | Path) -> Any:
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a whole checkpoint: {error}") from None
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a checkpoint of format {FORMAT}: its format is {metadata.get('format')}")
+        raise Damaged(f"{path} is not a whole checkpoint: {error}") from None
+    name, _, version = metadata.get("format", "").partition("/")
+    if name != FORMAT:
+        raise Damaged(f"{path} is not a checkpoint of format {FORMAT}: its format is {metadata.get('format')}")
+    if version != str(VERSION):
+        raise ValueError(
+            f"{path} is a checkpoint of version {version}, and this release reads version {VERSION}: "
+            "go on with the release that wrote it, which run.json names"
+        )
     structure = metadata.get("structure", "")
     if metadata.get("crc32") != str(_checksum(structure, tensors)):
-        raise ValueError(f"{path} is damaged: its checksum does not match its content")
+        raise Damaged(f"{path} is damaged: its checksum does not match its content")
     return _decode(json.loads(structure), tensors)
+
+
+def load_newest(path: str | Path) -> tuple[Any, list[str]]:
+    """Read the newest checkpoint that verifies, and make it `path`.
+
+    Parameters
+    ----------
+    path : str or Path
+        What `save` was given.
+
+    Returns
+    -------
+    state : nested dict, list, tuple, Tensor, int, float, str, bool or None
+        As from `load`; None if there is no checkpoint at all.
+    damaged : list of str
+        One line for each newer checkpoint that did not verify; it is now called NAME.damaged, and not met again.
+
+    Raises
+    ------
+    ValueError
+        When there are checkpoints but none verifies, or when one is of another version.
+    """
+    ages = [int(age) for p in Path(path).parent.glob(f"{Path(path).name}.*") if (age := p.suffix[1:]).isdecimal()]
+    candidates = [p for age in (0, *sorted(ages)) if (p := _aged(path, age)).exists()]
+    damaged: dict[Path, str] = {}
+    for candidate in candidates:
+        try:
+            state = load(candidate)
+        except Damaged as error:
+            damaged[candidate] = str(error)
+            continue
+        for bad in damaged:
+            os.replace(bad, bad.with_name(f"{bad.name}.damaged"))
+        if candidate != Path(path):
+            os.replace(candidate, path)
+        return state, [f"{complaint}; going on from the checkpoint before" for complaint in damaged.values()]
+    if damaged:
+        raise ValueError(
+            f"{'; '.join(damaged.values())}; put a copy in its place, or delete it to begin this chain anew"
+        )
+    return None, []
+
+
+def _aged(path: str | Path, age: int) -> Path:
+    """The name of a checkpoint that was the newest `age` checkpoints ago."""
+    return Path(f"{path}.{age}") if age else Path(path)
 
 
 def _encode(node: Any, where: str, tensors: list[Tensor]) -> Any:

@@ -193,12 +193,14 @@ class Audit:
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure this machine: a sampler's step, the training loop, the store, the predictive. Ratios within one run."""
+    """Measure this machine: a step, the loop, data, many chains, the store, the predictive. Ratios within one run."""
 
-    what: tyro.conf.Positional[Literal["step", "train", "store", "predict"]]
-    """One step beside fused optimisers; the loop beside plain SGD; the share of EM and store; many draws at once."""
-    network: Literal["lenet", "mlp", "resnet18", "resnet20"] | None = None
-    """Step: lenet or resnet18 (default). Train and predict: mlp, lenet or resnet20; by default mlp and lenet."""
+    what: tyro.conf.Positional[Literal["step", "train", "data", "chains", "store", "predict"]]
+    """One step beside fused optimisers; the loop beside plain SGD; pictures delivered beside pictures needed; eight
+    chains in a loop, batched and in processes; the share of EM and store; many draws at once."""
+    network: Literal["lenet", "mlp", "resnet18", "resnet20", "resnet50"] | None = None
+    """Step: lenet or resnet18 (default). Data: resnet18, resnet20 (default) or resnet50. Train and predict: mlp, lenet
+    or resnet20; by default mlp and lenet."""
     rounds: int = 31
     """Interleaved repeats."""
     device: str = "cpu"
@@ -292,7 +294,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _parse(argv: list[str] | None) -> Callable[[], None]:
     """The command that was typed; bad options are one line, not tyro's box."""
-    options = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
+    options = (tyro.conf.OmitSubcommandPrefixes,)
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
@@ -317,19 +319,22 @@ def _unbox(box: str) -> str:
 
 
 def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
+    from sgmcmc_prune.distributed import is_first_process, resume_command
     from sgmcmc_prune.tables import diagnostics_lines, metrics_table
 
-    print(f"run directory: {out}", flush=True)
     try:
         metrics = work()
     except Interrupted:
-        print(f"interrupted; everything is saved. Go on with: sgmcmc-prune resume {out}")
+        if is_first_process():
+            print(f"interrupted; everything is saved. Go on with: {resume_command(out)}")
+        return
+    if not metrics:  # a process that only took its part in the chains
         return
     print()
     print(metrics_table(metrics))
     print()
     print("\n".join(diagnostics_lines(metrics)))
-    print(f"\nmetrics: {out / 'metrics.json'}   figures: sgmcmc-prune report {out}")
+    print(f"\nrun directory: {out}   figures: sgmcmc-prune report {out}")
 
 
 def _complain(error: Exception, code: int) -> int:

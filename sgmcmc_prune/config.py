@@ -53,8 +53,9 @@ class ModelConfig:
     Parameters
     ----------
     name
-        "lenet", "mlp", "linear", "resnet20", "resnet32", "resnet20_wide", "resnet32_wide", "resnet18", "resnet34",
-        "resnet50", "wide_resnet28_10", "vgg16", or your own as "package.module:callable".
+        "lenet", "mlp", "linear", "resnet20", "resnet32", "resnet20_wide", "resnet32_wide", "resnet20_frn_swish",
+        "resnet18", "resnet34", "resnet50", "wide_resnet28_10", "vgg16", "vit", "mlp-mixer", or your own as
+        "package.module:callable".
     normalisation
         Of a convolutional network; by default its own, "batch". A claim about the posterior needs one of the others.
     """
@@ -230,19 +231,35 @@ class RunConfig:
     chains
         Number of chains; each has its own start, noise, minibatches and hyperparameters.
     execution
-        Chains one after the other in this process, or each in a process of its own.
+        Chains one after the other in this process, all of them batched in one pass, or each in a process of its own;
+        "auto" takes a few steps of each to see which is fastest here.
     seed
         Key of everything random.
+    precision
+        Of the networks' passes while chains run: "bfloat16" is autocast, with weights and momenta in float32.
+    compile_network
+        Compile those passes with torch.compile: minutes at the start, for long runs; CUDA graphs on a GPU.
     device
-        "cpu" or a CUDA device.
+        "cpu" or a CUDA device; under `torchrun`, "cuda" is that of the local rank.
     evaluate
         The split of the final table: "validation" while choices are still being made, "test" once.
+    ood
+        Images that should look foreign, told from that split's by the entropy of the prediction: "svhn",
+        "cifar10-c:CORRUPTION:SEVERITY", "idx" (MNIST's file format), or the name of another data set.
+    ood_dir
+        Folder with their files.
     probes
         Training examples whose logits and log-likelihood are stored with every draw.
     keep_weight_draws
         Keep the full weight draws after the evaluation; their size is estimated before the run starts.
     checkpoint_seconds
         Time between two resume points.
+    keep_checkpoints
+        Resume points that are kept; an earlier one serves when the newest is damaged.
+    ranks_per_chain
+        Processes of `torchrun` that share one chain; by default all of them.
+    rank_timeout
+        Seconds after which a rank that hears nothing from another of its chain gives up.
     """
 
     preset: str = "demo"
@@ -254,13 +271,20 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     prune: PruneConfig = field(default_factory=PruneConfig)
     chains: int = 2
-    execution: Literal["loop", "processes"] = "loop"
+    execution: Literal["auto", "loop", "batched", "processes"] = "loop"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile_network: bool = False
     seed: int = 0
     device: str = "cpu"
     evaluate: Literal["test", "validation"] = "test"
+    ood: str | None = None
+    ood_dir: Path | None = None
     probes: int = 64
     keep_weight_draws: bool = False
     checkpoint_seconds: float = 20.0
+    keep_checkpoints: int = 2
+    ranks_per_chain: int | None = None
+    rank_timeout: float = 600.0
 
     def __post_init__(self) -> None:
         _require(self.chains >= 1, f"chains is {self.chains}; a run needs at least one")
@@ -272,6 +296,13 @@ class RunConfig:
         _require(0 < self.prune.fdr < 1, f"prune.fdr is {self.prune.fdr}; it must be inside (0, 1)")
         _require(0 < self.prune.growth <= 1, f"prune.growth is {self.prune.growth}; it must be in (0, 1]")
         _require(self.probes >= 1, f"probes is {self.probes}; it must be at least 1")
+        _require(self.keep_checkpoints >= 1, f"keep_checkpoints is {self.keep_checkpoints}; it must be at least 1")
+        batched = self.execution in ("auto", "batched")
+        _require(
+            not batched or self.keep_checkpoints >= 2,
+            f"keep_checkpoints is {self.keep_checkpoints}; batched chains resume at a step that all have: keep 2",
+        )
+        _require(self.rank_timeout > 0, f"rank_timeout is {self.rank_timeout}; it must be > 0 seconds")
         for criterion in (*self.prune.post_hoc, *self.prune.in_chain):
             _require(criterion in CRITERIA, f"criterion is {criterion!r}; choose among {', '.join(CRITERIA)}")
             self._check_criterion(criterion)

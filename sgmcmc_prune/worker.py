@@ -15,8 +15,7 @@ from sgmcmc_prune import build
 from sgmcmc_prune.chains.loop import Interrupted
 from sgmcmc_prune.chains.processes import INTERRUPTED, LineBar
 from sgmcmc_prune.errors import RunError
-from sgmcmc_prune.files import locked
-from sgmcmc_prune.run import load_config, open_stage, stage_chain, stages
+from sgmcmc_prune.stages import load_config, take_chain
 
 
 def main(arguments: list[str]) -> int:
@@ -27,13 +26,8 @@ def main(arguments: list[str]) -> int:
     threading.Thread(target=end_with_parent, daemon=True).start()
     bar = LineBar()
     try:
-        # A worker whose parent was killed may still be dying: wait for it.
-        with locked(out / "checkpoints" / f"chain{index}.lock", wait_seconds=30):
-            config = load_config(out)
-            data = build.load_data(config)
-            for criterion in stages(config):
-                bar.stage = criterion or "dense"
-                open_stage(config, data, out, criterion).run(stage_chain(config, data, out, criterion, index), bar)
+        config = load_config(out)
+        take_chain(config, build.load_data(config), out, index, bar)
     except Interrupted:
         return INTERRUPTED
     except (RunError, ValueError, TypeError, FileNotFoundError) as error:

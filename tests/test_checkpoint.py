@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_run import assert_same_run, new_run, small
 from torch import Tensor
 
 from sgmcmc_prune import checkpoint
 from sgmcmc_prune.files import atomic_path, finite_or_null, read_json, write_json
+from sgmcmc_prune.run import resume
 
 quick = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -147,6 +150,66 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
     checkpoint.save(path, {"w": torch.ones(2)})
     assert path.stat().st_mode == mode
+
+
+def test_the_last_few_checkpoints_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    assert checkpoint.load_newest(path) == (None, [])
+    for step in range(5):
+        checkpoint.save(path, {"step": step}, keep=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "c.1", "c.2"]
+    assert [checkpoint.load(tmp_path / name)["step"] for name in ("c", "c.1", "c.2")] == [4, 3, 2]
+    (tmp_path / "c").unlink()  # a kill between two renames
+    assert checkpoint.load_newest(path) == ({"step": 3}, [])
+    assert checkpoint.load(path) == {"step": 3}
+
+
+def test_a_damaged_newest_is_reported_once_and_the_one_before_is_used(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    for step in range(4):
+        checkpoint.save(path, {"step": step}, keep=4)
+    for name in ("c", "c.1"):
+        content = bytearray((tmp_path / name).read_bytes())
+        content[-40] ^= 1
+        (tmp_path / name).write_bytes(content)
+    state, damaged = checkpoint.load_newest(path)
+    assert state == {"step": 1}
+    assert len(damaged) == 2
+    assert all(line.startswith(str(path)) and "going on from the checkpoint before" in line for line in damaged)
+    assert checkpoint.load_newest(path) == ({"step": 1}, [])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "c.1.damaged", "c.3", "c.damaged"]
+    checkpoint.save(path, {"step": 2}, keep=2)
+    assert checkpoint.load(tmp_path / "c.1") == {"step": 1}
+
+
+def test_no_whole_checkpoint_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    for name in ("c", "c.1"):
+        (tmp_path / name).write_bytes(b"no checkpoint")
+    with pytest.raises(ValueError, match=r"c is not a whole checkpoint.*c\.1 is not.*or delete it to begin"):
+        checkpoint.load_newest(tmp_path / "c")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "c.1"]
+
+
+def test_another_version_is_refused_and_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c"
+    checkpoint.save(path, {"step": 0})
+    monkeypatch.setattr(checkpoint, "VERSION", 2)
+    for load in (checkpoint.load, checkpoint.load_newest):
+        with pytest.raises(ValueError, match="c is a checkpoint of version 1, and this release reads version 2: go on"):
+            load(path)
+    assert path.exists()
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path: Path) -> None:
+    config = small(**{"chains": 1, "prune.in_chain": (), "keep_weight_draws": True})
+    whole, broken = (new_run(config, tmp_path / name) for name in ("whole", "broken"))
+    resume(whole, progress=False)
+    shutil.copytree(whole, broken, dirs_exist_ok=True)
+    path = broken / "checkpoints" / "chain0.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    resume(broken, progress=False)
+    assert_same_run(whole, broken)
+    assert read_json(broken / "run.json")["damaged_checkpoints"] == ["checkpoints/chain0.safetensors.damaged"]
 
 
 def test_json_has_no_nan_unless_asked(tmp_path: Path) -> None:

@@ -2,51 +2,22 @@
 
 import json
 import math
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 import xarray as xr
-from safetensors import safe_open
+from small_run import assert_same_run, new_run, small, start_resume
 
 from sgmcmc_prune import checkpoint
-from sgmcmc_prune.config import RunConfig, from_json, replace, to_json
+from sgmcmc_prune.config import from_json, to_json
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.files import locked
 from sgmcmc_prune.presets import PRESETS
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run import load_config, resume, run
-
-
-def small(**changes: object) -> RunConfig:
-    """A run of a few seconds: 500 training images, short phases, a small checkpoint interval."""
-    settings: dict[str, object] = {
-        "data.validation": 6500,
-        "data.batch_size": 50,
-        "model.name": "linear",
-        "prior.spike_variance": 1e-3,
-        "schedule.burn_in": 6.0,
-        "schedule.cycles": 2,
-        "schedule.explore": 1.0,
-        "schedule.sample": 2.0,
-        "schedule.draws": 4,
-        "prune.targets": (0.5, 0.8),
-        "prune.in_chain": ("inclusion_probability", "magnitude", "random"),
-        "prune.explore": 2.0,
-        "prune.sample": 1.0,
-        "prune.draws": 2,
-        "probes": 8,
-        "checkpoint_seconds": 0.2,
-        "em.every": 5,
-        "execution": "loop",
-    }
-    config: RunConfig = replace(PRESETS["demo"](), **{**settings, **changes})
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -111,45 +82,20 @@ def test_config_json_reproduces_the_run(finished: Path, tmp_path: Path) -> None:
     assert_same_run(finished, tmp_path / "again")
 
 
-def assert_same_run(a: Path, b: Path) -> None:
-    """Everything equal to the bit, time stamps exempt."""
-    assert json.loads((a / "metrics.json").read_text()) == json.loads((b / "metrics.json").read_text())
-    for path in sorted(a.rglob("*.safetensors")):
-        left, right = (_content(p) for p in (path, b / path.relative_to(a)))
-        assert left == right, path
-    for store in sorted(a.rglob("posterior.zarr")):
-        left, right = (xr.open_datatree(p, engine="zarr") for p in (store, b / store.relative_to(a)))
-        for name, node in left.children.items():
-            assert node.to_dataset().drop_attrs().identical(right[name].to_dataset().drop_attrs()), name
-
-
-def _content(path: Path) -> tuple[object, dict[str, bytes]]:
-    """Metadata and the bytes of every tensor of a safetensors file (the order of its header is not fixed)."""
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118
-        return file.metadata(), tensors
-
-
 @pytest.mark.parametrize("execution", ["loop", "processes"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_run_resumes_to_the_same_bits(
     finished: Path, tmp_path: Path, number: signal.Signals, execution: str
 ) -> None:
-    out = tmp_path / "killed"
-    (tmp_path / "config.json").write_text(json.dumps(to_json(small(execution=execution))))
-    code = (
-        "import json, sys; from pathlib import Path; from sgmcmc_prune.config import from_json;"
-        "from sgmcmc_prune.run import run; from sgmcmc_prune.chains.loop import Interrupted\n"
-        "try: run(from_json(json.loads(Path(sys.argv[1]).read_text())), Path(sys.argv[2]), progress=False)\n"
-        "except Interrupted: pass"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "config.json"), str(out)]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())})
+    out = new_run(small(execution=execution), tmp_path / "killed")
+    process = start_resume(out)
     while not list(out.glob("checkpoints/*.safetensors")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
-    process.wait(timeout=60)
+    output, _ = process.communicate(timeout=60)
     assert not (out / "metrics.json").exists(), "the run ended before it was killed"
+    if number == signal.SIGTERM:
+        assert (process.returncode, f"Go on with: sgmcmc-prune resume {out}" in output) == (0, True)
     resume(out, progress=False)
     assert_same_run(finished, out)
 

@@ -11,14 +11,17 @@ def run(what: str, network: str | None, rounds: int, device: str) -> tuple[dict[
     ValueError
         If the benchmark does not know the network.
     """
-    from sgmcmc_prune.bench import predict, step, store, train
+    from sgmcmc_prune.bench import chains, data, predict, step, store, train
 
-    known = step.NETWORKS if what == "step" else train.NETWORKS
+    known = {"step": step.NETWORKS, "data": data.NETWORKS, "chains": chains.BLOCK}.get(what, train.NETWORKS)
     if network is not None and network not in known:
         raise ValueError(f"bench {what} has no network {network!r}; choose {' or '.join(known)}")
     if what == "step":
         result = step.bench_step(network or "resnet18", rounds, device)
         return result, step.table(result)
+    if what == "data":
+        result = data.bench_data(network or "resnet20", rounds, device)
+        return result, data.table(result)
     if what == "store":
         result = store.bench_store()
         return result, store.table(result)
@@ -26,5 +29,8 @@ def run(what: str, network: str | None, rounds: int, device: str) -> tuple[dict[
     if what == "train":
         result = train.bench_train(networks, rounds, device=device)
         return result, train.table(result)
+    if what == "chains":
+        result = chains.bench_chains(networks, rounds=rounds)
+        return result, chains.table(result)
     result = predict.bench_predict(networks, rounds=rounds, device=device)
     return result, predict.table(result)

@@ -1,6 +1,6 @@
-"""`bench train`: the whole training loop of a chain against the same loop with plain SGD.
+"""`bench train`: the whole training loop of a chain, and of each variational family, against the loop of plain SGD.
 
-Both see the same minibatches of random images through the same network; the chain also adapts its prior by EM, averages
+All see the same minibatches of random images through the same network; the chain also adapts its prior by EM, averages
 nothing (it is in its burn-in), and is told its schedule at every step, as in a run. A measurement is a block of steps.
 """
 
@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from sgmcmc_prune import likelihoods, models
+from sgmcmc_prune.baselines import variational
+from sgmcmc_prune.baselines.variational.training import stepper
 from sgmcmc_prune.bench import measure
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.data.batches import MinibatchStream
@@ -21,6 +23,7 @@ from sgmcmc_prune.samplers import SGHMC
 from sgmcmc_prune.schedules import Cyclical
 from sgmcmc_prune.tables import format_rows
 
+FAMILIES = {name: getattr(variational, name)() for name in ("mean_field", "ss_ig", "ss_gl", "ss_ghs", "svbnn")}
 #: Shape of one image for each network, and the steps in one measurement on a CPU.
 NETWORKS = {"lenet": ((1, 28, 28), 20), "mlp": ((1, 28, 28), 40), "resnet20": ((3, 32, 32), 1)}
 
@@ -37,14 +40,15 @@ def bench_train(
     Returns
     -------
     dict
-        `machine` and `rows`: network, images a second by SGD and by the chain, ratio of the times with its 95 %
-        interval (1.05 means that the chain takes 5 % longer).
+        `machine` and `rows`, one per network and method (`sgd`, `chain`, each variational family): images a second,
+        and the ratio of its time to that of SGD with its 95 % interval (1.05: it takes 5 % longer).
     """
     rows = []
     for network in networks:
         shape, block = NETWORKS[network]
         arguments = (network, shape, batch_size, device)
-        candidates = {"sgd": sgd(*arguments), "chain": chain(*arguments)}
+        candidates = {"sgd": sgd(*arguments), "chain": chain(*arguments).advance}
+        candidates |= {name: family(name, *arguments) for name in FAMILIES}
         seconds = measure.interleaved(
             {n: measure.block(step, block) for n, step in candidates.items()},
             rounds,
@@ -52,15 +56,15 @@ def bench_train(
             f"bench train {network}",
             progress,
         )
-        images = block * batch_size
-        rows.append(
+        rows += [
             {
                 "network": network,
-                "sgd_images_per_second": images / sorted(seconds["sgd"])[rounds // 2],
-                "chain_images_per_second": images / sorted(seconds["chain"])[rounds // 2],
-                "ratio_to_sgd": vars(measure.paired_ratio(seconds["chain"], seconds["sgd"])),
+                "method": name,
+                "images_per_second": block * batch_size / sorted(seconds[name])[rounds // 2],
+                "ratio_to_sgd": vars(measure.paired_ratio(seconds[name], seconds["sgd"])),
             }
-        )
+            for name in candidates
+        ]
     return {"bench": "train", "machine": measure.machine(), "batch_size": batch_size, "rounds": rounds, "rows": rows}
 
 
@@ -69,11 +73,11 @@ def _network(network: str, shape: tuple[int, ...], device: str) -> nn.Module:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _stream(shape: tuple[int, ...], batch_size: int, device: str) -> MinibatchStream:
+def _stream(shape: tuple[int, ...], batch_size: int, device: str, index: int = 0) -> MinibatchStream:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(20 * batch_size, *shape, generator=generator).to(device)
     labels = torch.randint(10, (len(images),), generator=generator).to(device)
-    return MinibatchStream(images, labels, batch_size, 0, 0)
+    return MinibatchStream(images, labels, batch_size, 0, index)
 
 
 def sgd(network: str, shape: tuple[int, ...], batch_size: int, device: str) -> Callable[[], Any]:
@@ -94,25 +98,27 @@ def sgd(network: str, shape: tuple[int, ...], batch_size: int, device: str) -> C
     return step
 
 
-def chain(network: str, shape: tuple[int, ...], batch_size: int, device: str) -> Callable[[], Any]:
-    """One step of a chain in its burn-in, with a marginal spike-and-slab prior and EM every 20 steps."""
-    model, stream = _network(network, shape, device), _stream(shape, batch_size, device)
+def chain(network: str, shape: tuple[int, ...], batch_size: int, device: str, index: int = 0) -> Chain:
+    """A chain in its burn-in, with a marginal spike-and-slab prior and EM every 20 steps."""
+    model, stream = _network(network, shape, device), _stream(shape, batch_size, device, index)
     prior = SpikeSlab(dict(model.named_parameters()))
-    sampler = SGHMC(model.named_parameters(), lr=1e-3, num_data=stream.num_data, prior=prior)
+    sampler = SGHMC(model.named_parameters(), lr=1e-3, num_data=stream.num_data, prior=prior, chain=index)
     schedule = Cyclical(1e-3, 1e-3, 1e-4, 0.9, 1.0, burn_in=10**6, cycles=1, explore=0, sample=1)
-    return Chain(0, model, sampler, schedule, stream, likelihoods.categorical, EM(EMSettings(), prior)).advance
+    return Chain(index, model, sampler, schedule, stream, likelihoods.categorical, EM(EMSettings(), prior))
+
+
+def family(name: str, network: str, shape: tuple[int, ...], batch_size: int, device: str) -> Callable[[], Any]:
+    """One step of a variational family."""
+    settings = variational.Settings(FAMILIES[name], steps=10**6, batch_size=batch_size)
+    counterpart = variational.bayesianise(_network(network, shape, device), settings.family)
+    return stepper(counterpart, _stream(shape, batch_size, device), likelihoods.categorical, settings)
 
 
 def table(result: dict[str, Any]) -> str:
     """The result as aligned text."""
-    header = ("network", "SGD images/s", "chain images/s", "time of the chain / SGD [95 %]")
+    header = ("network", "method", "images/s", "time / SGD [95 %]")
     rows = [
-        [
-            r["network"],
-            f"{r['sgd_images_per_second']:,.0f}",
-            f"{r['chain_images_per_second']:,.0f}",
-            str(measure.Ratio(**r["ratio_to_sgd"])),
-        ]
+        [r["network"], r["method"], f"{r['images_per_second']:,.0f}", str(measure.Ratio(**r["ratio_to_sgd"]))]
         for r in result["rows"]
     ]
     return format_rows(header, rows)

@@ -16,6 +16,8 @@ from sgmcmc_prune.certify.statistics import Label, Row, equality_row
 from sgmcmc_prune.certify.targets import Target
 
 STEPS = 20
+#: Parameters over which the rows are spread: tiers differ in how they walk over tensors.
+TENSORS = 5
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class TierCase:
 
     def _positions(self, make: MakeSampler, settings: Mapping[str, Any], seed: int) -> np.ndarray:
         mass = np.linspace(1.0, 2.0, self.target.dimension)
-        chains = Replicates(make, self.target, 64, mass=mass, dtype=self.dtype, seed=seed, **settings)
+        chains = Replicates(make, self.target, 64, TENSORS, mass, self.dtype, seed=seed, **settings)
         chains.sampler.freeze()
         for _ in chains.advance(STEPS):
             pass

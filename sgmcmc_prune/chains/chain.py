@@ -6,7 +6,7 @@ schedules are functions of the step, so a chain that was saved and restored goes
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.diagnostics import configurational_temperature
+from sgmcmc_prune.distributed import ALONE, Ranks
 from sgmcmc_prune.em import EM, ScaleEM
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
@@ -21,6 +22,10 @@ from sgmcmc_prune.likelihoods import Likelihood, mean_nll
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
 from sgmcmc_prune.samplers import Sampler
 from sgmcmc_prune.schedules import Cyclical, Phase, Plan
+
+#: Steps between two looks at the loss on a GPU.
+CHECK_EVERY = 50
+Precision = Literal["float32", "bfloat16"]
 
 
 class Chain:
@@ -45,6 +50,12 @@ class Chain:
         The phases in which hyperparameters and (burn-in only) the mass matrix adapt.
     indicator_every : int
         Steps between two Gibbs updates of the prior's latent variables (indicators in mode "gibbs", local scales).
+    ranks : Ranks
+        The processes that share every minibatch of the chain.
+    precision : {"float32", "bfloat16"}
+        Of the forward pass, by autocast; weights, momenta and the loss stay in the type of the weights.
+    compiled : bool
+        Compile forward and backward pass with `torch.compile`; on CUDA with CUDA graphs.
     """
 
     def __init__(
@@ -59,6 +70,9 @@ class Chain:
         pruner: Pruner | None = None,
         adapt: tuple[Phase, ...] = ("burn_in",),
         indicator_every: int = 1,
+        ranks: Ranks = ALONE,
+        precision: Precision = "float32",
+        compiled: bool = False,
     ) -> None:
         num_data = sampler.param_groups[0]["num_data"]
         if num_data != stream.num_data:
@@ -68,15 +82,20 @@ class Chain:
             )
         self.index, self.model, self.sampler, self.schedule = index, model, sampler, schedule
         self.stream, self.likelihood, self.em, self.pruner = stream, likelihood, em, pruner
-        self.adapt, self.indicator_every = adapt, indicator_every
+        self.adapt, self.indicator_every, self.ranks = adapt, indicator_every, ranks
+        self.network, self.precision = ranks.network(model), precision
+        if compiled:
+            on_cuda = next(model.parameters()).device.type == "cuda"
+            self.network = torch.compile(self.network, mode="reduce-overhead" if on_cuda else None)  # type: ignore[assignment]
         self.parameters: dict[str, Tensor] = dict(model.named_parameters())
         self.prior = sampler.prior
         self.step = 0
         self.draws = 0
         self.records = 0
-        self.loss = math.nan
+        self._loss: Tensor | float = math.nan
         self.mask: dict[str, Tensor] = {}
-        self._dot, self._dots = 0.0, 0
+        self._dot: Tensor | float = 0.0
+        self._dots = 0
         sparse = list(self.prior.layers) if isinstance(self.prior, SpikeSlab) else []
         self.inclusion = {name: InclusionAverage() for name in sparse}
         self.moments = {name: Moments() for name, p in self.parameters.items() if p.dim() > 1}
@@ -94,6 +113,13 @@ class Chain:
         RunError
             If the loss is not finite: the chain has diverged.
         """
+        plan = self.begin()
+        self._gradient()
+        self.complete(plan)
+        return plan
+
+    def begin(self) -> Plan:
+        """What comes before the gradient of a step: the schedule's settings, a new mask, latent variables."""
         plan = self.schedule(self.step)
         self._configure(plan)
         if self.pruner is not None and plan.phase == "explore":
@@ -102,18 +128,21 @@ class Chain:
                 self.set_mask(mask)
         if self.prior is not None and self.step % self.indicator_every == 0:
             self.prior.sample_latent(self.parameters, self.step, plan.temperature)
-        self._gradient()
+        return plan
+
+    def complete(self, plan: Plan) -> None:
+        """What comes after the gradient: the sampler's step, EM, and the averages if this was a draw."""
         if plan.phase == "sample":
             self._accumulate_dot()
         self.sampler.step()
         self.step += 1
         self._adapt(plan)
         if plan.collect:
+            self._check_loss()
             self._collect(plan)
         if plan.end_of_cycle:
             for average in self.inclusion.values():
                 average.end_batch()
-        return plan
 
     def _configure(self, plan: Plan) -> None:
         settings = {"lr": plan.lr, "temperature": plan.temperature}
@@ -125,17 +154,37 @@ class Chain:
 
     def _gradient(self) -> None:
         self.model.train()
-        inputs, targets = self.stream.batch(self.step)
-        loss = mean_nll(self.likelihood, self.model(inputs), targets)
-        self.loss = loss.item()
+        batch_size = self.stream.batch_size
+        inputs, targets = self.stream.batch(self.step, self.ranks.part(batch_size))
+        share = len(targets) / batch_size
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            outputs = self.network(inputs)
+        loss = mean_nll(self.likelihood, outputs.float() if outputs.dtype == torch.bfloat16 else outputs, targets)
+        self.set_loss(loss.detach() if self.ranks.size == 1 else self.ranks.sum(share * loss.item()))
+        self.sampler.zero_grad()
+        self.ranks.backward(loss, share)
+
+    @property
+    def loss(self) -> float:
+        """The mean negative log-likelihood of the last minibatch; NaN before the first."""
+        return float(self._loss)
+
+    def set_loss(self, loss: Tensor | float) -> None:
+        """Take note of the minibatch's loss; RunError if it is not finite: the chain has diverged.
+
+        A GPU is not waited for at every step, but every `CHECK_EVERY` and before a draw.
+        """
+        self._loss = loss
+        if not isinstance(loss, Tensor) or loss.device.type == "cpu" or self.step % CHECK_EVERY == 0:
+            self._check_loss()
+
+    def _check_loss(self) -> None:
         if not math.isfinite(self.loss):
             group = self.sampler.param_groups[0]
             raise RunError(
                 f"chain {self.index} diverged at step {self.step}: the loss is {self.loss}. Lower the step size "
                 f"(lr is {group['lr']:.3g} at this step); what was stored before this step is kept"
             )
-        self.sampler.zero_grad()
-        loss.backward()
 
     @torch.no_grad()
     def _accumulate_dot(self) -> None:
@@ -143,7 +192,7 @@ class Chain:
         for name, p, _, group in self.sampler.named_states():
             if p.grad is not None:
                 force = self.sampler.force(name, p, group["num_data"])
-                self._dot += float(torch.dot(force.flatten(), p.flatten())) * group["num_data"]
+                self._dot = self._dot + torch.dot(force.flatten(), p.flatten()).double() * group["num_data"]
         self._dots += 1
 
     def _adapt(self, plan: Plan) -> None:
@@ -180,7 +229,7 @@ class Chain:
         """<w, dU/dw> / d averaged over the sampling steps since the last call; NaN without any."""
         dimension = sum(p.numel() for p in self.parameters.values())
         dimension -= sum(int((~m).sum()) for m in self.mask.values())
-        mean_dot = self._dot / self._dots if self._dots else math.nan
+        mean_dot = float(self._dot) / self._dots if self._dots else math.nan
         self._dot, self._dots = 0.0, 0
         return configurational_temperature(mean_dot, dimension)
 
@@ -191,7 +240,7 @@ class Chain:
             "draws": self.draws,
             "records": self.records,
             "loss": self.loss,
-            "dot": [self._dot, self._dots],
+            "dot": [float(self._dot), self._dots],
             "model": dict(self.model.state_dict()),
             "sampler": self.sampler.state_dict(),
             "prior": self.prior.state_dict() if self.prior is not None else None,
@@ -206,7 +255,7 @@ class Chain:
         """Restore what `state_dict` returned, into a chain of the same configuration."""
         self.load_position(state)
         self.step, self.draws, self.records = state["step"], state["draws"], state["records"]
-        self.loss = state["loss"]
+        self._loss = state["loss"]
         self._dot, self._dots = state["dot"]
         if self.pruner is not None:
             self.pruner.load_state_dict(state["pruner"])

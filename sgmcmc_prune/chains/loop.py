@@ -1,28 +1,33 @@
-"""Run chains one after the other, with a store, checkpoints, a progress bar, and a resume that loses nothing.
+"""Take a chain to the end of a stage, with a store, checkpoints, a progress bar, and a resume that loses nothing.
 
 Order of writing: draws are buffered, flushed to the store, and only then is the checkpoint replaced. A kill at any
 moment leaves a checkpoint that is never ahead of the store; a resume truncates the store to the checkpoint and draws
-the same draws again.
+the same draws again. Of the ranks that share a chain the first runs the stage, and the others `follow`.
 """
 
 import signal
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from sgmcmc_prune import checkpoint
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.record import Recorder
+from sgmcmc_prune.distributed import LostRank
+from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.schedules import Plan
 from sgmcmc_prune.store import DrawStore
 from sgmcmc_prune.weights import WeightStore
+
+#: Steps between two comparisons of the parameters of the ranks that share a chain.
+CHECK_EVERY = 500
 
 
 class Interrupted(Exception):
@@ -40,47 +45,61 @@ class Stage:
     record_every : int
         Steps between two records of the training trace.
     checkpoint_seconds : float
+        Between two checkpoints.
+    keep : int
+        How many checkpoints of a chain to keep.
     """
 
     def __init__(
-        self, directory: Path, recorder: Recorder, store: DrawStore, record_every: int, checkpoint_seconds: float
+        self,
+        directory: Path,
+        recorder: Recorder,
+        store: DrawStore,
+        record_every: int,
+        checkpoint_seconds: float,
+        keep: int = 1,
     ) -> None:
         self.directory, self.recorder, self.store = directory, recorder, store
-        self.record_every, self.checkpoint_seconds = record_every, checkpoint_seconds
+        self.record_every, self.checkpoint_seconds, self.keep = record_every, checkpoint_seconds, keep
         self.weights = WeightStore(directory / "draws")
-
-    def checkpoint_path(self, chain: int) -> Path:
-        """Where a chain's resume point is."""
-        return self.directory / "checkpoints" / f"chain{chain}.safetensors"
 
     def mask_path(self, chain: int, target: float) -> Path:
         """Where an in-chain mask is kept."""
         return self.directory / "masks" / f"chain{chain}-{target:g}.safetensors"
 
     def run(self, chain: Chain, bar: Any) -> None:
-        """Take a chain to its end, from its checkpoint if there is one."""
+        """Take a chain to its end, from its newest checkpoint if there is one.
+
+        Raises
+        ------
+        Interrupted
+            After SIGINT or SIGTERM, with everything saved.
+        RunError
+            If the chain diverged; the draws before are kept.
+        """
         self._restore(chain, bar)
-        if chain.finished:
-            return
         saved = time.monotonic()
+
+        def after(plan: Plan, stop: bool) -> None:
+            nonlocal saved
+            self._write(chain, plan, bar)
+            late = time.monotonic() - saved > self.checkpoint_seconds
+            if stop or plan.end_of_cycle or chain.finished or late:
+                self._save(chain)
+                saved = time.monotonic()
+
         try:
-            with catch_signals() as stop:
-                while not chain.finished:
-                    plan = chain.advance()
-                    self._write(chain, plan, bar)
-                    if stop or plan.end_of_cycle or time.monotonic() - saved > self.checkpoint_seconds:
-                        self._save(chain)
-                        saved = time.monotonic()
-                    if stop:
-                        raise Interrupted
+            _advance(chain, after)
         finally:
             self.store.flush()
-        self._save(chain)
 
     def _restore(self, chain: Chain, bar: Any) -> None:
-        path = self.checkpoint_path(chain.index)
-        if path.exists():
-            chain.load_state_dict(checkpoint.load(path))
+        state, damaged = checkpoint.load_newest(checkpoint_path(self.directory, chain.index))
+        for complaint in damaged:
+            bar.write(complaint)
+        if state is not None:
+            chain.load_state_dict(state)
+        chain.ranks.wait()  # the others may read it now
         self.weights.truncate(chain.index, chain.draws)
         for group in ("posterior", "sample_stats", "log_likelihood", "posterior_predictive"):
             self.store.truncate(group, chain.index, chain.draws)
@@ -115,23 +134,47 @@ class Stage:
 
     def _save(self, chain: Chain) -> None:
         self.store.flush()
-        checkpoint.save(self.checkpoint_path(chain.index), chain.state_dict())
+        checkpoint.save(checkpoint_path(self.directory, chain.index), chain.state_dict(), self.keep)
 
 
-def run_chains(stage: Stage, chains: Sequence[Chain], title: str, progress: bool = True) -> None:
-    """Run every chain of a stage to its end.
+def follow(directory: Path, chain: Chain) -> None:
+    """Take the steps that the first rank of a chain takes in `Stage.run`, from the same checkpoint; write nothing.
 
     Raises
     ------
     Interrupted
-        After SIGINT or SIGTERM, with everything saved.
-    RunError
-        If a chain diverged; the draws before are kept.
+        As the first rank, at the same step.
+    SystemExit
+        If the chain failed, which the first rank reports.
     """
-    total = sum(chain.schedule.num_steps for chain in chains)
-    with tqdm(total=total, desc=title, unit="step", disable=not progress, dynamic_ncols=True, mininterval=0.5) as bar:
-        for chain in chains:
-            stage.run(chain, bar)
+    chain.ranks.wait()
+    path = checkpoint_path(directory, chain.index)
+    if path.exists():
+        chain.load_state_dict(checkpoint.load(path))
+    try:
+        _advance(chain, lambda plan, stop: None)
+    except LostRank:
+        raise
+    except RunError:
+        raise SystemExit(1) from None
+
+
+def _advance(chain: Chain, after: Callable[[Plan, bool], None]) -> None:
+    """Take a chain to its end; `after` every step, work on its plan, and on whether any rank was told to stop."""
+    with catch_signals() as received:
+        while not chain.finished:
+            plan = chain.advance()
+            if plan.end_of_cycle or chain.step % CHECK_EVERY == 0:
+                chain.ranks.check_same(chain.parameters, chain.step)
+            stop = chain.ranks.any(bool(received))
+            after(plan, stop)
+            if stop:
+                raise Interrupted
+
+
+def checkpoint_path(directory: Path, chain: int) -> Path:
+    """Where a chain's resume point is in a stage's directory."""
+    return directory / "checkpoints" / f"chain{chain}.safetensors"
 
 
 @contextmanager
@@ -142,16 +185,33 @@ def catch_signals() -> Iterator[list[int]]:
     def remember(number: int, frame: FrameType | None) -> None:
         received.append(number)
 
-    try:
-        previous = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: signals stay with whoever owns it
+    with handled(remember):
         yield received
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into `Interrupted`, where there is nothing to finish first (main thread only)."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    with handled(interrupt):
+        yield
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Give SIGINT and SIGTERM a handler for a while; outside the main thread they stay with whoever owns them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
+    previous = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield received
+        yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, former in previous.items():
+            signal.signal(number, former)
 
 
 def members(weights: WeightStore, chain: int, first: int, last: int) -> Iterator[dict[str, torch.Tensor]]:

@@ -118,6 +118,8 @@ def _follow(command: list[str], bar: tqdm, stop: threading.Event) -> None:
         reader.start()
         for line in process.stdout:
             report = json.loads(line)
+            if report["message"]:
+                bar.write(report["message"])
             bar.set_postfix_str(report["text"], refresh=False)
             bar.update(report["steps"])
         code = process.wait()
@@ -152,7 +154,7 @@ class LineBar:
     """What a worker has instead of a progress bar: lines of JSON on standard output, at most two a second."""
 
     def __init__(self) -> None:
-        self.stage = ""
+        self._stage = ""
         self._steps, self._text, self._shown = 0, "", 0.0
 
     def update(self, steps: int = 1) -> None:
@@ -161,11 +163,20 @@ class LineBar:
         if time.monotonic() - self._shown > 0.5:
             self.close()
 
+    def set_description(self, text: str) -> None:
+        """Remember the stage."""
+        self._stage = text
+
     def set_postfix_str(self, text: str) -> None:
         """Remember what the bar should say."""
         self._text = text
 
-    def close(self) -> None:
+    def write(self, message: str) -> None:
+        """Have the parent print a line, at once."""
+        self.close(message)
+
+    def close(self, message: str = "") -> None:
         """Tell the parent what it was not told yet."""
-        print(json.dumps({"steps": self._steps, "text": f"{self.stage}: {self._text}"}), flush=True)
+        report = {"steps": self._steps, "text": f"{self._stage}: {self._text}", "message": message}
+        print(json.dumps(report), flush=True)
         self._steps, self._shown = 0, time.monotonic()

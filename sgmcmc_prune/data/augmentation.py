@@ -44,10 +44,13 @@ class Augmentation:
         self.function = AUGMENTATIONS[name]
         self.side, self.black, self.seed, self.chain = side, black, seed, chain
 
-    def __call__(self, images: Tensor, step: int) -> Tensor:
-        """Augment the images (n, channels, height, width) of a step; example i takes its words 8 i to 8 i + 7."""
-        count = WORDS * len(images)
-        words = random_words(self.seed, self.chain, Stream.AUGMENTATION, step, 0, count, images.device)
+    def __call__(self, images: Tensor, step: int, first: int = 0) -> Tensor:
+        """Augment images (n, channels, height, width) of a step; example i takes its words 8 i to 8 i + 7.
+
+        `first` is the number of the first image in the minibatch, of which the images may be a part.
+        """
+        offset, count = WORDS * first, WORDS * len(images)
+        words = random_words(self.seed, self.chain, Stream.AUGMENTATION, step, offset, count, images.device)
         return self.function(images, words.view(-1, WORDS), self.side, self.black)
 
 

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from sgmcmc_prune.data.seeding import seeded_generator
 
-#: Changes the inputs of a step, such as `augmentation.Augmentation`.
-Transform = Callable[[Tensor, int], Tensor]
+#: Changes the inputs of a step, such as `augmentation.Augmentation`: (inputs, step, place of the first in the batch).
+Transform = Callable[[Tensor, int, int], Tensor]
+#: All positions of a batch.
+WHOLE = slice(None)
 
 
 class MinibatchStream:
@@ -29,7 +31,8 @@ class MinibatchStream:
     seed, chain : int
         Any integers; different ones shuffle independently.
     transform : callable, optional
-        Takes the inputs of a batch and its step, returns new inputs; must be a function of those alone.
+        Takes the inputs of a part of a batch, its step and the part's first position; returns new inputs, each a
+        function of its input, step and position alone.
 
     Raises
     ------
@@ -74,12 +77,14 @@ class MinibatchStream:
         """Batches in one pass over the data, n / B: not an integer in general."""
         return self.num_data / self.batch_size
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, part: slice = WHOLE) -> tuple[Tensor, Tensor]:
         """Give batch number `step`, counted from 0.
 
         Parameters
         ----------
         step : int
+        part : slice
+            The positions that are wanted, when processes share the batch.
 
         Returns
         -------
@@ -93,18 +98,18 @@ class MinibatchStream:
         """
         if step < 0:
             raise ValueError(f"step is {step}; steps are counted from 0")
-        inputs, targets = self._batch(step)
-        return (inputs if self.transform is None else self.transform(inputs, step)), targets
+        inputs, targets = self._batch(step, part)
+        return (inputs if self.transform is None else self.transform(inputs, step, part.start or 0)), targets
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def _batch(self, step: int, part: slice) -> tuple[Tensor, Tensor]:
         if self.batch_size == self.num_data:
-            return self.inputs, self.targets
+            return (self.inputs, self.targets) if part == WHOLE else (self.inputs[part], self.targets[part])
         epoch, start = divmod(step * self.batch_size, self.num_data)
         index = self._permutation(epoch)[start : start + self.batch_size]
         if len(index) < self.batch_size:
             rest = self._permutation(epoch + 1)[: self.batch_size - len(index)]
             index = torch.cat([index, rest])
-        return self.inputs[index], self.targets[index]
+        return self.inputs[index[part]], self.targets[index[part]]
 
     def _permutation(self, epoch: int) -> Tensor:
         """The order of one epoch, on the data's device; at most two are kept, for a batch spans at most two."""

@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.data.batches import MinibatchStream, Transform
+from sgmcmc_prune.data.batches import WHOLE, MinibatchStream, Transform
 from sgmcmc_prune.data.pictures import PictureInputs, centre
 
 
@@ -47,22 +47,23 @@ class PrefetchedStream(MinibatchStream):
         super().__init__(torch.arange(len(inputs)), targets.cpu(), batch_size, seed, chain)
         self.pictures, self.transform, self.workers = inputs, transform, workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
-        self._ready: dict[int, Future[tuple[Tensor, Tensor]]] = {}
+        self._ready: dict[tuple[int, int, int], Future[tuple[Tensor, Tensor]]] = {}
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Give batch number `step`, and start reading those after it."""
+    def batch(self, step: int, part: slice = WHOLE) -> tuple[Tensor, Tensor]:
+        """Give a part of batch number `step`, and start reading that of those after it."""
         if step < 0:
             raise ValueError(f"step is {step}; steps are counted from 0")
-        wanted = range(step, step + 2 * self.workers + 1)
-        for skipped in [s for s in self._ready if s not in wanted]:
+        first, last, _ = part.indices(self.batch_size)
+        wanted = [(ahead, first, last) for ahead in range(step, step + 2 * self.workers + 1)]
+        for skipped in [key for key in self._ready if key not in wanted]:
             self._ready.pop(skipped).cancel()
-        for ahead in wanted:
-            if ahead not in self._ready:
-                index, labels = self._batch(ahead)
-                self._ready[ahead] = self._pool.submit(self._read, index, labels)
-        pixels, labels = self._ready.pop(step).result()
+        for key in wanted:
+            if key not in self._ready:
+                index, labels = self._batch(key[0], part)
+                self._ready[key] = self._pool.submit(self._read, index, labels)
+        pixels, labels = self._ready.pop(wanted[0]).result()
         images = self.pictures.normalised(pixels)
-        images = centre(images, self.pictures.side) if self.transform is None else self.transform(images, step)
+        images = centre(images, self.pictures.side) if self.transform is None else self.transform(images, step, first)
         return images, labels.to(self.pictures.device, non_blocking=True)
 
     def _read(self, index: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

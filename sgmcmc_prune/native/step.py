@@ -133,7 +133,8 @@ def mixture_sums(
     sums = np.zeros(4)
     pointer = None if alive is None else alive.data_ptr()
     load().mixture_sums(weight.data_ptr(), pointer, weight.numel(), log_odds, slope, sums.ctypes.data)
-    return tuple(sums.tolist())
+    included, square, alive_weights, rest = sums.tolist()
+    return included, square, alive_weights, rest
 
 
 def standard_normal(

@@ -1,0 +1,113 @@
+"""`bench chains`: K chains in a loop, batched, and in processes; and what `auto` would choose.
+
+Every mode takes the same chains through the same steps. Processes are started once and kept, so their time is that of a
+long run; a measurement is a block of steps of all chains. The chains are those of `bench train`.
+"""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from typing import Any
+
+import torch
+
+from sgmcmc_prune.bench import measure, train
+from sgmcmc_prune.chains import execution
+from sgmcmc_prune.chains.batched import BatchedChains
+from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.processes import num_workers
+from sgmcmc_prune.tables import format_rows
+
+#: Steps of every chain in one measurement.
+BLOCK = {"mlp": 20, "lenet": 4}
+_CHAINS: dict[tuple[str, int, int], Chain] = {}
+
+
+def bench_chains(
+    networks: tuple[str, ...] = ("mlp", "lenet"),
+    chains: int = 8,
+    rounds: int = 15,
+    batch_size: int = 128,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure every network on the CPU.
+
+    Returns
+    -------
+    dict
+        `machine`, `chains` and `rows`: network, chain steps a second by mode, what `auto` chooses for a long run, and
+        the ratio of its time to that of each mode with its 95 % interval.
+    """
+    workers = num_workers(chains)
+    rows = []
+    for network in networks:
+        candidates = modes(network, chains, batch_size, workers)
+        new = partial(make, network, batch_size=batch_size)
+        auto = execution.choose(new, chains, 10**6, workers).mode
+        seconds = measure.interleaved(candidates, rounds, 2, f"bench chains {network}", progress)
+        done = BLOCK[network] * chains
+        rows.append(
+            {
+                "network": network,
+                "auto": auto,
+                "chain_steps_per_second": {mode: done / sorted(s)[rounds // 2] for mode, s in seconds.items()},
+                "ratio_of_auto": {
+                    mode: vars(measure.paired_ratio(seconds[auto], other)) for mode, other in seconds.items()
+                },
+            }
+        )
+    found = {"bench": "chains", "machine": measure.machine(), "chains": chains, "batch_size": batch_size}
+    return {**found, "rounds": rounds, "rows": rows}
+
+
+def make(network: str, index: int, batch_size: int) -> Chain:
+    """One chain of `bench train`."""
+    return train.chain(network, train.NETWORKS[network][0], batch_size, "cpu", index)
+
+
+def modes(network: str, chains: int, batch_size: int, workers: int) -> dict[str, Callable[[], Any]]:
+    """A block of steps of all chains in every mode."""
+    block = BLOCK[network]
+    alone = [make(network, k, batch_size) for k in range(chains)]
+    together = BatchedChains([make(network, k, batch_size) for k in range(chains)])
+    threads = max(1, torch.get_num_threads() // workers)
+    # One pool for each worker: a chain stays where it is.
+    context = multiprocessing.get_context("spawn")
+    pools = [ProcessPoolExecutor(1, context, torch.set_num_threads, (threads,)) for _ in range(workers)]
+
+    def loop() -> None:
+        for chain in alone:
+            measure.block(chain.advance, block)()
+
+    def processes() -> None:
+        waiting = [pools[k % workers].submit(take, network, k, batch_size, block) for k in range(chains)]
+        for future in waiting:
+            future.result()
+
+    return {"loop": loop, "batched": measure.block(together.advance, block), "processes": processes}
+
+
+def take(network: str, index: int, batch_size: int, steps: int) -> None:
+    """Take some steps of a chain in this process, which keeps it."""
+    key = network, index, batch_size
+    if key not in _CHAINS:
+        _CHAINS[key] = make(*key)
+    measure.block(_CHAINS[key].advance, steps)()
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as aligned text."""
+    header = ("network", "mode", "chain steps/s", "", "time of auto / mode [95 %]")
+    rows = [
+        [
+            row["network"],
+            mode,
+            f"{speed:,.0f}",
+            "auto" if mode == row["auto"] else "",
+            str(measure.Ratio(**row["ratio_of_auto"][mode])),
+        ]
+        for row in result["rows"]
+        for mode, speed in row["chain_steps_per_second"].items()
+    ]
+    return format_rows(header, rows)

@@ -1,0 +1,111 @@
+"""The gradients of several chains of one architecture in one batched pass, by `torch.func`.
+
+K networks are one function of stacked parameters (K, ...); `vmap` turns their K small matrix products into one batched
+product. Each network's parameters and gradients are views of the stacks, so samplers, priors and EM see nothing of it.
+Minibatches and noise are those of each chain alone: the draws are those of a loop to rounding.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+
+from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.likelihoods import Likelihood, mean_nll
+from sgmcmc_prune.schedules import Plan
+
+
+def obstacle(chain: Chain) -> str | None:
+    """What keeps chains like this one from being batched, in words; None if nothing does."""
+    if chain.network is not chain.model or chain.precision != "float32":
+        return "networks that are compiled, shared by ranks, or in bfloat16 are passed one by one"
+    for name, module in chain.model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            return f"{name!r} is batch normalisation, whose running statistics cannot be batched over chains"
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            return f"{name!r} is dropout, whose noise would not be that of a chain alone"
+    return None
+
+
+class BatchedNetworks:
+    """The networks of several chains, as one.
+
+    Parameters
+    ----------
+    models : sequence of Module
+        Of one architecture, on one device. Their parameters become views of the stacks.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        self.models = list(models)
+        parameters, self.buffers = stack_module_state(self.models)
+        self.stacked = {name: p.detach().clone() for name, p in parameters.items()}
+        for index, model in enumerate(self.models):
+            for name, p in model.named_parameters():
+                p.data = self.stacked[name][index]
+
+    def gradients(self, likelihood: Likelihood, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Set `.grad` of every network to the gradient of its mean negative log-likelihood on its own minibatch.
+
+        Parameters
+        ----------
+        likelihood : Likelihood
+        inputs : Tensor, shape (K, n, ...)
+        targets : Tensor, shape (K, n, ...)
+
+        Returns
+        -------
+        Tensor, shape (K,)
+            The mean negative log-likelihoods.
+        """
+        template = self.models[0].train()
+
+        def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+            return mean_nll(likelihood, functional_call(template, (parameters, buffers), (x,)), y)
+
+        gradients, losses = vmap(grad_and_value(loss))(self.stacked, self.buffers, inputs, targets)
+        for index, model in enumerate(self.models):
+            for name, p in model.named_parameters():
+                p.grad = gradients[name][index]
+        return torch.as_tensor(losses)
+
+
+class BatchedChains:
+    """Chains that take every step together.
+
+    Parameters
+    ----------
+    chains : sequence of Chain
+        Of one architecture and one likelihood, all at the same step.
+
+    Raises
+    ------
+    ValueError
+        If such chains cannot be batched; the message says why.
+    """
+
+    def __init__(self, chains: Sequence[Chain]) -> None:
+        reason = obstacle(chains[0])
+        if reason:
+            raise ValueError(f"execution 'batched' cannot run here: {reason}; use loop or processes")
+        self.chains = list(chains)
+        self.networks = BatchedNetworks([chain.model for chain in chains])
+
+    def advance(self) -> list[Plan]:
+        """Take one step of every chain.
+
+        Raises
+        ------
+        RunError
+            If a loss is not finite: that chain has diverged.
+        """
+        plans = [chain.begin() for chain in self.chains]
+        batches = [chain.stream.batch(chain.step) for chain in self.chains]
+        inputs, targets = (torch.stack(parts) for parts in zip(*batches, strict=True))
+        losses = self.networks.gradients(self.chains[0].likelihood, inputs, targets).tolist()
+        for chain, loss in zip(self.chains, losses, strict=True):
+            chain.set_loss(loss)  # all of them, before any chain moves
+        for chain, plan in zip(self.chains, plans, strict=True):
+            chain.complete(plan)
+        return plans

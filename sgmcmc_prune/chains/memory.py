@@ -1,0 +1,68 @@
+"""What chains hold in memory, estimated before anything is allocated: states and averages, not activations."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.priors.spike_slab import SpikeSlab
+
+#: float64 sums of an `InclusionAverage`, the prior's held state (float32) and its mark of life (boolean), a group.
+BYTES_PER_GROUP = 7 * 8 + 4 + 1
+#: Tensors shaped like a prunable parameter that `Moments` keeps.
+MOMENTS = 2
+
+
+def chain_bytes(chain: Chain) -> int:
+    """Bytes that a chain holds once it collects draws.
+
+    Of every parameter the weight, its gradient and the sampler's state (momentum, mass and the average behind it); of
+    matrices and kernels the two moments; of every group of a sparse prior its sums.
+    """
+    sampler = chain.sampler
+    copies = 2 + ("momentum" in sampler.defaults) + 2 * sampler.preconditioner.adapts
+    total = sum(copies * _bytes(p) for p in chain.parameters.values())
+    total += sum(MOMENTS * _bytes(chain.parameters[name]) for name in chain.moments)
+    if isinstance(chain.prior, SpikeSlab):
+        total += sum(BYTES_PER_GROUP * layer.groups.num_groups for layer in chain.prior.layers.values())
+    return total
+
+
+def _bytes(p: Tensor) -> int:
+    return p.numel() * p.element_size()
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that is free on a device; None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    table = Path("/proc/meminfo")
+    lines = table.read_text().splitlines() if table.is_file() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def require_memory(chain: Chain, at_once: int) -> None:
+    """Refuse more chains than memory.
+
+    Parameters
+    ----------
+    chain : Chain
+        One of them.
+    at_once : int
+        How many are in memory at the same time.
+
+    Raises
+    ------
+    ValueError
+        If the estimate is more than what is free.
+    """
+    each = chain_bytes(chain)
+    device = next(iter(chain.parameters.values())).device
+    free = free_bytes(device)
+    if free is not None and at_once * each > free:
+        remedy = "take them with execution 'loop', one at a time" if at_once > 1 else "choose a smaller network"
+        raise ValueError(
+            f"chains in memory at once: {at_once}, which need {at_once * each / 1e9:.2f} GB on {device} without "
+            f"activations, and {free / 1e9:.2f} GB are free; {remedy}, or a device with more"
+        )

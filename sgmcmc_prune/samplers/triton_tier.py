@@ -1,0 +1,144 @@
+"""The Triton tier: a step of SGHMC or SGLD for all tensors of a parameter group in one launch, on a CUDA GPU.
+
+The kernel is in `triton_kernels`; what it is told is in `fused`. The host never waits for the device. So it cannot
+raise before a step whose gradients are not finite: it raises a flag on the device, from which on nothing moves, and
+`check` reads the flag where the chain stops to log or to save.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.native import TensorTable
+from sgmcmc_prune.samplers import fused
+
+if TYPE_CHECKING:
+    from sgmcmc_prune.samplers.base import Sampler
+
+#: Of a tensor: the kernel counts them with 32 bits.
+MOST_ENTRIES = 2**30
+
+
+def all_finite(sampler: "Sampler", group: dict[str, Any]) -> bool:
+    """Raise the flag on the device if a gradient of the group is not finite; True, for the host does not wait to know.
+
+    All groups are looked at before one of them moves.
+    """
+    fused.point_at_gradients(sampler, group)
+    gradients = [p.grad for p in group["params"] if p.grad is not None and p.numel() > 0]
+    if gradients:
+        flag, largest = blocked(sampler), torch.stack(torch._foreach_norm(gradients, math.inf))
+        flag.masked_fill_((flag == 0) & ~largest.isfinite().all().to(flag.device), group["step"] + 1)
+    return True
+
+
+def blocked(sampler: "Sampler") -> Tensor:
+    """The flag: 0, or one more than the first step with a gradient that was not finite.
+
+    Returns
+    -------
+    Tensor, shape (), int64
+        On the device of the parameters; reading it waits for the device.
+    """
+    if sampler not in _flags:
+        device = sampler.param_groups[0]["params"][0].device
+        _flags[sampler] = torch.zeros((), dtype=torch.int64, device=device)
+    return _flags[sampler]
+
+
+def check(sampler: "Sampler") -> None:
+    """Raise RunError if the flag is up; for log points, since it waits for the device."""
+    first = int(_flags[sampler]) if sampler in _flags else 0
+    if first:
+        raise RunError(
+            f"a gradient is not finite at step {first - 1}; no parameter has moved since. Lower the step size, or look "
+            "for infinite or missing values in the data"
+        )
+
+
+def step_group(sampler: "Sampler", group: dict[str, Any]) -> None:
+    """One step of a parameter group of an `SGHMC` or an `SGLD`, after `all_finite`."""
+    from sgmcmc_prune.samplers.triton_kernels import BLOCKS, LAUNCH, step_kernel  # Triton is not everywhere
+
+    table, scalars, parameters = fused.describe(sampler, group)
+    if not parameters:
+        return
+    if table not in _copies:
+        _copies[table] = DeviceTable(table, parameters, BLOCKS)
+    copy = _copies[table]
+    (seed, chain_and_stream, step), *others = scalars.item()
+    key = int(np.uint64(chain_and_stream << 32 | seed).astype(np.int64))
+    rows = copy.rows(table)
+    flag = blocked(sampler).to(rows.device)
+    with torch.cuda.device_of(rows):
+        grid = (len(copy.places),)
+        step_kernel[grid](rows, copy.places, flag, key, step, *others, BLOCKS=BLOCKS, **LAUNCH)
+
+
+class DeviceTable:
+    """The rows of a table on the device, sent again when one has changed, and what each program works on.
+
+    Parameters
+    ----------
+    table : TensorTable
+    weights : sequence of Tensor
+    blocks : int
+        Counter blocks, of four weights each, a program takes.
+
+    Attributes
+    ----------
+    places : Tensor, shape (programs, 4), int64
+        Row, first counter block, and the memory order of the row's weight.
+    """
+
+    def __init__(self, table: TensorTable, weights: Sequence[Tensor], blocks: int) -> None:
+        self.places = torch.from_numpy(places(table, weights, blocks)).to(weights[0].device)
+        self._sent = b""
+        self._rows = self.places
+
+    def rows(self, table: TensorTable) -> Tensor:
+        """The rows, as words of 8 bytes."""
+        now = table.rows.tobytes()
+        if now != self._sent:
+            # A copy: memory that is not pinned has been read when an asynchronous transfer returns.
+            self._rows = torch.from_numpy(np.frombuffer(now, np.int64).copy()).to(self.places.device, non_blocking=True)
+            self._sent = now
+        return self._rows
+
+
+_flags: WeakKeyDictionary["Sampler", Tensor] = WeakKeyDictionary()
+_copies: WeakKeyDictionary[TensorTable, DeviceTable] = WeakKeyDictionary()
+
+
+def places(table: TensorTable, weights: Sequence[Tensor], blocks: int) -> np.ndarray:
+    """Row, first counter block, channels and inner size of each program, shape (programs, 4), int64."""
+    found = []
+    for row, (weight, size, offset) in enumerate(zip(weights, table.rows["size"], table.rows["offset"], strict=True)):
+        order = memory_order(weight)
+        assert order is not None
+        first = np.arange(int(offset) // 4, (int(offset + size) + 3) // 4, blocks)
+        found.append(np.column_stack([np.full_like(first, row), first, *(np.full_like(first, n) for n in order)]))
+    return np.concatenate(found)
+
+
+def memory_order(w: Tensor) -> tuple[int, int] | None:
+    """How the entries of a weight lie in memory.
+
+    Returns
+    -------
+    (int, int) or None
+        (1, 1) if in the order of their indices; (C, I) if the last dimension in memory is one of size C, in front of
+        others with I entries, such as channels last; None for any other order, or gaps.
+    """
+    if w.is_contiguous():
+        return 1, 1
+    for k in range(w.dim() - 1):
+        if w.movedim(k, -1).is_contiguous():
+            return w.shape[k], math.prod(w.shape[k + 1 :])
+    return None

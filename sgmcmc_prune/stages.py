@@ -1,0 +1,165 @@
+"""The stages that every chain of a run passes, on disk: dense, then one fork per in-chain criterion."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sgmcmc_prune import build, checkpoint
+from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.loop import Stage, checkpoint_path, follow
+from sgmcmc_prune.chains.record import Recorder
+from sgmcmc_prune.config import RunConfig, from_json
+from sgmcmc_prune.distributed import ALONE, Ranks
+from sgmcmc_prune.files import locked
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.masks import prunable
+from sgmcmc_prune.schedules import Cyclical
+from sgmcmc_prune.store import DrawStore
+from sgmcmc_prune.weights import estimate_bytes, require_space
+
+RECORDS_PER_EPOCH = 4
+
+
+def load_config(out: Path) -> RunConfig:
+    """The configuration of a run directory; ValueError if it is none."""
+    path = out / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{out} is not a run directory: it has no config.json")
+    config: RunConfig = from_json(checkpoint.read_json(path))
+    return config
+
+
+def stages(config: RunConfig) -> tuple[str | None, ...]:
+    """The stages that every chain passes: dense (None), then one fork per in-chain criterion."""
+    return (None, *config.prune.in_chain)
+
+
+def num_steps(config: RunConfig, data: build.Data) -> int:
+    """Steps of one chain in all its stages."""
+    return sum(_schedule(config, data, criterion).num_steps for criterion in stages(config))
+
+
+def take_chain(config: RunConfig, data: build.Data, out: Path, index: int, bar: Any, ranks: Ranks = ALONE) -> None:
+    """Take one chain through all its stages, whose stores exist; of its ranks, the first alone writes.
+
+    Raises
+    ------
+    Interrupted
+        After SIGINT or SIGTERM, with everything saved.
+    RunError
+        If the chain diverged; the draws before are kept.
+    """
+    # A process whose parent was killed may still be dying: wait for it.
+    lock = locked(out / "checkpoints" / f"chain{index}.lock", wait_seconds=30) if ranks.first else nullcontext()
+    with lock:
+        for criterion in stages(config):
+            bar.set_description(f"chain {index}, {criterion or 'dense'}")
+            chain = _stage_chain(config, data, out, criterion, index, ranks)
+            if ranks.first:
+                open_stage(config, data, out, criterion).run(chain, bar)
+            else:
+                follow(stage_directory(out, criterion), chain)
+            ranks.wait()  # the next stage starts from what the first rank has written
+
+
+def stage_directory(out: Path, criterion: str | None) -> Path:
+    """Where a stage keeps its files."""
+    return out if criterion is None else out / "forks" / criterion
+
+
+def _schedule(config: RunConfig, data: build.Data, criterion: str | None) -> Cyclical:
+    make = build.dense_schedule if criterion is None else build.fork_schedule
+    return make(config, len(data.train[1]) / config.data.batch_size)
+
+
+def _stage_chain(
+    config: RunConfig, data: build.Data, out: Path, criterion: str | None, index: int, ranks: Ranks
+) -> Chain:
+    """One chain of a stage at its start: dense (no criterion), or from its dense end, with a pruner."""
+    schedule = _schedule(config, data, criterion)
+    if criterion is None:
+        return build.build_chain(config, data, index, schedule, ranks=ranks)
+    reference = None
+    if criterion == "random":
+        first = out / "forks" / config.prune.in_chain[0]
+        reference = [masks.load(first / "masks" / f"chain{index}-{t:g}.safetensors") for t in config.prune.targets]
+    pruner = build.build_pruner(config, build.build_model(config, data, index), criterion, index, reference)
+    chain = build.build_chain(config, data, index, schedule, pruner, ranks)
+    chain.load_position(checkpoint.load(checkpoint_path(out, index)))
+    return chain
+
+
+def open_stage(
+    config: RunConfig, data: build.Data, out: Path, criterion: str | None, ranks: int = 1, progress: bool = False
+) -> Stage:
+    """Open the store of one stage, or create it (then `ranks` processes share each chain)."""
+    directory = stage_directory(out, criterion)
+    schedule = _schedule(config, data, criterion)
+    chain = build.build_chain(config, data, 0, schedule)
+    inputs, labels = (t[: config.probes] for t in data.train)
+    layers = list(chain.inclusion) or list(prunable(chain.model))
+    recorder = Recorder(inputs, labels, data.dataset.num_classes, layers, chain.parameters)
+    record_every = max(1, int(chain.stream.steps_per_epoch / RECORDS_PER_EPOCH))
+    path = directory / "posterior.zarr"
+    if path.exists():
+        store = DrawStore.open(path)
+    else:
+        needed = estimate_bytes(chain.model.state_dict(), schedule.num_draws, config.chains)
+        require_space(directory, needed)
+        if progress:
+            draws = config.chains * schedule.num_draws
+            tqdm.write(f"weight draws in {directory / 'draws'}: {draws}, {needed / 1e6:.1f} MB")
+        store = DrawStore.create(
+            path,
+            recorder.groups(schedule.num_draws, schedule.num_steps // record_every),
+            config.chains,
+            static=_static(inputs, labels, chain, layers),
+            coords=recorder.coords(),
+            attrs={
+                "departures": departures(config, chain.model, ranks),
+                "lp_estimator": "minibatch",
+                "integrator": chain.sampler.integrator,
+                "momentum": schedule(schedule.num_steps - 1).momentum,
+            },
+        )
+    return Stage(directory, recorder, store, record_every, config.checkpoint_seconds, config.keep_checkpoints)
+
+
+def _static(inputs: Tensor, labels: Tensor, chain: Chain, layers: Sequence[str]) -> dict[str, Any]:
+    sizes = [chain.parameters[name].numel() for name in layers]
+    dims = ("probe", *[f"image_dim_{i}" for i in range(inputs.dim() - 1)])
+    return {
+        "observed_data": {"y": (("probe",), labels.cpu().numpy())},
+        "constant_data": {
+            "image": (dims, inputs.cpu().numpy()),
+            "layer_size": (("layer",), sizes),
+            "parameter_size": (("parameter",), [p.numel() for p in chain.parameters.values()]),
+        },
+    }
+
+
+def departures(config: RunConfig, model: nn.Module, ranks: int = 1) -> list[str]:
+    """Every way in which the draws are not draws from the stated Bayesian posterior, in words."""
+    minibatch = "its minibatch" if ranks == 1 else f"the part of its minibatch that one of {ranks} ranks takes"
+    found = [
+        f"step size {config.sampler.lr_min:g} while sampling: minibatch gradient noise heats the chain above T",
+        "hyperparameters of the prior are fitted to the same data; draws are conditional on them"
+        if config.prior.family in ("spike_slab", "laplace", "student_t") and config.em.kind != "fixed"
+        else "",
+        f"temperature {config.sampler.temperature:g} instead of 1" if config.sampler.temperature != 1 else "",
+        "mode em: the chain targets a Gaussian posterior with held precisions, not the mixture posterior"
+        if config.prior.family == "spike_slab" and config.prior.mode == "em"
+        else "",
+        f"batch normalisation: the likelihood of an example depends on {minibatch}"
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+        else "",
+        f"augmentation {config.data.augmentation}: an image counts with ever new pixels, so there is no likelihood"
+        if config.data.augmentation != "none"
+        else "",
+        "in-chain forks: draws are conditional on a mask chosen from the same data" if config.prune.in_chain else "",
+    ]
+    return [line for line in found if line]

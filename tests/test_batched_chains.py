@@ -1,0 +1,176 @@
+"""Batched chains are the chains of a loop: gradients, whole runs, and what cannot be batched."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune import likelihoods
+from sgmcmc_prune.chains import execution, memory
+from sgmcmc_prune.chains.batched import BatchedChains
+from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.em import EM, EMSettings
+from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.models.normalisation import FilterResponseNorm
+from sgmcmc_prune.preconditioners import RMSprop
+from sgmcmc_prune.priors import SpikeSlab
+from sgmcmc_prune.samplers import SGHMC
+from sgmcmc_prune.schedules import Cyclical
+
+NETWORKS = {
+    "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 7), nn.Tanh(), nn.Linear(7, 3)),
+    "convolution": lambda: nn.Sequential(
+        nn.Conv2d(3, 5, 3), FilterResponseNorm(5), nn.ReLU(), nn.Flatten(), nn.Linear(20, 3)
+    ),
+    "group norm": lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(16, 3)),
+}
+
+
+def data(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(40, 3, 4, 4, generator=generator).to(dtype), torch.randint(3, (40,), generator=generator)
+
+
+def chain(network: str, index: int, dtype: torch.dtype = torch.float64) -> Chain:
+    torch.manual_seed(index)
+    model = NETWORKS[network]().to(dtype)
+    prior = SpikeSlab(dict(model.named_parameters()))
+    sampler = SGHMC(
+        model.named_parameters(), lr=0.01, num_data=40, prior=prior, preconditioner=RMSprop(), seed=3, chain=index
+    )
+    schedule = Cyclical(0.02, 0.02, 0.01, 0.9, 1.0, burn_in=8, cycles=2, explore=3, sample=3)
+    em = EM(EMSettings(every=4), prior)
+    stream = MinibatchStream(*data(dtype), 8, 0, index)
+    return Chain(index, model, sampler, schedule, stream, likelihoods.categorical, em)
+
+
+def state(chain: Chain) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in chain.model.state_dict().items()}
+
+
+def prior_state(chain: Chain) -> dict[str, Tensor]:
+    assert chain.prior is not None
+    return chain.prior.state_dict()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_batched_chains_are_the_chains_of_a_loop(network: str) -> None:
+    """In double precision, over 20 steps, which amplify rounding."""
+    alone, together = ([chain(network, k) for k in range(3)] for _ in range(2))
+    batched = BatchedChains(together)
+    while not together[0].finished:
+        batched.advance()
+    for one, other in zip(alone, together, strict=True):
+        while not one.finished:
+            one.advance()
+        assert one.draws == other.draws > 0
+        assert one.loss == pytest.approx(other.loss, rel=1e-7)
+        torch.testing.assert_close(state(one), state(other), rtol=1e-7, atol=1e-8)
+        torch.testing.assert_close(prior_state(one), prior_state(other), rtol=1e-7, atol=1e-8)
+    first, second = (next(iter(c.parameters.values())) for c in together[:2])
+    assert not torch.equal(first, second)
+
+
+def test_a_loaded_state_stays_in_the_stack() -> None:
+    """A resume copies into the views; if it replaced them, the stacks would hold the weights of before."""
+    source, chains = chain("mlp", 0), [chain("mlp", k) for k in range(2)]
+    for _ in range(5):
+        source.advance()
+    batched = BatchedChains(chains)
+    chains[0].load_state_dict(source.state_dict())
+    for name, stack in batched.networks.stacked.items():
+        assert torch.equal(stack[0], source.model.state_dict()[name])
+
+
+def test_one_diverged_chain_stops_all_before_any_moves() -> None:
+    chains = [chain("mlp", k) for k in range(2)]
+    batched = BatchedChains(chains)
+    with torch.no_grad():
+        next(iter(chains[1].parameters.values())).fill_(torch.nan)
+    before = state(chains[0])
+    with pytest.raises(RunError, match="chain 1 diverged at step 0"):
+        batched.advance()
+    torch.testing.assert_close(state(chains[0]), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"), [(nn.BatchNorm2d(3), "batch normalisation"), (nn.Dropout2d(), "dropout")]
+)
+def test_what_cannot_be_batched_is_named(monkeypatch: pytest.MonkeyPatch, layer: nn.Module, reason: str) -> None:
+    monkeypatch.setitem(NETWORKS, "bad", lambda: nn.Sequential(layer, nn.Flatten(), nn.Linear(48, 3)))
+    with pytest.raises(ValueError, match=f"'0' is {reason}"):
+        BatchedChains([chain("bad", 0)])
+    assert "batched" not in execution.seconds_per_step(lambda k: chain("bad", k), 2, 1)
+
+
+class TestChoice:
+    """`auto` predicts the time of a whole run; its measurements are replaced here."""
+
+    @pytest.mark.parametrize(
+        ("seconds", "steps", "mode"),
+        [
+            ({"loop": 2.0, "batched": 1.0, "processes": 1.5}, 100, "batched"),
+            ({"loop": 2.0, "batched": 3.0, "processes": 1.0}, 100, "processes"),
+            ({"loop": 2.0, "batched": 3.0, "processes": 1.0}, 3, "loop"),  # two processes start twice: 10 s
+            ({"loop": 1.0}, 100, "loop"),
+            ({"loop": 1.0, "batched": 1.0}, 100, "loop"),
+        ],
+    )
+    def test_the_soonest_end_wins(
+        self, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], steps: int, mode: str
+    ) -> None:
+        monkeypatch.setattr(execution, "seconds_per_step", lambda make, chains, workers: seconds)
+        assert execution.choose(lambda k: chain("mlp", k), 4, steps, 2).mode == mode
+
+    def test_measuring_leaves_the_number_of_threads(self) -> None:
+        before = torch.get_num_threads()
+        found = execution.seconds_per_step(lambda k: chain("mlp", k), 2, 2)
+        assert set(found) == {"loop", "batched", "processes"}
+        assert min(found.values()) > 0
+        assert torch.get_num_threads() == before
+
+
+class TestMemory:
+    def test_the_estimate_is_what_a_chain_holds(self) -> None:
+        one = chain("convolution", 0, torch.float32)
+        while not one.finished:
+            one.advance()
+        held = [*one.parameters.values(), *(p.grad for p in one.parameters.values() if p.grad is not None)]
+        for _, _, values, _ in one.sampler.named_states():
+            held += [v for v in values.values() if isinstance(v, Tensor)]
+        for average in (*one.inclusion.values(), *one.moments.values()):
+            found = average.state_dict()
+            held += [v for v in (*found.values(), *found.get("sums", {}).values()) if isinstance(v, Tensor)]
+        for layer in one.prior.layers.values():  # type: ignore[union-attr]
+            held += [layer.held, layer.alive]
+        assert memory.chain_bytes(one) == sum(x.numel() * x.element_size() for x in held)
+
+    def test_more_chains_than_memory_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        one = chain("mlp", 0)
+        monkeypatch.setattr(memory, "free_bytes", lambda device: 2 * memory.chain_bytes(one))
+        memory.require_memory(one, 2)
+        with pytest.raises(ValueError, match=r"at once: 3, which need .* on cpu .* execution 'loop'"):
+            memory.require_memory(one, 3)
+
+    def test_free_memory_is_positive_where_known(self) -> None:
+        assert memory.free_bytes(torch.device("cpu")) is None or memory.free_bytes(torch.device("cpu")) > 0  # type: ignore[operator]
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_the_same_chain() -> None:
+    plain, compiled = chain("mlp", 0), chain("mlp", 0)
+    compiled.network = torch.compile(compiled.model)  # type: ignore[assignment]
+    for _ in range(10):
+        plain.advance()
+        compiled.advance()
+    torch.testing.assert_close(state(plain), state(compiled), rtol=1e-9, atol=1e-11)
+
+
+def test_bfloat16_passes_keep_weights_and_loss_in_full_precision() -> None:
+    one = chain("mlp", 0, torch.float32)
+    one.precision = "bfloat16"
+    seen = []
+    one.model.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    one.advance()
+    assert seen == [torch.bfloat16]
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in one.parameters.values() if p.grad is not None)
