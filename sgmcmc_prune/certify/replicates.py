@@ -32,7 +32,9 @@ class Replicates:
     mass : Array, shape (d,), optional
         A diagonal mass matrix, as if learned before.
     dtype : torch.dtype
-        Of the positions; gradients are computed in float64.
+        Of the positions; gradients are computed in float64, on the CPU.
+    device : str
+        Of the positions.
     **settings
         Of the sampler.
 
@@ -50,16 +52,17 @@ class Replicates:
         tensors: int = 1,
         mass: Array | None = None,
         dtype: torch.dtype = torch.float64,
+        device: str = "cpu",
         **settings: Any,
     ) -> None:
         self.target = target
-        self.w = torch.zeros(count, target.dimension, dtype=dtype)
+        self.w = torch.zeros(count, target.dimension, dtype=dtype, device=device)
         self.parameters = {f"w{i}": nn.Parameter(part) for i, part in enumerate(self.w.chunk(tensors))}
         shared = {"num_data": target.num_data, "prior": target.prior(self.parameters), **settings}
         self.sampler = make(self.parameters.items(), **shared)
         if mass is not None:
             for p in self.parameters.values():
-                self.sampler.state[p]["mass"] = torch.from_numpy(mass).to(dtype).expand_as(p).clone()
+                self.sampler.state[p]["mass"] = torch.from_numpy(mass).to(self.w).expand_as(p).clone()
 
     @property
     def buffer(self) -> Array | None:
@@ -80,11 +83,11 @@ class Replicates:
         """Take steps, and yield after each; independent noise of the given variance is added to the gradients."""
         generator = torch.Generator().manual_seed(seed)
         for step in range(steps):
-            gradient = self.target.gradient(self.w.double())
+            gradient = self.target.gradient(self.w.double().cpu())
             if gradient_variance > 0:
                 noise = torch.randn(self.w.shape, generator=generator, dtype=torch.float64)
                 gradient += math.sqrt(gradient_variance) * noise
-            parts = gradient.to(self.w.dtype).chunk(len(self.parameters))
+            parts = gradient.to(self.w).chunk(len(self.parameters))
             for p, part in zip(self.parameters.values(), parts, strict=True):
                 p.grad = part
             self.sampler.step()

@@ -7,6 +7,7 @@ sampler that is linear on a quadratic potential gets its equations in `recursion
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -69,17 +70,19 @@ def tier_cases() -> list[Case]:
             "SGHMC without momentum = SGLD", SGHMC, SGLD, settings={**plain, "momentum": 0.0}, reference_settings=plain
         )
     ]
-    for tier in available()[1:]:
-        for make in (SGHMC, SGLD):
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    for device, make in product(devices, (SGHMC, SGLD)):
+        for tier in available(device)[1:]:
             names = [{**plain, "implementation": name} for name in (tier, "reference")]
             cases.append(
                 same(
-                    f"{make.__name__}, {tier} = reference",
+                    f"{make.__name__}, {tier} = reference, {device}",
                     make,
                     make,
                     settings=names[0],
                     reference_settings=names[1],
                     dtype=torch.float32,
+                    device=device,
                     tolerance=1e-5,
                 )
             )

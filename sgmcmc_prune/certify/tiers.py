@@ -34,6 +34,7 @@ class TierCase:
     settings, reference_settings : mapping
         Their settings.
     dtype : torch.dtype
+    device : str
     tolerance : float
         Largest difference of any position after twenty steps, in units of the root mean square.
     """
@@ -45,6 +46,7 @@ class TierCase:
     settings: Mapping[str, Any] = field(default_factory=dict)
     reference_settings: Mapping[str, Any] = field(default_factory=dict)
     dtype: torch.dtype = torch.float64
+    device: str = "cpu"
     tolerance: float = 1e-9
 
     def rows(self, seed: int) -> list[Row]:
@@ -57,8 +59,8 @@ class TierCase:
 
     def _positions(self, make: MakeSampler, settings: Mapping[str, Any], seed: int) -> np.ndarray:
         mass = np.linspace(1.0, 2.0, self.target.dimension)
-        chains = Replicates(make, self.target, 64, TENSORS, mass, self.dtype, seed=seed, **settings)
+        chains = Replicates(make, self.target, 64, TENSORS, mass, self.dtype, self.device, seed=seed, **settings)
         chains.sampler.freeze()
         for _ in chains.advance(STEPS):
             pass
-        return chains.w.double().numpy()
+        return chains.w.double().cpu().numpy()

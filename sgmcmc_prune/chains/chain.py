@@ -179,6 +179,7 @@ class Chain:
             self._check_loss()
 
     def _check_loss(self) -> None:
+        self.sampler.check()
         if not math.isfinite(self.loss):
             group = self.sampler.param_groups[0]
             raise RunError(

@@ -45,7 +45,7 @@ _TENSOR = np.dtype(
 
 
 class TensorTable:
-    """Where the tensors of a step lie in memory, and the prior of each. The next step can use it again.
+    """Where the tensors of a step lie in memory, and the prior of each. The next step can use it again; a copy cannot.
 
     All tensors of one weight must be float32 (masks boolean), dense, and laid out alike; the noise counter runs along
     memory, so a weight that is not contiguous needs its noise given.
@@ -72,6 +72,10 @@ class TensorTable:
         for name, tensors in columns.items():
             self.rows[name] = [0 if t is None else t.data_ptr() for t in tensors]
             self._kept[name] = tensors  # what C points to must stay alive
+
+    def release(self) -> None:
+        """Let go of the gradients after a step: else they would live until the next ones are made."""
+        self._kept.pop("gradient", None)
 
     def set_prior(self, row: int, kind: str, numbers: Mapping[str, float]) -> None:
         """Set the prior of one tensor: "flat", "gaussian" (spike), "held" (spike, slab), or "mixture" (all four)."""

@@ -20,8 +20,12 @@ from sgmcmc_prune.noise import Stream, check_key
 from sgmcmc_prune.preconditioners import Identity, Preconditioner
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.gaussian import Gaussian
-from sgmcmc_prune.samplers import checks, compiled, tiers
+from sgmcmc_prune.samplers import checks, compiled, foreach, tiers, triton_tier
 from sgmcmc_prune.samplers.tiers import Implementation, Noise
+
+#: What the tiers do with a whole parameter group, for samplers with a fused rule; the reference goes tensor by tensor.
+STEPS = {"foreach": foreach.step_group, "compiled": compiled.step_group, "triton": triton_tier.step_group}
+ALL_FINITE = {"compiled": compiled.all_finite, "triton": triton_tier.all_finite}
 
 
 class Sampler(Optimizer):
@@ -44,7 +48,7 @@ class Sampler(Optimizer):
         Mass matrix M.
     seed, chain : int
         Key of the noise.
-    implementation : {"auto", "reference", "compiled"}
+    implementation : {"auto", "reference", "foreach", "compiled", "triton"}
         See :mod:`~sgmcmc_prune.samplers.tiers`. All use the same random words and agree to rounding; the choice is in
         `sampler.param_groups[i]["implementation"]`.
     noise : {"gaussian", "rademacher"}
@@ -64,7 +68,7 @@ class Sampler(Optimizer):
         How positions and momenta are advanced, as `diagnostics.kinetic_band` takes it ("thermostat" has no band); None
         without momentum.
     tables : dict
-        Where the compiled tier keeps its pointers.
+        Where the tiers that take pointers keep them.
     """
 
     name: ClassVar[str]
@@ -110,7 +114,7 @@ class Sampler(Optimizer):
             checks.check_parameter(name, p)
         earlier = self.param_groups[:-1]
         group["offset"] = sum(p.numel() for g in earlier for p in g["params"])
-        group["implementation"] = tiers.choose(group["implementation"], group["params"])
+        group["implementation"] = tiers.choose(group["implementation"], group["params"], self._fused())
         self._places = [(p.device, p.dtype) for g in self.param_groups for p in g["params"]]
         if earlier:
             group["step"], group["adapting"] = earlier[-1]["step"], earlier[-1]["adapting"]
@@ -153,21 +157,24 @@ class Sampler(Optimizer):
         if not all(self._all_finite(group) for group in self.param_groups):
             raise checks.not_finite(named, step)
         for group in self.param_groups:
-            if self._is_compiled(group):
-                compiled.step_group(self, group)
+            if self._fused() and group["implementation"] in STEPS:
+                STEPS[group["implementation"]](self, group)
             else:
                 self._step_group(group)
             group["step"] += 1
         return loss
 
-    def _is_compiled(self, group: dict[str, Any]) -> bool:
-        return group["implementation"] == "compiled" and self._fused()
+    def check(self) -> None:
+        """Raise RunError if an earlier step on a GPU had a gradient that was not finite: waits for the device."""
+        triton_tier.check(self)
 
     def _all_finite(self, group: dict[str, Any]) -> bool:
-        return compiled.all_finite(self, group) if self._is_compiled(group) else checks.all_finite(group["params"])
+        if self._fused() and group["implementation"] in ALL_FINITE:
+            return ALL_FINITE[group["implementation"]](self, group)
+        return checks.all_finite(group["params"])
 
     def _fused(self) -> bool:
-        """Whether a compiled kernel does a whole step of this sampler; if not, that tier makes the noise alone."""
+        """Whether the faster tiers do a whole step of this sampler; if not, `compiled` makes the noise alone."""
         return False
 
     def _step_group(self, group: dict[str, Any]) -> None:

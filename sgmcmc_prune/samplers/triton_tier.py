@@ -79,6 +79,7 @@ def step_group(sampler: "Sampler", group: dict[str, Any]) -> None:
     with torch.cuda.device_of(rows):
         grid = (len(copy.places),)
         step_kernel[grid](rows, copy.places, flag, key, step, *others, BLOCKS=BLOCKS, **LAUNCH)
+    table.release()
 
 
 class DeviceTable:
