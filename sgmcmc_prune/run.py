@@ -19,15 +19,18 @@ import torch
 from tqdm import tqdm
 
 from sgmcmc_prune import __version__, build, checkpoint, distributed
+from sgmcmc_prune.chains.batched import obstacle
+from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import Interrupted, interruptible
-from sgmcmc_prune.chains.processes import run_in_processes
+from sgmcmc_prune.chains.memory import require_memory
+from sgmcmc_prune.chains.processes import num_workers, run_in_processes
 from sgmcmc_prune.config import RunConfig, to_json
 from sgmcmc_prune.distributed import Ranks
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.evaluate import evaluate, foreign_inputs
 from sgmcmc_prune.files import locked
 from sgmcmc_prune.samplers import tiers
-from sgmcmc_prune.stages import departures, load_config, num_steps, open_stage, stages, take_chain
+from sgmcmc_prune.stages import departures, load_config, num_steps, open_stage, stages, take_batched, take_chain
 
 
 def run(config: RunConfig, out: Path, overwrite: bool = False, progress: bool = True) -> dict[str, Any]:
@@ -92,15 +95,16 @@ def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks) -> bui
     _check_processes(config, world)
     if distributed.restarted() and (out / "config.json").is_file() and load_config(out) == config:
         return build.load_data(config)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        if not overwrite:
-            raise ValueError(
-                f"{out} exists and is not empty; choose another --out, continue it with "
-                f"`sgmcmc-prune resume {out}`, or replace it with --overwrite"
-            )
-        _remove_run(out)
+    old = out.exists() and (not out.is_dir() or any(out.iterdir()))
+    if old and not overwrite:
+        raise ValueError(
+            f"{out} exists and is not empty; choose another --out, continue it with "
+            f"`sgmcmc-prune resume {out}`, or replace it with --overwrite"
+        )
     data = build.load_data(config)
-    _check(config, data)
+    _check(config, data, world)
+    if old:
+        _remove_run(out)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(out / "config.json", to_json(config))
     return data
@@ -119,7 +123,7 @@ def _ranks_per_chain(config: RunConfig, world: Ranks) -> int:
     return distributed.ranks_per_chain(world.size, config.chains, config.data.batch_size, config.ranks_per_chain)
 
 
-def _check(config: RunConfig, data: build.Data) -> None:
+def _check(config: RunConfig, data: build.Data, world: Ranks) -> None:
     """Build one chain and one pruner, so that a bad setting is refused before a directory is made."""
     foreign_inputs(config, data)
     steps_per_epoch = len(data.train[1]) / config.data.batch_size
@@ -127,6 +131,10 @@ def _check(config: RunConfig, data: build.Data) -> None:
     build.fork_schedule(config, steps_per_epoch)
     for criterion in config.prune.in_chain:
         build.build_pruner(config, chain.model, criterion, 0, None)
+    if config.execution == "batched" and (reason := obstacle(chain)):
+        raise ValueError(f"execution 'batched' cannot run here: {reason}; use loop or processes")
+    at_once = {"processes": num_workers(config.chains), "batched": config.chains}
+    require_memory(chain, at_once.get(config.execution, 1) if world.size == 1 else 1)
 
 
 def _work(config: RunConfig, data: build.Data, out: Path, progress: bool, world: Ranks) -> dict[str, Any]:
@@ -142,7 +150,7 @@ def _first_work(config: RunConfig, data: build.Data, out: Path, progress: bool, 
     info = _describe(config, data, out, world)
     checkpoint.write_json(out / "run.json", {**info, "status": "running"})
     try:
-        _run_chains(config, data, out, progress, world)
+        _run_chains(config, data, out, progress, world, info["execution"]["mode"])
         metrics = evaluate(config, data, out, progress)
     except (RunError, Interrupted) as error:
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
@@ -164,14 +172,41 @@ def _damaged_checkpoints(out: Path) -> dict[str, list[str]]:
     return {"damaged_checkpoints": sorted(str(p.relative_to(out)) for p in out.rglob("checkpoints/*.damaged"))}
 
 
-def _run_chains(config: RunConfig, data: build.Data, out: Path, progress: bool, world: Ranks) -> None:
+def _run_chains(config: RunConfig, data: build.Data, out: Path, progress: bool, world: Ranks, mode: Mode) -> None:
     """The dense chains (burn-in with EM, then draws at fixed hyperparameters), and the fork of every criterion."""
     for criterion in stages(config):
         open_stage(config, data, out, criterion, _ranks_per_chain(config, world), progress)
-    if world.size > 1 or config.execution == "loop" or config.chains == 1:
+    total = config.chains * num_steps(config, data)
+    if mode == "loop":
         _run_ranks(config, data, out, progress, world)
+    elif mode == "processes":
+        run_in_processes(out, config.chains, total, progress)
     else:
-        run_in_processes(out, config.chains, config.chains * num_steps(config, data), progress)
+        with _bar(total, progress) as bar:
+            take_batched(config, data, out, bar)
+
+
+def _execution(config: RunConfig, data: build.Data, out: Path, world: Ranks) -> dict[str, Any]:
+    """How the chains are taken, and if that was measured, what each way was predicted to cost; a resume keeps it."""
+    if world.size > 1 or config.chains == 1:
+        return {"mode": "loop"}
+    if config.execution != "auto":
+        return {"mode": config.execution}
+    path = out / "run.json"
+    if path.is_file() and (before := checkpoint.read_json(path).get("execution")):
+        return dict(before)
+    schedule = build.dense_schedule(config, len(data.train[1]) / config.data.batch_size)
+    choice = choose(
+        lambda index: build.build_chain(config, data, index, schedule),
+        config.chains,
+        num_steps(config, data),
+        num_workers(config.chains),
+    )
+    return {"mode": choice.mode, "predicted_seconds": choice.predicted_seconds}
+
+
+def _bar(total: int, progress: bool) -> tqdm:
+    return tqdm(total=total, unit="step", disable=not progress, dynamic_ncols=True, mininterval=0.5)
 
 
 def _run_ranks(config: RunConfig, data: build.Data, out: Path, progress: bool, world: Ranks) -> None:
@@ -179,7 +214,7 @@ def _run_ranks(config: RunConfig, data: build.Data, out: Path, progress: bool, w
     ranks, chains = distributed.divide(world, config.chains, _ranks_per_chain(config, world), config.rank_timeout)
     world.wait()  # the stores exist
     total = len(chains) * num_steps(config, data)
-    with tqdm(total=total, unit="step", disable=not progress, dynamic_ncols=True, mininterval=0.5) as bar:
+    with _bar(total, progress) as bar:
         for index in chains:
             take_chain(config, data, out, index, bar, ranks)
     world.wait()  # all chains of all groups are finished
@@ -202,6 +237,7 @@ def _describe(config: RunConfig, data: build.Data, out: Path, world: Ranks) -> d
             "tier": tiers.choose(config.sampler.implementation, parameters),
             "obstacle": tiers.why_not_compiled(parameters),
         },
+        "execution": _execution(config, data, out, world),
         "processes": _history(out, {"processes": world.size, "ranks_per_chain": _ranks_per_chain(config, world)}),
         "departures": departures(config, model, _ranks_per_chain(config, world)),
     }

@@ -1,7 +1,7 @@
 """The stages that every chain of a run passes, on disk: dense, then one fork per in-chain criterion."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,23 @@ def take_chain(config: RunConfig, data: build.Data, out: Path, index: int, bar: 
             else:
                 follow(stage_directory(out, criterion), chain)
             ranks.wait()  # the next stage starts from what the first rank has written
+
+
+def take_batched(config: RunConfig, data: build.Data, out: Path, bar: Any) -> None:
+    """Take all chains of a run through all their stages, in common steps.
+
+    Raises
+    ------
+    Interrupted, RunError
+        As `take_chain`.
+    """
+    with ExitStack() as locks:
+        for index in range(config.chains):
+            locks.enter_context(locked(out / "checkpoints" / f"chain{index}.lock", wait_seconds=30))
+        for criterion in stages(config):
+            bar.set_description(f"{config.chains} chains, {criterion or 'dense'}")
+            chains = [_stage_chain(config, data, out, criterion, index, ALONE) for index in range(config.chains)]
+            open_stage(config, data, out, criterion).run_batched(chains, bar)
 
 
 def stage_directory(out: Path, criterion: str | None) -> Path:

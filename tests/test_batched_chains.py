@@ -1,7 +1,14 @@
 """Batched chains are the chains of a loop: gradients, whole runs, and what cannot be batched."""
 
+import shutil
+import signal
+import time
+from pathlib import Path
+
 import pytest
 import torch
+from lives import start_resume
+from small_run import assert_same_run, new_run, small
 from torch import Tensor, nn
 
 from sgmcmc_prune import likelihoods
@@ -11,11 +18,14 @@ from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.em import EM, EMSettings
 from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.files import read_json
 from sgmcmc_prune.models.normalisation import FilterResponseNorm
 from sgmcmc_prune.preconditioners import RMSprop
 from sgmcmc_prune.priors import SpikeSlab
+from sgmcmc_prune.run import resume, run
 from sgmcmc_prune.samplers import SGHMC
 from sgmcmc_prune.schedules import Cyclical
+from sgmcmc_prune.weights import WeightStore
 
 NETWORKS = {
     "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 7), nn.Tanh(), nn.Linear(7, 3)),
@@ -93,9 +103,7 @@ def test_one_diverged_chain_stops_all_before_any_moves() -> None:
     torch.testing.assert_close(state(chains[0]), before, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("layer", "reason"), [(nn.BatchNorm2d(3), "batch normalisation"), (nn.Dropout2d(), "dropout")]
-)
+@pytest.mark.parametrize(("layer", "reason"), [(nn.BatchNorm2d(3), "batch normalisation"), (nn.Dropout2d(), "dropout")])
 def test_what_cannot_be_batched_is_named(monkeypatch: pytest.MonkeyPatch, layer: nn.Module, reason: str) -> None:
     monkeypatch.setitem(NETWORKS, "bad", lambda: nn.Sequential(layer, nn.Flatten(), nn.Linear(48, 3)))
     with pytest.raises(ValueError, match=f"'0' is {reason}"):
@@ -174,3 +182,63 @@ def test_bfloat16_passes_keep_weights_and_loss_in_full_precision() -> None:
     one.advance()
     assert seen == [torch.bfloat16]
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in one.parameters.values() if p.grad is not None)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("batched") / "whole"
+    run(small(execution="batched"), out, progress=False)
+    return out
+
+
+class TestRun:
+    """A run of the command's main job, in common steps."""
+
+    def test_it_is_the_run_of_a_loop_to_rounding(self, whole: Path, tmp_path: Path) -> None:
+        """Before masks are drawn from the draws: a tie that rounding breaks would change them."""
+        run(small(execution="loop"), tmp_path / "loop", progress=False)
+        for index in range(2):
+            one, other = (WeightStore(out / "draws").load(index, 0) for out in (whole, tmp_path / "loop"))
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+        assert read_json(whole / "run.json")["execution"] == {"mode": "batched"}
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    def test_a_killed_run_resumes_to_the_same_bits(self, whole: Path, tmp_path: Path, number: signal.Signals) -> None:
+        out = new_run(small(execution="batched"), tmp_path / "killed")
+        life = start_resume(out)
+        while len(list(out.glob("checkpoints/*.safetensors"))) < 2 and life.alive:
+            time.sleep(0.01)
+        life.send(number)
+        life.end()
+        assert not (out / "metrics.json").exists(), "the run ended before it was killed"
+        resume(out, progress=False)
+        assert_same_run(whole, out)
+
+    def test_a_kill_while_checkpoints_are_saved_leaves_a_common_step(self, whole: Path, tmp_path: Path) -> None:
+        """The last chain is one checkpoint behind; the others go back to it."""
+        out = tmp_path / "torn"
+        shutil.copytree(whole, out)
+        fork = out / "forks" / "random"
+        newest = fork / "checkpoints" / "chain1.safetensors"
+        newest.with_name("chain1.safetensors.1").replace(newest)
+        (out / "metrics.json").unlink()
+        resume(out, progress=False)
+        assert_same_run(whole, out)
+
+    def test_auto_writes_down_its_choice_and_keeps_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        out, config = tmp_path / "auto", small(execution="auto", **{"prune.in_chain": ()})
+        monkeypatch.setattr(execution, "seconds_per_step", lambda make, chains, workers: {"loop": 2.0, "batched": 1.0})
+        run(config, out, progress=False)
+        chosen = read_json(out / "run.json")["execution"]
+        assert chosen["mode"] == "batched"
+        assert chosen["predicted_seconds"]["loop"] == 2 * chosen["predicted_seconds"]["batched"]
+        monkeypatch.setattr(execution, "seconds_per_step", lambda make, chains, workers: {"loop": 1.0})
+        resume(out, progress=False)
+        assert read_json(out / "run.json")["execution"] == chosen
+
+    def test_what_cannot_be_batched_is_refused_before_anything_is_made(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="keep 2"):
+            small(execution="batched", keep_checkpoints=1)
+        with pytest.raises(ValueError, match=r"execution 'batched' cannot run here: .* bfloat16"):
+            run(small(execution="batched", precision="bfloat16"), tmp_path / "out", progress=False)
+        assert not (tmp_path / "out").exists()

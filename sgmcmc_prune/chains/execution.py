@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from sgmcmc_prune.chains import memory
 from sgmcmc_prune.chains.batched import BatchedChains, obstacle
 from sgmcmc_prune.chains.chain import Chain
 
@@ -71,10 +72,10 @@ def seconds_per_step(make: Callable[[int], Chain], chains: int, workers: int) ->
     """
     first = make(0)
     found = {"loop": chains * _seconds(first.advance)}
-    if obstacle(first) is None and chains > 1:
+    if obstacle(first) is None and chains > 1 and memory.fits(first, chains):
         found["batched"] = _seconds(BatchedChains([make(index) for index in range(chains)]).advance)
     on_cpu = next(iter(first.parameters.values())).device.type == "cpu"
-    if on_cpu and min(workers, chains) > 1:
+    if on_cpu and workers > 1 and memory.fits(first, workers):
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(max(1, threads // workers))

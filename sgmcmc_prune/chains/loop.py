@@ -1,4 +1,4 @@
-"""Take a chain to the end of a stage, with a store, checkpoints, a progress bar, and a resume that loses nothing.
+"""Take chains to the end of a stage, with a store, checkpoints, a progress bar, and a resume that loses nothing.
 
 Order of writing: draws are buffered, flushed to the store, and only then is the checkpoint replaced. A kill at any
 moment leaves a checkpoint that is never ahead of the store; a resume truncates the store to the checkpoint and draws
@@ -8,7 +8,7 @@ the same draws again. Of the ranks that share a chain the first runs the stage, 
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from sgmcmc_prune import checkpoint
+from sgmcmc_prune.chains.batched import BatchedChains
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.distributed import LostRank
@@ -77,34 +78,66 @@ class Stage:
         RunError
             If the chain diverged; the draws before are kept.
         """
-        self._restore(chain, bar)
-        saved = time.monotonic()
-
-        def after(plan: Plan, stop: bool) -> None:
-            nonlocal saved
-            self._write(chain, plan, bar)
-            late = time.monotonic() - saved > self.checkpoint_seconds
-            if stop or plan.end_of_cycle or chain.finished or late:
-                self._save(chain)
-                saved = time.monotonic()
-
-        try:
-            _advance(chain, after)
-        finally:
-            self.store.flush()
-
-    def _restore(self, chain: Chain, bar: Any) -> None:
-        state, damaged = checkpoint.load_newest(checkpoint_path(self.directory, chain.index))
-        for complaint in damaged:
-            bar.write(complaint)
+        state = self._load(chain, bar)
         if state is not None:
             chain.load_state_dict(state)
         chain.ranks.wait()  # the others may read it now
+        self._cut(chain, bar)
+        self._take([chain], lambda: [chain.advance()], bar)
+
+    def run_batched(self, chains: Sequence[Chain], bar: Any) -> None:
+        """Take chains to their end together, from the newest step at which all of them have a checkpoint.
+
+        Raises
+        ------
+        Interrupted, RunError
+            As `run`.
+        """
+        batched = BatchedChains(chains)
+        states = [self._load(chain, bar) for chain in chains]
+        while len(steps := {0 if state is None else state["step"] for state in states}) > 1:
+            for number, (chain, state) in enumerate(zip(chains, states, strict=True)):
+                if state is not None and state["step"] == max(steps):  # a kill came while they were saved
+                    checkpoint_path(self.directory, chain.index).unlink()
+                    states[number] = self._load(chain, bar)
+        for chain, state in zip(chains, states, strict=True):
+            if state is not None:
+                chain.load_state_dict(state)
+            self._cut(chain, bar)
+        self._take(chains, batched.advance, bar)
+
+    def _take(self, chains: Sequence[Chain], advance: Callable[[], list[Plan]], bar: Any) -> None:
+        """Advance chains that are at one step, and write."""
+        saved = time.monotonic()
+
+        def after(plans: list[Plan], stop: bool) -> None:
+            nonlocal saved
+            for chain, plan in zip(chains, plans, strict=True):
+                self._write(chain, plan, bar)
+            late = time.monotonic() - saved > self.checkpoint_seconds
+            if stop or plans[0].end_of_cycle or chains[0].finished or late:
+                for chain in chains:
+                    self._save(chain)
+                saved = time.monotonic()
+
+        try:
+            _advance(chains[0], advance, after)
+        finally:
+            self.store.flush()
+
+    def _load(self, chain: Chain, bar: Any) -> Any:
+        state, damaged = checkpoint.load_newest(checkpoint_path(self.directory, chain.index))
+        for complaint in damaged:
+            bar.write(complaint)
+        return state
+
+    def _cut(self, chain: Chain, bar: Any) -> None:
+        """Forget the draws after the step at which the chain is; they will be drawn again."""
         self.weights.truncate(chain.index, chain.draws)
         for group in ("posterior", "sample_stats", "log_likelihood", "posterior_predictive"):
             self.store.truncate(group, chain.index, chain.draws)
         self.store.truncate("training", chain.index, chain.records)
-        bar.update(chain.step)
+        skip(bar, chain.step)
 
     def _write(self, chain: Chain, plan: Plan, bar: Any) -> None:
         if chain.step % self.record_every == 0:
@@ -152,24 +185,38 @@ def follow(directory: Path, chain: Chain) -> None:
     if path.exists():
         chain.load_state_dict(checkpoint.load(path))
     try:
-        _advance(chain, lambda plan, stop: None)
+        _advance(chain, lambda: [chain.advance()], lambda plans, stop: None)
     except LostRank:
         raise
     except RunError:
         raise SystemExit(1) from None
 
 
-def _advance(chain: Chain, after: Callable[[Plan, bool], None]) -> None:
-    """Take a chain to its end; `after` every step, work on its plan, and on whether any rank was told to stop."""
+def _advance(chain: Chain, advance: Callable[[], list[Plan]], after: Callable[[list[Plan], bool], None]) -> None:
+    """Take a chain, and those that go with it, to the end.
+
+    `after` every step works on its plans, and on whether any rank was told to stop.
+    """
     with catch_signals() as received:
         while not chain.finished:
-            plan = chain.advance()
-            if plan.end_of_cycle or chain.step % CHECK_EVERY == 0:
+            plans = advance()
+            if plans[0].end_of_cycle or chain.step % CHECK_EVERY == 0:
                 chain.ranks.check_same(chain.parameters, chain.step)
             stop = chain.ranks.any(bool(received))
-            after(plan, stop)
+            after(plans, stop)
             if stop:
                 raise Interrupted
+
+
+def skip(bar: Any, steps: int) -> None:
+    """Move a bar over steps that were taken before, which say nothing about the speed."""
+    if hasattr(bar, "skip"):
+        bar.skip(steps)
+    elif not bar.disable:
+        bar.initial += steps
+        bar.n += steps
+        bar.last_print_n += steps
+        bar.refresh()
 
 
 def checkpoint_path(directory: Path, chain: int) -> Path:

@@ -42,6 +42,12 @@ def free_bytes(device: torch.device) -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
 
 
+def fits(chain: Chain, at_once: int) -> bool:
+    """Whether that many chains like this one fit into what is free; yes where the system does not say."""
+    free = free_bytes(_device(chain))
+    return free is None or at_once * chain_bytes(chain) <= free
+
+
 def require_memory(chain: Chain, at_once: int) -> None:
     """Refuse more chains than memory.
 
@@ -57,12 +63,14 @@ def require_memory(chain: Chain, at_once: int) -> None:
     ValueError
         If the estimate is more than what is free.
     """
-    each = chain_bytes(chain)
-    device = next(iter(chain.parameters.values())).device
-    free = free_bytes(device)
-    if free is not None and at_once * each > free:
+    if not fits(chain, at_once):
+        need, free = at_once * chain_bytes(chain), free_bytes(_device(chain)) or 0
         remedy = "take them with execution 'loop', one at a time" if at_once > 1 else "choose a smaller network"
         raise ValueError(
-            f"chains in memory at once: {at_once}, which need {at_once * each / 1e9:.2f} GB on {device} without "
+            f"chains in memory at once: {at_once}, which need {need / 1e9:.2f} GB on {_device(chain)} without "
             f"activations, and {free / 1e9:.2f} GB are free; {remedy}, or a device with more"
         )
+
+
+def _device(chain: Chain) -> torch.device:
+    return next(iter(chain.parameters.values())).device

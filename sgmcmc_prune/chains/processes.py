@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from sgmcmc_prune.chains.loop import Interrupted, catch_signals
+from sgmcmc_prune.chains.loop import Interrupted, catch_signals, skip
 from sgmcmc_prune.errors import RunError
 
 #: Exit code of a worker that was told to stop and has saved everything.
@@ -121,6 +121,7 @@ def _follow(command: list[str], bar: tqdm, stop: threading.Event) -> None:
             if report["message"]:
                 bar.write(report["message"])
             bar.set_postfix_str(report["text"], refresh=False)
+            skip(bar, report["skipped"])
             bar.update(report["steps"])
         code = process.wait()
         reader.join()
@@ -155,13 +156,17 @@ class LineBar:
 
     def __init__(self) -> None:
         self._stage = ""
-        self._steps, self._text, self._shown = 0, "", 0.0
+        self._steps, self._skipped, self._text, self._shown = 0, 0, "", 0.0
 
     def update(self, steps: int = 1) -> None:
         """Count steps; tell the parent now and then."""
         self._steps += steps
         if time.monotonic() - self._shown > 0.5:
             self.close()
+
+    def skip(self, steps: int) -> None:
+        """Count steps that were taken before a resume."""
+        self._skipped += steps
 
     def set_description(self, text: str) -> None:
         """Remember the stage."""
@@ -177,6 +182,6 @@ class LineBar:
 
     def close(self, message: str = "") -> None:
         """Tell the parent what it was not told yet."""
-        report = {"steps": self._steps, "text": f"{self._stage}: {self._text}", "message": message}
-        print(json.dumps(report), flush=True)
-        self._steps, self._shown = 0, time.monotonic()
+        report = {"steps": self._steps, "skipped": self._skipped, "text": f"{self._stage}: {self._text}"}
+        print(json.dumps({**report, "message": message}), flush=True)
+        self._steps, self._skipped, self._shown = 0, 0, time.monotonic()
