@@ -187,14 +187,23 @@ INLINE const float *chunk_signs(key_t_ key, uint64_t offset, int count, float *s
     return space + (offset - 128 * first);
 }
 
-void standard_normal(const key_t_ *key, uint64_t offset, int64_t count, float *out) {
+// Where part k of n begins, of `total` weights.
+INLINE int64_t part(int64_t total, int k, int n) { return total / n * k + total % n * k / n; }
+
+INLINE void normals_of_part(key_t_ key, uint64_t offset, int64_t first, int64_t last, float *out) {
     float space[SPACE];
-    for (int64_t done = 0; done < count;) {
-        int n = (int)(count - done < CHUNK - 4 ? count - done : CHUNK - 4);
-        const float *z = chunk_normals(*key, offset + (uint64_t)done, n, space);
-        for (int i = 0; i < n; i++) out[done + i] = z[i];
-        done += n;
+    for (int64_t at = first; at < last;) {
+        int n = (int)(last - at < CHUNK - 4 ? last - at : CHUNK - 4);
+        const float *z = chunk_normals(key, offset + (uint64_t)at, n, space);
+        for (int i = 0; i < n; i++) out[at + i] = z[i];
+        at += n;
     }
+}
+
+void standard_normal(const key_t_ *key, uint64_t offset, int64_t count, float *out, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int k = 0; k < threads; k++)
+        normals_of_part(*key, offset, part(count, k, threads), part(count, k + 1, threads), out);
 }
 
 // ---------------------------------------------------------------- priors
@@ -359,7 +368,7 @@ INLINE void step_range(const tensor_t *tensors, int count, const settings_t *s, 
 }
 
 // Whether the gradients of the weights first, ..., last - 1 are finite: an exponent of ones is an infinity or a NaN.
-int all_finite(const tensor_t *tensors, int count, int64_t first, int64_t last) {
+INLINE int finite_range(const tensor_t *tensors, int count, int64_t first, int64_t last) {
     int64_t start = 0;
     for (int k = 0; k < count && start < last; start += tensors[k++].size) {
         int64_t from = first > start ? first - start : 0;
@@ -375,10 +384,22 @@ int all_finite(const tensor_t *tensors, int count, int64_t first, int64_t last) 
     return 1;
 }
 
-void sghmc_step(const tensor_t *tensors, int count, const settings_t *s, int64_t first, int64_t last) {
-    step_range(tensors, count, s, first, last, sghmc_chunk);
+int all_finite(const tensor_t *tensors, int count, int64_t total, int threads) {
+    int finite = 1;
+#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(&& : finite)
+    for (int k = 0; k < threads; k++)
+        finite = finite && finite_range(tensors, count, part(total, k, threads), part(total, k + 1, threads));
+    return finite;
 }
 
-void sgld_step(const tensor_t *tensors, int count, const settings_t *s, int64_t first, int64_t last) {
-    step_range(tensors, count, s, first, last, sgld_chunk);
+void sghmc_step(const tensor_t *tensors, int count, const settings_t *s, int64_t total, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int k = 0; k < threads; k++)
+        step_range(tensors, count, s, part(total, k, threads), part(total, k + 1, threads), sghmc_chunk);
+}
+
+void sgld_step(const tensor_t *tensors, int count, const settings_t *s, int64_t total, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int k = 0; k < threads; k++)
+        step_range(tensors, count, s, part(total, k, threads), part(total, k + 1, threads), sgld_chunk);
 }

@@ -30,14 +30,17 @@ FLAGS = (
     "-shared",
     "-fPIC",
 )
-_POINTER, _COUNT, _INDEX = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-#: What each kernel is called with: tensors and their number, settings, and a range of weights laid end to end.
+#: Threads are those of torch: its OpenMP runtime is loaded already, and is the one that the kernels find.
+OPENMP = "-fopenmp"
+
+_POINTER, _COUNT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+#: What each kernel is called with: tensors and their number, settings, all their weights, threads.
 ARGUMENTS = {
-    "standard_normal": (_POINTER, ctypes.c_uint64, _INDEX, _POINTER),
-    "sghmc_step": (_POINTER, _COUNT, _POINTER, _INDEX, _INDEX),
-    "sgld_step": (_POINTER, _COUNT, _POINTER, _INDEX, _INDEX),
-    "mixture_sums": (_POINTER, _POINTER, _INDEX, ctypes.c_float, ctypes.c_float, _POINTER),
-    "all_finite": (_POINTER, _COUNT, _INDEX, _INDEX),
+    "standard_normal": (_POINTER, ctypes.c_uint64, _SIZE, _POINTER, _COUNT),
+    "sghmc_step": (_POINTER, _COUNT, _POINTER, _SIZE, _COUNT),
+    "sgld_step": (_POINTER, _COUNT, _POINTER, _SIZE, _COUNT),
+    "mixture_sums": (_POINTER, _POINTER, _SIZE, ctypes.c_float, ctypes.c_float, _POINTER),
+    "all_finite": (_POINTER, _COUNT, _SIZE, _COUNT),
 }
 
 
@@ -57,7 +60,8 @@ def load() -> ctypes.CDLL:
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if not compiler or not shutil.which(compiler):
         raise NativeUnavailable("no C compiler (cc, gcc or clang) was found, and $CC names none")
-    key = hashlib.sha256("\0".join([SOURCE.read_text(), compiler, *FLAGS, _processor()]).encode()).hexdigest()[:16]
+    parts = [SOURCE.read_text(), compiler, OPENMP, *FLAGS, _processor()]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     path = _cache_directory() / f"kernels-{key}.so"
     if not path.exists():
         _compile(compiler, path)
@@ -83,7 +87,9 @@ def _compile(compiler: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         built = Path(folder) / path.name
         command = [compiler, *FLAGS, str(SOURCE), "-o", str(built), "-lm"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, OPENMP], capture_output=True, text=True, check=False)
+        if done.returncode != 0:  # a compiler without OpenMP gives the same results on one thread
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["no message"])[0]
             raise NativeUnavailable(f"{compiler} could not compile kernels.c: {reason}")

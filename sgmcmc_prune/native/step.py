@@ -1,13 +1,9 @@
 """Call the C kernels on tensors: the noise alone, or a whole step of SGHMC or SGLD for many tensors at once.
 
-The weights of all tensors are laid end to end and cut into one range per thread; ctypes releases the interpreter's lock
-while a kernel runs.
+The weights of all tensors are laid end to end and cut into one part per thread of torch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +13,7 @@ from torch import Tensor
 from sgmcmc_prune.native.library import load
 
 #: Under this many weights a second thread costs more than it saves.
-WEIGHTS_PER_THREAD = 100_000
+WEIGHTS_PER_THREAD = 20_000
 PRIORS = {"flat": 0, "gaussian": 1, "mixture": 2, "held": 3}
 NOISES = {"none": 0, "gaussian": 1, "rademacher": 2}
 
@@ -107,19 +103,21 @@ def settings(
 
 def sghmc_step(table: TensorTable, scalars: np.ndarray) -> None:
     """b <- rescale beta b + force - noise_scale M^(1/2) xi;  w <- w - l M^-1 b;  masked entries are set to zero."""
-    _in_threads(table.total, _on_range(load().sghmc_step, table, scalars))
-
-
-def all_finite(table: TensorTable) -> bool:
-    """Whether every gradient of the table is finite."""
-    kernel, answers = load().all_finite, []
-    _in_threads(table.total, lambda first, last: answers.append(kernel(table.address, len(table.rows), first, last)))
-    return all(answers)
+    _step(load().sghmc_step, table, scalars)
 
 
 def sgld_step(table: TensorTable, scalars: np.ndarray) -> None:
     """w <- w - l M^-1 force + noise_scale M^-1/2 xi;  masked entries are set to zero."""
-    _in_threads(table.total, _on_range(load().sgld_step, table, scalars))
+    _step(load().sgld_step, table, scalars)
+
+
+def _step(kernel: Any, table: TensorTable, scalars: np.ndarray) -> None:
+    kernel(table.address, len(table.rows), scalars.ctypes.data, table.total, _threads(table.total))
+
+
+def all_finite(table: TensorTable) -> bool:
+    """Whether every gradient of the table is finite."""
+    return bool(load().all_finite(table.address, len(table.rows), table.total, _threads(table.total)))
 
 
 def mixture_sums(
@@ -150,37 +148,12 @@ def standard_normal(
     -------
     Tensor, shape (count,), float32
     """
-    kernel = load().standard_normal
     out = torch.empty(count, dtype=torch.float32)
     key = np.array((seed, chain << 16 | stream, step), dtype=_KEY)
-    address, start = key.ctypes.data, out.data_ptr()
-
-    def fill(first: int, last: int) -> None:
-        kernel(address, offset + first, last - first, start + 4 * first)
-
-    _in_threads(count, fill)
+    load().standard_normal(key.ctypes.data, offset, count, out.data_ptr(), _threads(count))
     return out.to(device)
 
 
-def _on_range(kernel: Any, table: TensorTable, scalars: np.ndarray) -> Callable[[int, int], None]:
-    """The kernel as a function of a range of weights."""
-    address = scalars.ctypes.data
-    return lambda first, last: kernel(table.address, len(table.rows), address, first, last)
-
-
-def _in_threads(total: int, work: Callable[[int, int], None]) -> None:
-    """Call `work` on equal ranges of 0, ..., total - 1, one per thread of torch."""
-    threads = min(torch.get_num_threads(), max(1, total // WEIGHTS_PER_THREAD))
-    if threads == 1:
-        work(0, total)
-        return
-    bounds = [total * i // threads for i in range(threads + 1)]
-    waiting = [_pool(threads).submit(work, *pair) for pair in pairwise(bounds[1:])]
-    work(0, bounds[1])
-    for future in waiting:
-        future.result()
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads - 1, thread_name_prefix="sgmcmc_prune")
+def _threads(total: int) -> int:
+    """Threads for so many weights, of torch's."""
+    return min(torch.get_num_threads(), max(1, total // WEIGHTS_PER_THREAD))
