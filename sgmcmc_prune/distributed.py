@@ -178,15 +178,27 @@ def world() -> Iterator[Ranks]:
         return
     ours = not dist.is_initialized()
     if ours:
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        _join()
     try:
         yield Ranks(dist.get_rank(), size, dist.group.WORLD)
     finally:
         if ours:
             gc.collect()  # what belongs to a group must be gone before the group is
             dist.destroy_process_group()
+
+
+def _join() -> None:
+    """Meet the other processes where the launcher says.
+
+    `torchrun` keeps one store of addresses over its restarts: each restart must look for its own, not for the dead.
+    """
+    store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
 
 
 def ranks_per_chain(processes: int, chains: int, batch_size: int, wanted: int | None) -> int:

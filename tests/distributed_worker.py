@@ -1,6 +1,5 @@
-"""What one rank of `test_distributed` does: `python distributed_worker.py FOLDER`, in the environment of a launcher."""
+"""What one rank of `test_distributed` does, in the environment of a launcher."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -70,7 +69,7 @@ def diverge(ranks: Ranks) -> str:
     return "nothing happened"
 
 
-def main(folder: Path) -> None:
+def worker(folder: Path) -> None:
     """Take the steps as one of the ranks of a chain, and write what came out."""
     with distributed.world() as world:
         ranks, _ = distributed.divide(world, chains=1, each=world.size, timeout=60)
@@ -85,7 +84,3 @@ def main(folder: Path) -> None:
         except RunError as seen:
             drift = str(seen)
         checkpoint.save(folder / f"rank{world.rank}.safetensors", {**found, "error": error, "drift": drift})
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

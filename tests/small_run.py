@@ -1,12 +1,8 @@
-"""A run of a few seconds, started in a process of its own, and compared with another run to the bit."""
+"""A run of a few seconds, and its comparison with another run to the bit."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import torch
 import xarray as xr
 from safetensors import safe_open
 
@@ -45,17 +41,6 @@ def new_run(config: RunConfig, out: Path) -> Path:
     out.mkdir()
     (out / "config.json").write_text(json.dumps(to_json(config)))
     return out
-
-
-def start_resume(out: Path, **environment: str) -> "subprocess.Popen[str]":
-    """`python -m sgmcmc_prune resume OUT`, at the number of threads of this process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "sgmcmc_prune", "resume", str(out)],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def assert_same_run(a: Path, b: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sgmcmc_prune import bench
-from sgmcmc_prune.bench import measure, step
+from sgmcmc_prune.bench import measure, step, train
 
 
 def test_the_interval_of_a_median_covers() -> None:
@@ -38,11 +38,19 @@ def test_the_tensors_are_those_of_resnet18() -> None:
     assert sum(int(np.prod(s)) for s in shapes) == 11_173_962
 
 
-@pytest.mark.parametrize("what", ["step", "train", pytest.param("predict", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", ["step", pytest.param("predict", marks=pytest.mark.slow)])
 def test_each_benchmark_runs_and_prints_a_table(what: str) -> None:
     result, table = bench.run(what, "lenet", rounds=6, device="cpu")
     assert result["machine"]["cpus"] >= 1
     assert len(table.splitlines()) == 2 + len(result["rows"])
+
+
+def test_the_training_loops_stand_beside_plain_sgd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(train.NETWORKS, "lenet", ((1, 28, 28), 1))  # one step a measurement
+    result = train.bench_train(("lenet",), rounds=6, batch_size=4, progress=False)
+    assert [row["method"] for row in result["rows"]] == ["sgd", "chain, gaussian", "chain, rademacher", *train.FAMILIES]
+    assert result["rows"][0]["ratio_to_sgd"] == {"median": 1, "low": 1, "high": 1}
+    assert len(train.table(result).splitlines()) == 2 + len(result["rows"])
 
 
 def test_an_unknown_network_is_named() -> None:

@@ -7,14 +7,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from distributed_worker import BATCH_SIZE, NUM_DATA, STEPS, advance, make_chain, result
-from small_run import assert_same_run, new_run, small, start_resume
+from distributed_worker import BATCH_SIZE, NUM_DATA, STEPS, advance, make_chain, result, worker
+from lives import TIMEOUT, Life, end_all, start_resume
+from small_run import assert_same_run, new_run, small
 
 from sgmcmc_prune import checkpoint
 from sgmcmc_prune.config import RunConfig
@@ -22,9 +23,6 @@ from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.distributed import Ranks, ranks_per_chain
 from sgmcmc_prune.run import resume
-
-WORKER = Path(__file__).with_name("distributed_worker.py")
-TIMEOUT = 300
 
 
 def ranks(count: int) -> Iterator[dict[str, str]]:
@@ -37,31 +35,12 @@ def ranks(count: int) -> Iterator[dict[str, str]]:
         yield {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
 
 
-def finish(processes: list["subprocess.Popen[str]"]) -> list[tuple[int, str]]:
-    """Exit codes and output; nothing outlives the test."""
-    try:
-        outputs = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(process.returncode, output) for process, output in zip(processes, outputs, strict=True)]
-
-
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What the two ranks of `distributed_worker` found; they have ended with exit code 0."""
     folder = tmp_path_factory.mktemp("ranks")
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(folder)],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for environment in ranks(2)
-    ]
-    assert finish(processes) == [(0, ""), (0, "")]
+    lives = [Life(folder / f"{r['RANK']}.log", worker, (folder,), **r) for r in ranks(2)]
+    assert end_all(lives) == [(0, ""), (0, "")]
     return [checkpoint.load(folder / f"rank{rank}.safetensors") for rank in range(2)]
 
 
@@ -128,25 +107,26 @@ def dense(**changes: object) -> RunConfig:
     return small(**{"data.batch_size": 51, "chains": 1, "prune.in_chain": (), "checkpoint_seconds": 0.05, **changes})
 
 
-def start(out: Path, count: int) -> list["subprocess.Popen[str]"]:
+def start(out: Path, count: int) -> list[Life]:
     """`sgmcmc-prune resume OUT` in several ranks."""
     return [start_resume(out, **environment) for environment in ranks(count)]
 
 
-def wait_for_checkpoint(out: Path, processes: list["subprocess.Popen[str]"]) -> None:
+def wait_for_checkpoint(out: Path, alive: Callable[[], bool]) -> None:
     """Come back in the middle of a run."""
     deadline = time.monotonic() + TIMEOUT
-    while not list(out.glob("checkpoints/*.safetensors")) and time.monotonic() < deadline:
-        assert all(process.poll() is None for process in processes), finish(processes)
+    while not list(out.glob("checkpoints/*.safetensors")):
+        assert alive()
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def test_a_killed_rank_stops_the_other_with_one_clear_line(tmp_path: Path) -> None:
     out = new_run(dense(**{"schedule.burn_in": 300.0}), tmp_path / "run")
-    processes = start(out, 2)
-    wait_for_checkpoint(out, processes)
-    processes[1].kill()
-    [(code, output), _] = finish(processes)
+    first, second = start(out, 2)
+    wait_for_checkpoint(out, lambda: first.alive and second.alive)
+    second.send(signal.SIGKILL)
+    code, output = first.end()
     complaints = [line for line in output.splitlines() if line.startswith("sgmcmc-prune: ")]
     assert code == 1
     assert len(complaints) == 1
@@ -155,33 +135,41 @@ def test_a_killed_rank_stops_the_other_with_one_clear_line(tmp_path: Path) -> No
     assert json.loads((out / "run.json").read_text())["status"] == "failed"
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two ranks that nobody disturbed."""
+    out = new_run(dense(), tmp_path_factory.mktemp("run") / "whole")
+    assert [code for code, _ in end_all(start(out, 2))] == [0, 0]
+    return out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_ranks_that_were_stopped_resume_to_the_same_bits(tmp_path: Path, number: signal.Signals) -> None:
-    whole, broken = new_run(dense(), tmp_path / "whole"), new_run(dense(), tmp_path / "broken")
-    assert [code for code, _ in finish(start(whole, 2))] == [0, 0]
-    processes = start(broken, 2)
-    wait_for_checkpoint(broken, processes)
-    processes[0].send_signal(number)  # to one of them: both must stop
-    codes = [code for code, _ in finish(processes)]
+def test_ranks_that_were_stopped_resume_to_the_same_bits(whole: Path, tmp_path: Path, number: signal.Signals) -> None:
+    broken = new_run(dense(), tmp_path / "broken")
+    lives = start(broken, 2)
+    wait_for_checkpoint(broken, lambda: all(life.alive for life in lives))
+    lives[0].send(number)  # to one of them: both must stop
+    codes = [code for code, _ in end_all(lives)]
     assert codes == ([0, 0] if number == signal.SIGTERM else [-signal.SIGKILL, 1])
     assert not (broken / "metrics.json").exists(), "the run ended before it was stopped"
-    assert [code for code, _ in finish(start(broken, 2))] == [0, 0]
+    assert [code for code, _ in end_all(start(broken, 2))] == [0, 0]
     assert_same_run(whole, broken)
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_a_killed_rank_and_the_run_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    whole, broken = new_run(dense(), tmp_path / "whole"), new_run(dense(), tmp_path / "broken")
-    assert [code for code, _ in finish(start(whole, 2))] == [0, 0]
+def test_torchrun_restarts_a_killed_rank_and_the_run_ends_as_if_nothing_had_happened(
+    whole: Path, tmp_path: Path
+) -> None:
+    broken = new_run(dense(), tmp_path / "broken")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["--max-restarts", "1", "-m", "sgmcmc_prune", "resume", str(broken)]
     launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    wait_for_checkpoint(broken, [launcher])
+    wait_for_checkpoint(broken, lambda: launcher.poll() is None)
     children = subprocess.run(["pgrep", "-P", str(launcher.pid)], capture_output=True, text=True, check=True)
     os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
-    [(code, output)] = finish([launcher])
-    assert code == 0, output
+    output, _ = launcher.communicate(timeout=TIMEOUT)
+    assert launcher.returncode == 0, output
     assert_same_run(whole, broken)
 
 
@@ -189,20 +177,19 @@ def test_torchrun_restarts_a_killed_rank_and_the_run_ends_as_if_nothing_had_happ
 def test_groups_of_ranks_take_chains_of_their_own(tmp_path: Path) -> None:
     config = small(chains=2, **{"ranks_per_chain": 1})
     together = new_run(config, tmp_path / "together")
-    assert [code for code, _ in finish(start(together, 2))] == [0, 0]
+    assert [code for code, _ in end_all(start(together, 2))] == [0, 0]
     alone = new_run(config, tmp_path / "alone")
     resume(alone, progress=False)
     assert_same_run(alone, together)
 
 
 @pytest.mark.slow
-def test_another_number_of_ranks_goes_on_to_rounding_and_the_run_says_so(tmp_path: Path) -> None:
-    whole, changed = new_run(dense(), tmp_path / "whole"), new_run(dense(), tmp_path / "changed")
-    resume(whole, progress=False)
-    processes = start(changed, 2)
-    wait_for_checkpoint(changed, processes)
-    processes[0].terminate()
-    assert [code for code, _ in finish(processes)] == [0, 0]
+def test_another_number_of_ranks_goes_on_to_rounding_and_the_run_says_so(whole: Path, tmp_path: Path) -> None:
+    changed = new_run(dense(), tmp_path / "changed")
+    lives = start(changed, 2)
+    wait_for_checkpoint(changed, lambda: all(life.alive for life in lives))
+    lives[0].send(signal.SIGTERM)
+    assert [code for code, _ in end_all(lives)] == [0, 0]
     resume(changed, progress=False)
     history = json.loads((changed / "run.json").read_text())["processes"]
     assert [entry["ranks_per_chain"] for entry in history] == [2, 1]

@@ -1,19 +1,16 @@
 """A run that is killed fifty times, at moments that nobody chose, ends as one that never was."""
 
-import os
 import random
 import signal
 import time
 from collections import Counter
 from contextlib import suppress
-from multiprocessing import get_context
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
+from lives import TIMEOUT, Life, start_resume
 from small_run import assert_same_run, new_run, small
 
 from sgmcmc_prune.config import RunConfig
@@ -21,7 +18,7 @@ from sgmcmc_prune.files import read_json
 from sgmcmc_prune.run import resume
 from sgmcmc_prune.store import DrawStore
 
-KILLS, LONGEST_LIFE, TIMEOUT = 50, 0.8, 120.0
+KILLS, LONGEST_LIFE = 50, 0.8
 CHECKPOINTS = ("checkpoints/*.safetensors", "forks/*/checkpoints/*.safetensors")
 
 
@@ -41,21 +38,10 @@ def long_run(execution: str) -> RunConfig:
     )
 
 
-def command(out: Path) -> None:
-    """`sgmcmc-prune resume OUT`, with as many threads as the tests, and in silence."""
-    from sgmcmc_prune.cli import main
-
-    silence = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):
-        os.dup2(silence, stream)
-    torch.set_num_threads(1)
-    main(["resume", str(out)])
-
-
-def wait_for(patterns: tuple[str, ...], out: Path, process: ForkServerProcess) -> None:
+def wait_for(patterns: tuple[str, ...], out: Path, life: Life) -> None:
     """Come back when a file has been written since now, or the process has ended."""
     since, deadline = time.time(), time.monotonic() + TIMEOUT
-    while process.is_alive() and time.monotonic() < deadline:
+    while life.alive and time.monotonic() < deadline:
         with suppress(FileNotFoundError):  # a checkpoint is being replaced
             if any(path.stat().st_mtime > since for pattern in patterns for path in out.glob(pattern)):
                 return
@@ -78,21 +64,18 @@ def test_fifty_kills_leave_no_trace(tmp_path: Path, execution: str, capsys: pyte
     whole, killed = (new_run(long_run(execution), tmp_path / name) for name in ("whole", "killed"))
     resume(whole, progress=False)
     started, chance, sent = time.monotonic(), random.Random(0), Counter[str]()
-    context = get_context("forkserver")  # every life starts from a process that has imported all there is to import
-    context.set_forkserver_preload(["sgmcmc_prune.cli", "sgmcmc_prune.run", "sgmcmc_prune.durable", "xarray"])
     for _ in range(KILLS):
-        process = context.Process(target=command, args=(killed,), daemon=True)
-        process.start()
-        wait_for(("run.json",), killed, process)
+        life = start_resume(killed)
+        wait_for(("run.json",), killed, life)
         if chance.random() < 0.5:
-            wait_for(CHECKPOINTS, killed, process)
+            wait_for(CHECKPOINTS, killed, life)
         time.sleep(chance.uniform(0, LONGEST_LIFE))
         number = chance.choice([signal.SIGKILL, signal.SIGTERM])
-        assert process.is_alive(), f"the run ended after {sent.total()} kills: make it longer"
-        process.kill() if number == signal.SIGKILL else process.terminate()
-        process.join(TIMEOUT)
+        assert life.alive, f"the run ended after {sent.total()} kills: make it longer"
+        life.send(number)
+        code, output = life.end()
         sent[number.name] += 1
-        assert process.exitcode == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+        assert code == (0 if number == signal.SIGTERM else -signal.SIGKILL), output
         check_stores(killed)
     resume(killed, progress=False)
     assert_same_run(whole, killed)

@@ -48,6 +48,12 @@ def test_normals_agree_with_the_reference_to_4_ulp(offset: int) -> None:
     assert float(units_in_last_place(ours, theirs).max()) <= 4
 
 
+@pytest.mark.parametrize("offset", [0, 1, 127, 128, 1021, 4 * (2**32 - 3) + 1])
+def test_signs_are_those_of_the_reference(offset: int) -> None:
+    ours, theirs = (make(7, 3, 2**33 + 5, offset, 5_000) for make in (native.rademacher, noise.rademacher))
+    assert torch.equal(ours, theirs)
+
+
 def test_normals_do_not_depend_on_chunks_or_threads(two_threads: None) -> None:
     whole = native.standard_normal(0, 0, 9, 0, 300_001)
     torch.set_num_threads(1)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import xarray as xr
-from small_run import assert_same_run, new_run, small, start_resume
+from lives import start_resume
+from small_run import assert_same_run, new_run, small
 
 from sgmcmc_prune import checkpoint
 from sgmcmc_prune.config import from_json, to_json
@@ -88,14 +89,14 @@ def test_a_killed_run_resumes_to_the_same_bits(
     finished: Path, tmp_path: Path, number: signal.Signals, execution: str
 ) -> None:
     out = new_run(small(execution=execution), tmp_path / "killed")
-    process = start_resume(out)
-    while not list(out.glob("checkpoints/*.safetensors")) and process.poll() is None:
+    life = start_resume(out)
+    while not list(out.glob("checkpoints/*.safetensors")) and life.alive:
         time.sleep(0.01)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    life.send(number)
+    code, output = life.end()
     assert not (out / "metrics.json").exists(), "the run ended before it was killed"
     if number == signal.SIGTERM:
-        assert (process.returncode, f"Go on with: sgmcmc-prune resume {out}" in output) == (0, True)
+        assert (code, f"Go on with: sgmcmc-prune resume {out}" in output) == (0, True)
     resume(out, progress=False)
     assert_same_run(finished, out)
 

@@ -138,7 +138,7 @@ class Chain:
         self.step += 1
         self._adapt(plan)
         if plan.collect:
-            self._check_loss()
+            self.check()
             self._collect(plan)
         if plan.end_of_cycle:
             for average in self.inclusion.values():
@@ -176,9 +176,10 @@ class Chain:
         """
         self._loss = loss
         if not isinstance(loss, Tensor) or loss.device.type == "cpu" or self.step % CHECK_EVERY == 0:
-            self._check_loss()
+            self.check()
 
-    def _check_loss(self) -> None:
+    def check(self) -> None:
+        """Raise RunError if the chain has diverged; on a GPU this waits for the device."""
         self.sampler.check()
         if not math.isfinite(self.loss):
             group = self.sampler.param_groups[0]

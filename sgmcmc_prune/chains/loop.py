@@ -166,6 +166,7 @@ class Stage:
             masks.save(self.mask_path(chain.index, chain.pruner.targets[plan.cycle - 1]), chain.mask)
 
     def _save(self, chain: Chain) -> None:
+        chain.check()  # a diverged state is nothing to go on from
         self.store.flush()
         checkpoint.save(checkpoint_path(self.directory, chain.index), chain.state_dict(), self.keep)
 

@@ -190,11 +190,13 @@ INLINE const float *chunk_signs(key_t_ key, uint64_t offset, int count, float *s
 // Where part k of n begins, of `total` weights.
 INLINE int64_t part(int64_t total, int k, int n) { return total / n * k + total % n * k / n; }
 
-INLINE void normals_of_part(key_t_ key, uint64_t offset, int64_t first, int64_t last, float *out) {
+typedef const float *noise_t(key_t_, uint64_t, int, float *);
+
+INLINE void noise_range(key_t_ key, uint64_t offset, int64_t first, int64_t last, float *out, noise_t noise) {
     float space[SPACE];
     for (int64_t at = first; at < last;) {
         int n = (int)(last - at < CHUNK - 4 ? last - at : CHUNK - 4);
-        const float *z = chunk_normals(key, offset + (uint64_t)at, n, space);
+        const float *z = noise(key, offset + (uint64_t)at, n, space);
         for (int i = 0; i < n; i++) out[at + i] = z[i];
         at += n;
     }
@@ -203,7 +205,13 @@ INLINE void normals_of_part(key_t_ key, uint64_t offset, int64_t first, int64_t 
 void standard_normal(const key_t_ *key, uint64_t offset, int64_t count, float *out, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int k = 0; k < threads; k++)
-        normals_of_part(*key, offset, part(count, k, threads), part(count, k + 1, threads), out);
+        noise_range(*key, offset, part(count, k, threads), part(count, k + 1, threads), out, chunk_normals);
+}
+
+void rademacher(const key_t_ *key, uint64_t offset, int64_t count, float *out, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int k = 0; k < threads; k++)
+        noise_range(*key, offset, part(count, k, threads), part(count, k + 1, threads), out, chunk_signs);
 }
 
 // ---------------------------------------------------------------- priors

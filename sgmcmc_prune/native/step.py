@@ -148,10 +148,25 @@ def standard_normal(
     -------
     Tensor, shape (count,), float32
     """
-    out = torch.empty(count, dtype=torch.float32)
-    key = np.array((seed, chain << 16 | stream, step), dtype=_KEY)
-    load().standard_normal(key.ctypes.data, offset, count, out.data_ptr(), _threads(count))
-    return out.to(device)
+    return _noise(load().standard_normal, (seed, chain << 16 | stream, step), offset, count).to(device)
+
+
+def rademacher(
+    seed: int, chain: int, step: int, offset: int, count: int, stream: int = 0, device: torch.device | str = "cpu"
+) -> Tensor:
+    """As :func:`sgmcmc_prune.noise.rademacher`, equal to the bit, on a CPU.
+
+    Returns
+    -------
+    Tensor, shape (count,), float32
+    """
+    return _noise(load().rademacher, (seed, chain << 16 | stream, step), offset, count).to(device)
+
+
+def _noise(kernel: Any, words: tuple[int, int, int], offset: int, count: int) -> Tensor:
+    out, key = torch.empty(count, dtype=torch.float32), np.array(words, dtype=_KEY)
+    kernel(key.ctypes.data, offset, count, out.data_ptr(), _threads(count))
+    return out
 
 
 def _threads(total: int) -> int:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune import native
-from sgmcmc_prune.noise import Stream, rademacher, standard_normal
+from sgmcmc_prune import noise as reference_noise
+from sgmcmc_prune.noise import Stream
 from sgmcmc_prune.samplers import fused
 
 if TYPE_CHECKING:
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 def noise(group: dict[str, Any], stream: Stream, offset: int, count: int, device: torch.device) -> Tensor:
     """Noise of a group's step for parameters offset, ..., offset + count - 1; momenta are Gaussian always."""
     key = (group["seed"], group["chain"], group["step"], offset, count, stream, device)
+    maker = native if group["implementation"] == "compiled" else reference_noise
     if group["noise"] == "rademacher" and stream == Stream.LANGEVIN:
-        return rademacher(*key)
-    return native.standard_normal(*key) if group["implementation"] == "compiled" else standard_normal(*key)
+        return maker.rademacher(*key)
+    return maker.standard_normal(*key)
 
 
 def all_finite(sampler: "Sampler", group: dict[str, Any]) -> bool:
