@@ -1,4 +1,4 @@
-"""What pruning costs: accuracy and NLL of every compared method against sparsity and against inference multiply-adds.
+"""What pruning costs: error and NLL of every compared method against sparsity and against inference multiply-adds.
 
     python analysis/compare_pareto.py runs/compare/comparison.csv --out pareto.png
 
@@ -19,7 +19,8 @@ from sgmcmc_prune.compare.score import Row
 from sgmcmc_prune.compare.table import read_csv, results
 from sgmcmc_prune.report.style import DASHES, colours, legend_below, line, new_figure, png, tidy
 
-SCORES = {"accuracy": "accuracy", "nll": "NLL (nats per example)"}
+#: Both are better when lower, and on a logarithmic scale, so that methods that failed do not squash the others.
+SCORES = {"error": "error rate", "nll": "NLL (nats per example)"}
 COSTS = {"kept": "kept weights (share of the prunable)", "inference_flops": "multiply-adds per input, all members"}
 KINDS = ("single", "ensemble")
 MARKERS = ("", "x", "^")
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"compare_pareto: {error}", file=sys.stderr)
         return 2
     for kind in KINDS:
-        front = sorted({point["method"] for point in pareto_front(means(results(rows, kind)), "kept", "accuracy")})
+        front = sorted({point["method"] for point in pareto_front(means(results(rows, kind)), "kept", "error")})
         print(f"{kind}: on the front of accuracy against sparsity: {', '.join(front)}")
     return 0
 
@@ -53,19 +54,21 @@ def means(rows: Sequence[Row]) -> list[dict[str, Any]]:
     points = []
     for method, family, target in keys:
         own = [row for row in rows if (row["method"], row["sparsity"]) == (method, target)]
-        values = {name: float(np.mean([row[name] for row in own])) for name in (*SCORES, "inference_flops")}
-        kept = 1 - float(np.mean([row["achieved_sparsity"] for row in own]))
-        points.append({"method": method, "family": family, "target": target, "kept": kept, **values})
+        values = {name: float(np.mean([row[name] for row in own])) for name in ("nll", "inference_flops")}
+        values |= {
+            "error": 1 - float(np.mean([row["accuracy"] for row in own])),
+            "kept": 1 - float(np.mean([row["achieved_sparsity"] for row in own])),
+        }
+        points.append({"method": method, "family": family, "target": target, **values})
     return points
 
 
 def pareto_front(points: Sequence[dict[str, Any]], cost: str, score: str) -> list[dict[str, Any]]:
     """The points that no other beats: none is at most as costly and better, or cheaper and at least as good."""
-    sign = 1 if score == "accuracy" else -1
 
     def beats(a: dict[str, Any], b: dict[str, Any]) -> bool:
-        no_worse = a[cost] <= b[cost] and sign * a[score] >= sign * b[score]
-        return no_worse and (a[cost] < b[cost] or sign * a[score] > sign * b[score])
+        no_worse = a[cost] <= b[cost] and a[score] <= b[score]
+        return no_worse and (a[cost] < b[cost] or a[score] < b[score])
 
     return [point for point in points if not any(beats(other, point) for other in points)]
 
@@ -100,10 +103,11 @@ def _panel(ax: Any, points: Sequence[dict[str, Any]], cost: str, score: str, loo
             ax.plot(x, y, marker="*", markersize=9, linestyle="none", color=look["color"])
     for p in pareto_front(points, cost, score):
         ax.plot(p[cost], p[score], "o", markersize=6, color=looks[p["method"]]["color"])
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x < 1000 else f"{x / 1000:g}k"))
-    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set(xscale="log", yscale="log")
+    for axis, subs in ((ax.xaxis, (1.0, 2.0, 5.0)), (ax.yaxis, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))):
+        axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x < 1000 else f"{x / 1000:g}k"))
+        axis.set_minor_locator(NullLocator())
 
 
 def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from from_results import main
 
-COLOURS = {"low": "C0", "high": "C1"}
+from sgmcmc_prune.report.style import PALETTE, tidy
+
+COLOURS = {"low": PALETTE[0], "high": PALETTE[1]}
 
 
 def draw(results: dict[str, Any]) -> plt.Figure:
@@ -24,10 +26,11 @@ def draw(results: dict[str, Any]) -> plt.Figure:
         inclusion.plot(range(1, len(run["inclusion"]) + 1), run["inclusion"], ".-", lw=0.7, color=colour)
         course.plot([t["step"] for t in run["trace"]], [t["kept"] for t in run["trace"]], color=colour)
     kept.axhline(2, color="0.5", ls=":")
-    kept.set(xlabel="data set", ylabel="nodes kept", title="circles: gradients; crosses: after elimination")
+    tidy(kept, "data set", "nodes kept", "circles: gradients; crosses: after elimination")
+    kept.set_xticks(sorted({run["seed"] for run in results["runs"]}))
     inclusion.axhline(0.5, color="0.5", ls=":")
-    inclusion.set(xlabel="node, sorted", ylabel="inclusion probability")
-    course.set(xlabel="step", ylabel="expected open gates")
+    tidy(inclusion, "node, sorted", "inclusion probability")
+    tidy(course, "step", "expected open gates")
     for start in sorted({run["start"] for run in results["runs"]}):
         course.plot([], [], color=COLOURS[start], label=f"{start} start")
     course.legend(fontsize="small")

@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from from_results import main
 
+from sgmcmc_prune.report.style import DASHES, colours, tidy
+
 RELEVANT = 5
 
 
@@ -28,11 +30,12 @@ def draw(results: dict[str, Any]) -> plt.Figure:
     methods = list(dict.fromkeys(run["method"] for run in results["runs"]))
     figure, (inclusion, rate, error) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     thresholds = np.linspace(0, 1, 201)
-    for index, method in enumerate(methods):
-        runs, colour = [r for r in results["runs"] if r["method"] == method], f"C{index}"
+    for index, (method, colour) in enumerate(zip(methods, colours(len(methods)), strict=True)):
+        runs = [r for r in results["runs"] if r["method"] == method]
         values = np.array(runs[0]["inclusion"])
         order = np.argsort(-values)
-        inclusion.plot(np.arange(1, len(order) + 1), values[order], color=colour, label=method)
+        dash = DASHES[index % len(DASHES)]  # curves that lie on each other stay visible
+        inclusion.plot(np.arange(1, len(order) + 1), values[order], color=colour, ls=dash, label=method)
         true = np.isin(order, range(RELEVANT))
         inclusion.plot(np.flatnonzero(true) + 1, values[order][true], "o", color=colour)
         for rates_, style in zip(rates(runs, thresholds), ("-", ":"), strict=True):
@@ -40,12 +43,13 @@ def draw(results: dict[str, Any]) -> plt.Figure:
         for before, after, marker in (("monte_carlo", "median_sampled", "o"), ("mean", "median_mean", "x")):
             pairs = [(r["rmse"][before], r["rmse"][after]) for r in runs]
             error.plot(*zip(*pairs, strict=True), marker, color=colour, mfc="none", ls="none")
-    inclusion.set(xlabel="feature, sorted (circles: relevant)", ylabel="inclusion probability", xscale="log")
-    rate.set(xlabel="threshold", ylabel="rate", title="solid: true positives; dotted: false")
-    error.set(xlabel="test RMSE before pruning", ylabel="after", title="circles: draws; crosses: means")
+    tidy(inclusion, "feature, sorted", "inclusion probability", "first data set; circles: relevant features")
+    inclusion.set_xscale("log")
+    tidy(rate, "threshold", "rate", "solid: true positives; dotted: false")
+    tidy(error, "test RMSE before pruning", "after", "circles: draws; crosses: means")
     error.axline((1.5, 1.5), slope=1, color="0.5", ls=":")
     inclusion.legend(fontsize="small")
-    figure.suptitle(f"n = {results['n']}, p = {results['p']}, five relevant features (our figure)")
+    figure.suptitle(f"n = {results['n']:,}, p = {results['p']}, five relevant features (our figure)")
     return figure
 
 

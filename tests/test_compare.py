@@ -99,9 +99,9 @@ def test_a_reduction_of_a_chain_needs_draws_that_have_mixed(problem: Problem, tm
     """Weights that the prior holds move through it in hundreds of steps; the moments of a short chain are refused."""
     fit = METHODS["bmr-chain"].fit
     with pytest.raises(ValueError, match="a reduction needs at least 4"):
-        list(fit(replace(problem, shared=tmp_path / "short"), tmp_path))
-    long = replace(problem, epochs=600, shared=tmp_path / "long")
-    check(long, "bmr-chain", list(fit(long, tmp_path)))
+        list(fit(problem, tmp_path / "short"))
+    long = replace(problem, epochs=600)
+    check(long, "bmr-chain", list(fit(long, tmp_path / "long")))
 
 
 @pytest.mark.parametrize("name", ["sgd-magnitude", "snip", "mean-field-snr", "bmr-spike-slab"])

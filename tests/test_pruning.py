@@ -78,29 +78,33 @@ class TestCriteria:
         node = criteria.signal_to_noise({"w": mean}, {"w": variance}, make_groups({"w": (2, 2)}, "node"))["w"]
         assert node.tolist() == pytest.approx([math.inf, math.sqrt(1.5**2 / 2)])
 
-    def test_expected_loss_of_a_linear_regression_is_exact(self) -> None:
-        """An orthogonal design, whose last column is empty: that weight's posterior is its prior, and it scores 0."""
+    def test_expected_loss_of_a_linear_regression(self) -> None:
+        """An orthogonal design. The exact rise is E[-w dL/dw] more, and that is -(1 - a E[w^2]) by equipartition."""
         generator, precision = torch.Generator().manual_seed(0), 0.7
         q, _ = torch.linalg.qr(torch.randn(9, 4, generator=generator, dtype=torch.float64))
         design = q * torch.tensor([3.0, 1.0, 0.3, 0.0])
         y = torch.randn(9, generator=generator, dtype=torch.float64)
-        variance = 1 / (design.square().sum(0) + precision)
+        curvature = design.square().sum(0)
+        variance = 1 / (curvature + precision)
         mean = variance * (design.T @ y)
 
         def loss(kept: list[float]) -> float:
-            """The expectation over draws of half the sum of squares, the others at zero."""
+            """The expectation over the posterior of half the sum of squares, the others at zero."""
             on = torch.tensor(kept, dtype=torch.float64)
-            residual = (y - design @ (on * mean)).square().sum()
-            return float(residual + (design.square().sum(0) * on * variance).sum()) / 2
+            return float((y - design @ (on * mean)).square().sum() + (curvature * on * variance).sum()) / 2
 
-        moments = {"w": mean.view(2, 2)}, {"w": variance.view(2, 2)}
-        single = criteria.expected_loss(*moments, precision, make_groups({"w": (2, 2)}))["w"]
-        full = loss([1, 1, 1, 1])
-        rises = [loss([float(i != j) for i in range(4)]) - full for j in range(4)]
-        assert single.tolist() == pytest.approx(rises, abs=1e-12)
-        assert rises[3] == pytest.approx(0, abs=1e-12)
-        node = criteria.expected_loss(*moments, precision, make_groups({"w": (2, 2)}, "node"))["w"]
-        assert node.tolist() == pytest.approx([loss([0, 0, 1, 1]) - full, loss([1, 1, 0, 0]) - full], abs=1e-12)
+        # Two draws at mean +- standard deviation have the moments of the posterior.
+        draws = [{"w": (mean + sign * variance.sqrt()).view(2, 2)} for sign in (-1, 1)]
+        at_draws = [{"w": curvature.view(2, 2)}] * 2
+        first_order = precision * (mean.square() + variance) - 1
+        score = criteria.expected_loss(draws, at_draws, make_groups({"w": (2, 2)}))["w"]
+        rises = [loss([float(i != j) for i in range(4)]) - loss([1, 1, 1, 1]) for j in range(4)]
+        assert (score + first_order).tolist() == pytest.approx([*rises[:3], float(first_order[3])], abs=1e-12)
+        assert float(score[3]) == rises[3] == 0, "a weight that the data do not see"
+        node = criteria.expected_loss(draws, at_draws, make_groups({"w": (2, 2)}, "node"))["w"]
+        assert node.tolist() == pytest.approx([float(score[:2].sum()), float(score[2:].sum())])
+        with pytest.raises(ValueError, match="2 draws and 1 curvatures"):
+            criteria.expected_loss(draws, at_draws[:1], make_groups({"w": (2, 2)}))
 
     def test_log_odds_rank_where_the_probability_saturates(self) -> None:
         excluded = torch.tensor([1e-30, 1e-40, 0.5, 1.0, 0.0], dtype=torch.float64)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Gamma, InverseGamma, LogNormal, Normal
 
-from sgmcmc_prune.baselines.variational import any_active, kl
+from sgmcmc_prune.baselines import kl
+from sgmcmc_prune.baselines.variational import any_active
 from sgmcmc_prune.baselines.variational.evidence import continuous_spike_log_odds, point_spike_log_odds
 from sgmcmc_prune.baselines.variational.gates import straight_through
 from sgmcmc_prune.baselines.variational.scales import (

@@ -306,7 +306,15 @@ def test_what_cannot_be_converted_is_named(model: nn.Module, family: Structured,
 
 @pytest.mark.parametrize(
     "settings",
-    [{"inclusion": 0.0}, {"inclusion": {"a": 1.0}}, {"gates": "all"}, {"scale": "ridge"}, {"centred": True}],
+    [
+        {"inclusion": 0.0},
+        {"inclusion": {"a": 1.0}},
+        {"inclusion": "0.1"},
+        {"start": 1.0},
+        {"gates": "all"},
+        {"scale": "ridge"},
+        {"centred": True},
+    ],
 )
 def test_bad_families_are_refused(settings: dict) -> None:
     with pytest.raises(ValueError, match=r"inside \(0, 1\)|choose|set scale"):

@@ -1,6 +1,6 @@
 """Scores: one number per group of weights, higher = keep. One function per criterion."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -81,29 +81,22 @@ def signal_to_noise(
 
 
 def expected_loss(
-    mean: Mapping[str, Tensor],
-    variance: Mapping[str, Tensor],
-    prior_precision: float,
-    groups: Mapping[str, GroupMap],
+    draws: Sequence[Mapping[str, Tensor]], curvatures: Sequence[Mapping[str, Tensor]], groups: Mapping[str, GroupMap]
 ) -> dict[str, Tensor]:
     r"""Expected rise of the loss, in nats, when the weights of a group are set to zero in every draw.
 
-    The loss is L = N * mean NLL, and the prior of a weight N(0, 1 / a). If its posterior is N(mu, sigma^2), L has the
-    curvature :math:`h = 1 / \sigma^2 - a` and its minimum at :math:`m = \mu / (\sigma^2 h)`, so that
+    .. math:: s_g = \frac{1}{2 S} \sum_{s} \sum_{i \in g} h_i(w_s) \, w_{s,i}^2
 
-    .. math:: \mathbb{E}[L(0) - L(w)] = \tfrac{h}{2} \, \mathbb{E}[m^2 - (w - m)^2]
-              = \tfrac12 \left(\mu^2 / \sigma^2 - 1 + a (\mu^2 + \sigma^2)\right) = s_g
-
-    for a single weight; a group's weights are added up as if they were independent. A weight whose posterior is its
-    prior scores 0. The first term is that of `signal_to_noise`; the last one says that a weight which the prior pulls
-    at has a loss that pulls back. Where mean and variance are zero, so is their ratio.
+    with the diagonal curvature h of the loss L = N * mean NLL: optimal brain damage, averaged over the posterior. The
+    term of first order is left out: under a Gaussian prior of precision a, and at T = 1, equipartition makes it
+    :math:`-E[w_i \, \partial_i L] = a E[w_i^2] - 1`, which is about 0 for a weight that the prior holds.
 
     Parameters
     ----------
-    mean, variance : mapping of str to Tensor
-        Mean and variance of each weight over the draws, by parameter name.
-    prior_precision : float
-        a.
+    draws : sequence of mapping of str to Tensor
+        Weights by parameter name.
+    curvatures : sequence of mapping of str to Tensor
+        h at each draw, shaped like the weights.
     groups : mapping of str to GroupMap
         The groups of every prunable parameter.
 
@@ -114,14 +107,22 @@ def expected_loss(
     Raises
     ------
     ValueError
-        If a prunable parameter is missing, has another shape than its group map, or has a negative variance.
+        If there is no draw, draws and curvatures differ in number, a prunable parameter is missing, or a tensor has
+        another shape than its group map.
+
+    References
+    ----------
+    LeCun, Denker and Solla (1990), Optimal brain damage.
     """
+    if not draws or len(draws) != len(curvatures):
+        raise ValueError(f"there are {len(draws)} draws and {len(curvatures)} curvatures; give one for each draw")
 
-    def rise(name: str, group: GroupMap) -> Tensor:
-        square = _weight(mean, name, group).square() + _weight(variance, name, group)
-        return (_squared_ratio(mean, variance, name, group) - 1 + prior_precision * square) / 2
+    def rise(draw: Mapping[str, Tensor], curvature: Mapping[str, Tensor], name: str) -> Tensor:
+        group = groups[name]
+        return group.sum(_weight(curvature, name, group) * _weight(draw, name, group).square()) / 2
 
-    return {name: group.sum(rise(name, group)) for name, group in groups.items()}
+    pairs = list(zip(draws, curvatures, strict=True))
+    return {name: torch.stack([rise(*pair, name) for pair in pairs]).mean(0) for name in groups}
 
 
 def inclusion_log_odds(included: Mapping[str, Tensor], excluded: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sgmcmc_prune.baselines import kl
+
 #: Standard deviation of a log-normal factor (and of a weight's) at the start.
 INITIAL_SCALE = 0.1
 
@@ -131,17 +133,7 @@ class LogNormals:
         a, b, m = self.concentration, self.rate, self.loc
         if self.point:
             return (a.lgamma() - a * b.log() - (a - 1) * m + b * m.exp()).sum()
-        return kl_lognormal_gamma(m, F.softplus(self.rho), a, b).sum()
-
-
-def kl_lognormal_gamma(loc: Tensor, scale: Tensor, concentration: Tensor, rate: Tensor) -> Tensor:
-    r"""KL(LogNormal(m, s) || Gamma(a, b)), elementwise.
-
-    .. math:: \log \Gamma(a) - a \log b - a m - \tfrac12 \log (2 \pi e s^2) + b \, e^{m + s^2 / 2}
-    """
-    entropy = 0.5 * math.log(2 * math.pi * math.e) + scale.log()
-    a, b = concentration, rate
-    return a.lgamma() - a * b.log() - a * loc - entropy + b * (loc + scale.square() / 2).exp()
+        return kl.log_normal_from_gamma(m, F.softplus(self.rho).log(), a, b, b.log()).sum()
 
 
 def inverse_softplus(x: float) -> float:

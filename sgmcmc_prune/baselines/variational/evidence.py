@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.baselines.variational import kl
+from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.priors.groups import GroupMap
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.variational import kl
+from sgmcmc_prune.baselines import kl
 
 #: What a draw does with the gates (see `gate_values`).
 GateRule = Literal["sample", "median", "mean"]

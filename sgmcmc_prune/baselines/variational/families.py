@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import fx, nn
 
-from sgmcmc_prune.baselines.variational import kl
+from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, Normal
 from sgmcmc_prune.baselines.variational.gates import Gate
@@ -97,6 +97,7 @@ class Structured:
             raise ValueError(f"scale is {self.scale!r}; choose none, group-lasso or horseshoe")
         if self.centred and self.scale != "horseshoe":
             raise ValueError("the centred form exists for the horseshoe only; set scale='horseshoe'")
+        kl.check_inclusion(self.start, "the gates' start")
         values = self.inclusion if isinstance(self.inclusion, Mapping) else {"": self.inclusion}
         for name, value in values.items():
             kl.check_inclusion(value, f"inclusion of {name!r}" if name else "inclusion")

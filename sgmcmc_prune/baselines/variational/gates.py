@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.variational import kl
+from sgmcmc_prune.baselines import kl
 
 #: |logit| at which gates are stopped, so that a closed one can still open.
 LOGIT_BOUND = 12.0

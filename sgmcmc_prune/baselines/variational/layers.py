@@ -58,7 +58,8 @@ class VariationalConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, J, height, width)."""
         groups, scale = self.options["groups"], 1.0 if self.scale is None else self.scale.draw()
-        weight, bias = (f if f is None else _mean_and_deviation(f, scale, groups) for f in (self.weight, self.bias))
+        weight = _mean_and_deviation(self.weight, scale, groups)
+        bias = None if self.bias is None else _mean_and_deviation(self.bias, scale, groups)
         both = F.conv2d(x, weight, bias, **self.options).unflatten(1, (groups, 2, -1))
         centre, spread = (part.flatten(1, 2) for part in both.unbind(2))
         return torch.addcmul(centre, spread, _signs(centre))

@@ -29,7 +29,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
-from sgmcmc_prune.baselines.variational import kl
+from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.variational.evidence import continuous_spike_log_odds, point_spike_log_odds
 from sgmcmc_prune.baselines.variational.factors import Normal
 from sgmcmc_prune.baselines.variational.families import make_parts

@@ -1,7 +1,8 @@
 r"""Shrinkage scales of a node's weights: the group lasso and the regularised group horseshoe.
 
-A scale multiplies all weights into a node (non-centred form, w = s w~), or enters the prior of w alone (centred form). With a normalisation layer in between, which undoes any scale, it multiplies the
-affine parameters of that layer instead. Each kind has a part per layer and a part shared by the whole network.
+A scale multiplies all weights into a node (non-centred form, w = s w~), or enters the prior of w alone (centred form).
+With a normalisation layer in between, which undoes any scale, it multiplies the affine parameters of that layer
+instead. Each kind has a part per layer and a part shared by the whole network.
 
 - group lasso:   tau_j^2 ~ Gamma((K + 1)/2, rate r/2),   r ~ Gamma(4, rate 2) shared; K is the number of weights scaled.
   With normal weights the marginal is the multi-Laplace exp(-sqrt(r) |w|_2).
@@ -22,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.variational import kl
+from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.variational.factors import LogNormal, noise_like
 
 Regulariser = float | Literal["learned"]
@@ -123,7 +124,7 @@ class HorseshoeScale(nn.Module):
         self.half_cauchy = HalfCauchy((num_nodes,), std)
 
     def draw(self, sampled: bool = True, generator: torch.Generator | None = None) -> Tensor:
-        """s~ = c / sqrt(1 + (c / s)^2) given c and g as last resampled, shape (J,): a draw, or at the mean log scale."""
+        """s~ = c / sqrt(1 + (c / s)^2), given c and g as last resampled, shape (J,): a draw, or at the mean log."""
         log_scale = self.half_cauchy.log_draw(sampled, generator) + self.shared.log_scale
         log_ratio = 2 * (self.shared.log_slab - log_scale)
         return self.shared.log_slab.exp() * (1 + log_ratio.clamp_max(_LARGEST_EXPONENT).exp()).rsqrt()

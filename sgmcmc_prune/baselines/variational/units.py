@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sgmcmc_prune.baselines.variational import kl
+from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, Normal, gate_values
 from sgmcmc_prune.baselines.variational.gates import Gate
 from sgmcmc_prune.baselines.variational.graph import Site

@@ -98,7 +98,11 @@ def bernoulli(logits: Tensor, inclusion: float) -> Tensor:
 
 
 def log_normal_from_gamma(
-    loc: Tensor, log_std: Tensor, shape: float, mean_rate: Tensor | float, mean_log_rate: Tensor | float
+    loc: Tensor,
+    log_std: Tensor,
+    shape: Tensor | float,
+    mean_rate: Tensor | float,
+    mean_log_rate: Tensor | float,
 ) -> Tensor:
     r"""KL of exp N(m, s^2) from Gamma(a, rate b), expected over the rate b.
 
@@ -108,13 +112,14 @@ def log_normal_from_gamma(
     ----------
     loc, log_std : Tensor
         m and log s: mean and log standard deviation of the logarithm.
-    shape : float
+    shape : Tensor or float
         a.
     mean_rate, mean_log_rate : Tensor or float
         E b and E log b; b and log b where the rate is fixed.
     """
     mean = torch.add(loc, (2 * log_std).exp(), alpha=0.5).exp()
-    constants = math.lgamma(shape) - NORMAL_ENTROPY - shape * mean_log_rate
+    log_gamma = shape.lgamma() if isinstance(shape, Tensor) else math.lgamma(shape)
+    constants = log_gamma - NORMAL_ENTROPY - shape * mean_log_rate
     return mean_rate * mean - shape * loc - log_std + constants
 
 
@@ -124,9 +129,9 @@ def log_normal_from_inverse_gamma(loc: Tensor, log_std: Tensor, shape: float, ra
 
 
 def check_inclusion(value: float, name: str = "inclusion") -> None:
-    """Raise ValueError unless a prior inclusion probability is inside (0, 1)."""
-    if not 0 < value < 1:
-        raise ValueError(f"{name} is {value}; a prior inclusion probability must be inside (0, 1)")
+    """Raise ValueError unless a probability of inclusion is a number inside (0, 1)."""
+    if not (isinstance(value, int | float) and 0 < value < 1):
+        raise ValueError(f"{name} is {value!r}; a probability of inclusion must be inside (0, 1)")
 
 
 def log_odds(probability: float) -> float:

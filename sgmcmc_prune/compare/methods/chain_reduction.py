@@ -1,0 +1,37 @@
+"""Bayesian model reduction on a Markov chain, which must run under the plain Gaussian prior.
+
+It needs draws that have mixed: a weight that the prior holds crosses it in about N v / lr steps, and a chain that is
+shorter is refused, with the reason.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from sgmcmc_prune import build
+from sgmcmc_prune.baselines.bmr import ChainReduction
+from sgmcmc_prune.baselines.training import single_weights
+from sgmcmc_prune.compare.method import Candidate, Method, Problem
+from sgmcmc_prune.compare.methods.chains import chain_config, drawn, run_once
+from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
+from sgmcmc_prune.compare.networks import at_sparsities, under_mask
+from sgmcmc_prune.priors import Gaussian
+
+
+def methods() -> Iterator[Method]:
+    """All methods of the family."""
+    paper = "Markovic, Friston and Kiebel 2023, on a chain"
+    yield Method("bmr-chain", "sgmcmc", paper, "every network", lambda problem: None, _fit, grid("chain"))
+
+
+def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
+    """Log odds of inclusion, and where they are positive. The ensemble is a part of the draws."""
+    config = chain_config(problem, SETTINGS["reduction_chain"], {"prior.family": "gaussian"})
+    seconds = run_once(config, problem.data, folder / "run")
+    steps = build.dense_schedule(config, problem.num_data / problem.batch_size).num_steps
+    posterior = drawn(problem, folder / "run", 0, 1, config.schedule.draws, steps, seconds)
+    prior, every = Gaussian(config.prior.slab_variance), max(1, len(posterior.draws) // problem.members)
+    reduced = ChainReduction(posterior.model, posterior.draws, prior, excess_variance="zero", allow_empty=True)
+    posterior = replace(posterior, draws=posterior.draws[::every][: problem.members])
+    yield from at_sparsities(problem, posterior, reduced.scores(), single_weights(posterior.model))
+    yield under_mask(problem, posterior, None, reduced.mask())

@@ -1,0 +1,64 @@
+"""Ours, decided by what pruning costs: the expected rise of the loss over the draws of a chain.
+
+The chain takes most of the budget; the rest are the gradients that give each draw its curvature.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune import build
+from sgmcmc_prune.compare.config import require
+from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.methods.chains import chain_config, drawn, run_once
+from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
+from sgmcmc_prune.compare.networks import Weights, at_sparsities, timed
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.likelihoods import categorical, mean_nll
+from sgmcmc_prune.pruning import criteria
+from sgmcmc_prune.pruning.masks import prunable
+
+
+def methods() -> Iterator[Method]:
+    """All methods of the family."""
+    paper = "this library; LeCun, Denker and Solla 1990"
+    yield Method("expected-loss", "sgmcmc", paper, "every network", lambda problem: None, _fit, grid("chain"))
+
+
+def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
+    config = chain_config(problem, SETTINGS["expected_loss_chain"], {})
+    seconds = run_once(config, problem.data, folder / "run")
+    steps = build.dense_schedule(config, problem.num_data / problem.batch_size).num_steps
+    cycles, draws = config.schedule.cycles, config.schedule.draws
+    posterior = drawn(problem, folder / "run", 0, cycles, draws, steps, seconds)
+    batches = (problem.steps - steps) // len(posterior.draws)
+    require(batches > 1, f"{problem.steps} steps leave {batches} minibatches for the curvature of a draw; it needs 2")
+    curvatures, more = timed(lambda: [curvature(problem, posterior.model, draw, batches) for draw in posterior.draws])
+    spent = (steps + batches * len(posterior.draws)) * problem.batch_size
+    groups = build.groups(config, posterior.model)
+    scores = criteria.expected_loss(posterior.draws, curvatures, groups)
+    yield from at_sparsities(problem, replace(posterior, cost=Cost(spent, seconds + more)), scores, groups)
+
+
+def curvature(problem: Problem, model: nn.Module, weights: Weights, batches: int) -> Mapping[str, Tensor]:
+    r"""The diagonal of the empirical Fisher matrix of the loss N * mean NLL, from minibatch gradients.
+
+    A gradient g of the mean over B examples has variance F / B, with F that of one example: h = N B Var(g).
+    """
+    model.load_state_dict(weights, strict=False)
+    model.train()
+    stream = MinibatchStream(*problem.data.train, problem.batch_size, problem.seed, 0)
+    parameters = prunable(model)
+    gradients: dict[str, list[Tensor]] = {name: [] for name in parameters}
+    for step in range(batches):
+        inputs, labels = stream.batch(step)
+        model.zero_grad()
+        mean_nll(categorical, model(inputs), labels).backward()
+        for name, parameter in parameters.items():
+            assert parameter.grad is not None
+            gradients[name].append(parameter.grad.double())
+    scale = problem.num_data * problem.batch_size
+    return {name: scale * torch.stack(found).var(0) for name, found in gradients.items()}
