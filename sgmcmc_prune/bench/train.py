@@ -106,9 +106,7 @@ def chain(
     """A chain in its burn-in, with a marginal spike-and-slab prior and EM every 20 steps."""
     model, stream = _network(network, shape, device), _stream(shape, batch_size, device, index)
     prior = SpikeSlab(dict(model.named_parameters()))
-    sampler = SGHMC(
-        model.named_parameters(), lr=1e-3, num_data=stream.num_data, prior=prior, chain=index, noise=noise
-    )
+    sampler = SGHMC(model.named_parameters(), lr=1e-3, num_data=stream.num_data, prior=prior, chain=index, noise=noise)
     schedule = Cyclical(1e-3, 1e-3, 1e-4, 0.9, 1.0, burn_in=10**6, cycles=1, explore=0, sample=1)
     return Chain(index, model, sampler, schedule, stream, likelihoods.categorical, EM(EMSettings(), prior))
 
