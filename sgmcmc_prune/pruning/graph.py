@@ -62,15 +62,14 @@ class Site:
         The next layers, and how many of their input columns each channel has (more than one after flattening).
     obstacle : str
         Why its nodes cannot be removed; empty when they can.
-    start, scaled, gated : fx.Node
-        The layer itself, the node after which a scale stands, the node after which a gate stands.
+    start, gated : fx.Node
+        The layer itself, and the node after which a gate stands.
     """
 
     name: str
     norm: str
     num_nodes: int
     start: fx.Node
-    scaled: fx.Node
     gated: fx.Node
     first: bool = False
     per_channel: list[str] = field(default_factory=list)
@@ -145,7 +144,7 @@ def find_sites(graph: fx.GraphModule) -> list[Site]:
             sites.append(_site(graph, node, module))
             taken.add(sites[-1].norm)
         elif isinstance(module, _BatchNorm) and module.affine and node.target not in taken:
-            alone = Site("", node.target, module.num_features, node, node, node, obstacle="it follows no layer")
+            alone = Site("", node.target, module.num_features, node, node, obstacle="it follows no layer")
             sites.append(alone)
     return sites
 
@@ -156,7 +155,7 @@ def _site(graph: fx.GraphModule, node: fx.Node, module: nn.Linear | nn.Conv2d) -
     following = _only_reader(end)
     if following is not None and isinstance(found := _module(graph, following), _BatchNorm) and found.affine:
         end, norm = following, str(following.target)
-    site = Site(str(node.target), norm, num_nodes, node, end, end, first=_reads_input(graph, node))
+    site = Site(str(node.target), norm, num_nodes, node, end, first=_reads_input(graph, node))
     site.per_channel += filter(None, [norm])
     while (following := _only_reader(site.gated)) is not None and _channelwise(graph, following):
         site.gated = following
