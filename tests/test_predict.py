@@ -58,6 +58,20 @@ def test_equals_a_direct_loop(model: nn.Module, inputs: Tensor) -> None:
     torch.testing.assert_close(predictive.mutual_information, total_entropy - entropy, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("at_once", [2, 5, 8])
+def test_draws_that_share_a_pass_give_the_same(model: nn.Module, inputs: Tensor, at_once: int) -> None:
+    """Seven draws: the last pass holds fewer; one draw has other BatchNorm statistics."""
+    draws = list(random_draws(model, 7))
+    for draw in draws:
+        draw |= {name: b.clone() for name, b in model.named_buffers() if b.is_floating_point()}
+    draws[3]["1.running_mean"] += 1
+    mask = {"0.weight": torch.arange(48).view(8, 6) % 2 == 0}
+    one, several = (posterior_predictive(model, draws, inputs, mask, 4, draws_at_once=k) for k in (1, at_once))
+    assert several.members == 7
+    torch.testing.assert_close(several.probabilities, one.probabilities, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(several.expected_entropy, one.expected_entropy, rtol=1e-5, atol=1e-7)
+
+
 def test_leaves_the_model_alone(model: nn.Sequential, inputs: Tensor) -> None:
     model.train()
     model[1].eval()  # frozen by design
@@ -154,6 +168,8 @@ def test_bad_draws(model: nn.Module, inputs: Tensor) -> None:
 
 
 def test_bad_inputs_and_masks(model: nn.Module, inputs: Tensor) -> None:
+    with pytest.raises(ValueError, match="draws_at_once is 0"):
+        posterior_predictive(model, random_draws(model, 1), inputs, draws_at_once=0)
     with pytest.raises(ValueError, match="not 0 and 1000"):
         class_probabilities(model, inputs[:0])
     with pytest.raises(ValueError, match="not 25 and 0"):

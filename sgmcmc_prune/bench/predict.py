@@ -1,5 +1,7 @@
 """`bench predict`: the posterior predictive of many draws against as many plain forward passes."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +11,9 @@ from sgmcmc_prune.bench import measure
 from sgmcmc_prune.bench.train import NETWORKS
 from sgmcmc_prune.predict import posterior_predictive
 from sgmcmc_prune.tables import format_rows
+
+#: Draws that share a forward pass.
+AT_ONCE = (1, 8)
 
 
 def bench_predict(
@@ -24,7 +29,8 @@ def bench_predict(
     Returns
     -------
     dict
-        `machine` and `rows`: network, throughput of the predictive as a share of plain passes with its 95 % interval.
+        `machine` and `rows`: network, draws that share a pass, throughput of the predictive as a share of plain passes
+        with its 95 % interval.
     """
     rows = []
     for network in networks:
@@ -39,17 +45,21 @@ def bench_predict(
                     for batch in inputs.split(1000):
                         model(batch)
 
-        def predictive(model: Any = model, inputs: torch.Tensor = inputs, weights: Any = weights) -> None:
-            posterior_predictive(model, weights, inputs)
-
-        candidates = {"plain": plain, "predictive": predictive}
+        candidates: dict[str, Callable[[], Any]] = {"plain": plain}
+        for at_once in AT_ONCE:
+            candidates[str(at_once)] = partial(posterior_predictive, model, weights, inputs, draws_at_once=at_once)
         seconds = measure.interleaved(candidates, rounds, 1, f"bench predict {network}", progress)
-        share = measure.paired_ratio(seconds["plain"], seconds["predictive"])
-        rows.append({"network": network, "draws": draws, "throughput_share": vars(share)})
+        for at_once in AT_ONCE:
+            share = measure.paired_ratio(seconds["plain"], seconds[str(at_once)])
+            row = {"network": network, "draws": draws, "draws_at_once": at_once, "throughput_share": vars(share)}
+            rows.append(row)
     return {"bench": "predict", "machine": measure.machine(), "images": images, "rounds": rounds, "rows": rows}
 
 
 def table(result: dict[str, Any]) -> str:
     """The result as aligned text."""
-    rows = [[r["network"], str(r["draws"]), str(measure.Ratio(**r["throughput_share"]))] for r in result["rows"]]
-    return format_rows(("network", "draws", "share of the throughput of plain passes [95 %]"), rows)
+    rows = [
+        [r["network"], str(r["draws"]), str(r["draws_at_once"]), str(measure.Ratio(**r["throughput_share"]))]
+        for r in result["rows"]
+    ]
+    return format_rows(("network", "draws", "at once", "share of the throughput of plain passes [95 %]"), rows)

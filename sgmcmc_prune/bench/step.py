@@ -16,6 +16,7 @@ from sgmcmc_prune.bench import measure
 from sgmcmc_prune.preconditioners import RMSprop
 from sgmcmc_prune.priors import SpikeSlab
 from sgmcmc_prune.samplers import SGHMC, tiers
+from sgmcmc_prune.samplers.tiers import Noise
 from sgmcmc_prune.tables import format_rows
 
 #: Bytes a parameter that a step cannot avoid: reads and writes of each float32 state.
@@ -98,13 +99,19 @@ def tensors(shapes: list[tuple[int, ...]], device: str) -> dict[str, Tensor]:
 def samplers(shapes: list[tuple[int, ...]], device: str) -> dict[str, Callable[[], Any]]:
     """Preconditioned SGHMC with spike-and-slab precision, in every tier that runs here."""
     found: dict[str, Callable[[], Any]] = {}
-    for noise in ("gaussian", "rademacher"):
+    kinds: tuple[tuple[str, Noise, float], ...] = (
+        ("gaussian", "gaussian", 1.0),
+        ("rademacher", "rademacher", 1.0),
+        ("without noise", "gaussian", 0.0),
+    )
+    for label, noise, temperature in kinds:
         for tier in tiers.available(device):
             named = tensors(shapes, device)
             sampler = SGHMC(
                 named.items(),
                 lr=1e-3,
                 num_data=50_000,
+                temperature=temperature,
                 prior=SpikeSlab(named),
                 preconditioner=RMSprop(),
                 implementation=tier,
@@ -113,7 +120,7 @@ def samplers(shapes: list[tuple[int, ...]], device: str) -> dict[str, Callable[[
             sampler.step()
             sampler.refresh_preconditioner()
             sampler.freeze()
-            found[f"sghmc {noise} ({tier})"] = sampler.step
+            found[f"sghmc {label} ({tier})"] = sampler.step
     return found
 
 
