@@ -104,9 +104,11 @@ def _panel(ax: Any, points: Sequence[dict[str, Any]], cost: str, score: str, loo
     for p in pareto_front(points, cost, score):
         ax.plot(p[cost], p[score], "o", markersize=6, color=looks[p["method"]]["color"])
     ax.set(xscale="log", yscale="log")
-    for axis, subs in ((ax.xaxis, (1.0, 2.0, 5.0)), (ax.yaxis, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))):
+    for axis, subs in ((ax.xaxis, (1.0, 3.0)), (ax.yaxis, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))):
         axis.set_major_locator(LogLocator(subs=subs, numticks=12))
-        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x < 1000 else f"{x / 1000:g}k"))
+        axis.set_major_formatter(
+            FuncFormatter(lambda x, _: f"{x:g}" if x < 1000 else f"{x / 1000:g}k" if x < 1e6 else f"{x / 1e6:g}M")
+        )
         axis.set_minor_locator(NullLocator())
 
 

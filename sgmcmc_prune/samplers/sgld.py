@@ -50,7 +50,8 @@ class SGLD(Sampler):
     name = "sgld"
 
     def _fused(self) -> bool:
-        return not isinstance(self.preconditioner, PositionDependent)
+        # A subclass may have another rule or force.
+        return type(self) is SGLD and not isinstance(self.preconditioner, PositionDependent)
 
     def _update(self, p: Tensor, force: Tensor, noise: Tensor | None, state: dict[str, Any], group: Any) -> None:
         arguments = self._arguments(state, group)
