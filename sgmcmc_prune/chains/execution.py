@@ -22,6 +22,9 @@ Mode = Literal["loop", "batched", "processes"]
 WARM_UP, STEPS = 2, 5
 #: What a process needs to import torch and to load a data set, in seconds.
 START_SECONDS = 5.0
+#: How much slower processes are side by side than one alone, since they share caches and memory bandwidth: on two cores
+#: 1.1 for an MLP and 1.3 for LeNet (`bench chains`), and this lies between.
+CONTENTION = 1.18
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def seconds_per_step(make: Callable[[int], Chain], chains: int, workers: int) ->
         threads = torch.get_num_threads()
         try:
             torch.set_num_threads(max(1, threads // workers))
-            found["processes"] = math.ceil(chains / workers) * _seconds(make(0).advance)
+            found["processes"] = CONTENTION * math.ceil(chains / workers) * _seconds(make(0).advance)
         finally:
             torch.set_num_threads(threads)
     return found
