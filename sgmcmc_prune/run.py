@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from sgmcmc_prune import __version__, build, checkpoint, distributed
-from sgmcmc_prune.chains.batched import obstacle
+from sgmcmc_prune.chains.batched import require_batchable
 from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import Interrupted, interruptible
 from sgmcmc_prune.chains.memory import require_memory
@@ -30,7 +30,16 @@ from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.evaluate import evaluate, foreign_inputs
 from sgmcmc_prune.files import locked
 from sgmcmc_prune.samplers import tiers
-from sgmcmc_prune.stages import departures, load_config, num_steps, open_stage, stages, take_batched, take_chain
+from sgmcmc_prune.stages import (
+    departures,
+    load_config,
+    num_steps,
+    open_stage,
+    stage_schedule,
+    stages,
+    take_batched,
+    take_chain,
+)
 
 
 def run(config: RunConfig, out: Path, overwrite: bool = False, progress: bool = True) -> dict[str, Any]:
@@ -86,8 +95,13 @@ def resume(out: Path, progress: bool = True) -> dict[str, Any]:
 
 
 def _finished(out: Path) -> bool:
+    return bool(_earlier(out).get("status") == "finished")
+
+
+def _earlier(out: Path) -> dict[str, Any]:
+    """What `run.json` says of the run so far; empty before it has begun."""
     path = out / "run.json"
-    return path.is_file() and bool(checkpoint.read_json(path)["status"] == "finished")
+    return dict(checkpoint.read_json(path)) if path.is_file() else {}
 
 
 def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks) -> build.Data:
@@ -131,8 +145,8 @@ def _check(config: RunConfig, data: build.Data, world: Ranks) -> None:
     build.fork_schedule(config, steps_per_epoch)
     for criterion in config.prune.in_chain:
         build.build_pruner(config, chain.model, criterion, 0, None)
-    if config.execution == "batched" and (reason := obstacle(chain)):
-        raise ValueError(f"execution 'batched' cannot run here: {reason}; use loop or processes")
+    if config.execution == "batched":
+        require_batchable(chain)
     at_once = {"processes": num_workers(config.chains), "batched": config.chains}
     require_memory(chain, at_once.get(config.execution, 1) if world.size == 1 else 1)
 
@@ -192,10 +206,9 @@ def _execution(config: RunConfig, data: build.Data, out: Path, world: Ranks) -> 
         return {"mode": "loop"}
     if config.execution != "auto":
         return {"mode": config.execution}
-    path = out / "run.json"
-    if path.is_file() and (before := checkpoint.read_json(path).get("execution")):
+    if before := _earlier(out).get("execution"):
         return dict(before)
-    schedule = build.dense_schedule(config, len(data.train[1]) / config.data.batch_size)
+    schedule = stage_schedule(config, data, None)
     choice = choose(
         lambda index: build.build_chain(config, data, index, schedule),
         config.chains,
@@ -245,8 +258,7 @@ def _describe(config: RunConfig, data: build.Data, out: Path, world: Ranks) -> d
 
 def _history(out: Path, now: dict[str, int]) -> list[dict[str, int]]:
     """How many processes took the run, one after the other: where `ranks_per_chain` changes, rounding does."""
-    path = out / "run.json"
-    before: list[dict[str, int]] = checkpoint.read_json(path).get("processes", []) if path.is_file() else []
+    before: list[dict[str, int]] = _earlier(out).get("processes", [])
     return before if before[-1:] == [now] else [*before, now]
 
 

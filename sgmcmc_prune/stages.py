@@ -1,7 +1,7 @@
 """The stages that every chain of a run passes, on disk: dense, then one fork per in-chain criterion."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def stages(config: RunConfig) -> tuple[str | None, ...]:
 
 def num_steps(config: RunConfig, data: build.Data) -> int:
     """Steps of one chain in all its stages."""
-    return sum(_schedule(config, data, criterion).num_steps for criterion in stages(config))
+    return sum(stage_schedule(config, data, criterion).num_steps for criterion in stages(config))
 
 
 def take_chain(config: RunConfig, data: build.Data, out: Path, index: int, bar: Any, ranks: Ranks = ALONE) -> None:
@@ -53,9 +53,7 @@ def take_chain(config: RunConfig, data: build.Data, out: Path, index: int, bar: 
     RunError
         If the chain diverged; the draws before are kept.
     """
-    # A process whose parent was killed may still be dying: wait for it.
-    lock = locked(out / "checkpoints" / f"chain{index}.lock", wait_seconds=30) if ranks.first else nullcontext()
-    with lock:
+    with _lock(out, index) if ranks.first else nullcontext():
         for criterion in stages(config):
             bar.set_description(f"chain {index}, {criterion or 'dense'}")
             chain = _stage_chain(config, data, out, criterion, index, ranks)
@@ -76,11 +74,16 @@ def take_batched(config: RunConfig, data: build.Data, out: Path, bar: Any) -> No
     """
     with ExitStack() as locks:
         for index in range(config.chains):
-            locks.enter_context(locked(out / "checkpoints" / f"chain{index}.lock", wait_seconds=30))
+            locks.enter_context(_lock(out, index))
         for criterion in stages(config):
             bar.set_description(f"{config.chains} chains, {criterion or 'dense'}")
             chains = [_stage_chain(config, data, out, criterion, index, ALONE) for index in range(config.chains)]
             open_stage(config, data, out, criterion).run_batched(chains, bar)
+
+
+def _lock(out: Path, index: int) -> AbstractContextManager[None]:
+    """Keep a chain to oneself. A process whose parent was killed may still be dying: wait for it."""
+    return locked(out / "checkpoints" / f"chain{index}.lock", wait_seconds=30)
 
 
 def stage_directory(out: Path, criterion: str | None) -> Path:
@@ -88,7 +91,8 @@ def stage_directory(out: Path, criterion: str | None) -> Path:
     return out if criterion is None else out / "forks" / criterion
 
 
-def _schedule(config: RunConfig, data: build.Data, criterion: str | None) -> Cyclical:
+def stage_schedule(config: RunConfig, data: build.Data, criterion: str | None) -> Cyclical:
+    """The schedule of one stage, in steps."""
     make = build.dense_schedule if criterion is None else build.fork_schedule
     return make(config, len(data.train[1]) / config.data.batch_size)
 
@@ -97,7 +101,7 @@ def _stage_chain(
     config: RunConfig, data: build.Data, out: Path, criterion: str | None, index: int, ranks: Ranks
 ) -> Chain:
     """One chain of a stage at its start: dense (no criterion), or from its dense end, with a pruner."""
-    schedule = _schedule(config, data, criterion)
+    schedule = stage_schedule(config, data, criterion)
     if criterion is None:
         return build.build_chain(config, data, index, schedule, ranks=ranks)
     reference = None
@@ -115,7 +119,7 @@ def open_stage(
 ) -> Stage:
     """Open the store of one stage, or create it (then `ranks` processes share each chain)."""
     directory = stage_directory(out, criterion)
-    schedule = _schedule(config, data, criterion)
+    schedule = stage_schedule(config, data, criterion)
     chain = build.build_chain(config, data, 0, schedule)
     inputs, labels = (t[: config.probes] for t in data.train)
     layers = list(chain.inclusion) or list(prunable(chain.model))

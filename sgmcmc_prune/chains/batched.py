@@ -28,6 +28,12 @@ def obstacle(chain: Chain) -> str | None:
     return None
 
 
+def require_batchable(chain: Chain) -> None:
+    """ValueError, with the reason, if chains like this one cannot be batched."""
+    if reason := obstacle(chain):
+        raise ValueError(f"execution 'batched' cannot run here: {reason}; use loop or processes")
+
+
 class BatchedNetworks:
     """The networks of several chains, as one.
 
@@ -86,9 +92,7 @@ class BatchedChains:
     """
 
     def __init__(self, chains: Sequence[Chain]) -> None:
-        reason = obstacle(chains[0])
-        if reason:
-            raise ValueError(f"execution 'batched' cannot run here: {reason}; use loop or processes")
+        require_batchable(chains[0])
         self.chains = list(chains)
         self.networks = BatchedNetworks([chain.model for chain in chains])
 
