@@ -23,7 +23,7 @@ from sgmcmc_prune.chains.batched import require_batchable
 from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import Interrupted, interruptible
 from sgmcmc_prune.chains.memory import require_memory
-from sgmcmc_prune.chains.processes import num_workers, run_in_processes
+from sgmcmc_prune.chains.processes import num_workers, run_in_processes, worker_commands
 from sgmcmc_prune.config import RunConfig, to_json
 from sgmcmc_prune.distributed import Ranks
 from sgmcmc_prune.errors import RunError
@@ -33,6 +33,7 @@ from sgmcmc_prune.samplers import tiers
 from sgmcmc_prune.stages import (
     departures,
     load_config,
+    measurable_chain,
     num_steps,
     open_stage,
     stage_schedule,
@@ -140,10 +141,9 @@ def _ranks_per_chain(config: RunConfig, world: Ranks) -> int:
 def _check(config: RunConfig, data: build.Data, world: Ranks) -> None:
     """Build one chain and one pruner, so that a bad setting is refused before a directory is made."""
     foreign_inputs(config, data)
-    steps_per_epoch = len(data.train[1]) / config.data.batch_size
-    chain = build.build_chain(config, data, 0, build.dense_schedule(config, steps_per_epoch))
-    build.fork_schedule(config, steps_per_epoch)
+    chain = build.build_chain(config, data, 0, stage_schedule(config, data, None))
     for criterion in config.prune.in_chain:
+        stage_schedule(config, data, criterion)
         build.build_pruner(config, chain.model, criterion, 0, None)
     if config.execution == "batched":
         require_batchable(chain)
@@ -208,12 +208,11 @@ def _execution(config: RunConfig, data: build.Data, out: Path, world: Ranks) -> 
         return {"mode": config.execution}
     if before := _earlier(out).get("execution"):
         return dict(before)
-    schedule = stage_schedule(config, data, None)
     choice = choose(
-        lambda index: build.build_chain(config, data, index, schedule),
+        lambda index: measurable_chain(config, data, index),
         config.chains,
         num_steps(config, data),
-        num_workers(config.chains),
+        worker_commands("measure", out, config.chains)[: num_workers(config.chains)],
     )
     return {"mode": choice.mode, "predicted_seconds": choice.predicted_seconds}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,12 @@ def stage_schedule(config: RunConfig, data: build.Data, criterion: str | None) -
     return make(config, len(data.train[1]) / config.data.batch_size)
 
 
+def measurable_chain(config: RunConfig, data: build.Data, index: int) -> Chain:
+    """A chain whose steps can be timed and which is then thrown away: the dense one, in a burn-in without end."""
+    schedule = replace(stage_schedule(config, data, None), burn_in=2**62)
+    return build.build_chain(config, data, index, schedule)
+
+
 def _stage_chain(
     config: RunConfig, data: build.Data, out: Path, criterion: str | None, index: int, ranks: Ranks
 ) -> Chain:
@@ -180,6 +187,9 @@ def departures(config: RunConfig, model: nn.Module, ranks: int = 1) -> list[str]
         else "",
         f"augmentation {config.data.augmentation}: an image counts with ever new pixels, so there is no likelihood"
         if config.data.augmentation != "none"
+        else "",
+        "precision bfloat16: gradients are those of a network rounded to 8 significant bits; predictions are not"
+        if config.precision == "bfloat16"
         else "",
         "in-chain forks: draws are conditional on a mask chosen from the same data" if config.prune.in_chain else "",
     ]

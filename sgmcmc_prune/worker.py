@@ -1,7 +1,8 @@
-"""One chain of a run, through all its stages: `python -m sgmcmc_prune.worker RUN THREADS CHAIN`.
+"""One chain of a run, through all its stages: `python -m sgmcmc_prune.worker run RUN THREADS CHAIN`.
 
-Started by `chains.processes`, never by hand. Exit codes: 0 finished, 3 interrupted with everything saved, 1 failed (the
-reason is the last line on standard error).
+With `measure` for `run` it writes nothing, and a few of its steps are timed. Started by `chains.processes` and by
+`chains.execution`, never by hand. Exit codes: 0 finished, 3 interrupted with everything saved, 1 failed (the reason is
+the last line on standard error).
 """
 
 import os
@@ -12,30 +13,43 @@ from pathlib import Path
 import torch
 
 from sgmcmc_prune import build
+from sgmcmc_prune.chains.execution import be_measured
 from sgmcmc_prune.chains.loop import Interrupted
 from sgmcmc_prune.chains.processes import INTERRUPTED, LineBar
 from sgmcmc_prune.errors import RunError
-from sgmcmc_prune.stages import load_config, take_chain
+from sgmcmc_prune.stages import load_config, measurable_chain, take_chain
 
 
 def main(arguments: list[str]) -> int:
     """Run the chain; return the exit code."""
-    out, threads, index = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    what, out, threads, index = arguments[0], Path(arguments[1]), int(arguments[2]), int(arguments[3])
     torch.set_num_threads(threads)
     sys.path.insert(0, str(Path.cwd()))
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    bar = LineBar()
     try:
-        config = load_config(out)
-        take_chain(config, build.load_data(config), out, index, bar)
+        (measure if what == "measure" else take)(out, index)
     except Interrupted:
         return INTERRUPTED
     except (RunError, ValueError, TypeError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         return 1
+    return 0
+
+
+def take(out: Path, index: int) -> None:
+    """Take the chain through all its stages, and report in lines."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    bar = LineBar()
+    try:
+        config = load_config(out)
+        take_chain(config, build.load_data(config), out, index, bar)
     finally:
         bar.close()
-    return 0
+
+
+def measure(out: Path, index: int) -> None:
+    """Take a few steps from the chain's start while other processes do the same, and say what they took."""
+    config = load_config(out)
+    be_measured(measurable_chain(config, build.load_data(config), index).advance)
 
 
 def end_with_parent() -> None:

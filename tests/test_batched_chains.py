@@ -42,14 +42,14 @@ def data(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return torch.randn(40, 3, 4, 4, generator=generator).to(dtype), torch.randint(3, (40,), generator=generator)
 
 
-def chain(network: str, index: int, dtype: torch.dtype = torch.float64) -> Chain:
+def chain(network: str, index: int, dtype: torch.dtype = torch.float64, burn_in: int = 8) -> Chain:
     torch.manual_seed(index)
     model = NETWORKS[network]().to(dtype)
     prior = SpikeSlab(dict(model.named_parameters()))
     sampler = SGHMC(
         model.named_parameters(), lr=0.01, num_data=40, prior=prior, preconditioner=RMSprop(), seed=3, chain=index
     )
-    schedule = Cyclical(0.02, 0.02, 0.01, 0.9, 1.0, burn_in=8, cycles=2, explore=3, sample=3)
+    schedule = Cyclical(0.02, 0.02, 0.01, 0.9, 1.0, burn_in=burn_in, cycles=2, explore=3, sample=3)
     em = EM(EMSettings(every=4), prior)
     stream = MinibatchStream(*data(dtype), 8, 0, index)
     return Chain(index, model, sampler, schedule, stream, likelihoods.categorical, em)
@@ -109,34 +109,7 @@ def test_what_cannot_be_batched_is_named(monkeypatch: pytest.MonkeyPatch, layer:
     monkeypatch.setitem(NETWORKS, "bad", lambda: nn.Sequential(layer, nn.Flatten(), nn.Linear(48, 3)))
     with pytest.raises(ValueError, match=f"'0' is {reason}"):
         BatchedChains([chain("bad", 0)])
-    assert "batched" not in execution.seconds_per_step(lambda k: chain("bad", k), 2, 1)
-
-
-class TestChoice:
-    """`auto` predicts the time of a whole run; its measurements are replaced here."""
-
-    @pytest.mark.parametrize(
-        ("seconds", "steps", "mode"),
-        [
-            ({"loop": 2.0, "batched": 1.0, "processes": 1.5}, 100, "batched"),
-            ({"loop": 2.0, "batched": 3.0, "processes": 1.0}, 100, "processes"),
-            ({"loop": 2.0, "batched": 3.0, "processes": 1.0}, 3, "loop"),  # two processes start twice: 10 s
-            ({"loop": 1.0}, 100, "loop"),
-            ({"loop": 1.0, "batched": 1.0}, 100, "loop"),
-        ],
-    )
-    def test_the_soonest_end_wins(
-        self, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float], steps: int, mode: str
-    ) -> None:
-        monkeypatch.setattr(execution, "seconds_per_step", lambda make, chains, workers: seconds)
-        assert execution.choose(lambda k: chain("mlp", k), 4, steps, 2).mode == mode
-
-    def test_measuring_leaves_the_number_of_threads(self) -> None:
-        before = torch.get_num_threads()
-        found = execution.seconds_per_step(lambda k: chain("mlp", k), 2, 2)
-        assert set(found) == {"loop", "batched", "processes"}
-        assert min(found.values()) > 0
-        assert torch.get_num_threads() == before
+    assert "batched" not in execution.seconds_per_step(lambda k: chain("bad", k, burn_in=10**6), 2)
 
 
 class TestMemory:
@@ -234,12 +207,12 @@ class TestRun:
 
     def test_auto_writes_down_its_choice_and_keeps_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         out, config = tmp_path / "auto", small(execution="auto", **{"prune.in_chain": ()})
-        monkeypatch.setattr(execution, "seconds_per_step", lambda make, chains, workers: {"loop": 2.0, "batched": 1.0})
+        monkeypatch.setattr(execution, "seconds_per_step", lambda make, chains: {"loop": 0.02, "batched": 0.01})
         run(config, out, progress=False)
         chosen = read_json(out / "run.json")["execution"]
         assert chosen["mode"] == "batched"
         assert chosen["predicted_seconds"]["loop"] == 2 * chosen["predicted_seconds"]["batched"]
-        monkeypatch.setattr(execution, "seconds_per_step", lambda make, chains, workers: {"loop": 1.0})
+        monkeypatch.setattr(execution, "seconds_per_step", lambda make, chains: {"loop": 0.01})
         resume(out, progress=False)
         assert read_json(out / "run.json")["execution"] == chosen
 

@@ -38,6 +38,19 @@ def test_the_tensors_are_those_of_resnet18() -> None:
     assert sum(int(np.prod(s)) for s in shapes) == 11_173_962
 
 
+@pytest.mark.parametrize(
+    ("candidate", "needed", "moved"),
+    [
+        ("sghmc gaussian (reference)", 24, None),
+        ("sghmc without noise (compiled)", 24, 28),
+        ("adamw (fused)", 28, 28),
+        ("sgd (fused)", 20, 20),
+    ],
+)
+def test_what_a_step_needs_and_moves(candidate: str, needed: int, moved: int | None) -> None:
+    assert step.bytes_per_parameter(candidate) == (needed, moved)
+
+
 @pytest.mark.parametrize("what", ["step", pytest.param("predict", marks=pytest.mark.slow)])
 def test_each_benchmark_runs_and_prints_a_table(what: str) -> None:
     result, table = bench.run(what, "lenet", rounds=6, device="cpu")

@@ -19,6 +19,7 @@ from sgmcmc_prune.files import locked
 from sgmcmc_prune.presets import PRESETS
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run import load_config, resume, run
+from sgmcmc_prune.stages import departures
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +190,12 @@ def load_departures(out: Path) -> list[str]:
     """The departures a run recorded."""
     recorded: list[str] = json.loads((out / "run.json").read_text())["departures"]
     return recorded
+
+
+def test_bfloat16_is_recorded_as_a_departure() -> None:
+    model = torch.nn.Linear(1, 1)
+    assert not any("bfloat16" in line for line in departures(small(), model))
+    assert any(line.startswith("precision bfloat16") for line in departures(small(precision="bfloat16"), model))
 
 
 def test_gaussian_prior_and_sgld_run(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ Every mode takes the same chains through the same steps. Processes are started o
 long run; a measurement is a block of steps of all chains. The chains are those of `bench train`.
 """
 
+import math
 import multiprocessing
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -21,6 +23,8 @@ from sgmcmc_prune.tables import format_rows
 
 #: Steps of every chain in one measurement.
 BLOCK = {"mlp": 20, "lenet": 4}
+#: Of the long run for which `auto` chooses.
+STEPS = 10**6
 _CHAINS: dict[tuple[str, int, int], Chain] = {}
 
 
@@ -36,24 +40,27 @@ def bench_chains(
     Returns
     -------
     dict
-        `machine`, `chains` and `rows`: network, chain steps a second by mode, what `auto` chooses for a long run, and
-        the ratio of its time to that of each mode with its 95 % interval.
+        `machine`, `chains` and `rows`: network, what `auto` chooses for a long run, chain steps a second by mode as it
+        predicted and as measured, and the ratio of its time to that of each mode with its 95 % interval.
     """
     workers = num_workers(chains)
     rows = []
     for network in networks:
         candidates = modes(network, chains, batch_size, workers)
         new = partial(make, network, batch_size=batch_size)
-        auto = execution.choose(new, chains, 10**6, workers).mode
+        choice = execution.choose(new, chains, STEPS, measured(network, batch_size, workers))
         seconds = measure.interleaved(candidates, rounds, 2, f"bench chains {network}", progress)
         done = BLOCK[network] * chains
         rows.append(
             {
                 "network": network,
-                "auto": auto,
+                "auto": choice.mode,
+                "predicted_chain_steps_per_second": {
+                    mode: STEPS * chains / s for mode, s in choice.predicted_seconds.items()
+                },
                 "chain_steps_per_second": {mode: done / sorted(s)[rounds // 2] for mode, s in seconds.items()},
                 "ratio_of_auto": {
-                    mode: vars(measure.paired_ratio(seconds[auto], other)) for mode, other in seconds.items()
+                    mode: vars(measure.paired_ratio(seconds[choice.mode], other)) for mode, other in seconds.items()
                 },
             }
         )
@@ -64,6 +71,13 @@ def bench_chains(
 def make(network: str, index: int, batch_size: int) -> Chain:
     """One chain of `bench train`."""
     return train.chain(network, train.NETWORKS[network][0], batch_size, "cpu", index)
+
+
+def measured(network: str, batch_size: int, workers: int) -> list[list[str]]:
+    """Command lines of processes that `auto` measures, each with a chain of its own: this file."""
+    threads = str(max(1, torch.get_num_threads() // workers))
+    common = [sys.executable, "-m", __name__, network, str(batch_size), threads]
+    return [[*common, str(index)] for index in range(workers)]
 
 
 def modes(network: str, chains: int, batch_size: int, workers: int) -> dict[str, Callable[[], Any]]:
@@ -98,11 +112,12 @@ def take(network: str, index: int, batch_size: int, steps: int) -> None:
 
 def table(result: dict[str, Any]) -> str:
     """The result as aligned text."""
-    header = ("network", "mode", "chain steps/s", "", "time of auto / mode [95 %]")
+    header = ("network", "mode", "predicted chain steps/s", "measured", "", "time of auto / mode [95 %]")
     rows = [
         [
             row["network"],
             mode,
+            f"{row['predicted_chain_steps_per_second'].get(mode, math.nan):,.0f}",
             f"{speed:,.0f}",
             "auto" if mode == row["auto"] else "",
             str(measure.Ratio(**row["ratio_of_auto"][mode])),
@@ -111,3 +126,9 @@ def table(result: dict[str, Any]) -> str:
         for mode, speed in row["chain_steps_per_second"].items()
     ]
     return format_rows(header, rows)
+
+
+if __name__ == "__main__":
+    network, batch_size, threads, index = sys.argv[1:]
+    torch.set_num_threads(int(threads))
+    execution.be_measured(make(network, int(index), int(batch_size)).advance)

@@ -24,7 +24,7 @@ from sgmcmc_prune.samplers import Sampler
 from sgmcmc_prune.schedules import Cyclical, Phase, Plan
 
 #: Steps between two looks at the loss on a GPU.
-CHECK_EVERY = 50
+LOSS_CHECK_EVERY = 50
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -172,10 +172,10 @@ class Chain:
     def set_loss(self, loss: Tensor | float) -> None:
         """Take note of the minibatch's loss; RunError if it is not finite: the chain has diverged.
 
-        A GPU is not waited for at every step, but every `CHECK_EVERY` and before a draw.
+        A GPU is not waited for at every step, but every `LOSS_CHECK_EVERY` and before a draw.
         """
         self._loss = loss
-        if not isinstance(loss, Tensor) or loss.device.type == "cpu" or self.step % CHECK_EVERY == 0:
+        if not isinstance(loss, Tensor) or loss.device.type == "cpu" or self.step % LOSS_CHECK_EVERY == 0:
             self.check()
 
     def check(self) -> None:

@@ -28,7 +28,7 @@ from sgmcmc_prune.store import DrawStore
 from sgmcmc_prune.weights import WeightStore
 
 #: Steps between two comparisons of the parameters of the ranks that share a chain.
-CHECK_EVERY = 500
+RANK_CHECK_EVERY = 500
 
 
 class Interrupted(Exception):
@@ -201,7 +201,7 @@ def _advance(chain: Chain, advance: Callable[[], list[Plan]], after: Callable[[l
     with catch_signals() as received:
         while not chain.finished:
             plans = advance()
-            if plans[0].end_of_cycle or chain.step % CHECK_EVERY == 0:
+            if plans[0].end_of_cycle or chain.step % RANK_CHECK_EVERY == 0:
                 chain.ranks.check_same(chain.parameters, chain.step)
             stop = chain.ranks.any(bool(received))
             after(plans, stop)

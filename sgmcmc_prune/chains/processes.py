@@ -32,6 +32,13 @@ def num_workers(chains: int) -> int:
     return min(chains, cores)
 
 
+def worker_commands(what: str, directory: Path, chains: int) -> list[list[str]]:
+    """The command line of every chain's worker, which shall "run" it or "measure" its steps."""
+    threads = max(1, torch.get_num_threads() // num_workers(chains))
+    common = [sys.executable, "-m", "sgmcmc_prune.worker", what, str(directory), str(threads)]
+    return [[*common, str(index)] for index in range(chains)]
+
+
 def run_in_processes(directory: Path, chains: int, total: int, progress: bool = True) -> None:
     """Take every chain of a run through all its stages, each in a process of its own.
 
@@ -48,13 +55,10 @@ def run_in_processes(directory: Path, chains: int, total: int, progress: bool = 
     Interrupted, RunError
         As `run_chains`.
     """
-    workers = num_workers(chains)
-    threads = max(1, torch.get_num_threads() // workers)
-    command = [sys.executable, "-m", "sgmcmc_prune.worker", str(directory), str(threads)]
     with tqdm(
         total=total, desc="chains", unit="step", disable=not progress, dynamic_ncols=True, mininterval=0.5
     ) as bar:
-        run_workers([[*command, str(c)] for c in range(chains)], workers, bar)
+        run_workers(worker_commands("run", directory, chains), num_workers(chains), bar)
 
 
 def run_workers(commands: Sequence[Sequence[str]], jobs: int, bar: tqdm) -> None:

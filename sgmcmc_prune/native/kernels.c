@@ -13,6 +13,7 @@
 #define CHUNK 1024
 #define BLOCKS (CHUNK / 4)
 #define SPACE (CHUNK + 256) // noise of a chunk, from the start of its first counter block to the end of its last
+#define LANES 8             // of a vector of floats
 #define INLINE static inline __attribute__((always_inline))
 
 // ---------------------------------------------------------------- counter-based noise
@@ -145,23 +146,24 @@ INLINE void sine_cosine(float x, float *sine, float *cosine) {
 
 INLINE float uniform(uint32_t word) { return (float)word * 0x1p-32f + 0x1p-33f; }
 
-// Box and Muller, block by block: words (0, 1) and (2, 3) give the normals (0, 1) and (2, 3).
+// Two words to two normals, by Box and Muller.
+INLINE void polar(uint32_t first, uint32_t second, float *cosine, float *sine) {
+    float radius = sqrtf(-2.0f * log_unit(uniform(first))), c, s;
+    sine_cosine(uniform(second) * 6.28318548f, &s, &c);
+    *cosine = c * radius;
+    *sine = s * radius;
+}
+
+// Words (0, 1) and (2, 3) of each block give its normals (0, 1) and (2, 3). Both pairs in one loop: they are long chains of
+// dependent operations, and the processor works on the one while it waits for the other.
 INLINE void box_muller(int count, const uint32_t (*restrict words)[BLOCKS], float *restrict normals) {
-    float cosines[2][BLOCKS], sines[2][BLOCKS];
-    for (int pair = 0; pair < 2; pair++)
-        for (int i = 0; i < count; i++) {
-            float radius = sqrtf(-2.0f * log_unit(uniform(words[2 * pair][i])));
-            float sine, cosine;
-            sine_cosine(uniform(words[2 * pair + 1][i]) * 6.28318548f, &sine, &cosine);
-            cosines[pair][i] = cosine * radius;
-            sines[pair][i] = sine * radius;
-        }
+    float columns[4][BLOCKS];
     for (int i = 0; i < count; i++) {
-        normals[4 * i] = cosines[0][i];
-        normals[4 * i + 1] = sines[0][i];
-        normals[4 * i + 2] = cosines[1][i];
-        normals[4 * i + 3] = sines[1][i];
+        polar(words[0][i], words[1][i], &columns[0][i], &columns[1][i]);
+        polar(words[2][i], words[3][i], &columns[2][i], &columns[3][i]);
     }
+    for (int i = 0; i < count; i++)
+        for (int k = 0; k < 4; k++) normals[4 * i + k] = columns[k][i];
 }
 
 // Normals of weights offset, ..., offset + count - 1 (count <= CHUNK - 4): a pointer into `space`.
@@ -169,6 +171,7 @@ INLINE const float *chunk_normals(key_t_ key, uint64_t offset, int count, float 
     uint32_t words[4][BLOCKS];
     uint64_t first = offset / 4;
     int blocks = (int)((offset + (uint64_t)count + 3) / 4 - first);
+    blocks = (blocks + LANES - 1) / LANES * LANES; // some too many, so that none is left over from vector code
     philox(key, first, blocks, words);
     box_muller(blocks, (const uint32_t(*)[BLOCKS])words, space);
     return space + (offset - 4 * first);

@@ -22,6 +22,8 @@ FLAGS = (
     "-O3",
     "-march=native",
     "-std=gnu11",
+    "-fschedule-insns",  # instructions that wait for each other apart: the noise is long chains of them
+    "-fsched-pressure",
     "-ffp-contract=off",  # fused multiply-adds are written out: results do not depend on how a loop was compiled
     "-fno-math-errno",
     "-fno-trapping-math",
