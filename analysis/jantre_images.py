@@ -1,4 +1,4 @@
-"""Draw the image experiments from their results alone: loss, KL and kept nodes by step; gates; accuracy against cost.
+"""Draw the image experiments from their results alone: loss, KL and open gates by step; kept nodes; accuracy by cost.
 
     python analysis/jantre_images.py [--results DIR] [--out DIR]
 
@@ -15,32 +15,42 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from sgmcmc_prune.files import read_json
+from sgmcmc_prune.report.style import colours, tidy
 
 
 def draw(results: dict[str, Any]) -> plt.Figure:
     """Six panels; the first seed of each family in all but the last."""
     families = list(dict.fromkeys(run["family"] for run in results["runs"]))
-    figure, grid = plt.subplots(2, 3, figsize=(13, 7), layout="constrained")
+    figure, grid = plt.subplots(2, 3, figsize=(12, 6.4), layout="constrained")
     nll, divergence, kept, gates, layers, cost = grid.flat
-    for index, family in enumerate(families):
-        runs, colour = [r for r in results["runs"] if r["family"] == family], f"C{index}"
+    for family, colour in zip(families, colours(len(families)), strict=True):
+        runs = [r for r in results["runs"] if r["family"] == family]
         trace = runs[0]["trace"]
-        steps = [t["step"] for t in trace]
-        for axes, key in ((nll, "nll"), (divergence, "kl"), (kept, "kept")):
-            axes.plot(steps, [t[key] for t in trace], color=colour, label=family)
+        steps, start = [t["step"] for t in trace], trace[0]["kept"]
+        nll.plot(steps, [t["nll"] for t in trace], color=colour, label=family, lw=1)
+        divergence.plot(steps, [t["kl"] for t in trace], color=colour)
+        if start:
+            kept.plot(steps, [t["kept"] / start for t in trace], color=colour)
         values = [v for layer in runs[0]["inclusion"].values() for v in layer]
         if values:
             gates.hist(values, bins=40, range=(0, 1), histtype="step", color=colour)
             fractions = [sum(v > 0.5 for v in layer) / len(layer) for layer in runs[0]["inclusion"].values()]
             layers.plot(range(1, len(fractions) + 1), fractions, "o-", color=colour)
+            layers.set_xticks(range(1, len(fractions) + 1))
         for run in runs:
-            cost.plot(run["multiply_adds"], run["predictors"]["median_mean"]["accuracy"], "o", color=colour)
-    nll.set(xlabel="step", ylabel="minibatch NLL", yscale="log")
-    divergence.set(xlabel="step", ylabel="KL (nats)", yscale="log")
-    kept.set(xlabel="step", ylabel="expected open gates", yscale="log")
-    gates.set(xlabel="inclusion probability", ylabel="nodes", yscale="log")
-    layers.set(xlabel="gated layer", ylabel="fraction of nodes kept", ylim=(0, 1.05))
-    cost.set(xlabel="multiply-adds, relative", ylabel="accuracy of the pruned network", xscale="log")
+            accuracy = run["predictors"]["median_mean"]["accuracy"]
+            cost.plot(run["multiply_adds"], accuracy, "o", color=colour)
+    tidy(nll, "step", "NLL of one minibatch (nats)")
+    tidy(divergence, "step", "KL (nats)")
+    tidy(kept, "step", "expected open gates, relative to the start")
+    tidy(gates, "inclusion probability", "nodes")
+    tidy(layers, "gated layer", "fraction of nodes kept")
+    tidy(cost, "multiply-adds, relative", f"{results['runs'][0]['split']} accuracy of the pruned network")
+    for axes in (divergence, gates):
+        axes.set_yscale("log")
+    for axes in (kept, layers):
+        axes.set_ylim(0, 1.05)
+    cost.set_xlim(0, 1.05)
     nll.legend(fontsize="small")
     figure.suptitle(f"{results['network']} on {results['data']} (our figure)")
     return figure

@@ -11,24 +11,30 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from from_results import main
 
+from sgmcmc_prune.report.style import PALETTE, tidy
+
+PREDICTORS = {"monte_carlo": "Monte Carlo", "median_mean": "pruned network"}
+UNITS = {"rmse": "RMSE (units of the target)", "nll": "NLL (nats)"}
+
 
 def draw(runs: list[dict[str, Any]]) -> plt.Figure:
-    """Box plots over splits, by family: RMSE above, NLL below, of the Monte Carlo predictor and the pruned network."""
+    """Each split and their mean, by family: RMSE above, NLL below, of draws and of the pruned network."""
     sets = list(dict.fromkeys(run["set"] for run in runs))
-    figure, grid = plt.subplots(2, len(sets), figsize=(3.2 * len(sets), 6), layout="constrained", squeeze=False)
+    figure, grid = plt.subplots(2, len(sets), figsize=(4 * len(sets), 6), layout="constrained", squeeze=False)
     for column, name in enumerate(sets):
         here = [run for run in runs if run["set"] == name]
         families = list(dict.fromkeys(run["family"] for run in here))
-        for row, key in enumerate(("rmse", "nll")):
-            for shift, how, colour in ((-0.2, "monte_carlo", "C0"), (0.2, "median_mean", "C1")):
-                values = [[run[key][how] for run in here if run["family"] == family] for family in families]
-                style = {"color": colour}
-                positions = [i + shift for i in range(len(families))]
-                grid[row, column].boxplot(values, positions=positions, widths=0.3, boxprops=style, medianprops=style)
-            grid[row, column].set_xticks(range(len(families)), families, rotation=60)
-            grid[row, column].set_ylabel(key.upper())
-        grid[0, column].set_title(name)
-    figure.suptitle("UCI regression: Monte Carlo (blue) and pruned network (orange), over splits (our figure)")
+        for axes, (key, label) in zip(grid[:, column], UNITS.items(), strict=True):
+            for shift, (how, predictor), colour in zip((-0.15, 0.15), PREDICTORS.items(), PALETTE, strict=False):
+                for index, family in enumerate(families):
+                    values = [run[key][how] for run in here if run["family"] == family]
+                    axes.plot([index + shift] * len(values), values, "o", ms=4, mfc="none", color=colour)
+                    axes.plot(index + shift, sum(values) / len(values), "_", ms=14, mew=2, color=colour)
+                axes.plot([], [], "o", mfc="none", color=colour, label=predictor)
+            tidy(axes, "", label, name if key == "rmse" else "")
+            axes.set_xticks(range(len(families)), families, rotation=30)
+    grid[0, 0].legend(fontsize="small")
+    figure.suptitle("UCI regression: splits and means (our figure)")
     return figure
 
 

@@ -19,7 +19,7 @@ SCORES = {3: "test accuracy"}
 
 
 def draw(results: dict[str, Any]) -> plt.Figure:
-    """One column per design: counts of features above, scores before and after pruning below."""
+    """One column per design: counts of features above (linear up to ten), scores before and after pruning below."""
     designs = sorted({run["design"] for run in results["runs"]})
     methods = list(dict.fromkeys(run["method"] for run in results["runs"]))
     figure, grid = plt.subplots(2, len(designs), figsize=(4.2 * len(designs), 7), layout="constrained", squeeze=False)
@@ -38,9 +38,12 @@ def draw(results: dict[str, Any]) -> plt.Figure:
         counts.axhline(here[0]["relevant"], color="0.6", ls=":")
         counts.set_xticks(range(len(methods)), methods)
         counts.set_xlim(-0.5, len(methods) - 0.5)
+        counts.set_yscale("symlog", linthresh=10)
+        counts.yaxis.set_major_formatter("{x:g}")
+        counts.set_ylim(-0.5, 2000)  # up to all inputs
         tidy(counts, "", "features", f"design {design}: circles found, crosses false")
         label = SCORES.get(design, "test MSE")
-        tidy(scores, f"{label} before pruning", "after", "circles: draws; crosses: means")
+        tidy(scores, f"{label} before pruning", "after pruning", "circles: draws; crosses: means")
         low = min(*scores.get_xlim(), *scores.get_ylim())
         scores.axline((low, low), slope=1, color="0.6", ls=":")
     figure.suptitle("Equicorrelated designs; dotted above: number of relevant features (our figure)")

@@ -147,6 +147,18 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return ", ".join(text)
 
 
+def table(*results: dict[str, Any]) -> str:
+    """Power and false discovery rate on each data set, by design and method, in Markdown."""
+    lines = ["| design | method | data sets | power each | false discovery rate each |", "|---|---|---|---|---|"]
+    for result in results:
+        for method in dict.fromkeys(run["method"] for run in result["runs"]):
+            rows = [run for run in result["runs"] if run["method"] == method]
+            power = ", ".join(f"{run['power']:.1f}" for run in rows)
+            false = ", ".join(f"{run['false_discovery_rate']:.2f}" for run in rows)
+            lines.append(f"| n={result['n']:,} p={result['p']} | {method} | {len(rows)} | {power} | {false} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run every method on every data set; print and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -163,7 +175,9 @@ def main(argv: list[str] | None = None) -> None:
         rows = []
         for seed in range(args.data_sets):
             rows.append(run(method, seed, args.num_data, args.num_features, args.steps))
-            write_json(args.out / "feature_selection.json", {**_sizes(args), "runs": runs + rows})
+            results = {**_sizes(args), "runs": runs + rows}
+            write_json(args.out / "feature_selection.json", results)
+            (args.out / "feature_selection.md").write_text(table(results))
             print(f"{method}, data set {seed}: found {rows[-1]['found']}, {rows[-1]['seconds']:.0f} s", flush=True)
         runs += rows
         print(f"{method}: {len(rows)} data sets, {summary(rows)}", flush=True)

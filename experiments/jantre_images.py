@@ -15,9 +15,13 @@ The authors' logs (one seed, 1200 epochs, Fashion-MNIST) give SS-IG 84.5 % (MLP,
 SS-IG 92.9 %, SS-GL 93.1 %, SS-GHS 93.0 %, with all nodes of the residual stream gated, which is not comparable with
 the inner channels gated here.
 
-Measured so far: `--network lenet --families ss_ig --seeds 1 --epochs 2 --batch 500 --lr 3e-3 --members 5` on
-Fashion-MNIST, held-out accuracy 84.7 % (Monte Carlo) and 84.6 % (pruned), NLL 0.436 and 0.431; after two epochs all
-nodes are still kept. It learns; the full runs above are owed, those on CIFAR-10 too.
+With little data and few epochs that recipe only closes gates (LeNet, 12,000 images, 8 epochs: all 120 nodes of its
+third layer): the KL of narrow factors from a wide slab is several nats per weight, and closing nodes is the fastest way
+to lower it. With `--warm-up 0.5 --std-lr 1e-2 --gate-lr 3e-2 --lr 3e-3 --batch 256 --epochs 10` the same priors train.
+Measured so far (these, `--network lenet --families ss_ig --seeds 1 --members 10`): SS-IG on 50,000
+images, 87.6 % held-out accuracy by Monte Carlo and 87.7 % pruned (NLL 0.348 and 0.344), with 12.7 % of the parameters
+and 80 % of the multiply-adds; kept nodes 6 of 6, 14 of 16, 11 of 120, 76 of 84. The full runs above are owed, those on
+CIFAR-10 too.
 """
 
 import argparse
@@ -72,9 +76,8 @@ def build_network(name: str, shape: tuple[int, ...], classes: int, seed: int) ->
     return models.build(name, shape, classes, seed=seed, **options)
 
 
-def build_family(family: str, network: str, model: nn.Module, num_data: int) -> Structured:
-    """A family with the priors described above."""
-    std = 0.2 if network.startswith("resnet") else 1.0
+def build_family(family: str, network: str, model: nn.Module, num_data: int, std: float) -> Structured:
+    """A family with the priors described above, and a slab N(0, std^2)."""
     if family == "mean_field":
         return mean_field(prior_std=std)
     if family == "svbnn":
@@ -104,10 +107,13 @@ def run(args: argparse.Namespace, family: str, seed: int) -> dict[str, Any]:
     model = build_network(args.network, tuple(data[0].shape[1:]), dataset.num_classes, seed).to(args.device)
     steps = round(args.epochs * len(data[1]) / args.batch)
     settings = Settings(
-        build_family(family, args.network, model, len(data[1])),
+        build_family(family, args.network, model, len(data[1]), args.prior_std),
         steps,
         args.batch,
         lr=args.lr,
+        gate_lr=args.gate_lr,
+        std_lr=args.std_lr,
+        warm_up=args.warm_up,
         seed=seed,
         on_empty="warn",
         trace_every=max(1, steps // 50),
@@ -143,7 +149,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=1200)
     parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--prior-std", type=float, help="of the slab; the papers' by default")
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--gate-lr", type=float, help="--lr by default")
+    parser.add_argument("--std-lr", type=float, help="of standard deviations; --lr by default")
+    parser.add_argument("--warm-up", type=float, default=0.0, help="fraction of the steps in which the KL fades in")
     parser.add_argument("--members", type=int, default=10)
     parser.add_argument("--validation", type=int, default=10_000)
     parser.add_argument("--test", action="store_true", help="train on all images, read the test set")
@@ -151,6 +161,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--progress", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("benchmarks"))
     args = parser.parse_args(argv)
+    args.prior_std = args.prior_std or (0.2 if args.network.startswith("resnet") else 1.0)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / f"jantre_{args.network}_{args.data}.json"
     runs = []

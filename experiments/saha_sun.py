@@ -6,7 +6,11 @@ Data: `sgmcmc_prune.data.simulated` (equicorrelated at 1/2, noise of the test se
 in training and test: the released generator has neither), n = 10,000. Networks: 1000-5-3-1 (designs 1 and 3),
 2000-6-4-3-1 (design 2), tanh. A feature is found when its inclusion exceeds 1/2.
 
-No run has been made yet.
+Measured, `--seeds 1 --steps 2000`, one data set and a quarter of the default steps. R1: all features found and none
+falsely in designs 1 and 3, two of five (none falsely) in design 2. Input gates find 5 of 5, 4 of 5 and 4 of 4, but 314,
+123 and 452 falsely: at this learning rate 2,000 steps leave the gates of irrelevant inputs open; with 4,000 steps it is
+17 falsely in design 1. Error by posterior means, before and after pruning, R1: 1.36 and 1.37 (design 1, noise 1),
+11.97 and 12.54 (design 2), accuracy 84.0 % and 83.7 % (design 3). Ten seeds at the default length are owed.
 """
 
 import argparse

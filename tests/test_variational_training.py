@@ -25,8 +25,9 @@ from sgmcmc_prune.baselines.variational import (
     svbnn,
 )
 from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
-from sgmcmc_prune.baselines.variational.training import lower_bound, step_loss
+from sgmcmc_prune.baselines.variational.training import kl_weight, lower_bound, step_loss, stepper
 from sgmcmc_prune.baselines.variational.watchdogs import Watchdog
+from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.selection import SUPPORT, features
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import categorical, gaussian
@@ -124,6 +125,28 @@ def test_loss_is_minus_bound_over_num_data_at_any_batch_size() -> None:
     assert float((loss - nll).detach()) == pytest.approx(float(divergence.detach()) / 60)
 
 
+def test_the_divergence_fades_in_and_training_ends_on_the_bound() -> None:
+    assert [kl_weight(progress, 0.5) for progress in (0.0, 0.25, 0.5, 0.75)] == [0.0, 0.5, 1.0, 1.0]
+    assert kl_weight(0.0, 0.0) == 1.0
+    stream = MinibatchStream(torch.randn(60, 6), torch.randint(0, 3, (60,)), 20, 0, 0)
+    network = bayesianise(MLP((6,), 3, (5,)), ss_ig())
+    step, weights = stepper(network, stream, categorical, Settings(ss_ig(), 8, 20, warm_up=0.5)), []
+    for loss, nll, divergence in ([term.detach() for term in step()] for _ in range(8)):
+        weights.append(float((loss - nll) / divergence * 60))
+    assert weights == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0], abs=1e-5)
+
+
+def test_every_parameter_moves_at_its_own_rate() -> None:
+    """The first step of Adam is the learning rate, whatever the gradient."""
+    model, data = MLP((6,), 1, (5,)), (torch.randn(64, 6), torch.randn(64))
+    start = dict(bayesianise(model, ss_gl()).named_parameters())
+    settings = Settings(ss_gl(), 1, 64, lr=1e-3, gate_lr=3e-2, std_lr=1e-2)
+    for name, parameter in fit(model, data, settings, gaussian()).posterior.named_parameters():
+        selects = name.endswith("logits") or ".scale." in name or name.startswith(("scales", "shared"))
+        rate = 3e-2 if selects else 1e-2 if name.endswith("log_std") else 1e-3
+        assert float((parameter - start[name]).detach().abs().max()) == pytest.approx(rate, rel=1e-2), name
+
+
 @pytest.mark.parametrize("family", [ss_gl(), ss_ghs(), ss_ghs(centred=True), ss_ghs(regulariser="learned")])
 def test_every_scale_moves_within_ten_steps(family: Structured) -> None:
     x, y = torch.randn(64, 6), torch.randn(64)
@@ -173,7 +196,14 @@ def test_bad_settings() -> None:
     data = (torch.randn(8, 6), torch.randn(8))
     with pytest.raises(ValueError, match="batch_size is 64; choose 1 to 8"):
         fit(MLP((6,), 1, (5,)), data, Settings(mean_field(), 10, 64), gaussian())
-    for changes in ({"steps": 0}, {"lr": 0.0}, {"gate_lr": -1.0}, {"trace_every": 0}):
+    for changes in (
+        {"steps": 0},
+        {"lr": 0.0},
+        {"gate_lr": -1.0},
+        {"std_lr": 0.0},
+        {"warm_up": 1.0},
+        {"trace_every": 0},
+    ):
         with pytest.raises(ValueError, match="must be"):
             Settings(**changes)
     with pytest.raises(ValueError, match="in this order"):

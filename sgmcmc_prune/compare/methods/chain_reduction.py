@@ -12,8 +12,8 @@ from sgmcmc_prune import build
 from sgmcmc_prune.baselines.bmr import ChainReduction
 from sgmcmc_prune.baselines.training import single_weights
 from sgmcmc_prune.compare.method import Candidate, Method, Problem
-from sgmcmc_prune.compare.methods.chains import chain_config, drawn, run_once
-from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
+from sgmcmc_prune.compare.methods.chains import dense_config, drawn, run_once
+from sgmcmc_prune.compare.methods.settings import grid
 from sgmcmc_prune.compare.networks import at_sparsities, under_mask
 from sgmcmc_prune.priors import Gaussian
 
@@ -21,12 +21,12 @@ from sgmcmc_prune.priors import Gaussian
 def methods() -> Iterator[Method]:
     """All methods of the family."""
     paper = "Markovic, Friston and Kiebel 2023, on a chain"
-    yield Method("bmr-chain", "sgmcmc", paper, "every network", lambda problem: None, _fit, grid("chain"))
+    yield Method("bmr-chain", "sgmcmc", paper, "every network", lambda problem: None, _fit, grid("reduction_chain"))
 
 
 def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
     """Log odds of inclusion, and where they are positive. The ensemble is a part of the draws."""
-    config = chain_config(problem, SETTINGS["reduction_chain"], {"prior.family": "gaussian"})
+    config = dense_config(problem, "reduction_chain")
     seconds = run_once(config, problem.data, folder / "run")
     steps = build.dense_schedule(config, problem.num_data / problem.batch_size).num_steps
     posterior = drawn(problem, folder / "run", 0, 1, config.schedule.draws, steps, seconds)

@@ -1,8 +1,8 @@
 """Ours: pruning by what a Markov chain knows, post hoc and inside the chain, and the controls on the same chain.
 
-A chain spends the whole budget. Post hoc, all criteria share one dense chain; in the chain, a shorter dense stage is
-followed by one plateau per target, so that only the last target costs the whole budget. The single network is the mean
-of the last cycle, in which the chain has one mode (hidden units permute between cycles).
+A chain spends the whole budget. Post hoc, all targets and criteria share one dense chain; in the chain there is one
+chain per target, as there is one training per target for every method that trains under its mask. The single network
+is the mean of the draws of the last cycle, in which the chain has one mode (hidden units permute between cycles).
 """
 
 import time
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sgmcmc_prune import build, checkpoint
 from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem, Settings
-from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
+from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, average, under_mask
 from sgmcmc_prune.config import Criterion, PruneConfig, RunConfig, ScheduleConfig, replace, to_json
 from sgmcmc_prune.evaluate import chain_scores, inclusion_probabilities
@@ -43,7 +43,9 @@ def methods() -> Iterator[Method]:
         "chain-random": (marginal, "random", "control: layer sparsities of inclusion-probability"),
     }
     for name, (fit, criterion, paper) in post_hoc.items():
-        yield Method(name, family, paper, scope, lambda problem: None, partial(fit, criterion=criterion), grid("chain"))
+        yield Method(
+            name, family, paper, scope, lambda problem: None, partial(fit, criterion=criterion), grid("dense_chain")
+        )
     in_chain: dict[str, tuple[Criterion, str]] = {
         "inclusion-in-chain": ("inclusion_probability", "this library"),
         "log-odds-in-chain": ("expected_log_odds", "this library"),
@@ -51,20 +53,51 @@ def methods() -> Iterator[Method]:
     }
     for name, (in_chain_criterion, paper) in in_chain.items():
         fit = partial(_in_chain, criterion=in_chain_criterion)
-        yield Method(name, family, paper, scope, lambda problem: None, fit, grid("chain"))
+        yield Method(name, family, paper, scope, lambda problem: None, fit, grid("in_chain"))
 
 
-def chain_config(problem: Problem, dense: dict[str, float], changes: dict[str, Any]) -> RunConfig:
-    """One chain whose schedule takes given shares of the budget; without `draws`, the members' share of each cycle."""
-    lengths = {name: share * problem.epochs for name, share in dense.items() if name not in ("cycles", "draws")}
-    cycles = int(dense["cycles"])
-    draws = int(dense.get("draws", -(-problem.members // cycles)))
-    schedule = ScheduleConfig(cycles=cycles, draws=draws, **lengths)
-    parts = {"schedule": schedule, "prune": PruneConfig(post_hoc=(), in_chain=()), "chains": 1}
-    fixed = {"keep_weight_draws": True, "checkpoint_seconds": 120.0}
-    chosen = {**SETTINGS["chain"], **problem.settings}
-    chosen["sampler.lr_explore"] = chosen["sampler.lr"] / 2
-    config: RunConfig = replace(problem.config, **{**parts, **fixed, **chosen, **changes})
+def dense_config(problem: Problem, section: str, **changes: Any) -> RunConfig:
+    """One chain without a mask; without `draws`, it keeps the members' share of each cycle."""
+    share, epochs = LENGTHS[section], problem.epochs
+    cycles = int(share["cycles"])
+    schedule = ScheduleConfig(
+        burn_in=share["burn_in"] * epochs,
+        cycles=cycles,
+        explore=share["explore"] * epochs,
+        sample=share["sample"] * epochs,
+        relax=share["relax"] * epochs,
+        draws=int(share.get("draws", -(-problem.members // cycles))),
+    )
+    start = round(share.get("em_start", 0.0) * problem.steps)
+    return _chain_config(
+        problem, section, schedule, PruneConfig(post_hoc=(), in_chain=()), **{"em.start": start, **changes}
+    )
+
+
+def _in_chain_config(problem: Problem, target: float, criterion: Criterion) -> RunConfig:
+    """One chain whose mask grows to a target."""
+    share, epochs = LENGTHS["in_chain"], problem.epochs
+    prune = PruneConfig(
+        targets=(target,),
+        in_chain=(criterion,),
+        post_hoc=(),
+        explore=share["explore"] * epochs,
+        sample=share["sample"] * epochs,
+        relax=share["relax"] * epochs,
+        draws=problem.members,
+        growth=share["growth"],
+    )
+    schedule = ScheduleConfig(burn_in=share["burn_in"] * epochs, cycles=0)
+    return _chain_config(problem, "in_chain", schedule, prune)
+
+
+def _chain_config(
+    problem: Problem, section: str, schedule: ScheduleConfig, prune: PruneConfig, **changes: Any
+) -> RunConfig:
+    chosen = {**SETTINGS["chain"], **SETTINGS[section], **problem.settings, **changes}
+    chosen["sampler.lr_explore"] = chosen["sampler.lr"]
+    fixed = {"chains": 1, "keep_weight_draws": True, "checkpoint_seconds": 120.0}
+    config: RunConfig = replace(problem.config, schedule=schedule, prune=prune, **fixed, **chosen)
     floor = build.smallest_spike(config, PRECONDITIONERS[config.sampler.preconditioner](), problem.num_data)
     spike = max(config.prior.spike_variance, 1.01 * floor)  # small data: a step is wide against a narrow spike
     widened: RunConfig = replace(config, **{"prior.spike_variance": spike})
@@ -72,7 +105,7 @@ def chain_config(problem: Problem, dense: dict[str, float], changes: dict[str, A
 
 
 def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iterator[Candidate]:
-    config = chain_config(problem, SETTINGS["dense_chain"], {"prior.mode": mode})
+    config = dense_config(problem, "dense_chain", **{"prior.mode": mode})
     out = problem.shared / shared_name(f"chain-{mode}", problem.settings)
     seconds = run_once(config, problem.data, out)
     state = checkpoint.load(out / "checkpoints" / "chain0.safetensors")
@@ -96,23 +129,15 @@ def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iter
 
 
 def _in_chain(problem: Problem, folder: Path, criterion: Criterion) -> Iterator[Candidate]:
-    share = SETTINGS["fork"]
-    lengths = {name: share[name] * problem.epochs / len(problem.sparsities) for name in ("explore", "sample", "relax")}
-    prune = PruneConfig(
-        targets=problem.sparsities, in_chain=(criterion,), post_hoc=(), draws=problem.members, **lengths
-    )
-    config = chain_config(problem, SETTINGS["short_dense_chain"], {"prune": prune})
-    out = folder / "run"
-    seconds = run_once(config, problem.data, out)
     per_epoch = problem.num_data / problem.batch_size
-    dense, fork = build.dense_schedule(config, per_epoch), build.fork_schedule(config, per_epoch)
-    stage = out / "forks" / criterion
-    for index, target in enumerate(problem.sparsities):
-        steps = dense.num_steps + (index + 1) * (fork.explore + fork.sample)
-        spent = seconds * steps / (dense.num_steps + fork.num_steps)
-        posterior = drawn(problem, stage, index, 1, problem.members, steps, spent)
-        mask = masks.load(stage / "masks" / f"chain0-{target:g}.safetensors")
-        yield under_mask(problem, posterior, target, mask)
+    for target in problem.sparsities:
+        config = _in_chain_config(problem, target, criterion)
+        out = folder / f"{target:g}"
+        seconds = run_once(config, problem.data, out)
+        steps = build.dense_schedule(config, per_epoch).num_steps + build.fork_schedule(config, per_epoch).num_steps
+        stage = out / "forks" / criterion
+        posterior = drawn(problem, stage, 0, 1, problem.members, steps, seconds)
+        yield under_mask(problem, posterior, target, masks.load(stage / "masks" / f"chain0-{target:g}.safetensors"))
 
 
 def shared_name(chain: str, settings: Settings) -> str:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from sgmcmc_prune import build
 from sgmcmc_prune.compare.config import require
 from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
-from sgmcmc_prune.compare.methods.chains import chain_config, drawn, run_once
-from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
+from sgmcmc_prune.compare.methods.chains import dense_config, drawn, run_once
+from sgmcmc_prune.compare.methods.settings import grid
 from sgmcmc_prune.compare.networks import Weights, at_sparsities, timed
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import categorical, mean_nll
@@ -25,11 +25,13 @@ from sgmcmc_prune.pruning.masks import prunable
 def methods() -> Iterator[Method]:
     """All methods of the family."""
     paper = "this library; LeCun, Denker and Solla 1990"
-    yield Method("expected-loss", "sgmcmc", paper, "every network", lambda problem: None, _fit, grid("chain"))
+    yield Method(
+        "expected-loss", "sgmcmc", paper, "every network", lambda problem: None, _fit, grid("expected_loss_chain")
+    )
 
 
 def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
-    config = chain_config(problem, SETTINGS["expected_loss_chain"], {})
+    config = dense_config(problem, "expected_loss_chain")
     seconds = run_once(config, problem.data, folder / "run")
     steps = build.dense_schedule(config, problem.num_data / problem.batch_size).num_steps
     cycles, draws = config.schedule.cycles, config.schedule.draws

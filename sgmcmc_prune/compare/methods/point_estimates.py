@@ -89,7 +89,9 @@ def _sparse(problem: Problem, folder: Path, fit: Any) -> Iterator[Candidate]:
 def _gradual(problem: Problem, target: float, settings: Recipe | None = None, member: int = 0) -> Trained:
     settings = settings or recipe(problem)
     steps = settings.epochs * problem.num_data // problem.batch_size
-    gradual = magnitude.Gradual(target, every=max(1, steps // (2 * SETTINGS["gradual"]["updates"])))
+    share = SETTINGS["gradual"]
+    every = max(1, round(steps * (share["end"] - share["begin"]) / share["updates"]))
+    gradual = magnitude.Gradual(target, share["begin"], share["end"], every)
     seed = problem.seed * 2**16 + member
     return magnitude.fit(problem.network(member), problem.data.train, settings, gradual, seed=seed)
 

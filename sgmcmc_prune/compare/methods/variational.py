@@ -1,6 +1,12 @@
-"""Variational spike-and-slab networks, and Bayes by Backprop with two criteria."""
+"""Variational spike-and-slab networks, and Bayes by Backprop with two criteria.
+
+Each trains its gates (or the dense posterior) for the first part of the budget, on the evidence bound with a KL that
+fades in; then, for each mask, the weights that survive, as Jantre, Bhattacharya and Maiti do with their residual
+networks.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +18,14 @@ from sgmcmc_prune.baselines.variational.network import VariationalNetwork
 from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
-from sgmcmc_prune.compare.networks import Posterior, at_sparsities, complete, under_mask
+from sgmcmc_prune.compare.networks import Posterior, complete, under_mask
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import criteria, masks
 from sgmcmc_prune.pruning.decision import target_sparsity
+
+#: A target sparsity, or None for the method's own rule, and the mask that it gives.
+Decision = tuple[float | None, masks.Mask]
+Prune = Callable[[Problem, variational.Fitted], Iterator[Decision]]
 
 _SCOPE = "Linear, Conv2d and BatchNorm layers, traceable"
 
@@ -31,7 +41,7 @@ def methods() -> Iterator[Method]:
     yield _method("ss-ghs", f"{jantre} 2024", variational.ss_ghs, _by_nodes)
 
 
-def _method(name: str, paper: str, family: Callable[..., Family], prune: Callable[..., Iterator[Candidate]]) -> Method:
+def _method(name: str, paper: str, family: Callable[..., Family], prune: Prune) -> Method:
     applies, fit = partial(_applies, family=family), partial(_fit, family=family, prune=prune)
     return Method(name, "variational", paper, _SCOPE, applies, fit, grid("variational"))
 
@@ -46,53 +56,54 @@ def _applies(problem: Problem, family: Callable[[], Family]) -> str | None:
     return None
 
 
-def _fit(
-    problem: Problem, folder: Path, family: Callable[..., Family], prune: Callable[..., Iterator[Candidate]]
-) -> Iterator[Candidate]:
+def _fit(problem: Problem, folder: Path, family: Callable[..., Family], prune: Prune) -> Iterator[Candidate]:
     chosen = {**SETTINGS["variational"], **problem.settings}
-    prior = family(prior_std=chosen.pop("prior_std"))
-    settings = variational.Settings(prior, problem.steps, problem.batch_size, seed=problem.seed, **chosen)
+    prior_std, share = chosen.pop("prior_std"), chosen.pop("fine_tune")
+    last = max(1, round(share * problem.steps))
+    prior, first = family(prior_std=prior_std), problem.steps - last
+    settings = variational.Settings(prior, first, problem.batch_size, seed=problem.seed, **chosen)
     fitted = variational.fit(problem.network(), problem.data.train, settings)
-    plain = fitted.posterior.plain
+    survivors = replace(settings, family=variational.mean_field(prior_std=prior_std), steps=last, warm_up=0.0)
+    for target, mask in prune(problem, fitted):
+        yield _fine_tuned(problem, fitted, target, mask, survivors)
+
+
+def _fine_tuned(
+    problem: Problem, fitted: variational.Fitted, target: float | None, mask: masks.Mask, settings: variational.Settings
+) -> Candidate:
+    """The candidate of one mask: the gates are gone, and the factors of the survivors are trained on."""
+    network = fitted.network("mean" if target is not None else "median_sampled")
+    mask = complete(mask, network)
+    tuned = variational.fit(network, problem.data.train, settings, mask=mask)
     posterior = Posterior(
-        plain,
-        fitted.network("mean").state_dict(),
-        list(fitted.draws("monte_carlo", problem.members, problem.seed)),
-        Cost(fitted.gradient_evaluations, fitted.seconds),
+        tuned.posterior.plain,
+        tuned.network("mean").state_dict(),
+        list(tuned.draws("monte_carlo", problem.members, problem.seed)),
+        Cost(fitted.gradient_evaluations + tuned.gradient_evaluations, fitted.seconds + tuned.seconds),
     )
-    yield from prune(problem, fitted, posterior)
+    return under_mask(problem, posterior, target, mask)
 
 
-def _by_odds(problem: Problem, fitted: variational.Fitted, posterior: Posterior) -> Iterator[Candidate]:
+def _by_odds(problem: Problem, fitted: variational.Fitted) -> Iterator[Decision]:
     """Log odds of inclusion of single weights, and the median model."""
-    yield from at_sparsities(problem, posterior, fitted.scores(), fitted.groups)
-    yield _median(problem, fitted, posterior)
+    for target in problem.sparsities:
+        yield target, target_sparsity(fitted.scores(), fitted.groups, target)
+    yield None, fitted.mask()
 
 
-def _signal_to_noise(problem: Problem, fitted: variational.Fitted, posterior: Posterior) -> Iterator[Candidate]:
+def _signal_to_noise(problem: Problem, fitted: variational.Fitted) -> Iterator[Decision]:
     assert isinstance(fitted.posterior, variational.GaussianPosterior)
     scores = criteria.signal_to_noise(fitted.posterior.mean, fitted.posterior.variance, fitted.groups)
-    yield from at_sparsities(problem, posterior, scores, fitted.groups)
+    for target in problem.sparsities:
+        yield target, target_sparsity(scores, fitted.groups, target)
 
 
-def _by_nodes(problem: Problem, fitted: variational.Fitted, posterior: Posterior) -> Iterator[Candidate]:
+def _by_nodes(problem: Problem, fitted: variational.Fitted) -> Iterator[Decision]:
     """Log odds of inclusion of nodes, with the columns that read a removed node; and the median model."""
     assert isinstance(fitted.posterior, VariationalNetwork)
     for target in problem.sparsities:
-        mask = _node_mask(fitted.posterior, fitted.scores(), fitted.groups, target)
-        yield under_mask(problem, posterior, target, mask)
-    yield _median(problem, fitted, posterior)
-
-
-def _median(problem: Problem, fitted: variational.Fitted, posterior: Posterior) -> Candidate:
-    """The median model's own draws: gates open or closed for good."""
-    own = Posterior(
-        posterior.model,
-        fitted.posterior.draw("median", sampled=False),
-        list(fitted.draws("median_sampled", problem.members, problem.seed)),
-        posterior.cost,
-    )
-    return under_mask(problem, own, None, fitted.mask())
+        yield target, _node_mask(fitted.posterior, fitted.scores(), fitted.groups, target)
+    yield None, fitted.mask()
 
 
 def _node_mask(
