@@ -45,13 +45,17 @@ def directory(a: argparse.Namespace, variant: str, seed: int) -> Path:
 
 
 def run_or_resume(config: RunConfig, out: Path) -> None:
-    """Compute one cell in this process."""
+    """Compute one cell in this process; an interrupted one ends with a line that says so."""
+    from sgmcmc_prune.chains.loop import Interrupted
     from sgmcmc_prune.run import resume, run
 
-    if (out / "config.json").exists():
-        resume(out, progress=False)
-    else:
-        run(config, out, progress=False)
+    try:
+        if (out / "config.json").exists():
+            resume(out, progress=False)
+        else:
+            run(config, out, progress=False)
+    except Interrupted:
+        raise SystemExit(f"interrupted, everything is saved in {out}; the same command goes on") from None
 
 
 def run_missing(a: argparse.Namespace, script: str, options: Sequence[str] = ()) -> Cells:
@@ -65,14 +69,18 @@ def run_missing(a: argparse.Namespace, script: str, options: Sequence[str] = ())
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with ThreadPoolExecutor(a.jobs) as pool:
             started = {
-                pool.submit(
-                    subprocess.run, [sys.executable, script, "--cell", v, str(s), *common], check=True, env=environment
-                ): (v, s)
+                pool.submit(subprocess.run, [sys.executable, script, "--cell", v, str(s), *common], env=environment): (
+                    v,
+                    s,
+                )
                 for v, s in todo
             }
             for done in as_completed(started):
-                done.result()
-                print(f"finished: {started[done][0]}, seed {started[done][1]}", flush=True)
+                variant, seed = started[done]
+                if done.result().returncode:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise SystemExit(f"{variant}, seed {seed} has not finished (see above)")
+                print(f"finished: {variant}, seed {seed}", flush=True)
     found = {v: [directory(a, v, s) / "metrics.json" for s in a.seeds] for v in a.variants}
     cells = {v: [json.loads(p.read_text()) for p in paths if p.exists()] for v, paths in found.items()}
     return {variant: runs for variant, runs in cells.items() if runs}
