@@ -132,7 +132,8 @@ class Prepare:
         for split in shards.SPLITS:
             found = index[split]
             print(f"{split}: {found['pictures']} pictures in {found['shards']} shards, {len(found['skipped'])} skipped")
-        print(f"next: sgmcmc-prune run PRESET --data.name imagenet --data.data-dir {self.dst}")
+        options = "--data.name imagenet --data.augmentation resized_crop_flip --model.name resnet50"
+        print(f"next: sgmcmc-prune run cifar10 {options} --data.data-dir {self.dst}")
 
 
 @dataclass(frozen=True)
@@ -314,7 +315,7 @@ def _unbox(box: str) -> str:
     blocks = " ".join("\0" if set(line) == {"─"} else line for line in lines).split("\0")
     blocks = [" ".join(block.split()).rstrip(".") for block in blocks if "helptext:" not in block]
     meant = re.compile(r"(Perhaps you meant: \S+).*")
-    inner = re.compile(r"Error parsing __tyro\S*: ")  # a check of our own: tyro names its wrapper
+    inner = re.compile(r"Error parsing [^-\s]\S*: ")  # a check of our own: tyro names a class
     return ". ".join(inner.sub("", meant.sub(r"\1", block)) for block in blocks)
 
 
