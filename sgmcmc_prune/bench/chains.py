@@ -44,11 +44,16 @@ def bench_chains(
         predicted and as measured, and the ratio of its time to that of each mode with its 95 % interval.
     """
     workers = num_workers(chains)
+    # All choices come first: the processes of a benchmark that has just ended would disturb them.
+    choices = {
+        network: execution.choose(
+            partial(make, network, batch_size=batch_size), chains, STEPS, measured(network, batch_size, workers)
+        )
+        for network in networks
+    }
     rows = []
-    for network in networks:
+    for network, choice in choices.items():
         candidates = modes(network, chains, batch_size, workers)
-        new = partial(make, network, batch_size=batch_size)
-        choice = execution.choose(new, chains, STEPS, measured(network, batch_size, workers))
         seconds = measure.interleaved(candidates, rounds, 2, f"bench chains {network}", progress)
         done = BLOCK[network] * chains
         rows.append(
