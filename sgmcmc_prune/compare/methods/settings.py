@@ -1,9 +1,8 @@
 """Every hyperparameter that the comparison sets itself; the rest are the defaults of each method's recipe.
 
 Those of the chains, of gradual pruning and of the variational methods were chosen on validation images (Fashion-MNIST,
-LeNet, seeds that no published table has); all others are the papers' or common practice, scaled to the budget, and were
-chosen on no data. `--search` may choose the learning
-rate of every method, and at most one setting more.
+LeNet, some the MLP too; seeds that no table has); all others are the papers' or common practice, scaled to the budget,
+and were chosen on no data. `--search` may choose the learning rate of every method, and at most one setting more.
 """
 
 from typing import Any
