@@ -95,7 +95,7 @@ def _chain_config(
     problem: Problem, section: str, schedule: ScheduleConfig, prune: PruneConfig, **changes: Any
 ) -> RunConfig:
     chosen = {**SETTINGS["chain"], **SETTINGS[section], **problem.settings, **changes}
-    chosen["sampler.lr_explore"] = chosen["sampler.lr"]
+    chosen["sampler.lr_explore"] = chosen["sampler.lr"] * chosen.pop("lr_explore_share", 1.0)
     fixed = {"chains": 1, "keep_weight_draws": True, "checkpoint_seconds": 120.0}
     config: RunConfig = replace(problem.config, schedule=schedule, prune=prune, **fixed, **chosen)
     floor = build.smallest_spike(config, PRECONDITIONERS[config.sampler.preconditioner](), problem.num_data)

@@ -29,8 +29,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "dense_chain": _DENSE,
     "expected_loss_chain": _DENSE,
-    # Must mix under a plain prior, without tempering.
+    # Must mix under a plain prior, without tempering; where it explores at the full step its short chains do not.
     "reduction_chain": {
+        "lr_explore_share": 0.5,
+        "sampler.noise": "gaussian",
         "sampler.temperature": 1.0,
         "sampler.lr_min": 0.005,
         "prior.family": "gaussian",
