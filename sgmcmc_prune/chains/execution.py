@@ -7,7 +7,6 @@ away. The processes are measured as they would run, side by side, where the run 
 """
 
 import math
-import os
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import torch
 from sgmcmc_prune.chains import memory
 from sgmcmc_prune.chains.batched import BatchedChains, obstacle
 from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.processes import start_worker
 from sgmcmc_prune.errors import RunError
 
 Mode = Literal["loop", "batched", "processes"]
@@ -144,16 +144,8 @@ def be_measured(step: Callable[[], Any]) -> None:
 
 @contextmanager
 def _running(command: Sequence[str], limit: float) -> "Iterator[subprocess.Popen[str]]":
-    """Start a process as `processes` does, in a session of its own, and kill it at the end or at the limit."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": command[-2]},
-    )
+    """Start a process as a run would, and kill it at the end or at the limit."""
+    process = start_worker(command)
     alarm = threading.Timer(limit, process.kill)
     alarm.start()
     try:

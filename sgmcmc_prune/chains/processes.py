@@ -39,6 +39,20 @@ def worker_commands(what: str, directory: Path, chains: int) -> list[list[str]]:
     return [[*common, str(index)] for index in range(chains)]
 
 
+def start_worker(command: Sequence[str]) -> "subprocess.Popen[str]":
+    """Start a command of `worker_commands`, its standard streams piped, on its number of threads."""
+    # A session of its own: Ctrl-C reaches the parent alone, which tells the workers.
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": command[-2]},
+    )
+
+
 def run_in_processes(directory: Path, chains: int, total: int, progress: bool = True) -> None:
     """Take every chain of a run through all its stages, each in a process of its own.
 
@@ -105,16 +119,7 @@ def _follow(command: list[str], bar: tqdm, stop: threading.Event) -> None:
     """Run one worker and move the bar with it."""
     if stop.is_set():
         raise Interrupted
-    # A session of its own: Ctrl-C reaches the parent alone, which tells the workers.
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": command[-2]},
-    )
+    process = start_worker(command)
     with process, _terminated_by(stop, process):
         assert process.stdout is not None
         complaints: list[str] = []
