@@ -84,9 +84,9 @@ def dense_schedule(config: RunConfig, steps_per_epoch: float) -> Cyclical:
 
 
 def fork_schedule(config: RunConfig, steps_per_epoch: float) -> Cyclical:
-    """One cycle per target sparsity."""
+    """So many cycles per target sparsity."""
     p = config.prune
-    return _cyclical(config, steps_per_epoch, 0.0, len(p.targets), p.explore, p.sample, p.relax, p.draws)
+    return _cyclical(config, steps_per_epoch, 0.0, len(p.targets) * p.cycles, p.explore, p.sample, p.relax, p.draws)
 
 
 def _cyclical(
@@ -258,6 +258,7 @@ def build_pruner(
         groups(config, model),
         allocation=p.allocation,
         growth=p.growth,
+        cycles=p.cycles,
         reference=reference,
         seed=config.seed * 2**16 + chain,
     )

@@ -191,16 +191,18 @@ class PruneConfig:
         Criteria for masks that grow inside the chain; each forks from the dense chain.
     fdr
         Level of the Bayesian false-discovery-rate decision.
+    cycles
+        Cycles at each target; the mask grows in the first.
     explore
-        Epochs of exploration at each target.
+        Epochs of exploration in each cycle.
     sample
-        Epochs of sampling at each target.
+        Epochs of sampling in each cycle.
     relax
         Epochs discarded at the start of each sampling phase.
     draws
-        Draws kept at each target.
+        Draws kept from each cycle.
     growth
-        Share of each exploration in which the mask grows.
+        Share of a target's first exploration in which the mask grows.
     em
         Whether hyperparameters go on adapting while a fork explores.
     """
@@ -210,6 +212,7 @@ class PruneConfig:
     post_hoc: tuple[Criterion, ...] = ("inclusion_probability", "magnitude", "signal_to_noise", "random")
     in_chain: tuple[Criterion, ...] = ("inclusion_probability", "magnitude")
     fdr: float = 0.1
+    cycles: int = 1
     explore: float = 1.5
     sample: float = 0.75
     relax: float = 0.25
@@ -295,6 +298,7 @@ class RunConfig:
         _require(self.data.batch_size >= 1, f"batch_size is {self.data.batch_size}; it must be at least 1")
         _require(0 < self.prune.fdr < 1, f"prune.fdr is {self.prune.fdr}; it must be inside (0, 1)")
         _require(0 < self.prune.growth <= 1, f"prune.growth is {self.prune.growth}; it must be in (0, 1]")
+        _require(self.prune.cycles >= 1, f"prune.cycles is {self.prune.cycles}; a target needs at least one")
         _require(self.probes >= 1, f"probes is {self.probes}; it must be at least 1")
         _require(self.keep_checkpoints >= 1, f"keep_checkpoints is {self.keep_checkpoints}; it must be at least 1")
         batched = self.execution in ("auto", "batched")

@@ -102,6 +102,7 @@ class _Evaluator:
             **labels,
             "sparsity": _mean([masks.sparsity(m) for m in each]),
             "sparsity_all_parameters": _mean([masks.total_sparsity(m, self.model) for m in each]),
+            "starved": sorted({name for m in each for name in masks.starved(m)}),
             **summarise(pooled.probabilities, self.labels),
             "members": pooled.members,
             "single_accuracy": _mean([s["accuracy"] for s in singles]),
@@ -177,7 +178,7 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
             pruned.append(evaluator.row(found, chain_masks, when="post_hoc", **labels))
             bar.update(1)
         for criterion, (k, target) in product(config.prune.in_chain, enumerate(config.prune.targets)):
-            stage, n = out / "forks" / criterion, config.prune.draws
+            stage, n = out / "forks" / criterion, config.prune.cycles * config.prune.draws
             chain_masks = [
                 masks.load(stage / "masks" / f"chain{c}-{target:g}.safetensors") for c in range(config.chains)
             ]

@@ -26,7 +26,7 @@ def format_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def metrics_table(metrics: dict[str, Any]) -> str:
     """The table of a run: the dense predictive, then every pruned one."""
     header, *rows = metrics_rows(metrics)
-    return "\n".join([format_rows(header, rows), *ood_lines(metrics)])
+    return "\n".join([format_rows(header, rows), *ood_lines(metrics), *starved_lines(metrics)])
 
 
 def metrics_rows(metrics: dict[str, Any]) -> list[list[str]]:
@@ -85,6 +85,15 @@ def ood_lines(metrics: dict[str, Any]) -> list[str]:
     return [
         f"OOD AUROC: how well the entropy of the prediction tells images of {metrics['ood']} from those of the "
         f"{metrics['split']} split (1 is perfect, 0.5 chance); by MI: the same by the disagreement of members alone"
+    ]
+
+
+def starved_lines(metrics: dict[str, Any]) -> list[str]:
+    """A warning for every pruned network that a mask has cut through."""
+    return [
+        f"STARVED: {' '.join(named)}: almost nothing passes {', '.join(row['starved'])} under the mask of a chain"
+        for named, row in _named_rows(metrics)
+        if row.get("starved")
     ]
 
 

@@ -37,6 +37,16 @@ def normalised(input_shape: tuple[int, ...], num_classes: int) -> torch.nn.Modul
     return torch.nn.Sequential(*hidden, torch.nn.Linear(12, num_classes))
 
 
+def test_a_starved_layer_is_named_in_the_table(tmp_path: Path) -> None:
+    targets = {"prune.targets": (0.9995,), "prune.in_chain": (), "model.name": "lenet", "chains": 1}
+    config = replace(QUICK, **targets, **{"schedule.burn_in": 0.0, "schedule.explore": 0.0})
+    metrics = run(config, tmp_path / "run", progress=False)
+    assert metrics["dense"]["starved"] == []
+    starved = metrics["pruned"][0]["starved"]
+    assert "conv3.weight" in starved
+    assert f"STARVED: magnitude post hoc 100%: almost nothing passes {', '.join(starved)}" in metrics_table(metrics)
+
+
 def write_idx(folder: Path, images: np.ndarray) -> None:
     folder.mkdir()
     header = struct.pack(">4I", 0x803, *images.shape)

@@ -389,6 +389,16 @@ class TestMasks:
         assert masks.total_sparsity(mask, model) == 12 / (34 + 2 + 4 + 2)
         assert masks.sparsity({}) == 0
 
+    def test_a_layer_is_starved_when_one_input_or_one_output_is_left(self) -> None:
+        mask = self.mask()
+        assert masks.starved(mask) == []
+        one_output, one_input = (torch.zeros(2, 8, dtype=torch.bool) for _ in range(2))
+        one_output[1] = True
+        one_input[:, 3] = True
+        for kept in (one_output, one_input, torch.zeros_like(one_input)):
+            assert masks.starved({**mask, "3.weight": kept}) == ["3.weight"]
+        assert masks.starved({"only input": torch.ones(4, 1, dtype=torch.bool)}) == []
+
     def test_subset(self) -> None:
         small, large = {"w": torch.tensor([True, False])}, {"w": torch.tensor([True, True])}
         assert masks.is_subset(small, large)

@@ -20,6 +20,7 @@ from sgmcmc_prune.presets import PRESETS
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run import load_config, resume, run
 from sgmcmc_prune.stages import departures
+from sgmcmc_prune.weights import WeightStore
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +48,6 @@ def test_metrics_have_every_row_that_was_asked_for(finished: Path) -> None:
 
 
 def test_masked_weights_are_exactly_zero_in_every_draw_of_a_fork(finished: Path) -> None:
-    from sgmcmc_prune.weights import WeightStore
-
     fork = finished / "forks" / "inclusion_probability"
     previous = None
     for k, target in enumerate((0.5, 0.8)):
@@ -58,6 +57,19 @@ def test_masked_weights_are_exactly_zero_in_every_draw_of_a_fork(finished: Path)
             assert all(bool((weights[name][~m] == 0).all()) for name, m in mask.items())
         assert previous is None or masks.is_subset(mask, previous)
         previous = mask
+
+
+def test_further_cycles_at_a_target_keep_its_mask_and_add_draws(tmp_path: Path) -> None:
+    changes = {"prune.cycles": 2, "prune.in_chain": ("magnitude",), "chains": 1, "keep_weight_draws": True}
+    metrics = run(small(**changes), tmp_path / "out", progress=False)
+    fork, draws = tmp_path / "out" / "forks" / "magnitude", 2 * 2
+    assert [row["members"] for row in metrics["pruned"] if row["when"] == "in_chain"] == [draws, draws]
+    for k, target in enumerate((0.5, 0.8)):
+        mask = masks.load(fork / "masks" / f"chain0-{target:g}.safetensors")
+        assert masks.sparsity(mask) == pytest.approx(target, abs=2e-4)
+        for draw in range(k * draws, (k + 1) * draws):
+            weights = WeightStore(fork / "draws").load(0, draw)
+            assert all(torch.equal(weights[name] != 0, kept) for name, kept in mask.items())
 
 
 def test_random_control_has_the_per_layer_sparsity_of_the_first_criterion(finished: Path) -> None:

@@ -163,7 +163,8 @@ class Stage:
             path = self.directory / "inclusion" / f"chain{chain.index}-cycle{plan.cycle}.safetensors"
             checkpoint.save(path, means)
         if chain.pruner is not None:
-            masks.save(self.mask_path(chain.index, chain.pruner.targets[plan.cycle - 1]), chain.mask)
+            target = chain.pruner.targets[chain.pruner.target_index(plan.cycle)]
+            masks.save(self.mask_path(chain.index, target), chain.mask)
 
     def _save(self, chain: Chain) -> None:
         chain.check()  # a diverged state is nothing to go on from

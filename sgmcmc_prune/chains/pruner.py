@@ -1,8 +1,8 @@
 """The paper's one shot: a mask that grows inside the chain, monotonically, on a cubic schedule, plateau by plateau.
 
-Cycle k of a fork explores while the sparsity grows from target k - 1 to target k (in the first part of the
-exploration), goes on exploring under the finished mask, and then samples. Criteria see running averages over the noisy
-steps, not one noisy draw.
+At each target a fork explores while the sparsity grows from the target before (in the first part of the exploration),
+goes on exploring under the finished mask, and then samples; further cycles at the same target explore and sample under
+that mask. Criteria see running averages over the noisy steps, not one noisy draw.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,12 +30,14 @@ class Pruner:
     criterion : str
         One of `pruning.criteria.CRITERIA`.
     targets : sequence of float
-        Increasing sparsities, one per cycle.
+        Increasing sparsities.
     groups : mapping of str to GroupMap
     allocation : str
         As in `pruning.decision.target_sparsity`.
     growth : float
-        Share of each exploration in which the mask grows, in (0, 1].
+        Share of each target's first exploration in which the mask grows, in (0, 1].
+    cycles : int
+        Cycles of the chain's schedule at each target.
     every : int
         Steps between two mask updates.
     smoothing : float
@@ -54,6 +56,7 @@ class Pruner:
         *,
         allocation: str = "global",
         growth: float = 0.5,
+        cycles: int = 1,
         every: int = 20,
         smoothing: float = 0.05,
         reference: Sequence[Mapping[str, Tensor]] | None = None,
@@ -62,7 +65,8 @@ class Pruner:
         if list(targets) != sorted(set(targets)) or not targets or not 0 < targets[0] <= targets[-1] < 1:
             raise ValueError(f"targets are {list(targets)}; give increasing sparsities inside (0, 1)")
         self.criterion, self.targets, self.groups = criterion, tuple(targets), dict(groups)
-        self.allocation, self.growth, self.every, self.smoothing = allocation, growth, every, smoothing
+        self.allocation, self.growth, self.cycles = allocation, growth, cycles
+        self.every, self.smoothing = every, smoothing
         self.reference = reference
         self.random_scores = criteria.random(groups, seed) if criterion == "random" else {}
         self.mask: dict[str, Tensor] | None = None
@@ -74,31 +78,36 @@ class Pruner:
         self, step: int, plan: Plan, params: Mapping[str, Tensor], prior: Prior | None
     ) -> dict[str, Tensor] | None:
         """See the state before a step of an exploration; return the new mask if it grows at this step."""
-        if self.finished_cycle == plan.cycle:
+        k = self.target_index(plan.cycle)
+        if self.finished_cycle > k * self.cycles:
             return None
         self._observe(params, prior, plan.temperature)
         if plan.fraction >= self.growth:
             self.finished_cycle = plan.cycle
         elif step % self.every:
             return None
-        previous = self.targets[plan.cycle - 2] if plan.cycle > 1 else 0.0
-        target = self.targets[plan.cycle - 1]
+        previous = self.targets[k - 1] if k else 0.0
+        target = self.targets[k]
         sparsity = cubic_sparsity(round(plan.fraction * _FINE), 0, round(self.growth * _FINE), previous, target)
         if self.reference is not None:
-            self.mask = self._copy_layers(plan.cycle, (sparsity - previous) / (target - previous))
+            self.mask = self._copy_layers(k, (sparsity - previous) / (target - previous))
         else:
             self.mask = decision.target_sparsity(
                 self._scores(), self.groups, sparsity, self.allocation, previous=self.mask
             )
         return self.mask
 
-    def _copy_layers(self, cycle: int, share: float) -> dict[str, Tensor]:
-        """Random weights, with the share of the reference's growth in this cycle done in every layer."""
+    def target_index(self, cycle: int) -> int:
+        """The number, from 0, of the target at which the chain is in its cycle 1, 2, ..."""
+        return (cycle - 1) // self.cycles
+
+    def _copy_layers(self, k: int, share: float) -> dict[str, Tensor]:
+        """Random weights, with the share of the reference's growth towards target k done in every layer."""
         assert self.reference is not None
         mask = {}
         for name, group in self.groups.items():
-            now = int((~self.reference[cycle - 1][name]).sum())
-            before = int((~self.reference[cycle - 2][name]).sum()) if cycle > 1 else 0
+            now = int((~self.reference[k][name]).sum())
+            before = int((~self.reference[k - 1][name]).sum()) if k else 0
             order = self.random_scores[name].argsort(stable=True)
             masked = group.group_size[order].cumsum(0).round() <= before + share * (now - before)
             kept = torch.ones(group.num_groups, dtype=torch.bool)

@@ -70,6 +70,29 @@ def layer_sparsity(mask: Mapping[str, Tensor]) -> dict[str, float]:
     return {name: int((~kept).sum()) / kept.numel() for name, kept in mask.items()}
 
 
+def starved(mask: Mapping[str, Tensor]) -> list[str]:
+    """Return the layers through which (almost) nothing passes any more.
+
+    A layer is starved when its kept weights read one input or feed one output at most, and it has more of them: a
+    network with such a layer tells hardly anything apart, whatever its sparsity says.
+
+    Parameters
+    ----------
+    mask : mapping of str to bool Tensor, shape (outputs, inputs, ...)
+        True = kept.
+
+    Returns
+    -------
+    list of str
+        Names of the starved layers, in the order of the mask.
+    """
+
+    def narrow(kept: Tensor) -> bool:
+        return len(kept) > 1 and int(kept.flatten(1).any(1).sum()) <= 1
+
+    return [name for name, kept in mask.items() if narrow(kept) or narrow(kept.transpose(0, 1))]
+
+
 def sparsity(mask: Mapping[str, Tensor]) -> float:
     """Return the fraction of masked entries among the prunable ones (0 for an empty mask)."""
     return _num_masked(mask) / max(1, sum(kept.numel() for kept in mask.values()))
