@@ -27,6 +27,9 @@ PAPER = {
     "prior.spike": "laplace",
     "prior.spike_variance": 1e-5,
     "prior.slab_variance": 5e-3,
+    "prior.inclusion_rate": 0.999,
+    "em.start": 6_000,  # of the 12,000 steps of the burn-in: the paper begins with a dense network that is trained
+    "prune.allocation": "layerwise",
     "schedule.burn_in": 240.0,
     "schedule.cycles": 3,
     "prune.explore": 55.0,
@@ -44,7 +47,9 @@ PUBLISHED = [
     ("A-SGHMC", "30 / 50 / 70 / 90", "94.07 / 94.16 / 93.16 / 90.59"),
     ("released log, EM, best epoch", "90", "89.88"),
 ]
-EXPERIMENT = Experiment("deng_resnet20", PAPER, VARIANTS, PUBLISHED, {"data.batch_size": 125, "sampler.lr": 0.05})
+EXPERIMENT = Experiment(
+    "deng_resnet20", PAPER, VARIANTS, PUBLISHED, {"data.batch_size": 125, "sampler.lr": 0.05, "em.start": 120}
+)
 
 if __name__ == "__main__":
     main(EXPERIMENT, __file__, __doc__ or "")
