@@ -27,7 +27,8 @@ from tqdm import tqdm
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.data import MinibatchStream
 from sgmcmc_prune.data.simulated import DESIGNS, Design, simulate
-from sgmcmc_prune.em import EM, EMSettings
+from sgmcmc_prune.em import EM
+from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.files import atomic_path
 from sgmcmc_prune.likelihoods import Likelihood, bernoulli, gaussian

@@ -46,7 +46,7 @@ def directory(a: argparse.Namespace, variant: str, seed: int) -> Path:
 
 def run_or_resume(config: RunConfig, out: Path) -> None:
     """Compute one cell in this process; an interrupted one ends with a line that says so."""
-    from sgmcmc_prune.chains.loop import Interrupted
+    from sgmcmc_prune.errors import Interrupted
     from sgmcmc_prune.run import resume, run
 
     try:

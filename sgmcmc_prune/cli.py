@@ -18,10 +18,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from sgmcmc_prune.chains.loop import Interrupted
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.config import RunConfig
-from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.presets import PRESETS
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sgmcmc_prune.em import EMSettings
-from sgmcmc_prune.pruning.criteria import CRITERIA
+from sgmcmc_prune.em_settings import EMSettings
 
 Criterion = Literal[
     "inclusion_probability", "expected_log_odds", "em_responsibility", "magnitude", "signal_to_noise", "random"
@@ -308,7 +307,8 @@ class RunConfig:
         )
         _require(self.rank_timeout > 0, f"rank_timeout is {self.rank_timeout}; it must be > 0 seconds")
         for criterion in (*self.prune.post_hoc, *self.prune.in_chain):
-            _require(criterion in CRITERIA, f"criterion is {criterion!r}; choose among {', '.join(CRITERIA)}")
+            known = typing.get_args(Criterion)
+            _require(criterion in known, f"criterion is {criterion!r}; choose among {', '.join(known)}")
             self._check_criterion(criterion)
         if self.evaluate == "validation":
             _require(

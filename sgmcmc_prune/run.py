@@ -21,12 +21,12 @@ from tqdm import tqdm
 from sgmcmc_prune import __version__, build, checkpoint, distributed
 from sgmcmc_prune.chains.batched import require_batchable
 from sgmcmc_prune.chains.execution import Mode, choose
-from sgmcmc_prune.chains.loop import Interrupted, interruptible
+from sgmcmc_prune.chains.loop import interruptible
 from sgmcmc_prune.chains.memory import require_memory
 from sgmcmc_prune.chains.processes import num_workers, run_in_processes, worker_commands
 from sgmcmc_prune.config import RunConfig, to_json
 from sgmcmc_prune.distributed import Ranks
-from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.evaluate import evaluate, foreign_inputs
 from sgmcmc_prune.files import locked
 from sgmcmc_prune.samplers import tiers

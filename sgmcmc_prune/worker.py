@@ -14,9 +14,8 @@ import torch
 
 from sgmcmc_prune import build
 from sgmcmc_prune.chains.execution import be_measured
-from sgmcmc_prune.chains.loop import Interrupted
 from sgmcmc_prune.chains.processes import INTERRUPTED, LineBar
-from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.stages import load_config, measurable_chain, take_chain
 
 

@@ -9,7 +9,8 @@ from sgmcmc_prune import checkpoint, distributed
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.distributed import ALONE, Ranks
-from sgmcmc_prune.em import EM, EMSettings
+from sgmcmc_prune.em import EM
+from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import categorical
 from sgmcmc_prune.preconditioners import RMSprop

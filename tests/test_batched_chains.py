@@ -17,7 +17,8 @@ from sgmcmc_prune.chains.batched import BatchedChains
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.em import EM, EMSettings
+from sgmcmc_prune.em import EM
+from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.files import read_json
 from sgmcmc_prune.models.normalisation import FilterResponseNorm

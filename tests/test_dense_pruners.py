@@ -12,7 +12,7 @@ from sgmcmc_prune import models
 from sgmcmc_prune.baselines import deng_sa, magnitude, rigl, snip, sun_mixture
 from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.em import EMSettings
+from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import categorical
 from sgmcmc_prune.priors import SpikeSlab

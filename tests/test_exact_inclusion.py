@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from sgmcmc_prune import likelihoods
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.em import EM, EMSettings
+from sgmcmc_prune.em import EM
+from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.enumeration import enumerate_models
 from sgmcmc_prune.likelihoods import mean_nll
 from sgmcmc_prune.priors import SpikeSlab

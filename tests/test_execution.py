@@ -13,9 +13,9 @@ from small_run import new_run, small
 from test_batched_chains import chain
 
 from sgmcmc_prune.chains import execution
-from sgmcmc_prune.chains.loop import Interrupted, interruptible
+from sgmcmc_prune.chains.loop import interruptible
 from sgmcmc_prune.chains.processes import worker_commands
-from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.errors import Interrupted, RunError
 
 
 class TestChoice:

@@ -33,6 +33,12 @@ for name in {modules!r}:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_command_line_answers_without_loading_torch() -> None:
+    code = "import sys\nimport sgmcmc_prune.cli\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_job_imports_without_the_analysis_stack() -> None:
     absent = ("zarr", "xarray", "arviz_base", "arviz_stats", "matplotlib", "tyro", "pandas")
     code = f"import sys\nfor name in {absent!r}: sys.modules[name] = None\nimport sgmcmc_prune.run"

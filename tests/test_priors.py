@@ -15,7 +15,8 @@ from scipy.integrate import quad
 from scipy.stats import halfcauchy, kstest, laplace, norm, t
 from torch import Tensor
 
-from sgmcmc_prune.em import EM, EMSettings, ScaleEM
+from sgmcmc_prune.em import EM, ScaleEM
+from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.priors import Horseshoe, Laplace, Prior, SpikeSlab, StudentT
 from sgmcmc_prune.priors.horseshoe import inverse_gamma_above
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from sgmcmc_prune import likelihoods
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.em import EM, EMSettings
+from sgmcmc_prune.em import EM
+from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.priors import GroupMap, SpikeSlab
 from sgmcmc_prune.samplers import SGHMC
 from sgmcmc_prune.schedules import Cyclical

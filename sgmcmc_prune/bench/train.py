@@ -16,7 +16,8 @@ from sgmcmc_prune.baselines.variational.training import stepper
 from sgmcmc_prune.bench import measure
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.em import EM, EMSettings
+from sgmcmc_prune.em import EM
+from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.likelihoods import mean_nll
 from sgmcmc_prune.priors import SpikeSlab
 from sgmcmc_prune.samplers import SGHMC

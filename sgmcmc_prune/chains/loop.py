@@ -21,7 +21,7 @@ from sgmcmc_prune.chains.batched import BatchedChains
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.distributed import LostRank
-from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.schedules import Plan
 from sgmcmc_prune.store import DrawStore
@@ -29,10 +29,6 @@ from sgmcmc_prune.weights import WeightStore
 
 #: Steps between two comparisons of the parameters of the ranks that share a chain.
 RANK_CHECK_EVERY = 500
-
-
-class Interrupted(Exception):
-    """A signal asked the run to stop; everything is saved."""
 
 
 class Stage:

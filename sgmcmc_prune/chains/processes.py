@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from sgmcmc_prune.chains.loop import Interrupted, catch_signals, skip
-from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.chains.loop import catch_signals, skip
+from sgmcmc_prune.errors import Interrupted, RunError
 
 #: Exit code of a worker that was told to stop and has saved everything.
 INTERRUPTED = 3

@@ -28,7 +28,7 @@ class Pruner:
     Parameters
     ----------
     criterion : str
-        One of `pruning.criteria.CRITERIA`.
+        One of `config.Criterion`.
     targets : sequence of float
         Increasing sparsities.
     groups : mapping of str to GroupMap

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import torch
 
-from sgmcmc_prune.chains.loop import Interrupted
 from sgmcmc_prune.chains.processes import INTERRUPTED, LineBar
 from sgmcmc_prune.compare.cell import compute
 from sgmcmc_prune.compare.comparison import load
-from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.worker import end_with_parent
 
 

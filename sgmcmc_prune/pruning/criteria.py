@@ -1,4 +1,10 @@
-"""Scores: one number per group of weights, higher = keep. One function per criterion."""
+"""Scores: one number per group of weights, higher = keep. One function per criterion.
+
+`inclusion_log_odds` serves two: inclusion probabilities (averages over draws of the mixture) and EM's responsibilities.
+The expected log-odds, the average over draws of each group's conditional log-odds, need no function. They rank
+otherwise than the inclusion probability where all are near one: there the small complements come from the few draws in
+which a weight crosses zero, while the mean of the log-odds weighs how far from it the weight stays.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,19 +12,6 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune.priors.groups import GroupMap
-
-#: `inclusion_log_odds` scores the first and the third, from averages over draws of the mixture and its EM surrogate.
-#: `expected_log_odds`, the average over draws of each group's conditional log-odds, needs no function. It ranks
-#: otherwise than the inclusion probability where all are near one: there the small complements come from the few draws
-#: in which a weight crosses zero, while the mean of the log-odds weighs how far from it the weight stays.
-CRITERIA = (
-    "inclusion_probability",
-    "expected_log_odds",
-    "em_responsibility",
-    "magnitude",
-    "signal_to_noise",
-    "random",
-)
 
 
 def magnitude(weights: Mapping[str, Tensor], groups: Mapping[str, GroupMap]) -> dict[str, Tensor]:
