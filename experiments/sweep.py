@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from sgmcmc_prune.config import RunConfig
-from sgmcmc_prune.tables import format_rows
+from sgmcmc_prune.tables import decision, format_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 Cells = dict[str, list[dict[str, Any]]]
@@ -82,8 +82,16 @@ def run_missing(a: argparse.Namespace, script: str, options: Sequence[str] = ())
                     raise SystemExit(f"{variant}, seed {seed} has not finished (see above)")
                 print(f"finished: {variant}, seed {seed}", flush=True)
     found = {v: [directory(a, v, s) / "metrics.json" for s in a.seeds] for v in a.variants}
-    cells = {v: [json.loads(p.read_text()) for p in paths if p.exists()] for v, paths in found.items()}
+    cells = {v: [_of_split(p, a.evaluate) for p in paths if p.exists()] for v, paths in found.items()}
     return {variant: runs for variant, runs in cells.items() if runs}
+
+
+def _of_split(path: Path, split: str) -> dict[str, Any]:
+    """The metrics of a finished cell, which must be those of the split that was asked for."""
+    metrics: dict[str, Any] = json.loads(path.read_text())
+    if metrics.get("split", split) != split:
+        raise SystemExit(f"{path} holds scores of the {metrics['split']} split, not {split}; choose another --runs")
+    return metrics
 
 
 def write(a: argparse.Namespace, cells: Cells, title: str, text: str) -> None:
@@ -106,11 +114,6 @@ def interval(values: Sequence[float], digits: int = 4) -> str:
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An aligned table in a code block."""
     return "```\n" + format_rows(header, rows) + "\n```"
-
-
-def decision(row: dict[str, Any]) -> str:
-    """The decision of a row in words: a target sparsity, "median" or "fdr"."""
-    return f"{row['target']:.0%}" if row["decision"] == "target" else str(row["decision"])
 
 
 def keys(run: dict[str, Any], when: str) -> list[tuple[str, str]]:

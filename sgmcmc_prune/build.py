@@ -61,6 +61,8 @@ def build_model(config: RunConfig, data: Data, chain: int) -> nn.Module:
     chosen = config.model.normalisation
     options = {} if chosen is None else {"normalisation": chosen}
     model = models.build(config.model.name, data.input_shape, data.dataset.num_classes, seed=seed, **options)
+    if ":" in config.model.name:  # a user's network may ask for the order of its memory, by `view`
+        return model.to(config.device)
     # Channels last makes the convolutions faster on a CPU, and changes no value's meaning.
     return model.to(device=config.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -266,5 +268,12 @@ def build_pruner(
 
 def check_device(device: str) -> None:
     """ValueError when the device does not exist here."""
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda' but PyTorch sees no CUDA device here; use --device cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        chosen = torch.device("meta")
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {device!r}; choose cpu, cuda, or one of several GPUs as cuda:0")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        seen = torch.cuda.device_count() or "no"
+        raise ValueError(f"device is {device!r} but PyTorch sees {seen} CUDA devices here; use --device cpu")

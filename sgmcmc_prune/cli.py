@@ -210,9 +210,10 @@ class Bench:
 
     def __call__(self) -> None:
         """Measure, and print the table."""
-        from sgmcmc_prune import bench
+        from sgmcmc_prune import bench, build
         from sgmcmc_prune.files import write_json
 
+        build.check_device(self.device)
         result, table = bench.run(self.what, self.network, self.rounds, self.device)
         print(table)
         if self.out is not None:
@@ -288,7 +289,7 @@ def main(argv: list[str] | None = None) -> None:
         _parse(argv)()
     except RunError as error:
         sys.exit(_complain(error, 1))
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except (ValueError, TypeError, OSError) as error:
         sys.exit(_complain(error, 2))
 
 

@@ -16,6 +16,8 @@ Criterion = Literal[
     "inclusion_probability", "expected_log_odds", "em_responsibility", "magnitude", "signal_to_noise", "random"
 ]
 
+_BY_LOG_ODDS = frozenset({"inclusion_probability", "expected_log_odds", "em_responsibility"})
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -306,6 +308,11 @@ class RunConfig:
             f"keep_checkpoints is {self.keep_checkpoints}; batched chains resume at a step that all have: keep 2",
         )
         _require(self.rank_timeout > 0, f"rank_timeout is {self.rank_timeout}; it must be > 0 seconds")
+        targets = self.prune.targets
+        _require(
+            list(targets) == sorted(set(targets)) and all(0 < t < 1 for t in targets),
+            f"prune.targets are {targets}; give increasing sparsities inside (0, 1)",
+        )
         for criterion in (*self.prune.post_hoc, *self.prune.in_chain):
             known = typing.get_args(Criterion)
             _require(criterion in known, f"criterion is {criterion!r}; choose among {', '.join(known)}")
@@ -314,12 +321,23 @@ class RunConfig:
             _require(
                 self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out"
             )
-        if "random" in self.prune.in_chain:
+        for where, criteria in (("post_hoc", self.prune.post_hoc), ("in_chain", self.prune.in_chain)):
             _require(
-                self.prune.in_chain[0] != "random",
-                "in_chain starts with 'random', which copies the per-layer sparsity of the first criterion; "
+                criteria[:1] != ("random",),
+                f"{where} starts with 'random', which copies the per-layer sparsity of the first criterion; "
                 "put another criterion first",
             )
+        draws = self.schedule.cycles * self.schedule.draws
+        _require(
+            "signal_to_noise" not in self.prune.post_hoc or draws >= 2,
+            f"criterion signal_to_noise needs the variance over at least two draws of a chain; there are {draws}",
+        )
+        cold = self.sampler.temperature == 0 or self.sampler.explore_temperature == 0
+        _require(
+            not (cold and self.prior.mode != "marginal" and _BY_LOG_ODDS.intersection(self.prune.in_chain)),
+            f"at temperature 0 the log-odds of mode {self.prior.mode!r} are infinite: in the chain prune by magnitude "
+            "or signal_to_noise, or use mode marginal",
+        )
 
     def _check_criterion(self, criterion: str) -> None:
         """Inclusion probabilities and responsibilities need the prior, in the mode that gives them their meaning."""

@@ -44,9 +44,10 @@ BATCHNORM_BATCH, BATCHNORM_BATCHES = 250, 8
 
 @dataclass(frozen=True)
 class _Predictions:
-    """What the draws of one row predict: each of them on the split, and all together on the foreign images, if any."""
+    """What the draws of one row predict: the scores of each, and all together on the split and on foreign images."""
 
-    each: list[Predictive]
+    pooled: Predictive
+    singles: list[dict[str, float]]
     foreign: Predictive | None
     sizes: list[dict[str, int]]
 
@@ -66,20 +67,30 @@ class _Evaluator:
     def predict(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
         """Predict with the draws first, ..., last - 1 of every chain, one after the other."""
         weights = WeightStore(stage / "draws")
-        each: list[Predictive] = []
+        singles: list[dict[str, float]] = []
         sizes: list[dict[str, int]] = []
-        foreign = None
+        pooled, foreign = None, None
         for chain in range(self.config.chains):
             mask = chain_masks[chain] if chain_masks else {}
             for draw in members(weights, chain, first, last):
                 network = self._network(draw, mask)
-                each.append(self._predictive(network, self.inputs))
+                latest = self._predictive(network, self.inputs)
+                singles.append(summarise(latest.probabilities, self.labels))
+                pooled = _with(pooled, latest)
                 if self.foreign is not None:
-                    latest = self._predictive(network, self.foreign)
-                    foreign = latest if foreign is None else pool([foreign, latest])
-            if not self.not_shrinkable:
-                sizes.append(physical_size(network, mask, self.inputs[:1]))
-        return _Predictions(each, foreign, sizes)
+                    foreign = _with(foreign, self._predictive(network, self.foreign))
+            sizes += self._size(network, mask)
+        assert pooled is not None, "a run has a draw"
+        return _Predictions(pooled, singles, foreign, sizes)
+
+    def _size(self, network: nn.Module, mask: Mask) -> list[dict[str, int]]:
+        """The size of a network once it is cut; nothing where it cannot be, and from then on."""
+        if not self.not_shrinkable:
+            try:
+                return [physical_size(network, mask, self.inputs[:1])]
+            except ValueError as error:
+                self.not_shrinkable = str(error)
+        return []
 
     def _network(self, draw: dict[str, Tensor], mask: Mask) -> nn.Module:
         """The network of a draw under a mask, with BatchNorm statistics (if it has any) that fit these weights."""
@@ -95,24 +106,27 @@ class _Evaluator:
 
     def row(self, found: _Predictions, chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
         """Metrics of the pooled predictive, of the average single network, and the size of the shrunk one."""
-        singles = [summarise(p.probabilities, self.labels) for p in found.each]
-        pooled = pool(found.each)
         each = chain_masks or [{}]
         row = {
             **labels,
             "sparsity": _mean([masks.sparsity(m) for m in each]),
             "sparsity_all_parameters": _mean([masks.total_sparsity(m, self.model) for m in each]),
             "starved": sorted({name for m in each for name in masks.starved(m)}),
-            **summarise(pooled.probabilities, self.labels),
-            "members": pooled.members,
-            "single_accuracy": _mean([s["accuracy"] for s in singles]),
-            "single_nll": _mean([s["nll"] for s in singles]),
+            **summarise(found.pooled.probabilities, self.labels),
+            "members": found.pooled.members,
+            "single_accuracy": _mean([s["accuracy"] for s in found.singles]),
+            "single_nll": _mean([s["nll"] for s in found.singles]),
         }
         if found.foreign is not None:
-            row |= detection(pooled, found.foreign)
-        if found.sizes:
+            row |= detection(found.pooled, found.foreign)
+        if len(found.sizes) == self.config.chains:
             row |= {key: _mean([size[key] for size in found.sizes]) for key in found.sizes[0]}
         return row
+
+
+def _with(total: Predictive | None, latest: Predictive) -> Predictive:
+    """One member more; members are pooled as they come, so that memory does not grow with them."""
+    return latest if total is None else pool([total, latest])
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -170,7 +184,7 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
     with tqdm(total=1 + _num_rows(config), desc="evaluate", unit="row", disable=not progress) as bar:
         found = evaluator.predict(out, 0, draws, None)
         dense = evaluator.row(found, None)
-        _write_reliability(out, pool(found.each), evaluator.labels)
+        _write_reliability(out, found.pooled, evaluator.labels)
         bar.update(1)
         pruned = []
         for labels, chain_masks in post_hoc_masks(config, evaluator.groups, chains):
@@ -194,7 +208,10 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
         "not_shrinkable": evaluator.not_shrinkable,
         "dense": dense,
         "pruned": pruned,
-        "diagnostics": diagnostics(config, out),
+        "diagnostics": {
+            **diagnostics(config, out),
+            "inclusion": inclusion_errors(chains) if config.prior.mode != "em" else {},
+        },
     }
 
 
@@ -264,6 +281,30 @@ def chain_scores(criterion: str, state: Mapping[str, Any], groups: Mapping[str, 
 def inclusion_probabilities(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """Posterior inclusion probability of every group in one chain, shape (G,)."""
     return {name: a.included for name, a in _inclusion(state).items()}
+
+
+def inclusion_errors(chains: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How well inclusion probabilities are known, by layer; empty without a spike-and-slab prior.
+
+    Returns
+    -------
+    dict
+        `batches` of the chain with the fewest; `standard_error`, the median over the groups of all chains; `undecided`,
+        the share of groups whose probability is within two standard errors of 1/2. The last two are NaN where batches
+        are too few.
+    """
+    if not all(state["inclusion"] for state in chains):
+        return {}
+    averages = [_inclusion(state) for state in chains]
+    errors, undecided = {}, {}
+    for name in averages[0]:
+        error = torch.cat([a[name].standard_error for a in averages])
+        margin = (torch.cat([a[name].included for a in averages]) - 0.5).abs()
+        known = not bool(error.isnan().any())
+        errors[name] = float(error.median())
+        undecided[name] = float((margin <= 2 * error).double().mean()) if known else math.nan
+    batches = min(average.batches for a in averages for average in a.values())
+    return {"batches": batches, "standard_error": errors, "undecided": undecided}
 
 
 def _inclusion(state: Mapping[str, Any]) -> dict[str, InclusionAverage]:

@@ -26,7 +26,7 @@ from sgmcmc_prune.chains.memory import require_memory
 from sgmcmc_prune.chains.processes import num_workers, run_in_processes, worker_commands
 from sgmcmc_prune.config import RunConfig, to_json
 from sgmcmc_prune.distributed import Ranks
-from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.evaluate import evaluate, foreign_inputs
 from sgmcmc_prune.files import locked
 from sgmcmc_prune.samplers import tiers
@@ -140,8 +140,11 @@ def _ranks_per_chain(config: RunConfig, world: Ranks) -> int:
 
 def _check(config: RunConfig, data: build.Data, world: Ranks) -> None:
     """Build one chain and one pruner, so that a bad setting is refused before a directory is made."""
+    if config.schedule.cycles < 1:
+        raise ValueError(f"schedule.cycles is {config.schedule.cycles}; a run draws in at least one cycle")
     foreign_inputs(config, data)
     chain = build.build_chain(config, data, 0, stage_schedule(config, data, None))
+    build.groups(config, chain.model)
     for criterion in config.prune.in_chain:
         stage_schedule(config, data, criterion)
         build.build_pruner(config, chain.model, criterion, 0, None)
@@ -166,7 +169,7 @@ def _first_work(config: RunConfig, data: build.Data, out: Path, progress: bool, 
     try:
         _run_chains(config, data, out, progress, world, info["execution"]["mode"])
         metrics = evaluate(config, data, out, progress)
-    except (RunError, Interrupted) as error:
+    except Exception as error:  # whatever it is: nobody should wait for a run that has ended
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         damaged = _damaged_checkpoints(out)
         checkpoint.write_json(out / "run.json", {**info, **damaged, "status": status, "error": str(error)})

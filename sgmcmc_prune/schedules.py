@@ -12,7 +12,8 @@ class Plan:
     """What one step does.
 
     `cycle` is 0 during burn-in and 1, 2, ... afterwards; `fraction` is how far the phase has come, in [0, 1];
-    `collect` says that the state after this step is a draw; `end_of_cycle` that the cycle ends with it.
+    `relaxing` says that the step belongs to the start of a sampling phase, which is discarded; `collect` that the state
+    after this step is a draw; `end_of_cycle` that the cycle ends with it.
     """
 
     lr: float
@@ -21,8 +22,9 @@ class Plan:
     phase: Phase
     cycle: int
     fraction: float
-    collect: bool
-    end_of_cycle: bool
+    relaxing: bool = False
+    collect: bool = False
+    end_of_cycle: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ class Cyclical:
             phase="sample",
             cycle=cycle + 1,
             fraction=(position + 1) / self.sample,
+            relaxing=drawn <= 0,
             collect=drawn > 0 and drawn % self.thin == 0,
             end_of_cycle=position + 1 == self.sample,
         )
@@ -130,7 +133,7 @@ class Cyclical:
         temperature = self.temperature
         if phase == "explore" and self.explore_temperature is not None:
             temperature = self.explore_temperature
-        return Plan(lr, self._momentum(lr), temperature, phase, cycle, fraction, False, False)
+        return Plan(lr, self._momentum(lr), temperature, phase, cycle, fraction)
 
     def _momentum(self, lr: float) -> float:
         return 1 - math.sqrt(lr / self.lr) * (1 - self.momentum)

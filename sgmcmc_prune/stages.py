@@ -185,6 +185,9 @@ def departures(config: RunConfig, model: nn.Module, ranks: int = 1) -> list[str]
         f"batch normalisation: the likelihood of an example depends on {minibatch}"
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
         else "",
+        "dropout: the likelihood of an example is that of a network drawn anew at every step"
+        if any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in model.modules())
+        else "",
         f"augmentation {config.data.augmentation}: an image counts with ever new pixels, so there is no likelihood"
         if config.data.augmentation != "none"
         else "",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from sgmcmc_prune.inclusion import MIN_BATCHES
 from sgmcmc_prune.inference_data import RHAT_THRESHOLD
 
 COLUMNS = ("method", "when", "decision", "sparsity", "accuracy", "NLL", "Brier", "ECE", "members", "single acc.")
@@ -55,9 +56,13 @@ def _named_rows(metrics: dict[str, Any]) -> list[tuple[list[str], dict[str, Any]
     """Every row with its method, when and decision in words."""
     rows = [(["dense", "", ""], metrics["dense"])]
     for row in metrics["pruned"]:
-        decision = f"{row['target']:.0%}" if row["decision"] == "target" else row["decision"]
-        rows.append(([row["criterion"].replace("_", " "), row["when"].replace("_", " "), decision], row))
+        rows.append(([row["criterion"].replace("_", " "), row["when"].replace("_", " "), decision(row)], row))
     return rows
+
+
+def decision(row: dict[str, Any]) -> str:
+    """The decision of a pruned row in words: a target sparsity ("97.5%"), "median" or "fdr 0.1"."""
+    return f"{100 * row['target']:g}%" if row["decision"] == "target" else str(row["decision"])
 
 
 def _scores(row: dict[str, Any]) -> list[str]:
@@ -75,6 +80,22 @@ def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
         *temperature_lines(d),
         *(_convergence_line(f"probe {name}", d[name]) for name in ("logits", "probability")),
         "inclusion rate: " + ", ".join(f"{name} {number(v, 3)}" for name, v in d["inclusion_rate"].items()),
+        *_inclusion_lines(d.get("inclusion", {})),
+    ]
+
+
+def _inclusion_lines(found: dict[str, Any]) -> list[str]:
+    """How well inclusion probabilities are known."""
+    if not found:
+        return []
+    if found["batches"] < MIN_BATCHES:
+        return [f"inclusion probabilities: no standard error (it takes {MIN_BATCHES} batches; here {found['batches']})"]
+    cells = [
+        f"{name} {number(error, 4)} ({found['undecided'][name]:.1%})" for name, error in found["standard_error"].items()
+    ]
+    return [
+        f"inclusion probabilities: median standard error from {found['batches']} batches, and the share of groups "
+        f"within two of their own from 1/2: {', '.join(cells)}"
     ]
 
 

@@ -8,6 +8,7 @@ the last line on standard error).
 import os
 import sys
 import threading
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
@@ -37,10 +38,11 @@ def main(arguments: list[str]) -> int:
 def take(out: Path, index: int) -> None:
     """Take the chain through all its stages, and report in lines."""
     threading.Thread(target=end_with_parent, daemon=True).start()
-    bar = LineBar()
+    bar = LineBar(sys.stdout)
     try:
-        config = load_config(out)
-        take_chain(config, build.load_data(config), out, index, bar)
+        with redirect_stdout(sys.stderr):  # a network may print
+            config = load_config(out)
+            take_chain(config, build.load_data(config), out, index, bar)
     finally:
         bar.close()
 

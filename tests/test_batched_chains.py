@@ -175,13 +175,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestRun:
     """A run of the command's main job, in common steps."""
 
-    def test_it_is_the_run_of_a_loop_to_rounding(self, whole: Path, tmp_path: Path) -> None:
-        """The dense draws: in a mask rounding can break a tie."""
-        run(small(execution="loop", **{"prune.in_chain": ()}), tmp_path / "loop", progress=False)
+    def test_it_is_the_run_of_a_loop_to_rounding(self, tmp_path: Path) -> None:
+        """The dense draws, early: rounding grows along a chain, and in a mask it can break a tie."""
+        short = {"prune.in_chain": (), "schedule.burn_in": 2.0, "schedule.cycles": 1}
+        for mode in ("loop", "batched"):
+            run(small(execution=mode, **short), tmp_path / mode, progress=False)
         for index in range(2):
-            one, other = (WeightStore(out / "draws").load(index, 0) for out in (whole, tmp_path / "loop"))
+            one, other = (WeightStore(tmp_path / mode / "draws").load(index, 0) for mode in ("loop", "batched"))
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
-        assert read_json(whole / "run.json")["execution"] == {"mode": "batched"}
+        assert read_json(tmp_path / "batched" / "run.json")["execution"] == {"mode": "batched"}
 
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
     def test_a_killed_run_resumes_to_the_same_bits(self, whole: Path, tmp_path: Path, number: signal.Signals) -> None:

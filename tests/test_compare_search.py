@@ -14,7 +14,7 @@ from sgmcmc_prune.compare.cell import compute, load_problem
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods import METHODS
-from sgmcmc_prune.compare.search import grid_points, search, shortened
+from sgmcmc_prune.compare.search import SEARCH_SEED, grid_points, of_trials, search
 from sgmcmc_prune.compare.table import summary
 from sgmcmc_prune.config import DataConfig, ModelConfig
 from sgmcmc_prune.errors import RunError
@@ -73,42 +73,42 @@ class Planted:
 
 def test_the_best_point_wins_and_every_trial_is_paid(problem: Problem, tmp_path: Path) -> None:
     planted = Planted()
-    choice = search(planted.method, shortened(problem), 6, tmp_path)
+    choice = search(planted.method, of_trials(problem), 6, tmp_path)
     assert choice.settings == BEST
-    assert choice.gradient_evaluations == 6 * 7 * 10
+    assert choice.gradient_evaluations == 6 * 7 * 40
     assert [seen.settings for seen in planted.seen] == grid_points(GRID, 6)
-    assert {(seen.sparsities, seen.epochs) for seen in planted.seen} == {((0.93,), 10)}
+    assert {(seen.sparsities, seen.epochs) for seen in planted.seen} == {((0.93,), 40)}
 
 
 def test_a_point_that_was_not_tried_is_not_chosen(problem: Problem, tmp_path: Path) -> None:
     count = grid_points(GRID, 6).index(BEST)
     assert count >= 1
-    assert search(Planted().method, shortened(problem), count, tmp_path).settings != BEST
+    assert search(Planted().method, of_trials(problem), count, tmp_path).settings != BEST
 
 
 def test_finished_trials_are_not_computed_again(problem: Problem, tmp_path: Path) -> None:
     first, again, more = Planted(), Planted(), Planted()
-    chosen = search(first.method, shortened(problem), 3, tmp_path)
-    assert search(again.method, shortened(problem), 3, tmp_path) == chosen
-    search(more.method, shortened(problem), 5, tmp_path)
+    chosen = search(first.method, of_trials(problem), 3, tmp_path)
+    assert search(again.method, of_trials(problem), 3, tmp_path) == chosen
+    search(more.method, of_trials(problem), 5, tmp_path)
     assert [len(planted.seen) for planted in (first, again, more)] == [3, 0, 2]
     assert read_json(tmp_path / "trial1.json")["settings"] == grid_points(GRID, 2)[1]
 
 
 def test_one_point_is_the_default_and_costs_nothing(problem: Problem, tmp_path: Path) -> None:
     planted = Planted()
-    choice = search(planted.method, shortened(problem), 1, tmp_path)
+    choice = search(planted.method, of_trials(problem), 1, tmp_path)
     assert choice.settings == {"lr": 0.1, "weight_decay": 0.0}
     assert (choice.gradient_evaluations, planted.seen) == (0, [])
 
 
 def test_a_trial_that_fails_is_never_chosen_but_paid(problem: Problem, tmp_path: Path) -> None:
     """The whole budget of a trial: nobody knows how far it came."""
-    short = shortened(problem)
+    short = of_trials(problem)
     choice = search(Planted(failing=(0.01,)).method, short, 6, tmp_path)
     assert choice.settings["lr"] != 0.01
     assert choice.settings["weight_decay"] == 0.5
-    assert choice.gradient_evaluations == 4 * 7 * 10 + 2 * 10 * short.num_data
+    assert choice.gradient_evaluations == 4 * 7 * 40 + 2 * 40 * short.num_data
     everything = search(Planted(failing=GRID["lr"]).method, short, 6, tmp_path / "all")
     assert everything.settings == {"lr": 0.1, "weight_decay": 0.0}
 
@@ -164,9 +164,9 @@ def test_rows_say_what_was_chosen_and_what_it_cost(tmp_path: Path, monkeypatch: 
     asked = linear(search=6)
     rows = [row for seed in (3, 4) for row in compute(asked, tmp_path, "planted", seed)]
     assert {row["settings"] for row in rows} == {"lr=0.01, weight_decay=0.5"}
-    assert {row["search_evaluations"] for row in rows} == {6 * 7 * 10}
+    assert {row["search_evaluations"] for row in rows} == {6 * 7 * 40}
     assert {row["gradient_evaluations"] for row in rows} == {7 * 40}
-    assert [seen.seed for seen in planted.seen] == [0] * 6 + [3, 4], "one search for all seeds"
+    assert [seen.seed for seen in planted.seen] == [SEARCH_SEED] * 6 + [3, 4], "one search for all seeds"
     table = summary(rows, "planted")
     assert "chosen on validation images" in table
-    assert "planted                   420  lr=0.01, weight_decay=0.5" in table
+    assert "planted                  1680  lr=0.01, weight_decay=0.5" in table

@@ -109,9 +109,15 @@ def test_an_unknown_kind_is_refused() -> None:
         GroupMap("channel", LINEAR)
 
 
-@pytest.mark.parametrize("shape", [(3,), (3, 4, 5)])
-def test_a_shape_without_two_or_four_dimensions_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="2 or 4 dimensions"):
+def test_a_weight_with_three_dimensions_has_every_kind_of_group() -> None:
+    sizes = {kind: GroupMap(kind, (3, 4, 5)).group_size.tolist() for kind in GROUP_KINDS}
+    expected = {"weight": [1] * 60, "kernel": [5] * 12, "filter": [20] * 3, "node": [20] * 3, "input": [15] * 4}
+    assert sizes == expected
+
+
+@pytest.mark.parametrize("shape", [(), (3,)])
+def test_a_shape_with_fewer_than_two_dimensions_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="2 dimensions or more"):
         GroupMap("node", shape)
 
 

@@ -20,6 +20,7 @@ from sgmcmc_prune.presets import PRESETS
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run import load_config, resume, run
 from sgmcmc_prune.stages import departures
+from sgmcmc_prune.tables import diagnostics_lines
 from sgmcmc_prune.weights import WeightStore
 
 
@@ -70,6 +71,32 @@ def test_further_cycles_at_a_target_keep_its_mask_and_add_draws(tmp_path: Path) 
         for draw in range(k * draws, (k + 1) * draws):
             weights = WeightStore(fork / "draws").load(0, draw)
             assert all(torch.equal(weights[name] != 0, kept) for name, kept in mask.items())
+
+
+@pytest.mark.parametrize("change", [{"prune.explore": 0.0}, {"prune.growth": 1.0}, {"prune.explore": 0.1}])
+def test_a_target_is_reached_however_short_or_long_the_growth(change: dict[str, object], tmp_path: Path) -> None:
+    metrics = run(small(**{"prune.in_chain": ("magnitude",), "chains": 1, **change}), tmp_path / "out", progress=False)
+    reached = [row["sparsity"] for row in metrics["pruned"] if row["when"] == "in_chain"]
+    assert reached == pytest.approx([0.5, 0.8], abs=2e-4)
+
+
+def test_inclusion_probabilities_of_one_long_cycle_have_a_standard_error(tmp_path: Path) -> None:
+    long = {"schedule.cycles": 1, "schedule.sample": 8.0, "schedule.draws": 64, "prune.in_chain": (), "chains": 1}
+    metrics = run(small(**long), tmp_path / "out", progress=False)
+    found = metrics["diagnostics"]["inclusion"]
+    assert found["batches"] == 8
+    assert 0 < found["standard_error"]["linear.weight"] < 0.5
+    assert 0 <= found["undecided"]["linear.weight"] < 1
+    assert any("median standard error from 8 batches" in line for line in diagnostics_lines(metrics))
+    few = {**metrics["diagnostics"], "inclusion": {**found, "batches": 3}}
+    assert any("no standard error" in line for line in diagnostics_lines({**metrics, "diagnostics": few}))
+
+
+def test_a_run_that_fails_in_whatever_way_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(small(**{"model.name": "test_run:broken_network", "chains": 1}), tmp_path / "out", progress=False)
+    recorded = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (recorded["status"], recorded["error"]) == ("failed", "a user's mistake")
 
 
 def test_random_control_has_the_per_layer_sparsity_of_the_first_criterion(finished: Path) -> None:
@@ -154,6 +181,21 @@ def test_configuration_survives_json() -> None:
         ({"prune.targets": (0.9, 0.8)}, "increasing"),
         ({"prior.mode": "em"}, "em_responsibility"),
         ({"device": "cuda:99"}, "CUDA"),
+        ({"device": "foo"}, "choose cpu, cuda"),
+        ({"schedule.cycles": 0, "prune.post_hoc": ("magnitude",)}, "schedule.cycles is 0"),
+        ({"prune.targets": (0.5, 1.0)}, r"prune\.targets"),
+        ({"prune.targets": (0.8, 0.5)}, "increasing"),
+        ({"prune.post_hoc": ("random", "magnitude")}, "post_hoc starts with 'random'"),
+        ({"schedule.cycles": 1, "schedule.draws": 1, "prune.post_hoc": ("signal_to_noise",)}, "at least two draws"),
+        (
+            {
+                "prior.mode": "gibbs",
+                "sampler.explore_temperature": 0.0,
+                "prune.post_hoc": ("magnitude",),
+                "prune.in_chain": ("expected_log_odds",),
+            },
+            "log-odds of mode 'gibbs' are infinite",
+        ),
     ],
 )
 def test_bad_settings_are_refused_in_one_line_before_a_directory_is_made(
@@ -230,6 +272,19 @@ def test_gaussian_prior_and_sgld_run(tmp_path: Path) -> None:
 def test_checkpoint_of_a_finished_chain_holds_its_inclusion(finished: Path) -> None:
     state = checkpoint.load(finished / "checkpoints" / "chain0.safetensors")
     assert set(state["inclusion"]) == {"linear.weight"}
+
+
+class Broken(torch.nn.Linear):
+    """It fails in the middle of a run."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Nothing."""
+        raise ZeroDivisionError("a user's mistake")
+
+
+def broken_network(input_shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
+    """A user's own network that cannot be evaluated."""
+    return Broken(math.prod(input_shape), num_classes)
 
 
 def batchnorm_network(input_shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:

@@ -6,6 +6,7 @@ schedules are functions of the step, so a chain that was saved and restored goes
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.seeding import torch_seeded
 from sgmcmc_prune.diagnostics import configurational_temperature
 from sgmcmc_prune.distributed import ALONE, Ranks
 from sgmcmc_prune.em import EM, ScaleEM
@@ -122,7 +124,7 @@ class Chain:
         """What comes before the gradient of a step: the schedule's settings, a new mask, latent variables."""
         plan = self.schedule(self.step)
         self._configure(plan)
-        if self.pruner is not None and plan.phase == "explore":
+        if self.pruner is not None and plan.phase != "burn_in":
             mask = self.pruner.update(self.step, plan, self.parameters, self.prior)
             if mask is not None:
                 self.set_mask(mask)
@@ -132,7 +134,7 @@ class Chain:
 
     def complete(self, plan: Plan) -> None:
         """What comes after the gradient: the sampler's step, EM, and the averages if this was a draw."""
-        if plan.phase == "sample":
+        if plan.phase == "sample" and not plan.relaxing:
             self._accumulate_dot()
         self.sampler.step()
         self.step += 1
@@ -140,9 +142,14 @@ class Chain:
         if plan.collect:
             self.check()
             self._collect(plan)
-        if plan.end_of_cycle:
+        if plan.end_of_cycle or self._batch_is_full(plan):
             for average in self.inclusion.values():
                 average.end_batch()
+
+    def _batch_is_full(self, plan: Plan) -> bool:
+        """Whether a batch of draws ends here: a cycle is one, and a chain of one cycle has sqrt(draws) of them."""
+        s = self.schedule
+        return plan.collect and s.cycles == 1 and self.draws % math.isqrt(s.draws_per_cycle) == 0
 
     def _configure(self, plan: Plan) -> None:
         settings = {"lr": plan.lr, "temperature": plan.temperature}
@@ -157,12 +164,20 @@ class Chain:
         batch_size = self.stream.batch_size
         inputs, targets = self.stream.batch(self.step, self.ranks.part(batch_size))
         share = len(targets) / batch_size
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with (
+            self.seeded(self.step),
+            torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
+        ):
             outputs = self.network(inputs)
         loss = mean_nll(self.likelihood, outputs.float() if outputs.dtype == torch.bfloat16 else outputs, targets)
         self.set_loss(loss.detach() if self.ranks.size == 1 else self.ranks.sum(share * loss.item()))
         self.sampler.zero_grad()
         self.ranks.backward(loss, share)
+
+    def seeded(self, step: int) -> AbstractContextManager[None]:
+        """Key what the network itself draws, such as dropout, by the step: then it, too, is no matter of a resume."""
+        device = next(iter(self.parameters.values())).device
+        return torch_seeded(device, "network", self.stream.seed, self.stream.chain, step, self.ranks.rank)
 
     @property
     def loss(self) -> float:
@@ -254,8 +269,10 @@ class Chain:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned, into a chain of the same configuration."""
+        """Restore what `state_dict` returned, into a chain of the same configuration; its tensors may lie elsewhere."""
         self.load_position(state)
+        device = next(iter(self.parameters.values())).device
+        state = {**state, **{key: _moved(state[key], device) for key in ("pruner", "mask", "inclusion", "moments")}}
         self.step, self.draws, self.records = state["step"], state["draws"], state["records"]
         self._loss = state["loss"]
         self._dot, self._dots = state["dot"]
@@ -275,3 +292,12 @@ class Chain:
             self.prior.load_state_dict(state["prior"])
         if self.em is not None:
             self.em.load_state_dict(state["em"])
+
+
+def _moved(tree: Any, device: torch.device) -> Any:
+    """A nested state with all its tensors on a device."""
+    if isinstance(tree, Tensor):
+        return tree.to(device)
+    if isinstance(tree, Mapping):
+        return {key: _moved(value, device) for key, value in tree.items()}
+    return tree

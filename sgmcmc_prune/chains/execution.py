@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -135,11 +135,13 @@ def be_measured(step: Callable[[], Any]) -> None:
 
     The word to go is the end of standard input, which also comes when the parent dies.
     """
-    for _ in range(WARM_UP):
-        step()
-    print("ready", flush=True)
-    sys.stdin.read()
-    print(_typical(step), flush=True)
+    output = sys.stdout
+    with redirect_stdout(sys.stderr):  # a network may print
+        for _ in range(WARM_UP):
+            step()
+        print("ready", file=output, flush=True)
+        sys.stdin.read()
+        print(_typical(step), file=output, flush=True)
 
 
 @contextmanager

@@ -28,7 +28,8 @@ def excess_temperatures(chain: Chain) -> dict[str, float]:
         return {}
     steps = _fresh_steps(chain)
     spread = _spread(steps, chain.stream.batch_size, chain.stream.num_data)
-    variances = gradient_variance(chain.model, chain.likelihood, (chain.stream.batch(step) for step in steps))
+    with chain.seeded(steps[0]):
+        variances = gradient_variance(chain.model, chain.likelihood, (chain.stream.batch(step) for step in steps))
     found = {}
     for name, _, state, group in chain.sampler.named_states():
         if name in variances:

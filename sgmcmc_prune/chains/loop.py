@@ -155,7 +155,8 @@ class Stage:
     def _end_cycle(self, chain: Chain, plan: Plan) -> None:
         """Keep the cycle's inclusion probabilities, and the finished plateau's mask."""
         if chain.inclusion:
-            means = {name: average.last_batch.float() for name, average in chain.inclusion.items()}
+            one = chain.schedule.cycles == 1  # its batches are parts of the cycle
+            means = {n: (a.included if one else a.last_batch).float() for n, a in chain.inclusion.items()}
             path = self.directory / "inclusion" / f"chain{chain.index}-cycle{plan.cycle}.safetensors"
             checkpoint.save(path, means)
         if chain.pruner is not None:

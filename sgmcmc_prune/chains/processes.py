@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from tqdm import tqdm
@@ -161,9 +162,16 @@ def _terminated_by(stop: threading.Event, process: "subprocess.Popen[str]") -> I
 
 
 class LineBar:
-    """What a worker has instead of a progress bar: lines of JSON on standard output, at most two a second."""
+    """What a worker has instead of a progress bar: lines of JSON for its parent, at most two a second.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    output : text file
+        The worker's standard output, on which nobody else may print.
+    """
+
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
         self._stage = ""
         self._steps, self._skipped, self._text, self._shown = 0, 0, "", 0.0
 
@@ -192,5 +200,5 @@ class LineBar:
     def close(self, message: str = "") -> None:
         """Tell the parent what it was not told yet."""
         report = {"steps": self._steps, "skipped": self._skipped, "text": f"{self._stage}: {self._text}"}
-        print(json.dumps({**report, "message": message}), flush=True)
+        print(json.dumps({**report, "message": message}), file=self._output, flush=True)
         self._steps, self._skipped, self._shown = 0, 0, time.monotonic()

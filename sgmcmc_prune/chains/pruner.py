@@ -77,18 +77,22 @@ class Pruner:
     def update(
         self, step: int, plan: Plan, params: Mapping[str, Tensor], prior: Prior | None
     ) -> dict[str, Tensor] | None:
-        """See the state before a step of an exploration; return the new mask if it grows at this step."""
+        """See the state before a step of a cycle; return the new mask if it grows at this step.
+
+        The target is reached at the end of the growth, and at the latest with the first step of the sampling phase.
+        """
         k = self.target_index(plan.cycle)
         if self.finished_cycle > k * self.cycles:
             return None
         self._observe(params, prior, plan.temperature)
-        if plan.fraction >= self.growth:
+        fraction = plan.fraction if plan.phase == "explore" else 1.0
+        if fraction >= self.growth:
             self.finished_cycle = plan.cycle
         elif step % self.every:
             return None
         previous = self.targets[k - 1] if k else 0.0
         target = self.targets[k]
-        sparsity = cubic_sparsity(round(plan.fraction * _FINE), 0, round(self.growth * _FINE), previous, target)
+        sparsity = cubic_sparsity(round(fraction * _FINE), 0, round(self.growth * _FINE), previous, target)
         if self.reference is not None:
             self.mask = self._copy_layers(k, (sparsity - previous) / (target - previous))
         else:

@@ -11,7 +11,7 @@ from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Method, Problem, in_words
 from sgmcmc_prune.compare.methods import METHODS
 from sgmcmc_prune.compare.score import Row, blank, rows
-from sgmcmc_prune.compare.search import SEARCH_SEED, Choice, search, shortened
+from sgmcmc_prune.compare.search import SEARCH_SEED, Choice, of_trials, search
 from sgmcmc_prune.data import ood
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.files import finite_or_null, write_json
@@ -45,7 +45,7 @@ def _choose(comparison: Comparison, out: Path, method: Method) -> Choice:
     """The settings that all seeds of a method share."""
     folder = out / "search"
     problem, _ = load_problem(replace(comparison, ood=None), folder, SEARCH_SEED)
-    return search(method, shortened(problem), comparison.search, folder / method.name)
+    return search(method, of_trials(problem), comparison.search, folder / method.name)
 
 
 def _fit(method: Method, problem: Problem, folder: Path, evaluate: str, foreign: Tensor | None) -> list[Row]:

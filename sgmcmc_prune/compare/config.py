@@ -55,6 +55,7 @@ class Comparison:
         require(bool(s) and all(0 < v < 1 for v in s), f"sparsities are {s}; give numbers inside (0, 1)")
         require(list(s) == sorted(set(s)), f"sparsities are {s}; give rising numbers")
         require(bool(self.seeds) and min(self.seeds) >= 0, f"seeds are {self.seeds}; give at least one, none negative")
+        require(max(self.seeds) < 2**16 - 1, f"seeds are {self.seeds}; give at most {2**16 - 2}")
         require(self.epochs >= 8, f"epochs is {self.epochs}; the shortest recipe needs 8")
         require(self.members >= 1, f"members is {self.members}; an ensemble has at least 1")
         require(self.search >= 1, f"search is {self.search}; it counts the default settings, so 1 is no search")

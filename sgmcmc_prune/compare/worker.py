@@ -7,6 +7,7 @@ standard error).
 import sys
 import threading
 import warnings
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
@@ -25,11 +26,12 @@ def main(arguments: list[str]) -> int:
     warnings.simplefilter("ignore")  # the last line on standard error must be a reason
     sys.path.insert(0, str(Path.cwd()))
     threading.Thread(target=end_with_parent, daemon=True).start()
-    bar = LineBar()
+    bar = LineBar(sys.stdout)
     bar.set_description(f"{method}, seed {seed}")
     bar.close()
     try:
-        compute(load(out), out, method, seed)
+        with redirect_stdout(sys.stderr):  # a network may print
+            compute(load(out), out, method, seed)
     except Interrupted:
         return INTERRUPTED
     except (RunError, ValueError, TypeError, FileNotFoundError) as error:

@@ -2,6 +2,8 @@
 
 import hashlib
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -30,6 +32,28 @@ def seeded_generator(purpose: str, *numbers: int) -> torch.Generator:
     TypeError
         If a number is not an integer.
     """
+    return torch.Generator().manual_seed(_hashed(purpose, *numbers))
+
+
+@contextmanager
+def torch_seeded(device: torch.device, purpose: str, *numbers: int) -> Iterator[None]:
+    """Have torch's own generator of a device (that of dropout) depend on the arguments alone, then restore it.
+
+    Parameters
+    ----------
+    device : torch.device
+    purpose, *numbers
+        As in `seeded_generator`.
+    """
+    generator = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+    before = generator.get_state()
+    generator.manual_seed(_hashed(purpose, *numbers))
+    try:
+        yield
+    finally:
+        generator.set_state(before)
+
+
+def _hashed(purpose: str, *numbers: int) -> int:
     key = ":".join([purpose, *(str(operator.index(number)) for number in numbers)])
-    digest = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")

@@ -1,15 +1,17 @@
 """Which weights share one indicator: weight, kernel, filter, node, input feature, or a user's index map."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-#: For each kind, the dimensions of a linear (out, in) and a convolutional (out, in, kh, kw) weight that a group spans.
-_SPANNED: dict[str, dict[int, tuple[int, ...]]] = {
-    "weight": {2: (), 4: ()},
-    "kernel": {2: (), 4: (2, 3)},
-    "filter": {2: (1,), 4: (1, 2, 3)},
-    "node": {2: (1,), 4: (1, 2, 3)},
-    "input": {2: (0,), 4: (0, 2, 3)},
+#: For each kind, the dimensions of a weight (out, in, ...) with so many dimensions that a group spans.
+_SPANNED: dict[str, Callable[[int], tuple[int, ...]]] = {
+    "weight": lambda dims: (),
+    "kernel": lambda dims: tuple(range(2, dims)),
+    "filter": lambda dims: tuple(range(1, dims)),
+    "node": lambda dims: tuple(range(1, dims)),
+    "input": lambda dims: (0, *range(2, dims)),
 }
 GROUP_KINDS = tuple(_SPANNED)
 
@@ -23,7 +25,8 @@ class GroupMap:
         `kernel` is one spatial kernel per (output, input) pair, `filter` and `node` all weights into one output,
         `input` all weights out of one input feature or channel. For a linear layer `kernel` means `weight`.
     shape : tuple of int
-        Shape of the weight: (out, in) or (out, in, height, width).
+        Shape of the weight: (out, in) of a linear layer, (out, in, height, width) of a convolution, or another with
+        two dimensions or more.
 
     Attributes
     ----------
@@ -36,12 +39,12 @@ class GroupMap:
     def __init__(self, kind: str, shape: tuple[int, ...]) -> None:
         if kind not in _SPANNED:
             raise ValueError(f"group is {kind!r}; choose one of {', '.join(GROUP_KINDS)}, or GroupMap.from_index")
-        if len(shape) not in _SPANNED[kind]:
-            raise ValueError(f"group {kind!r} needs a weight with 2 or 4 dimensions, not shape {tuple(shape)}")
+        if len(shape) < 2:
+            raise ValueError(f"group {kind!r} needs a weight with 2 dimensions or more, not shape {tuple(shape)}")
         self.kind = kind
         self.shape = tuple(shape)
         self._index: Tensor | None = None
-        self._spanned = _SPANNED[kind][len(shape)]
+        self._spanned = _SPANNED[kind](len(shape))
         self._kept_shape = tuple(1 if d in self._spanned else n for d, n in enumerate(shape))
         self.num_groups = int(torch.Size(self._kept_shape).numel())
         weights = torch.Size(self.shape).numel()

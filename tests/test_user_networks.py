@@ -1,0 +1,110 @@
+"""A user's own network: `view` after a convolution, three-dimensional weights, prints, dropout, a fixed reshape."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from small_run import assert_same_run, new_run, small
+from torch import Tensor, nn
+
+from sgmcmc_prune import build
+from sgmcmc_prune.run import resume, run
+from sgmcmc_prune.stages import stage_schedule
+
+
+class Viewing(nn.Module):
+    """The classic: a convolution, then `view`."""
+
+    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(input_shape[0], 4, 7, stride=7)
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits; the number of features is written down."""
+        return self.fc(self.conv(x).relu().view(-1, 64))
+
+
+class Noisy(nn.Module):
+    """Rows as a sequence, a one-dimensional convolution, dropout, and a print in every pass."""
+
+    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(input_shape[1], 8, 5, stride=5)
+        self.dropout = nn.Dropout(0.3)
+        self.fc = nn.Linear(40, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        print("forward")
+        return self.fc(self.dropout(self.conv(x.squeeze(1)).relu().flatten(1)))
+
+
+QUICK = {"prune.targets": (0.5,), "prune.post_hoc": ("magnitude",), "prune.in_chain": ("magnitude",), "chains": 1}
+
+
+def test_view_after_a_convolution_and_an_emptied_filter(tmp_path: Path) -> None:
+    groups = {"prior.group": "filter", "prune.allocation": "layerwise"}
+    config = small(**QUICK, **groups, **{"model.name": "test_user_networks:Viewing"})
+    metrics = run(config, tmp_path / "out", progress=False)
+    assert metrics["dense"]["accuracy"] > 0.3
+    assert "parameters" not in metrics["pruned"][0]
+    assert metrics["not_shrinkable"]
+
+
+def test_prints_and_dropout_in_processes_are_the_run_of_a_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find this file
+    for execution in ("loop", "processes"):
+        own = {"model.name": "test_user_networks:Noisy", "chains": 2, "execution": execution}
+        resume(new_run(small(**{**QUICK, **own}), tmp_path / execution))
+    assert_same_run(tmp_path / "loop", tmp_path / "processes")
+    assert any("dropout" in line for line in json.loads((tmp_path / "loop" / "run.json").read_text())["departures"])
+
+
+def test_a_chain_with_dropout_goes_on_from_its_state_and_leaves_torch_alone() -> None:
+    config = small(**QUICK, **{"model.name": "test_user_networks:Noisy"})
+    data = build.load_data(config)
+    chains = [build.build_chain(config, data, 0, stage_schedule(config, data, None)) for _ in range(2)]
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    for _ in range(3):
+        chains[0].advance()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    chains[1].load_state_dict(chains[0].state_dict())
+    torch.manual_seed(6)
+    losses = [[chain.advance() and chain.loss for _ in range(3)] for chain in chains]
+    assert losses[0] == losses[1]
+    assert math.isfinite(losses[0][-1])
+
+
+@pytest.mark.parametrize("stage", ["draws", "mask"])
+def test_a_saved_chain_is_restored_where_its_network_lies(stage: str) -> None:
+    # Checkpoints are read to the CPU. The device "meta" stands for a GPU: what is left behind cannot be mixed with it.
+    config = small(**QUICK)
+    data = build.load_data(config)
+    pruned = stage == "mask"
+    schedule = stage_schedule(config, data, "magnitude" if pruned else None)
+    model = build.build_model(config, data, 0)
+    pruner = build.build_pruner(config, model, "magnitude", 0, None) if pruned else None
+    chain = build.build_chain(config, data, 0, schedule, pruner)
+    while not (chain.draws or chain.mask):
+        chain.advance()
+    state = chain.state_dict()
+    chain.model.to("meta")
+    for name, p in chain.model.named_parameters():
+        chain.parameters[name] = p
+    chain.load_position = lambda state: None  # type: ignore[method-assign]
+    chain.load_state_dict(state)
+    after = chain.state_dict()
+    kept = [after["moments"], after["inclusion"]] if not pruned else [after["mask"], after["pruner"]]
+    tensors = [leaf for tree in kept for leaf in _leaves(tree)]
+    assert tensors
+    assert all(tensor.device.type == "meta" for tensor in tensors)
+
+
+def _leaves(tree: object) -> list[Tensor]:
+    if isinstance(tree, dict):
+        return [leaf for value in tree.values() for leaf in _leaves(value)]
+    return [tree] if isinstance(tree, Tensor) else []
