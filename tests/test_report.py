@@ -19,10 +19,11 @@ from sgmcmc_prune.report.calibration import wilson_interval
 from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_histograms, quantity
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData
-from sgmcmc_prune.report.sparsity import draw, interval
+from sgmcmc_prune.report.sparsity import draw
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace
 from sgmcmc_prune.run import run
+from sgmcmc_prune.statistics import mean_and_half_width
 from sgmcmc_prune.store import DrawStore
 
 ANALYSIS = Path(__file__).parents[1] / "analysis"
@@ -261,9 +262,9 @@ def test_false_discovery_threshold_is_the_lowest_kept() -> None:
 
 
 def test_intervals() -> None:
-    mean, half = interval(np.array([[1.0], [2.0], [3.0]]))
+    mean, half = mean_and_half_width(np.array([[1.0], [2.0], [3.0]]))
     np.testing.assert_allclose([mean[0], half[0]], [2.0, 4.302653 / np.sqrt(3)], rtol=1e-6)
-    assert np.isnan(interval(np.array([[1.0]]))[1]).all()
+    assert np.isnan(mean_and_half_width(np.array([[1.0]]))[1]).all()
     low, high = wilson_interval(np.array([0.0, 0.5]), np.array([10, 10]))
     np.testing.assert_allclose(low, [0.0, 0.2366], atol=1e-4)
     np.testing.assert_allclose(high, [0.2775, 0.7634], atol=1e-4)
