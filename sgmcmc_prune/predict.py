@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from sgmcmc_prune.mask_check import check_mask
+
 
 @dataclass(frozen=True)
 class Predictive:
@@ -113,7 +115,7 @@ def posterior_predictive(
         `class_probabilities`.
     """
     mask = mask or {}
-    _check_mask(model, mask)
+    check_mask(mask, dict(model.named_parameters()))
     if draws_at_once < 1:
         raise ValueError(f"draws_at_once is {draws_at_once}; it must be at least 1")
     total = expected_entropy = torch.zeros(())
@@ -227,19 +229,6 @@ def _weights(model: nn.Module, draw: Mapping[str, Tensor], mask: Mapping[str, Te
         value = value.to(slots[name])
         weights[name] = value.masked_fill(~mask[name].to(value.device), 0) if name in mask else value
     return weights
-
-
-def _check_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
-    """Raise unless the mask is boolean, named after parameters and shaped like them."""
-    parameters = dict(model.named_parameters())
-    for name, kept in mask.items():
-        if name not in parameters:
-            raise ValueError(f"the mask names {name!r}, which is not a parameter of the model: {', '.join(parameters)}")
-        if kept.dtype != torch.bool:
-            raise TypeError(f"the mask of {name} must be boolean (True = kept), not {kept.dtype}")
-        if kept.shape != parameters[name].shape:
-            shape = tuple(parameters[name].shape)
-            raise ValueError(f"the mask of {name} has shape {tuple(kept.shape)}; the parameter's is {shape}")
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
