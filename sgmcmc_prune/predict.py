@@ -120,22 +120,26 @@ def posterior_predictive(
         raise ValueError(f"draws_at_once is {draws_at_once}; it must be at least 1")
     total = expected_entropy = torch.zeros(())
     members = 0
-    remaining = iter(draws)
-    while together := list(islice(remaining, draws_at_once)):
-        for probabilities in _member_probabilities(
-            model, [_weights(model, d, mask) for d in together], inputs, batch_size
-        ):
-            total = total + probabilities
-            expected_entropy = expected_entropy + _entropy(probabilities)
-            members += 1
+    weights = (_weights(model, draw, mask) for draw in draws)
+    for probabilities in _member_probabilities(model, weights, inputs, batch_size, draws_at_once):
+        total = total + probabilities
+        expected_entropy = expected_entropy + _entropy(probabilities)
+        members += 1
     if members == 0:
         raise ValueError("the posterior predictive needs at least one draw, and draws held none")
     return Predictive(total / members, members, expected_entropy / members)
 
 
 def _member_probabilities(
-    model: nn.Module, weights: list[dict[str, Tensor]], inputs: Tensor, batch_size: int
-) -> Iterable[Tensor]:
+    model: nn.Module, weights: Iterable[dict[str, Tensor]], inputs: Tensor, batch_size: int, at_once: int
+) -> Iterator[Tensor]:
+    """Softmax outputs of the model with each of the weights, a few taken at once."""
+    remaining = iter(weights)
+    while together := list(islice(remaining, at_once)):
+        yield from _together(model, together, inputs, batch_size)
+
+
+def _together(model: nn.Module, weights: list[dict[str, Tensor]], inputs: Tensor, batch_size: int) -> Iterable[Tensor]:
     """Softmax outputs of the model with each of some weights; several share one batched pass."""
     if len(weights) == 1:
         return [_softmax_outputs(model, partial(functional_call, model, weights[0]), inputs, batch_size)]
