@@ -40,11 +40,6 @@ def apply(mask: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
         parameters[name].masked_fill_(~kept.to(parameters[name].device), 0)
 
 
-def layer_sparsity(mask: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the fraction of masked entries of each parameter."""
-    return {name: int((~kept).sum()) / kept.numel() for name, kept in mask.items()}
-
-
 def starved(mask: Mapping[str, Tensor]) -> list[str]:
     """Return the layers through which (almost) nothing passes any more.
 
@@ -84,19 +79,6 @@ def total_sparsity(mask: Mapping[str, Tensor], model: nn.Module) -> float:
     parameters = dict(model.named_parameters())
     check_mask(mask, parameters)
     return _num_masked(mask) / sum(parameter.numel() for parameter in parameters.values())
-
-
-def is_subset(new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> bool:
-    """Return whether `new` keeps only weights that `old` keeps: pruning went one way.
-
-    Raises
-    ------
-    ValueError
-        If the two masks differ in names.
-    """
-    if new.keys() != old.keys():
-        raise ValueError(f"cannot compare a mask of {sorted(new)} with one of {sorted(old)}; names must be the same")
-    return not any(bool((kept & ~old[name].to(kept.device)).any()) for name, kept in new.items())
 
 
 def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor]) -> None:

@@ -219,11 +219,6 @@ class Sampler(Optimizer):
         """By parameter, the square m' M^-1 m of the momentum and its dimension; none for a sampler without."""
         return {}
 
-    def momentum_square(self) -> tuple[float, int]:
-        """The same, summed over parameters."""
-        squares = self.momentum_squares().values()
-        return sum((square for square, _ in squares), 0.0), sum(dimension for _, dimension in squares)
-
     def refresh_preconditioner(self) -> None:
         """Recompute the mass matrix from the gradients seen since the start; once frozen it stays as it is."""
         self.preconditioner.refresh(
