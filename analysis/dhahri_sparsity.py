@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from sgmcmc_prune.files import read_json
 from sgmcmc_prune.report.style import INK, colours, legend_below, line, new_figure, png, tidy
+from sgmcmc_prune.statistics import mean_and_half_width
 
 BEST = "parameterwise, diagonal"
 SCORES = ("OPD", "OBD", "magnitude", "random")
@@ -33,11 +33,9 @@ def curve(runs: list[dict[str, Any]], score: str) -> tuple[list[float], np.ndarr
 def draw_curve(ax: Any, runs: list[dict[str, Any]], score: str, **looks: Any) -> None:
     """Mean and interval against the kept fraction, on a log scale."""
     sparsities, values = curve(runs, score)
-    half = np.zeros(len(sparsities))
-    if len(values) > 1:
-        half = stats.t.ppf(0.975, len(values) - 1) * values.std(0, ddof=1) / np.sqrt(len(values))
+    mean, half = mean_and_half_width(values)
     kept = [100 * (1 - s) for s in sparsities]
-    ax.errorbar(kept, values.mean(0), half, marker="o", markersize=3.5, linewidth=1.4, capsize=2, **looks)
+    ax.errorbar(kept, mean, np.nan_to_num(half), marker="o", markersize=3.5, linewidth=1.4, capsize=2, **looks)
 
 
 def draw(cells: dict[str, list[dict[str, Any]]]) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from sgmcmc_prune.checkpoint import read_json
+from sgmcmc_prune.files import read_json
 
 
 def main(description: str | None, pattern: str, made_by: str, draw: Callable[[Any], Any]) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from sgmcmc_prune.config import to_json
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.style import PALETTE, legend_below, line, new_figure, png, tidy
+from sgmcmc_prune.statistics import mean_and_half_width
 from sgmcmc_prune.tables import format_rows
 
 SCORES = {"accuracy": "accuracy", "nll": "NLL (nats per example)"}
@@ -60,14 +60,6 @@ def read(paths: Sequence[Path]) -> Curves:
     names = [name for name, _ in named]
     # Two curves of one name differ in something else: number them.
     return {f"{n} ({i})" if names.count(n) > 1 else n: points for i, (n, points) in enumerate(named, 1)}
-
-
-def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half-width of the 95 % Student-t interval; NaN for one value."""
-    if len(values) < 2:
-        return float(np.mean(values)), float("nan")
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values)), float(half)
 
 
 def table(curves: Curves) -> str:

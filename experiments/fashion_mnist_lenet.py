@@ -46,13 +46,14 @@ def config_of(variant: str, seed: int, evaluate: str) -> RunConfig:
 
 def run_cell(config: RunConfig, variant: str, out: Any) -> None:
     """Compute one cell: a run, or a baseline network."""
-    from sgmcmc_prune import build, checkpoint
+    from sgmcmc_prune import build
     from sgmcmc_prune.baselines.dense import train_and_prune
+    from sgmcmc_prune.files import write_json
 
     if variant in ("sgd", "adamw"):
         metrics = train_and_prune(config, build.load_data(config), variant, progress=False)  # type: ignore[arg-type]
         out.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_json(out / "metrics.json", metrics)
+        write_json(out / "metrics.json", metrics)
     else:
         sweep.run_or_resume(config, out)
 

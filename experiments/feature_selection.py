@@ -26,11 +26,11 @@ from torch import Tensor
 
 from sgmcmc_prune.baselines.variational import ContinuousSpike, LearnedGaussian, Settings, Structured, fit
 from sgmcmc_prune.chains.chain import Chain
-from sgmcmc_prune.checkpoint import write_json
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.selection import SUPPORT, features
 from sgmcmc_prune.em import EM
 from sgmcmc_prune.em_settings import EMSettings
+from sgmcmc_prune.files import write_json
 from sgmcmc_prune.likelihoods import gaussian
 from sgmcmc_prune.models import MLP, build
 from sgmcmc_prune.priors import GroupMap, SpikeSlab

@@ -48,8 +48,8 @@ from sgmcmc_prune.baselines.variational import (
     svbnn,
     svbnn_inclusion,
 )
-from sgmcmc_prune.checkpoint import write_json
 from sgmcmc_prune.data.image_data import Images, hold_out, normalise
+from sgmcmc_prune.files import write_json
 from sgmcmc_prune.metrics import summarise
 
 FAMILIES = ("mean_field", "ss_ig", "ss_gl", "ss_ghs", "svbnn")

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.variational import PREDICTORS, Fitted, LearnedGaussian, Settings, fit, shrink, ss_ig
-from sgmcmc_prune.checkpoint import write_json
 from sgmcmc_prune.data.selection import teacher
+from sgmcmc_prune.files import write_json
 
 STARTS = {"low": {"start": 0.1, "inclusion": 1e-3}, "high": {"start": 0.99, "inclusion": 0.01}}
 

@@ -37,8 +37,8 @@ from sgmcmc_prune.baselines.variational import (
     ss_ig,
     svbnn,
 )
-from sgmcmc_prune.checkpoint import write_json
 from sgmcmc_prune.data import uci
+from sgmcmc_prune.files import write_json
 from sgmcmc_prune.models import build
 
 GATES = {"inclusion": 0.1, "start": 0.5}

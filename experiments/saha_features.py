@@ -47,9 +47,9 @@ from sgmcmc_prune.baselines.variational import (
     mean_field,
     point_spike,
 )
-from sgmcmc_prune.checkpoint import write_json
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.selection import SUPPORT, features
+from sgmcmc_prune.files import write_json
 from sgmcmc_prune.models import MLP
 from sgmcmc_prune.priors.groups import GroupMap
 

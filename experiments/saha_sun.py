@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sgmcmc_prune.baselines.variational import ContinuousSpike, LearnedGaussian, Settings, Structured, fit
-from sgmcmc_prune.checkpoint import write_json
 from sgmcmc_prune.data.simulated import DESIGNS, simulate
+from sgmcmc_prune.files import write_json
 from sgmcmc_prune.likelihoods import bernoulli
 from sgmcmc_prune.models import build
 

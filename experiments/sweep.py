@@ -14,10 +14,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy import stats
-
 from sgmcmc_prune.config import RunConfig
+from sgmcmc_prune.statistics import mean_and_half_width
 from sgmcmc_prune.tables import decision, format_rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,10 +102,9 @@ def write(a: argparse.Namespace, cells: Cells, title: str, text: str) -> None:
 
 def interval(values: Sequence[float], digits: int = 4) -> str:
     """Mean and half-width of the 95 % Student-t interval over seeds."""
-    mean = float(np.mean(values))
+    mean, half = mean_and_half_width(values)
     if len(values) < 2:
         return f"{mean:.{digits}f}"
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 

@@ -157,7 +157,8 @@ class Certify:
         certificate = certify(self.quick, self.seed, self.false_alarm, tqdm)
         print(certificate.format())
         if self.out is not None:
-            command = f"sgmcmc-prune certify{' --quick' * self.quick} --seed {self.seed} --out {self.out}"
+            level = f" --false-alarm {self.false_alarm:g}" if self.false_alarm != Certify.false_alarm else ""
+            command = f"sgmcmc-prune certify{' --quick' * self.quick} --seed {self.seed}{level} --out {self.out}"
             certificate.write(self.out, command)
         if not certificate.passed:
             sys.exit(1)

@@ -142,7 +142,7 @@ def locked(path: Path, wait_seconds: float = 0.0) -> Iterator[None]:
     path : Path
         Made if it does not exist, and left there.
     wait_seconds : float
-        How long to wait for another process to release it.
+        How long to wait for another process to release it; infinite: as long as it takes.
 
     Raises
     ------

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.samplers import Sampler
+from sgmcmc_prune.samplers.checks import check_num_data
 
 Params = Mapping[str, Tensor]
 
@@ -52,8 +53,7 @@ class Posterior:
     num_data: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.num_data, bool) or not isinstance(self.num_data, int) or self.num_data < 1:
-            raise ValueError(f"num_data is {self.num_data!r}; it must be the number of examples, an integer >= 1")
+        check_num_data(self.num_data)
 
     def potential(self, params: Params, batch: Any) -> Tensor:
         """U / N on a minibatch: -mean log p(x_i | w) - log p(w) / N, 0-d.

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from sgmcmc_prune.mask_check import check_mask
+
 
 @dataclass(frozen=True)
 class Predictive:
@@ -113,27 +115,31 @@ def posterior_predictive(
         `class_probabilities`.
     """
     mask = mask or {}
-    _check_mask(model, mask)
+    check_mask(mask, dict(model.named_parameters()))
     if draws_at_once < 1:
         raise ValueError(f"draws_at_once is {draws_at_once}; it must be at least 1")
     total = expected_entropy = torch.zeros(())
     members = 0
-    remaining = iter(draws)
-    while together := list(islice(remaining, draws_at_once)):
-        for probabilities in _member_probabilities(
-            model, [_weights(model, d, mask) for d in together], inputs, batch_size
-        ):
-            total = total + probabilities
-            expected_entropy = expected_entropy + _entropy(probabilities)
-            members += 1
+    weights = (_weights(model, draw, mask) for draw in draws)
+    for probabilities in _member_probabilities(model, weights, inputs, batch_size, draws_at_once):
+        total = total + probabilities
+        expected_entropy = expected_entropy + _entropy(probabilities)
+        members += 1
     if members == 0:
         raise ValueError("the posterior predictive needs at least one draw, and draws held none")
     return Predictive(total / members, members, expected_entropy / members)
 
 
 def _member_probabilities(
-    model: nn.Module, weights: list[dict[str, Tensor]], inputs: Tensor, batch_size: int
-) -> Iterable[Tensor]:
+    model: nn.Module, weights: Iterable[dict[str, Tensor]], inputs: Tensor, batch_size: int, at_once: int
+) -> Iterator[Tensor]:
+    """Softmax outputs of the model with each of the weights, a few taken at once."""
+    remaining = iter(weights)
+    while together := list(islice(remaining, at_once)):
+        yield from _together(model, together, inputs, batch_size)
+
+
+def _together(model: nn.Module, weights: list[dict[str, Tensor]], inputs: Tensor, batch_size: int) -> Iterable[Tensor]:
     """Softmax outputs of the model with each of some weights; several share one batched pass."""
     if len(weights) == 1:
         return [_softmax_outputs(model, partial(functional_call, model, weights[0]), inputs, batch_size)]
@@ -227,19 +233,6 @@ def _weights(model: nn.Module, draw: Mapping[str, Tensor], mask: Mapping[str, Te
         value = value.to(slots[name])
         weights[name] = value.masked_fill(~mask[name].to(value.device), 0) if name in mask else value
     return weights
-
-
-def _check_mask(model: nn.Module, mask: Mapping[str, Tensor]) -> None:
-    """Raise unless the mask is boolean, named after parameters and shaped like them."""
-    parameters = dict(model.named_parameters())
-    for name, kept in mask.items():
-        if name not in parameters:
-            raise ValueError(f"the mask names {name!r}, which is not a parameter of the model: {', '.join(parameters)}")
-        if kept.dtype != torch.bool:
-            raise TypeError(f"the mask of {name} must be boolean (True = kept), not {kept.dtype}")
-        if kept.shape != parameters[name].shape:
-            shape = tuple(parameters[name].shape)
-            raise ValueError(f"the mask of {name} has shape {tuple(kept.shape)}; the parameter's is {shape}")
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

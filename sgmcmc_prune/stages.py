@@ -15,7 +15,7 @@ from sgmcmc_prune.chains.loop import Stage, checkpoint_path, follow
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.config import RunConfig, from_json
 from sgmcmc_prune.distributed import ALONE, Ranks
-from sgmcmc_prune.files import locked
+from sgmcmc_prune.files import locked, read_json
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masks import prunable
 from sgmcmc_prune.schedules import Cyclical
@@ -30,7 +30,7 @@ def load_config(out: Path) -> RunConfig:
     path = out / "config.json"
     if not path.is_file():
         raise ValueError(f"{out} is not a run directory: it has no config.json")
-    config: RunConfig = from_json(checkpoint.read_json(path))
+    config: RunConfig = from_json(read_json(path))
     return config
 
 

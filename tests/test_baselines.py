@@ -10,8 +10,8 @@ from sgmcmc_prune.config import RunConfig, replace
 from sgmcmc_prune.presets import PRESETS
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_rows_reach_their_targets(optimizer: Literal["sgd", "adamw"]) -> None:
+@pytest.mark.parametrize(("optimizer", "cycles"), [("sgd", 1), ("adamw", 1), ("sgd", 2)])
+def test_rows_reach_their_targets(optimizer: Literal["sgd", "adamw"], cycles: int) -> None:
     config: RunConfig = replace(
         PRESETS["demo"](),
         **{
@@ -23,6 +23,7 @@ def test_rows_reach_their_targets(optimizer: Literal["sgd", "adamw"]) -> None:
             "schedule.sample": 2.0,
             "prune.targets": (0.5, 0.9),
             "prune.sample": 1.0,
+            "prune.cycles": cycles,
         },
     )
     result = train_and_prune(config, build.load_data(config), optimizer, progress=False)

@@ -3,8 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+import sgmcmc_prune.certify
+from sgmcmc_prune.cli import Certify
 
 
 def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -63,3 +67,15 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], tmp_p
 def test_a_misspelt_option_gets_a_suggestion() -> None:
     done = call("run", "demo", "--prior.slab-varianc", "1")
     assert "Perhaps you meant: --prior.slab-variance" in done.stderr
+
+
+@pytest.mark.parametrize(("level", "option"), [(1e-3, ""), (1e-5, " --false-alarm 1e-05")])
+def test_a_certificate_names_the_command_that_makes_it(
+    level: float, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[str] = []
+    made = SimpleNamespace(passed=True, format=str, write=lambda path, command: commands.append(command))
+    monkeypatch.setattr(sgmcmc_prune.certify, "certify", lambda *settings: made)
+    out = tmp_path / "certificate.json"
+    Certify(quick=True, out=out, seed=2, false_alarm=level)()
+    assert commands == [f"sgmcmc-prune certify --quick --seed 2{option} --out {out}"]

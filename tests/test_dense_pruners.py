@@ -15,6 +15,7 @@ from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import categorical
+from sgmcmc_prune.mask_check import check_mask
 from sgmcmc_prune.priors import SpikeSlab
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.allocation import erdos_renyi_kernel
@@ -68,7 +69,7 @@ def test_the_method_record(method: str) -> None:
     scores, mask = fitted.scores(), fitted.mask()
     assert scores.keys() == mask.keys() == prunable.keys()
     assert all(scores[n].shape == (p.numel(),) for n, p in prunable.items())
-    masks.validate(mask, prunable)
+    check_mask(mask, prunable)
     assert all(bool((prunable[n][~kept] == 0).all()) for n, kept in mask.items())
     if exact:  # 96 + 48 weights, one protected group a layer at most
         assert sum(int((~kept).sum()) for kept in mask.values()) == 108

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sgmcmc_prune import data
-from sgmcmc_prune.checkpoint import load, read_json
+from sgmcmc_prune.checkpoint import load
 from sgmcmc_prune.cli import main
 from sgmcmc_prune.config import RunConfig, replace
 from sgmcmc_prune.data import shards
@@ -17,6 +17,7 @@ from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.class_folders import read_picture
 from sgmcmc_prune.data.pictures import PictureInputs
 from sgmcmc_prune.data.prefetch import PrefetchedStream
+from sgmcmc_prune.files import read_json
 
 Image = pytest.importorskip("PIL.Image")
 CLASSES = ("n01440764", "n02102040", "n03000684")

@@ -177,8 +177,8 @@ def test_bad_inputs_and_masks(model: nn.Module, inputs: Tensor) -> None:
     with pytest.raises(ValueError, match="logits of shape"):
         class_probabilities(nn.Flatten(0), inputs)
     for mask, error, message in [
-        ({"weight": torch.ones(8, 6) > 0}, ValueError, "not a parameter"),
-        ({"0.weight": torch.ones(8, 6)}, TypeError, "must be boolean"),
+        ({"weight": torch.ones(8, 6) > 0}, ValueError, "is no parameter"),
+        ({"0.weight": torch.ones(8, 6)}, TypeError, "must be torch.bool"),
         ({"0.weight": torch.ones(6, 8) > 0}, ValueError, r"has shape \(6, 8\)"),
     ]:
         with pytest.raises(error, match=message):

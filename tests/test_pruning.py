@@ -235,7 +235,7 @@ class TestTargetSparsity:
             scores = criteria.random(groups, seed + step)  # the ranking changes entirely
             mask = decision.target_sparsity(scores, groups, sparsity, allocate, previous=previous)
             group_kept(mask, groups)
-            assert previous is None or masks.is_subset(mask, previous)
+            assert previous is None or not any(bool((kept & ~previous[name]).any()) for name, kept in mask.items())
             assert all(bool(kept.any()) for kept in mask.values())
             assert kind != "weight" or count(mask) == round(sparsity * total(groups))
             previous = mask
@@ -295,7 +295,8 @@ class TestBayesianDecisions:
         reference = decision.target_sparsity(criteria.magnitude(weights, groups), groups, sparsity, allow_empty=True)
         control = decision.match_layer_sparsity(criteria.random(groups, seed), groups, reference)
         group_kept(control, groups)
-        assert masks.layer_sparsity(control) == masks.layer_sparsity(reference)
+        counts = [{name: int(kept.sum()) for name, kept in mask.items()} for mask in (control, reference)]
+        assert counts[0] == counts[1]
 
     @quick
     @given(st.sampled_from(KINDS), SEEDS)
@@ -384,7 +385,6 @@ class TestMasks:
 
     def test_sparsities(self) -> None:
         model, mask = self.model(), self.mask()
-        assert masks.layer_sparsity(mask) == {"0.weight": 12 / 18, "3.weight": 0.0}
         assert masks.sparsity(mask) == 12 / 34
         assert masks.total_sparsity(mask, model) == 12 / (34 + 2 + 4 + 2)
         assert masks.sparsity({}) == 0
@@ -398,12 +398,6 @@ class TestMasks:
         for kept in (one_output, one_input, torch.zeros_like(one_input)):
             assert masks.starved({**mask, "3.weight": kept}) == ["3.weight"]
         assert masks.starved({"only input": torch.ones(4, 1, dtype=torch.bool)}) == []
-
-    def test_subset(self) -> None:
-        small, large = {"w": torch.tensor([True, False])}, {"w": torch.tensor([True, True])}
-        assert masks.is_subset(small, large)
-        assert masks.is_subset(small, small)
-        assert not masks.is_subset(large, small)
 
     @given(SEEDS, SPARSITIES, st.sampled_from(KINDS))
     @settings(max_examples=10, deadline=None, derandomize=True)
@@ -441,8 +435,6 @@ class TestMasks:
             masks.apply(weight, weight)
         with pytest.raises(ValueError, match=re.escape("the mask of 'w' has shape (2,), not (2, 2)")):
             masks.apply({"w": torch.ones(2, dtype=torch.bool)}, weight)
-        with pytest.raises(ValueError, match="names must be the same"):
-            masks.is_subset(weight, {})
         with pytest.raises(TypeError, match=re.escape("must be torch.bool")):
             masks.save(tmp_path / "mask", weight)
         (tmp_path / "broken").write_bytes(b"not a mask")

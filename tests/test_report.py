@@ -11,18 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from sgmcmc_prune import checkpoint
 from sgmcmc_prune.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
+from sgmcmc_prune.files import read_json, write_json
 from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.report import convergence, write_report
 from sgmcmc_prune.report.calibration import wilson_interval
 from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_histograms, quantity
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData
-from sgmcmc_prune.report.sparsity import draw, interval
+from sgmcmc_prune.report.sparsity import draw
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace
 from sgmcmc_prune.run import run
+from sgmcmc_prune.statistics import mean_and_half_width
 from sgmcmc_prune.store import DrawStore
 
 ANALYSIS = Path(__file__).parents[1] / "analysis"
@@ -107,10 +108,10 @@ def test_every_picture_and_a_self_contained_page(finished: Path, index: Path) ->
 
 def test_page_says_what_was_run_and_what_it_departs_from(finished: Path, index: Path) -> None:
     text = index.read_text()
-    departures = checkpoint.read_json(finished / "run.json")["departures"]
+    departures = read_json(finished / "run.json")["departures"]
     assert departures
     assert all(line in text for line in departures)
-    metrics = checkpoint.read_json(finished / "metrics.json")
+    metrics = read_json(finished / "metrics.json")
     assert f"{metrics['dense']['accuracy']:.4f}" in text
     assert text.count("<tr>") >= 2 + len(metrics["pruned"])
     assert "(no interval)" in text
@@ -118,8 +119,8 @@ def test_page_says_what_was_run_and_what_it_departs_from(finished: Path, index: 
 
 
 def test_text_from_the_run_is_escaped(copy: Path) -> None:
-    info = checkpoint.read_json(copy / "run.json")
-    checkpoint.write_json(copy / "run.json", {**info, "departures": ["<script>"]})
+    info = read_json(copy / "run.json")
+    write_json(copy / "run.json", {**info, "departures": ["<script>"]})
     text = page(RunData.open(copy), [])
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
@@ -135,8 +136,8 @@ def test_unfinished_run_shows_what_there_is(copy: Path) -> None:
         store.truncate(group, 0, 3)
         store.truncate(group, 1, 0)
     store.truncate("training", 1, 0)
-    info = checkpoint.read_json(copy / "run.json")
-    checkpoint.write_json(copy / "run.json", {**info, "status": "interrupted"})
+    info = read_json(copy / "run.json")
+    write_json(copy / "run.json", {**info, "status": "interrupted"})
     text = write_report(copy).read_text()
     assert "This run is not finished: its status is interrupted" in text
     assert "Not every chain has saved a draw yet" in text
@@ -261,9 +262,9 @@ def test_false_discovery_threshold_is_the_lowest_kept() -> None:
 
 
 def test_intervals() -> None:
-    mean, half = interval(np.array([[1.0], [2.0], [3.0]]))
+    mean, half = mean_and_half_width(np.array([[1.0], [2.0], [3.0]]))
     np.testing.assert_allclose([mean[0], half[0]], [2.0, 4.302653 / np.sqrt(3)], rtol=1e-6)
-    assert np.isnan(interval(np.array([[1.0]]))[1]).all()
+    assert np.isnan(mean_and_half_width(np.array([[1.0]]))[1]).all()
     low, high = wilson_interval(np.array([0.0, 0.5]), np.array([10, 10]))
     np.testing.assert_allclose(low, [0.0, 0.2366], atol=1e-4)
     np.testing.assert_allclose(high, [0.2775, 0.7634], atol=1e-4)

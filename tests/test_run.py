@@ -56,7 +56,7 @@ def test_masked_weights_are_exactly_zero_in_every_draw_of_a_fork(finished: Path)
         for draw in (2 * k, 2 * k + 1):
             weights = WeightStore(fork / "draws").load(0, draw)
             assert all(bool((weights[name][~m] == 0).all()) for name, m in mask.items())
-        assert previous is None or masks.is_subset(mask, previous)
+        assert previous is None or not any(bool((m & ~previous[name]).any()) for name, m in mask.items())
         previous = mask
 
 
@@ -103,7 +103,8 @@ def test_random_control_has_the_per_layer_sparsity_of_the_first_criterion(finish
     for target in (0.5, 0.8):
         paths = [finished / "forks" / c / "masks" / f"chain1-{target:g}.safetensors" for c in ("random", "magnitude")]
         first = finished / "forks" / "inclusion_probability" / "masks" / f"chain1-{target:g}.safetensors"
-        assert masks.layer_sparsity(masks.load(paths[0])) == masks.layer_sparsity(masks.load(first))
+        control, copied = masks.load(paths[0]), masks.load(first)
+        assert {n: int(kept.sum()) for n, kept in control.items()} == {n: int(k.sum()) for n, k in copied.items()}
 
 
 def test_store_opens_lazily_and_is_complete(finished: Path) -> None:

@@ -141,9 +141,9 @@ def test_configure_checks(settings: dict[str, float]) -> None:
 @pytest.mark.parametrize(
     ("mask", "error", "message"),
     [
-        ({"v": torch.ones(2, dtype=torch.bool)}, ValueError, "no such parameter"),
-        ({"w": torch.ones(3, dtype=torch.bool)}, ValueError, r"has shape \(3,\); the sampler has \(2,\)"),
-        ({"w": torch.ones(2)}, TypeError, "must be boolean"),
+        ({"v": torch.ones(2, dtype=torch.bool)}, ValueError, "names 'v', which is no parameter"),
+        ({"w": torch.ones(3, dtype=torch.bool)}, ValueError, r"has shape \(3,\), not \(2,\)"),
+        ({"w": torch.ones(2)}, TypeError, "must be torch.bool"),
     ],
 )
 def test_masks_are_checked(mask: dict[str, Tensor], error: type[Exception], message: str) -> None:

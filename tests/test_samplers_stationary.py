@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from lyapunov import Problem, assert_covariance, assert_variance, random_curvature, random_mass
+from toy_network import momentum_square
 
 from sgmcmc_prune.diagnostics import excess_temperature, symplectic_euler_variance_factor
 from sgmcmc_prune.samplers import MomentumSampler
@@ -139,13 +140,13 @@ def test_gradient_noise_heats_the_code_as_predicted(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["sghmc", "baoab", "obabo", "sgnht", "adaptive_sghmc"])
 def test_kinetic_temperature_of_the_code(kind: str) -> None:
-    """`momentum_square` is the physical m' M^-1 m of the recursions; the small-step factor is the declared one."""
+    """`momentum_squares` are the physical m' M^-1 m of the recursions; the small-step factor is the declared one."""
     problem = PROBLEMS["adaptive"] if kind == "adaptive_sghmc" else replace(PROBLEMS[f"{kind}, mass"], thermostat=0.0)
     sampler, w = problem.sampler(replicates=5)
     assert isinstance(sampler, MomentumSampler)
     states = np.random.default_rng(0).standard_normal((5, 6))
     problem.place(sampler, w, states)
-    square, dimension = sampler.momentum_square()
+    square, dimension = momentum_square(sampler)
     assert dimension == 15
     assert square == pytest.approx(problem.unit * float((states[:, 3:] ** 2 / problem.masses).sum()))
     small = replace(problem, lr=1e-7)

@@ -49,3 +49,9 @@ def assert_equal_parameters(first: nn.Module, second: nn.Module) -> None:
 def half_mask(model: nn.Module) -> dict[str, Tensor]:
     """Every other weight of every matrix."""
     return {n: torch.arange(p.numel()).view_as(p) % 2 == 0 for n, p in model.named_parameters() if p.ndim >= 2}
+
+
+def momentum_square(sampler: Sampler) -> tuple[float, int]:
+    """The square m' M^-1 m of the momentum of all parameters, and its dimension."""
+    squares = sampler.momentum_squares().values()
+    return sum((square for square, _ in squares), 0.0), sum(dimension for _, dimension in squares)

@@ -120,19 +120,8 @@ def fit(
     """
     check_sparsity(sparsity)
     model = copy.deepcopy(model)
-    stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
-    prior, floor = _prior(model, recipe, stream.num_data)
-    sampler = SGHMC(
-        model.named_parameters(),
-        lr=recipe.lr,
-        num_data=stream.num_data,
-        momentum=recipe.momentum,
-        temperature=recipe.temperature,
-        prior=prior,
-        seed=seed,
-    )
-    trainer = Trainer(model, stream, likelihood, sampler, recipe.epochs, recipe.lr_min)
-    em, groups = EM(recipe.em, prior, floor), single_weights(model)
+    trainer, em = _begin(model, train, recipe, likelihood, seed)
+    groups = single_weights(model)
     draws: list[Mapping[str, Tensor]] = []
     mask: masks.Mask = {}
     for epoch in counted(range(recipe.epochs), "sghmc-sa", "epoch", progress):
@@ -144,6 +133,24 @@ def fit(
             draws.append({name: p.detach().clone() for name, p in trainer.parameters.items()})
     scores = criteria.magnitude(trainer.parameters, groups)
     return Trained("sghmc-sa", model, scores, mask, trainer.gradient_evaluations, draws)
+
+
+def _begin(
+    model: nn.Module, train: tuple[Tensor, Tensor], recipe: Recipe, likelihood: Likelihood, seed: int
+) -> tuple[Trainer, EM]:
+    """The loop around SGHMC, and the EM that adapts its prior."""
+    stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
+    prior, floor = _prior(model, recipe, stream.num_data)
+    sampler = SGHMC(
+        model.named_parameters(),
+        lr=recipe.lr,
+        num_data=stream.num_data,
+        momentum=recipe.momentum,
+        temperature=recipe.temperature,
+        prior=prior,
+        seed=seed,
+    )
+    return Trainer(model, stream, likelihood, sampler, recipe.epochs, recipe.lr_min), EM(recipe.em, prior, floor)
 
 
 def _prior(model: nn.Module, recipe: Recipe, num_data: int) -> tuple[SpikeSlab, float]:

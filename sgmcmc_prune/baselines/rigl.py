@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer, single_weights
+from sgmcmc_prune.baselines.training import MaskUpdate, Recipe, Trained, Trainer, single_weights
 from sgmcmc_prune.likelihoods import Likelihood, categorical
+from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.pruning import criteria, masks
 from sgmcmc_prune.pruning.decision import target_sparsity
 
@@ -136,24 +137,28 @@ def fit(
     model, topology = copy.deepcopy(model), topology or Topology()
     groups = single_weights(model)
     trainer = Trainer.of_recipe(recipe, model, train, likelihood, seed)
-    device = train[0].device
-    random = {name: score.to(device) for name, score in criteria.random(groups, seed).items()}
-    mask = target_sparsity(random, groups, sparsity, "erk")
-    trainer.set_mask(mask)
+    trainer.set_mask(_random_mask(groups, sparsity, seed, train[0].device))
+    trainer.run(trainer.num_steps, _moves(trainer, topology), "rigl", progress)
+    assert trainer.mask is not None
+    scores = criteria.magnitude(trainer.parameters, groups)
+    return Trained("rigl" if topology.drop else "static", model, scores, trainer.mask, trainer.gradient_evaluations)
+
+
+def _random_mask(groups: Mapping[str, GroupMap], sparsity: float, seed: int, device: torch.device) -> masks.Mask:
+    """Erdős-Rényi-kernel densities, at random within each layer."""
+    scores = {name: score.to(device) for name, score in criteria.random(groups, seed).items()}
+    return target_sparsity(scores, groups, sparsity, "erk")
+
+
+def _moves(trainer: Trainer, topology: Topology) -> MaskUpdate:
+    """The mask after each move, from the gradients that the backward pass has left."""
 
     def update(step: int) -> masks.Mask | None:
         fraction = topology.fraction(step, trainer.num_steps)
         if fraction == 0 or trainer.mask is None:
             return None
-        gradients = {name: trainer.parameters[name].grad for name in groups}
-        return move_connections(
-            trainer.parameters,
-            {name: torch.zeros(groups[name].shape, device=device) if g is None else g for name, g in gradients.items()},
-            trainer.mask,
-            fraction,
-        )
+        weights = {name: trainer.parameters[name] for name in trainer.mask}
+        gradients = {name: torch.zeros_like(w) if w.grad is None else w.grad for name, w in weights.items()}
+        return move_connections(weights, gradients, trainer.mask, fraction)
 
-    trainer.run(trainer.num_steps, update, "rigl", progress)
-    assert trainer.mask is not None
-    scores = criteria.magnitude(trainer.parameters, groups)
-    return Trained("rigl" if topology.drop else "static", model, scores, trainer.mask, trainer.gradient_evaluations)
+    return update

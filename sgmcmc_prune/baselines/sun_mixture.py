@@ -107,39 +107,69 @@ def fit(
     """
     model = copy.deepcopy(model)
     stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
-    plain = Gaussian(recipe.slab_variance)
-    sampler = SGHMC(
-        model.named_parameters(),
-        lr=recipe.lr,
-        num_data=stream.num_data,
-        momentum=recipe.momentum,
-        temperature=0.0,
-        prior=plain,
-    )
+    mixture = _mixture(model, recipe)
+    _check_stable(recipe, stream.num_data)
+    spent = _train(model, stream, likelihood, recipe, mixture, progress)
+    odds, mask = _decide(model, mixture)
+    if not allow_empty:
+        _refuse_empty(mask)
+    spent += _fine_tune(model, stream, likelihood, recipe, mask, progress)
+    return Trained("sun-mixture", model, odds, mask, spent)
+
+
+def _train(
+    model: nn.Module,
+    stream: MinibatchStream,
+    likelihood: Likelihood,
+    recipe: Recipe,
+    mixture: SpikeSlab,
+    progress: bool,
+) -> int:
+    """Stages 1 and 2; returns their gradient evaluations."""
+    sampler = _sgd(model, recipe, recipe.lr, stream.num_data)
     # A sampler's step must stay above zero, even at the end of a cosine.
     trainer = Trainer(model, stream, likelihood, sampler, recipe.epochs, lr_min=1e-3 * recipe.lr)
-    mixture = _mixture(model, recipe)
     plain_steps = recipe.plain_epochs * trainer.steps_per_epoch
-    _check_stable(recipe, stream.num_data)
     trainer.run(plain_steps, name="sun-mixture: plain", progress=progress)
     sampler.prior = mixture
     trainer.run(trainer.num_steps - plain_steps, name="sun-mixture: mixture", progress=progress)
-    odds = {name: mixture.log_odds(name, trainer.parameters[name]).double() for name in mixture.layers}
-    mask = {name: mixture.layers[name].groups.expand(score >= 0).clone() for name, score in odds.items()}
-    if not allow_empty:
-        _refuse_empty(mask)
-    sampler = SGHMC(
+    return trainer.gradient_evaluations
+
+
+def _decide(model: nn.Module, mixture: SpikeSlab) -> tuple[dict[str, Tensor], masks.Mask]:
+    """Stage 3: the log-odds of inclusion, and a mask of what is likelier in the slab."""
+    parameters = dict(model.named_parameters())
+    odds = {name: mixture.log_odds(name, parameters[name]).double() for name in mixture.layers}
+    return odds, {name: mixture.layers[name].groups.expand(score >= 0).clone() for name, score in odds.items()}
+
+
+def _fine_tune(
+    model: nn.Module,
+    stream: MinibatchStream,
+    likelihood: Likelihood,
+    recipe: Recipe,
+    mask: masks.Mask,
+    progress: bool,
+) -> int:
+    """Stage 4; returns its gradient evaluations."""
+    lr = recipe.fine_tune_lr
+    sampler = _sgd(model, recipe, lr, stream.num_data)
+    trainer = Trainer(model, stream, likelihood, sampler, recipe.fine_tune_epochs, lr_min=lr)
+    trainer.set_mask(mask)
+    trainer.run(trainer.num_steps, name="sun-mixture: fine-tune", progress=progress)
+    return trainer.gradient_evaluations
+
+
+def _sgd(model: nn.Module, recipe: Recipe, lr: float, num_data: int) -> SGHMC:
+    """SGD with momentum is the sampler at T = 0; under N(0, v1)."""
+    return SGHMC(
         model.named_parameters(),
-        lr=recipe.fine_tune_lr,
-        num_data=stream.num_data,
+        lr=lr,
+        num_data=num_data,
         momentum=recipe.momentum,
         temperature=0.0,
-        prior=plain,
+        prior=Gaussian(recipe.slab_variance),
     )
-    last = Trainer(model, stream, likelihood, sampler, recipe.fine_tune_epochs, lr_min=recipe.fine_tune_lr)
-    last.set_mask(mask)
-    last.run(last.num_steps, name="sun-mixture: fine-tune", progress=progress)
-    return Trained("sun-mixture", model, odds, mask, trainer.gradient_evaluations + last.gradient_evaluations)
 
 
 def _mixture(model: nn.Module, recipe: Recipe) -> SpikeSlab:

@@ -135,7 +135,10 @@ class Trainer:
 
     Attributes
     ----------
-    step, num_steps, gradient_evaluations : int
+    step, gradient_evaluations : int
+        Done so far.
+    num_steps : int
+        Length of the present cosine.
     mask : dict of str to bool Tensor, or None
     """
 
@@ -151,9 +154,9 @@ class Trainer:
         self.model, self.stream, self.likelihood, self.optimizer = model, stream, likelihood, optimizer
         self.parameters = dict(model.named_parameters())
         self.steps_per_epoch = math.ceil(stream.steps_per_epoch)
-        self.num_steps = epochs * self.steps_per_epoch
-        self.lr, self.lr_min = optimizer.param_groups[0]["lr"], lr_min
+        self.lr_min = lr_min
         self.step = self.gradient_evaluations = 0
+        self.anneal(optimizer.param_groups[0]["lr"], epochs * self.steps_per_epoch)
         self.mask: masks.Mask | None = None
 
     @classmethod
@@ -163,6 +166,10 @@ class Trainer:
         """The loop of a point estimate: the recipe's optimiser and epochs, on minibatches of the training data."""
         stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
         return cls(model, stream, likelihood, recipe.build(model), recipe.epochs)
+
+    def anneal(self, lr: float, steps: int) -> None:
+        """Begin a cosine here: from `lr` to `lr_min` in so many steps."""
+        self.lr, self.num_steps, self._begin = lr, steps, self.step
 
     def run(self, steps: int, update: MaskUpdate | None = None, name: str = "", progress: bool = False) -> None:
         """Take so many steps. A step whose `update` gives a new mask sets that mask and moves no weight.
@@ -206,7 +213,7 @@ class Trainer:
             raise RunError(f"training diverged at step {self.step}: the loss is {loss}. Lower lr")
 
     def _move(self) -> None:
-        fraction = self.step / self.num_steps
+        fraction = (self.step - self._begin) / self.num_steps
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr_min + (self.lr - self.lr_min) * (1 + math.cos(math.pi * fraction)) / 2
         if self.mask is not None:

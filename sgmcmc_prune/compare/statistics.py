@@ -1,23 +1,9 @@
-"""Means with intervals, paired differences, and ranks with a critical difference."""
+"""Ranks of methods with a critical difference."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-
-def mean_and_half_width(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Mean and half-width of its Student-t interval; NaN for fewer than two values.
-
-    For differences paired by seed it is the interval of the paired t-test.
-    """
-    from scipy import stats
-
-    mean = float(np.mean(values)) if len(values) else math.nan
-    if len(values) < 2:
-        return mean, math.nan
-    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    return mean, float(half)
 
 
 def average_ranks(scores: Mapping[str, Sequence[float]], higher_is_better: bool) -> dict[str, float]:

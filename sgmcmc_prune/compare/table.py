@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgmcmc_prune.compare.score import COLUMNS, Row
-from sgmcmc_prune.compare.statistics import mean_and_half_width
 from sgmcmc_prune.files import atomic_path
+from sgmcmc_prune.statistics import mean_and_half_width
 from sgmcmc_prune.tables import format_rows, number
 
 _TEXT = ("method", "family", "kind", "settings", "reason")
@@ -81,7 +81,7 @@ def _of(rows: Sequence[Row], target: float | None, method: str) -> list[Row]:
 
 
 def _mean(rows: Sequence[Row], target: float | None, method: str) -> float:
-    return mean_and_half_width([row["accuracy"] for row in _of(rows, target, method)])[0]
+    return float(mean_and_half_width([row["accuracy"] for row in _of(rows, target, method)])[0])
 
 
 def _line(rows: Sequence[Row], method: str, target: float | None, reference: str) -> list[str]:
@@ -99,7 +99,7 @@ def _line(rows: Sequence[Row], method: str, target: float | None, reference: str
 
 def _interval(values: Sequence[float]) -> str:
     mean, half = mean_and_half_width(values)
-    return number(mean, 4) if math.isnan(half) else f"{mean:.4f} ± {half:.4f}"
+    return number(float(mean), 4) if math.isnan(half) else f"{mean:.4f} ± {half:.4f}"
 
 
 def _parsed(name: str, text: str) -> str | int | float | bool | None:

@@ -1,4 +1,4 @@
-"""Masks: apply, measure, check, store. A mask maps parameter names to boolean tensors, True = kept."""
+"""Masks: apply, measure, store. A mask maps parameter names to boolean tensors, True = kept."""
 
 import os
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.files import atomic_path
+from sgmcmc_prune.mask_check import check_mask
 
 Mask = dict[str, Tensor]
 
@@ -15,32 +16,6 @@ Mask = dict[str, Tensor]
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that may be masked, by name: those with two or more dimensions (no biases, no norms)."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.ndim >= 2}
-
-
-def validate(mask: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
-    """Check that a mask fits its parameters.
-
-    Parameters
-    ----------
-    mask : mapping of str to bool Tensor
-        The mask.
-    parameters : mapping of str to Tensor
-        Parameters by name; those without a mask are allowed.
-
-    Raises
-    ------
-    TypeError
-        If a mask is not boolean.
-    ValueError
-        If a masked name is not a parameter, or a shape differs.
-    """
-    for name, kept in mask.items():
-        if name not in parameters:
-            raise ValueError(f"the mask names {name!r}, which is no parameter; the parameters are {sorted(parameters)}")
-        if kept.dtype != torch.bool:
-            raise TypeError(f"the mask of {name!r} is {kept.dtype}; it must be torch.bool, True = kept")
-        if kept.shape != parameters[name].shape:
-            raise ValueError(f"the mask of {name!r} has shape {tuple(kept.shape)}, not {tuple(parameters[name].shape)}")
 
 
 @torch.no_grad()
@@ -57,17 +32,12 @@ def apply(mask: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
     Raises
     ------
     TypeError, ValueError
-        If the mask does not fit (see `validate`); nothing is changed then.
+        If the mask does not fit (see `check_mask`); nothing is changed then.
     """
-    validate(mask, parameters)
+    check_mask(mask, parameters)
     for name, kept in mask.items():
         # Filling, not multiplying: NaN * 0 is NaN and -1 * 0 is -0.
         parameters[name].masked_fill_(~kept.to(parameters[name].device), 0)
-
-
-def layer_sparsity(mask: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return the fraction of masked entries of each parameter."""
-    return {name: int((~kept).sum()) / kept.numel() for name, kept in mask.items()}
 
 
 def starved(mask: Mapping[str, Tensor]) -> list[str]:
@@ -104,24 +74,11 @@ def total_sparsity(mask: Mapping[str, Tensor], model: nn.Module) -> float:
     Raises
     ------
     TypeError, ValueError
-        If the mask does not fit the model (see `validate`).
+        If the mask does not fit the model (see `check_mask`).
     """
     parameters = dict(model.named_parameters())
-    validate(mask, parameters)
+    check_mask(mask, parameters)
     return _num_masked(mask) / sum(parameter.numel() for parameter in parameters.values())
-
-
-def is_subset(new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> bool:
-    """Return whether `new` keeps only weights that `old` keeps: pruning went one way.
-
-    Raises
-    ------
-    ValueError
-        If the two masks differ in names.
-    """
-    if new.keys() != old.keys():
-        raise ValueError(f"cannot compare a mask of {sorted(new)} with one of {sorted(old)}; names must be the same")
-    return not any(bool((kept & ~old[name].to(kept.device)).any()) for name, kept in new.items())
 
 
 def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor]) -> None:
@@ -141,7 +98,7 @@ def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor]) -> None:
     """
     from safetensors.torch import save as tensors_to_bytes  # not at the top: masks must work without it
 
-    validate(mask, mask)
+    check_mask(mask, mask)
     with atomic_path(Path(path)) as partial:
         partial.write_bytes(tensors_to_bytes({name: kept.cpu().contiguous() for name, kept in mask.items()}))
 
@@ -165,7 +122,7 @@ def load(path: str | os.PathLike[str]) -> Mask:
         raise ValueError(
             f"{os.fspath(path)} is not a readable safetensors file ({error}); save the mask again"
         ) from error
-    validate(mask, mask)
+    check_mask(mask, mask)
     return mask
 
 

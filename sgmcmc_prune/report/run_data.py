@@ -11,6 +11,7 @@ from torch import Tensor
 from sgmcmc_prune import checkpoint
 from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.evaluate import inclusion_probabilities
+from sgmcmc_prune.files import read_json
 from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.run import load_config
 
@@ -121,5 +122,5 @@ class RunData:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    value: dict[str, Any] | None = checkpoint.read_json(path) if path.is_file() else None
+    value: dict[str, Any] | None = read_json(path) if path.is_file() else None
     return value

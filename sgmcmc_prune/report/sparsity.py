@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.scales import accuracy_axis, log_scale, sparsity_axis
@@ -18,6 +17,7 @@ from sgmcmc_prune.report.style import (
     new_figure,
     tidy,
 )
+from sgmcmc_prune.statistics import mean_and_half_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,18 +97,9 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
     return figure
 
 
-def interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over the first axis and half-width of its 95 % Student-t interval; NaN for a single value."""
-    count = len(values)
-    if count < 2:
-        return values.mean(0), np.full(values.shape[1:], np.nan)
-    half = stdtrit(count - 1, 0.975) * values.std(0, ddof=1) / np.sqrt(count)
-    return values.mean(0), half
-
-
 def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str]) -> None:
     """Draw the dense predictive, and all pruned ones that have not failed: they set the range."""
-    dense, half = interval(np.array([_number(run["dense"][key]) for run in runs]))
+    dense, half = mean_and_half_width(np.array([_number(run["dense"][key]) for run in runs]))
     ax.axhline(float(dense), color=INK, linestyle="--", linewidth=1)
     if np.isfinite(half):
         ax.axhspan(float(dense - half), float(dense + half), color=INK, alpha=0.08, linewidth=0)
@@ -153,7 +144,7 @@ def _curve(
         rows = [r for r in rows if r["decision"].split()[0] == kind]
         found.append([(1 - r["sparsity"], _number(r[key]), r["accuracy"] / run["dense"]["accuracy"]) for r in rows])
     values = np.array(found).reshape(len(runs), -1, 3)
-    mean, half = interval(values)
+    mean, half = mean_and_half_width(values)
     drawn = mean[:, 0] > 0  # a network without weights has no place on a log axis; it is in the table
     return mean[drawn, 0], mean[drawn, 1], half[drawn, 1], mean[drawn, 2] < FAILED
 

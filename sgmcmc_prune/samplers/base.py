@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sgmcmc_prune.mask_check import check_mask
 from sgmcmc_prune.noise import Stream, check_key
 from sgmcmc_prune.preconditioners import Identity, Preconditioner
 from sgmcmc_prune.priors.base import Prior
@@ -218,11 +219,6 @@ class Sampler(Optimizer):
         """By parameter, the square m' M^-1 m of the momentum and its dimension; none for a sampler without."""
         return {}
 
-    def momentum_square(self) -> tuple[float, int]:
-        """The same, summed over parameters."""
-        squares = self.momentum_squares().values()
-        return sum((square for square, _ in squares), 0.0), sum(dimension for _, dimension in squares)
-
     def refresh_preconditioner(self) -> None:
         """Recompute the mass matrix from the gradients seen since the start; once frozen it stays as it is."""
         self.preconditioner.refresh(
@@ -243,7 +239,7 @@ class Sampler(Optimizer):
         ValueError, TypeError
             If a mask is not boolean, or does not belong to a parameter of its shape.
         """
-        checks.check_mask(mask, {name: p for name, p, _, _ in self.named_states()})
+        check_mask(mask, {name: p for name, p, _, _ in self.named_states()})
         for name, p, state, _ in self.named_states():
             if name in mask:
                 state["mask"] = _laid_out_like(p, mask[name])

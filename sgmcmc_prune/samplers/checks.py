@@ -96,13 +96,3 @@ def check_parameter(name: str, p: Tensor) -> None:
     """Refuse a parameter that is complex or sparse."""
     if p.is_complex() or p.is_sparse:
         raise TypeError(f"parameter {name!r} is complex or sparse; samplers need dense real parameters")
-
-
-def check_mask(mask: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
-    """Refuse masks that are not boolean, or that belong to no parameter of their shape."""
-    for name, kept in mask.items():
-        if name not in parameters or parameters[name].shape != kept.shape:
-            found = tuple(parameters[name].shape) if name in parameters else "no such parameter"
-            raise ValueError(f"mask of {name!r} has shape {tuple(kept.shape)}; the sampler has {found}")
-        if kept.dtype != torch.bool:
-            raise TypeError(f"mask of {name!r} is {kept.dtype}; it must be boolean, True where a weight is kept")

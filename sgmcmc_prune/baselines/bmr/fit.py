@@ -4,7 +4,15 @@
     fitted.scores(); fitted.mask(); fitted.predict(test_inputs)
 
 Every step lowers mean NLL + KL / N on a minibatch, with one draw of the weights. After the warm-up, and between rounds,
-a BMR method removes the weights whose absence has the better evidence. Removed weights do not come back.
+a BMR method removes the weights whose absence has the better evidence. Removed weights do not come back. The methods:
+
+================  =====================================================================================
+flat-map          point estimate under N(0, s^2), one scale s per layer with a hyperprior (`FlatScale`)
+flat-ff           fully factorised Gaussian posterior under the same prior
+tiered-ff         the same under a regularised horseshoe per output unit (`HorseshoeScale`)
+bmr-spike-slab    flat-ff, and reduction to a spike with a Beta inclusion rate per layer
+bmr-horseshoe     flat-ff, and reduction to a regularised horseshoe
+================  =====================================================================================
 """
 
 import math
@@ -41,15 +49,7 @@ def fit(
     after_round: Callable[[int, Fitted], Any] | None = None,
     progress: bool = False,
 ) -> Fitted:
-    r"""Fit one of the methods that Markovic et al. compare.
-
-    ================  =====================================================================================
-    flat-map          point estimate under N(0, s^2), one scale s per layer with a hyperprior (`FlatScale`)
-    flat-ff           fully factorised Gaussian posterior under the same prior
-    tiered-ff         the same under a regularised horseshoe per output unit (`HorseshoeScale`)
-    bmr-spike-slab    flat-ff, and reduction to a spike with a Beta inclusion rate per layer
-    bmr-horseshoe     flat-ff, and reduction to a regularised horseshoe
-    ================  =====================================================================================
+    """Fit one of the methods that Markovic et al. compare.
 
     The output layer is never pruned. Biases and normalisation weights are, like all weights of their layer.
 
@@ -60,7 +60,7 @@ def fit(
     train : tuple of Tensor
         Inputs (n, ...) and targets (n, ...), on the model's device.
     method : str
-        As above.
+        One of `METHODS`.
     recipe : Recipe
     likelihood : Likelihood
     seed : int
@@ -86,25 +86,30 @@ def fit(
     """
     from tqdm import tqdm  # not at the top: baselines import with torch alone
 
+    fitted, trainer = _begin(method, model, train, recipe, likelihood, seed)
+    warm_up = recipe.warm_up if method.startswith("bmr") else 0
+    with tqdm(total=warm_up + recipe.rounds * recipe.iterations, desc=method, unit="step", disable=not progress) as bar:
+        trainer.run(warm_up, bar)
+        for index in range(1, recipe.rounds + 1):
+            _reduce(fitted, horseshoe or HorseshoeSettings(), trainer.generator, allow_empty)
+            _train_round(fitted, trainer, index, bar)
+            if after_round is not None:
+                after_round(index, fitted)
+    return fitted
+
+
+def _begin(
+    method: str, model: nn.Module, train: tuple[Tensor, Tensor], recipe: Recipe, likelihood: Likelihood, seed: int
+) -> tuple[Fitted, "Trainer"]:
+    """The fit before its first step, and what trains it."""
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; choose one of {', '.join(METHODS)}")
     layers = layers_of(model)
     generator = torch.Generator(train[0].device).manual_seed(seed)
     posterior = NetworkPosterior(layers, _scales(method, layers), generator, point=method == "flat-map")
-    fitted = Fitted(method, model, posterior, recipe, seed)
     stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
     trainer = Trainer(model, posterior, stream, likelihood, recipe.lr, generator)
-    warm_up = recipe.warm_up if method.startswith("bmr") else 0
-    with tqdm(total=warm_up + recipe.rounds * recipe.iterations, desc=method, unit="step", disable=not progress) as bar:
-        trainer.run(warm_up, bar)
-        for index in range(1, recipe.rounds + 1):
-            _reduce(fitted, horseshoe or HorseshoeSettings(), generator, allow_empty)
-            loss = trainer.run(recipe.iterations, bar)
-            fitted.gradient_evaluations = trainer.step * recipe.batch_size
-            fitted.history.append({"round": index, "loss": loss, "pruned_fraction": fitted.pruned_fraction()})
-            if after_round is not None:
-                after_round(index, fitted)
-    return fitted
+    return Fitted(method, model, posterior, recipe, seed), trainer
 
 
 def _scales(method: str, layers: list[Layer]) -> list[Scale]:
@@ -122,6 +127,13 @@ def _reduce(fitted: Fitted, settings: HorseshoeSettings, generator: torch.Genera
         reduce_horseshoe(fitted.posterior, settings, generator)
     if not allow_empty:
         refuse_empty(fitted.posterior)
+
+
+def _train_round(fitted: Fitted, trainer: "Trainer", index: int, bar: Any) -> None:
+    """Train between two reductions, and record it in the fit."""
+    loss = trainer.run(fitted.recipe.iterations, bar)
+    fitted.gradient_evaluations = trainer.step * fitted.recipe.batch_size
+    fitted.history.append({"round": index, "loss": loss, "pruned_fraction": fitted.pruned_fraction()})
 
 
 class Trainer:

@@ -81,20 +81,12 @@ def fit(
     history: list[dict[str, Any]] = []
     for epoch in counted(range(1, recipe.epochs + 1), "spam", "epoch", progress):
         trainer.run(trainer.steps_per_epoch)
-        prune_to = recipe.online.sparsity(epoch, recipe.epochs) if recipe.online else None
-        update = epoch >= recipe.burn_in and epoch % recipe.every == 0
-        if not update and prune_to is None and epoch < recipe.epochs:
-            continue
-        found = trainer.curvature()
-        if prune_to is not None:
-            trainer.prune(found, prune_to)
-            found = trainer.curvature()
-        if update:
-            trainer.update_prior(found)
-        fitted = trainer.fitted(found, history)
-        history.append(_summary(epoch, fitted))
-        if after_epoch is not None:
-            after_epoch(epoch, fitted)
+        found = trainer.revise(epoch)
+        if found is not None:
+            fitted = trainer.fitted(found, history)
+            history.append(_summary(epoch, fitted))
+            if after_epoch is not None:
+                after_epoch(epoch, fitted)
     return fitted
 
 
@@ -142,6 +134,23 @@ class _Trainer(Trainer):
             if w.grad is not None:
                 w.grad.addcmul_(self.decay[name], w.detach())
         return loss
+
+    def revise(self, epoch: int) -> Curvature | None:
+        """Prune and update the prior where that is due after an epoch; the curvature used, None in between.
+
+        After the last epoch there is always one, for the fit.
+        """
+        prune_to = self.recipe.online.sparsity(epoch, self.recipe.epochs) if self.recipe.online else None
+        update = epoch >= self.recipe.burn_in and epoch % self.recipe.every == 0
+        if not update and prune_to is None and epoch < self.recipe.epochs:
+            return None
+        found = self.curvature()
+        if prune_to is not None:
+            self.prune(found, prune_to)
+            found = self.curvature()
+        if update:
+            self.update_prior(found)
+        return found
 
     def curvature(self) -> Curvature:
         """At the present weights, over all the data; masked weights have none, which takes them out of the evidence."""

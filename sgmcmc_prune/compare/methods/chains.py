@@ -5,6 +5,7 @@ chain per target, as there is one training per target for every method that trai
 is the mean of the draws of the last cycle, in which the chain has one mode (hidden units permute between cycles).
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,9 +26,6 @@ from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import match_layer_sparsity, median_probability_model, target_sparsity
 from sgmcmc_prune.stages import open_stage, stages, take_chain
 from sgmcmc_prune.weights import WeightStore
-
-#: How long a cell waits for another that computes the chain both need.
-_WAIT_SECONDS = 30 * 24 * 3600.0
 
 
 def methods() -> Iterator[Method]:
@@ -153,7 +151,7 @@ def run_once(config: RunConfig, data: build.Data, out: Path) -> float:
     float
         Seconds (of the last part, if it was interrupted).
     """
-    with locked(out.with_name(f"{out.name}.lock"), wait_seconds=_WAIT_SECONDS):
+    with locked(out.with_name(f"{out.name}.lock"), wait_seconds=math.inf):
         finished = out / "finished.json"
         if not finished.is_file():
             started = time.perf_counter()

@@ -48,7 +48,8 @@ def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
 def curvature(problem: Problem, model: nn.Module, weights: Weights, batches: int) -> Mapping[str, Tensor]:
     r"""The diagonal of the empirical Fisher matrix of the loss N * mean NLL, from minibatch gradients.
 
-    A gradient g of the mean over B examples has variance F / B, with F that of one example: h = N B Var(g).
+    A gradient g of the mean over B examples has variance F / B, with F that of one example: h = N B Var(g). It is moved
+    to the CPU, where the draws are.
     """
     model.load_state_dict(weights, strict=False)
     model.train()
@@ -63,4 +64,4 @@ def curvature(problem: Problem, model: nn.Module, weights: Weights, batches: int
             assert parameter.grad is not None
             gradients[name].append(parameter.grad.double())
     scale = problem.num_data * problem.batch_size
-    return {name: scale * torch.stack(found).var(0) for name, found in gradients.items()}
+    return {name: (scale * torch.stack(found).var(0)).cpu() for name, found in gradients.items()}
