@@ -5,8 +5,6 @@ log prior scale and the mean of the prior precision, or the mean rate and the me
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,53 +36,6 @@ def normal(
     """
     second_moment = (2 * log_std).exp() + (mean - centre).square()
     return log_prior_std - log_std - 0.5 + 0.5 * second_moment * prior_precision
-
-
-def normal_rows(
-    factors: Sequence[tuple[Tensor, Tensor]], log_prior_std: Tensor | float, prior_precision: Tensor | float
-) -> Tensor:
-    """Sum of `normal` over each row of several tensors, such as weight and bias of one layer, shape (J,).
-
-    Entries of a row share their prior, so that they are summed first: large weights are read a few times only.
-
-    Parameters
-    ----------
-    factors : sequence of (mean, log_std)
-        Each with J rows; the prior's centre is zero.
-    log_prior_std, prior_precision : Tensor, shape (J,), or float
-        As for `normal`.
-    """
-    log_stds, second_moments = _RowSums.apply(*(tensor for factor in factors for tensor in factor))
-    size = sum(mean[0].numel() for mean, _ in factors)
-    return size * (log_prior_std - 0.5) - log_stds + 0.5 * prior_precision * second_moments
-
-
-class _RowSums(torch.autograd.Function):
-    """Row sums of log sigma and of sigma^2 + mu^2 over tensors mu, log sigma, mu, log sigma, ... with J rows each."""
-
-    @staticmethod
-    def forward(ctx: Any, *factors: Tensor) -> tuple[Tensor, Tensor]:
-        means, log_stds = factors[::2], factors[1::2]
-        variances = [(2 * log_std).exp_() for log_std in log_stds]
-        ctx.save_for_backward(*means, *variances)
-        second_moments = [torch.addcmul(v, mean, mean) for mean, v in zip(means, variances, strict=True)]
-        return _total(log_stds), _total(second_moments)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        found: list[Tensor] = []
-        half = len(ctx.saved_tensors) // 2
-        for mean, variance in zip(ctx.saved_tensors[:half], ctx.saved_tensors[half:], strict=True):
-            log_stds, second_moments = (g.view(-1, *([1] * (mean.ndim - 1))) for g in gradients)
-            twice = 2 * second_moments
-            found += [twice * mean, torch.addcmul(log_stds, twice, variance)]
-        return tuple(found)
-
-
-def _total(tensors: Sequence[Tensor]) -> Tensor:
-    """Sum of all entries in each row, shape (J,)."""
-    rows = [t.sum(tuple(range(1, t.ndim))) if t.ndim > 1 else t for t in tensors]
-    return torch.stack(rows).sum(0)
 
 
 def bernoulli(logits: Tensor, inclusion: float) -> Tensor:

@@ -1,12 +1,17 @@
 r"""The factors of a mean-field posterior: normal, normal with a gate on each entry, log-normal."""
 
+import functools
 import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines import kl
+from sgmcmc_prune.baselines.variational import statistics
+from sgmcmc_prune.baselines.variational.statistics import Statistics, per_row
 
 #: What a draw does with the gates (see `gate_values`).
 GateRule = Literal["sample", "median", "mean"]
@@ -38,9 +43,13 @@ class Normal(nn.Module):
         self.log_std = nn.Parameter(torch.full_like(mean, math.log(std)))
         self.register_buffer("kept", None)
 
+    def statistics(self) -> Statistics:
+        """Moments, and what `kl` needs, of all entries, whatever `kept` says (see `once`)."""
+        return statistics.of_normal(self.mean, self.log_std)
+
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of each entry."""
-        mean, variance = self.mean, (2 * self.log_std).exp()
+        mean, variance, *_ = self.statistics()
         return (mean, variance) if self.kept is None else (mean * self.kept, variance * self.kept)
 
     def draw(
@@ -50,16 +59,18 @@ class Normal(nn.Module):
         value = self.mean + self.log_std.exp() * noise_like(self.mean, generator) if sampled else self.mean
         return value if self.kept is None else value * self.kept
 
-    def kl(
-        self,
-        log_prior_std: Tensor | float,
-        prior_precision: Tensor | float,
-        centre: float = 0.0,
-        weight: Tensor | float = 1.0,
-    ) -> Tensor:
-        """KL from N(centre, s^2), each entry's times `weight`: the sum, 0-d (see `kl.normal`)."""
-        weight = weight if self.kept is None else weight * self.kept
-        return (weight * kl.normal(self.mean, self.log_std, log_prior_std, prior_precision, centre)).sum()
+    def kl(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
+        """KL from N(centre, s^2) summed over each row, shape (J,); moments of s: numbers, or one per row."""
+        if centre or self.kept is not None:
+            log_prior_std, prior_precision = (per_row(x, self.mean) for x in (log_prior_std, prior_precision))
+            return statistics.total(self.divergence(log_prior_std, prior_precision, centre))
+        found = self.statistics()
+        return found.size * (log_prior_std - 0.5) - found.log_std + 0.5 * prior_precision * found.second_moment
+
+    def divergence(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
+        """KL of each entry from N(centre, s^2), each with its own s (see `kl.normal`)."""
+        entries = kl.normal(self.mean, self.log_std, log_prior_std, prior_precision, centre)
+        return entries if self.kept is None else entries * self.kept
 
 
 class GatedNormal(Normal):
@@ -79,11 +90,9 @@ class GatedNormal(Normal):
         self.inclusion = inclusion
         self.logits = nn.Parameter(torch.full_like(mean, kl.log_odds(start)))
 
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of each entry, gate included."""
-        mean, variance = super().moments()
-        g = self.logits.sigmoid()
-        return g * mean, g * (variance + (1 - g) * mean.square())
+    def statistics(self) -> Statistics:
+        """As for `Normal`, with the gates."""
+        return statistics.of_gated(self.mean, self.log_std, self.logits)
 
     def draw(
         self, sampled: bool = True, gates: GateRule = "sample", generator: torch.Generator | None = None
@@ -91,16 +100,19 @@ class GatedNormal(Normal):
         """mu + sigma eps, or mu, times the gates as `gate_values` gives them."""
         return super().draw(sampled, gates, generator) * gate_values(self.logits, gates, generator)
 
-    def kl(
-        self,
-        log_prior_std: Tensor | float,
-        prior_precision: Tensor | float,
-        centre: float = 0.0,
-        weight: Tensor | float = 1.0,
-    ) -> Tensor:
-        """g KL(slab), each entry's times `weight`, + KL(gate): the sum, 0-d."""
-        slab = super().kl(log_prior_std, prior_precision, centre, weight * self.logits.sigmoid())
-        return slab + kl.bernoulli(self.logits, self.inclusion).sum()
+    def kl(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
+        """g KL(slab) + KL(gate), summed over each row."""
+        slab = super().kl(log_prior_std, prior_precision, centre)
+        if centre or self.kept is not None:
+            return slab
+        found = self.statistics()
+        closed = self.mean[0].numel() * math.log1p(-self.inclusion)
+        return slab + found.information - kl.log_odds(self.inclusion) * found.size - closed
+
+    def divergence(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
+        """g KL(slab) + KL(gate) of each entry."""
+        slab = super().divergence(log_prior_std, prior_precision, centre)
+        return slab * self.logits.sigmoid() + kl.bernoulli(self.logits, self.inclusion)
 
 
 class LogNormal(Normal):
@@ -109,6 +121,19 @@ class LogNormal(Normal):
     def expectation(self) -> Tensor:
         """E x = exp(loc + std^2 / 2)."""
         return (self.mean + 0.5 * (2 * self.log_std).exp()).exp()
+
+
+@contextmanager
+def once(factors: Iterable[Normal]) -> Iterator[None]:
+    """Inside, each factor computes its statistics a single time: what reads them shares a graph, and its backward pass."""
+    factors = list(factors)
+    for factor in factors:
+        vars(factor)["statistics"] = functools.cache(factor.statistics)
+    try:
+        yield
+    finally:
+        for factor in factors:
+            del vars(factor)["statistics"]
 
 
 def noise_like(value: Tensor, generator: torch.Generator | None = None) -> Tensor:
