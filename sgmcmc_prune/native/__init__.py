@@ -4,6 +4,7 @@ The random words are those of `noise`, so every tier sees the same noise: normal
 within this tier results do not depend on the number of threads.
 """
 
+from sgmcmc_prune.native.factors import factor_gradient, factor_statistics
 from sgmcmc_prune.native.library import NativeUnavailable, load, takes
 from sgmcmc_prune.native.step import (
     TensorTable,
@@ -20,6 +21,8 @@ __all__ = [
     "NativeUnavailable",
     "TensorTable",
     "all_finite",
+    "factor_gradient",
+    "factor_statistics",
     "load",
     "mixture_sums",
     "rademacher",

@@ -414,3 +414,75 @@ void sgld_step(const tensor_t *tensors, int count, const settings_t *s, int64_t 
     for (int k = 0; k < threads; k++)
         step_range(tensors, count, s, part(total, k, threads), part(total, k + 1, threads), sgld_chunk);
 }
+
+// ---------------------------------------------------------------- variational factors
+
+// Equations: baselines/variational/statistics.py. `logits` is null where there are no gates; then `m` is not written, and
+// of each four rows of sums (a, b, c, e) only the first two are.
+void factor_statistics(const float *mean, const float *log_std, const float *logits, int64_t rows, int64_t size, float *m,
+                       float *w, float *sums, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t j = 0; j < rows; j++) {
+        const float *restrict mu = mean + j * size, *restrict rho = log_std + j * size;
+        float *restrict variance = w + j * size, a = 0, b = 0, c = 0, e = 0;
+        if (!logits) {
+#pragma omp simd reduction(+ : a, b)
+            for (int64_t i = 0; i < size; i++) {
+                variance[i] = exp_clamped(2.0f * rho[i]);
+                a += rho[i];
+                b += __builtin_fmaf(mu[i], mu[i], variance[i]);
+            }
+        } else {
+            const float *restrict lambda = logits + j * size;
+            float *restrict first = m + j * size;
+#pragma omp simd reduction(+ : a, b, c, e)
+            for (int64_t i = 0; i < size; i++) {
+                float g = 1.0f / (1.0f + exp_clamped(-lambda[i])), closed = 1.0f - g;
+                float slab = g * exp_clamped(2.0f * rho[i]);
+                first[i] = g * mu[i];
+                variance[i] = __builtin_fmaf(first[i], closed * mu[i], slab);
+                a += g * rho[i];
+                b += __builtin_fmaf(first[i], mu[i], slab);
+                c += g;
+                e += log_unit(g) - closed * lambda[i];
+            }
+            sums[2 * rows + j] = c;
+            sums[3 * rows + j] = e;
+        }
+        sums[j] = a;
+        sums[rows + j] = b;
+    }
+}
+
+void factor_gradient(const float *mean, const float *log_std, const float *logits, int64_t rows, int64_t size,
+                     const float *dm, const float *dw, const float *dsums, float *dmean, float *dlog_std, float *dlogits,
+                     int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t j = 0; j < rows; j++) {
+        const float *restrict mu = mean + j * size, *restrict rho = log_std + j * size;
+        const float *restrict dm_ = dm + j * size, *restrict dw_ = dw + j * size;
+        float *restrict dmu = dmean + j * size, *restrict drho = dlog_std + j * size;
+        float da = dsums[j], db = dsums[rows + j];
+        if (!logits) {
+#pragma omp simd
+            for (int64_t i = 0; i < size; i++) {
+                float v = exp_clamped(2.0f * rho[i]);
+                dmu[i] = __builtin_fmaf(2.0f * db, mu[i], dm_[i]);
+                drho[i] = __builtin_fmaf(2.0f * v, dw_[i] + db, da);
+            }
+        } else {
+            const float *restrict lambda = logits + j * size;
+            float *restrict dlambda = dlogits + j * size, dc = dsums[2 * rows + j], de = dsums[3 * rows + j];
+#pragma omp simd
+            for (int64_t i = 0; i < size; i++) {
+                float g = 1.0f / (1.0f + exp_clamped(-lambda[i])), closed = 1.0f - g;
+                float v = exp_clamped(2.0f * rho[i]), square = mu[i] * mu[i], q = v + square;
+                dmu[i] = g * __builtin_fmaf(2.0f * mu[i], __builtin_fmaf(closed, dw_[i], db), dm_[i]);
+                drho[i] = g * __builtin_fmaf(2.0f * v, dw_[i] + db, da);
+                float rise = __builtin_fmaf(mu[i], dm_[i], __builtin_fmaf(rho[i], da, __builtin_fmaf(q, db, dc)));
+                rise = __builtin_fmaf(__builtin_fmaf(-2.0f * g, square, q), dw_[i], __builtin_fmaf(lambda[i], de, rise));
+                dlambda[i] = g * closed * rise;
+            }
+        }
+    }
+}

@@ -112,12 +112,12 @@ def sgld_step(table: TensorTable, scalars: np.ndarray) -> None:
 
 
 def _step(kernel: Any, table: TensorTable, scalars: np.ndarray) -> None:
-    kernel(table.address, len(table.rows), scalars.ctypes.data, table.total, _threads(table.total))
+    kernel(table.address, len(table.rows), scalars.ctypes.data, table.total, threads(table.total))
 
 
 def all_finite(table: TensorTable) -> bool:
     """Whether every gradient of the table is finite."""
-    return bool(load().all_finite(table.address, len(table.rows), table.total, _threads(table.total)))
+    return bool(load().all_finite(table.address, len(table.rows), table.total, threads(table.total)))
 
 
 def mixture_sums(
@@ -165,10 +165,10 @@ def rademacher(
 
 def _noise(kernel: Any, words: tuple[int, int, int], offset: int, count: int) -> Tensor:
     out, key = torch.empty(count, dtype=torch.float32), np.array(words, dtype=_KEY)
-    kernel(key.ctypes.data, offset, count, out.data_ptr(), _threads(count))
+    kernel(key.ctypes.data, offset, count, out.data_ptr(), threads(count))
     return out
 
 
-def _threads(total: int) -> int:
+def threads(total: int) -> int:
     """Threads for so many weights, of torch's."""
     return min(torch.get_num_threads(), max(1, total // WEIGHTS_PER_THREAD))

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines import kl
-from sgmcmc_prune.baselines.variational import statistics
-from sgmcmc_prune.baselines.variational.statistics import Statistics, per_row
+from sgmcmc_prune.baselines.variational.statistics import Statistics, per_row, statistics, total
 
 #: What a draw does with the gates (see `gate_values`).
 GateRule = Literal["sample", "median", "mean"]
@@ -45,7 +44,7 @@ class Normal(nn.Module):
 
     def statistics(self) -> Statistics:
         """Moments, and what `kl` needs, of all entries, whatever `kept` says (see `once`)."""
-        return statistics.of_normal(self.mean, self.log_std)
+        return statistics(self.mean, self.log_std)
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of each entry."""
@@ -63,7 +62,7 @@ class Normal(nn.Module):
         """KL from N(centre, s^2) summed over each row, shape (J,); moments of s: numbers, or one per row."""
         if centre or self.kept is not None:
             log_prior_std, prior_precision = (per_row(x, self.mean) for x in (log_prior_std, prior_precision))
-            return statistics.total(self.divergence(log_prior_std, prior_precision, centre))
+            return total(self.divergence(log_prior_std, prior_precision, centre))
         found = self.statistics()
         return found.size * (log_prior_std - 0.5) - found.log_std + 0.5 * prior_precision * found.second_moment
 
@@ -92,7 +91,7 @@ class GatedNormal(Normal):
 
     def statistics(self) -> Statistics:
         """As for `Normal`, with the gates."""
-        return statistics.of_gated(self.mean, self.log_std, self.logits)
+        return statistics(self.mean, self.log_std, self.logits)
 
     def draw(
         self, sampled: bool = True, gates: GateRule = "sample", generator: torch.Generator | None = None

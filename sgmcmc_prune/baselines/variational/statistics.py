@@ -1,115 +1,87 @@
 r"""What a layer and a divergence need of the factor of a weight tensor, as one node of the autograd graph.
 
 The layer needs the moments of each entry. The divergence from a normal prior that the entries of a row share, such as the
-weights into a node, is linear in a few sums over the row. Made together they need sigma^2 once; and the gradient, in closed
-form, is a few passes over memory where a graph of elementary operations makes dozens. With a gate on each entry,
-g = sigmoid(lambda) is the probability that it is in the slab N(mu, sigma^2); without, g = 1.
+weights into a node, is linear in a few sums over the row. Made together they read each weight once; and so does the gradient,
+in closed form, where a graph of elementary operations makes dozens of passes.
+
+With rho = log sigma, v = e^{2 rho}, a gate g = sigmoid(lambda) on each entry and q = v + mu^2:
+
+.. math::
+    m = g \mu, \quad w = g (v + (1 - g) \mu^2), \quad
+    a = \sum g \rho, \quad b = \sum g q, \quad c = \sum g, \quad e = \sum g \log g + (1 - g) \log(1 - g),
+
+and backwards, from gradients of these,
+
+.. math::
+    d\mu &= g \left( dm + 2 \mu (db + (1 - g)\,dw) \right), \qquad d\rho = g (da + 2 v (db + dw)), \\
+    d\lambda &= g (1 - g) \left( \mu\,dm + (q - 2 g \mu^2)\,dw + \rho\,da + q\,db + dc + \lambda\,de \right).
+
+Without gates g = 1. On a CPU the kernels of `native` do this, elsewhere torch.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-#: Entries that are worked on at a time where there are many operations, so that all that they need stays in the cache.
-_BLOCK = 2**15
+from sgmcmc_prune import native
 
 
 class Statistics(NamedTuple):
     """Moments of each entry, and sums over the entries of each row, shape (J,)."""
 
-    mean: Tensor  #: E w
-    variance: Tensor  #: Var w
-    log_std: Tensor  #: sum of g log sigma
-    second_moment: Tensor  #: sum of g (sigma^2 + mu^2)
-    size: Tensor | int  #: sum of g
-    information: Tensor | float  #: sum of g log g + (1 - g) log (1 - g)
+    mean: Tensor  #: m
+    variance: Tensor  #: w
+    log_std: Tensor  #: a
+    second_moment: Tensor  #: b
+    size: Tensor | int  #: c
+    information: Tensor | float  #: e
 
 
-def of_normal(mean: Tensor, log_std: Tensor) -> Statistics:
-    """Statistics of N(mu, sigma^2), entry by entry, from mu and log sigma with J rows."""
-    return Statistics(*_Normal.apply(mean, log_std), mean[0].numel(), 0.0)
+def statistics(mean: Tensor, log_std: Tensor, logits: Tensor | None = None) -> Statistics:
+    """Statistics of a factor from mu, log sigma and the gates' logits, each with J rows; gradients go through."""
+    found = _Statistics.apply(mean, log_std, logits)
+    return Statistics(*found) if logits is not None else Statistics(*found, mean[0].numel(), 0.0)
 
 
-def of_gated(mean: Tensor, log_std: Tensor, logits: Tensor) -> Statistics:
-    """The same with gates, from mu, log sigma and the gates' logits."""
-    return Statistics(*_Gated.apply(mean, log_std, logits))
-
-
-class _Normal(torch.autograd.Function):
-    r"""With rho = log sigma and v = e^{2 rho}: mu, v, and the row sums a = sum rho and b = sum (v + mu^2). Backwards
-
-    .. math:: d\mu = dm + 2 \mu\,db, \qquad d\rho = da + 2 v (dv + db).
-    """
+class _Statistics(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *factor: Tensor | None) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(*factor)
+        ctx.native = all(x is None or native.takes(x) for x in factor)
+        m, w, sums = native.factor_statistics(*factor) if ctx.native else _compute(*factor)
+        return m, w, *sums.unbind()
 
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, log_std: Tensor) -> tuple[Tensor, ...]:
-        variance = log_std.exp().square_()
-        ctx.save_for_backward(mean, variance)
-        return mean, variance, total(log_std), total(variance) + _squares(mean)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        mean, variance = ctx.saved_tensors
-        dm, dv, da, db = gradients[0], gradients[1], *(per_row(g, mean) for g in gradients[2:])
-        return torch.addcmul(dm, mean, 2 * db), torch.addcmul(da, variance, dv + db, value=2)
+    def backward(ctx: Any, dm: Tensor, dw: Tensor, *dsums: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = native.factor_gradient if ctx.native else _gradient
+        return gradient(*ctx.saved_tensors, dm, dw, torch.stack(dsums))
 
 
-class _Gated(torch.autograd.Function):
-    r"""With g = sigmoid(lambda), rho = log sigma, v = e^{2 rho} and q = v + mu^2: the moments and the row sums
-
-    .. math::
-        m = g \mu, \quad w = g (v + (1 - g) \mu^2), \quad
-        a = \sum g \rho, \quad b = \sum g q, \quad c = \sum g, \quad e = \sum \log g - (1 - g) \lambda.
-
-    Backwards
-
-    .. math::
-        d\mu &= g \left( dm + 2 \mu (db + (1 - g)\,dw) \right), \qquad d\rho = g (da + 2 v (db + dw)), \\
-        d\lambda &= g (1 - g) \left( \mu\,dm + (q - 2 g \mu^2)\,dw + \rho\,da + q\,db + dc + \lambda\,de \right).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, mean: Tensor, log_std: Tensor, logits: Tensor) -> tuple[Tensor, ...]:
-        g, v, m, w = (torch.empty_like(mean) for _ in range(4))
-        sums = mean.new_empty(4, len(mean))
-        ctx.save_for_backward(mean, log_std, logits, g, v)
-        for block in _blocks(mean):
-            mu, rho, lam, g_, v_, m_, w_ = (x[block] for x in (mean, log_std, logits, g, v, m, w))
-            torch.sigmoid(lam, out=g_)
-            torch.exp(rho, out=v_).square_()
-            torch.mul(g_, mu, out=m_)
-            closed, slab = 1 - g_, g_ * v_
-            torch.addcmul(slab, m_, closed * mu, out=w_)
-            terms = (g_ * rho, slab.addcmul_(m_, mu), g_, g_.log().addcmul_(closed, lam, value=-1))
-            for rows, term in zip(sums, terms, strict=True):
-                rows[block] = total(term)
-        return m, w, *sums
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        found = [torch.empty_like(x) for x in ctx.saved_tensors[:3]]
-        for block in _blocks(found[0]):
-            mu, rho, lam, g, v = (x[block] for x in ctx.saved_tensors)
-            d_mu, d_rho, d_lam = (x[block] for x in found)
-            dm, dw = (x[block] for x in gradients[:2])
-            da, db, dc, de = (per_row(x[block], mu) for x in gradients[2:])
-            q = torch.addcmul(v, mu, mu)
-            torch.addcmul(dw, g, dw, value=-1, out=d_mu).add_(db).mul_(mu)
-            torch.add(dm, d_mu, alpha=2, out=d_mu).mul_(g)
-            torch.add(dw, db, out=d_rho).mul_(v)
-            torch.add(da, d_rho, alpha=2, out=d_rho).mul_(g)
-            s = (g * mu).mul_(mu)
-            torch.sub(q, s, alpha=2, out=s).mul_(dw).addcmul_(mu, dm).addcmul_(rho, da).addcmul_(q, db).add_(dc)
-            torch.addcmul(g, g, g, value=-1, out=d_lam).mul_(s.addcmul_(lam, de))
-        return tuple(found)
+def _compute(mean: Tensor, log_std: Tensor, logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    v, square = (2 * log_std).exp_(), mean.square()
+    if logits is None:
+        return mean, v, torch.stack([total(log_std), total(v + square)])
+    g = logits.sigmoid()
+    m, closed, q = g * mean, 1 - g, v + square
+    sums = (g * log_std, g * q, g, g.log() - closed * logits)  # e: log (1 - g) is log g - lambda
+    return m, g * torch.addcmul(v, closed, square), torch.stack([total(x) for x in sums])
 
 
-def _blocks(x: Tensor) -> Iterator[slice]:
-    """Slices of a few rows each."""
-    step = max(1, _BLOCK // max(1, x[0].numel()))
-    return (slice(first, first + step) for first in range(0, len(x), step))
+def _gradient(
+    mean: Tensor, log_std: Tensor, logits: Tensor | None, dm: Tensor, dw: Tensor, dsums: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    v = (2 * log_std).exp_()
+    da, db, *rest = (per_row(x, mean) for x in dsums)
+    if logits is None:
+        return torch.addcmul(dm, 2 * db, mean), torch.addcmul(da, v, dw + db, value=2), None
+    dc, de = rest
+    g, square = logits.sigmoid(), mean.square()
+    closed, q = 1 - g, v + square
+    dmean = g * (dm + 2 * mean * (db + closed * dw))
+    dlog_std = g * (da + 2 * v * (db + dw))
+    rise = mean * dm + (q - 2 * g * square) * dw + log_std * da + q * db + dc + logits * de
+    return dmean, dlog_std, g * closed * rise
 
 
 def per_row(values: Tensor | float, like: Tensor) -> Any:
@@ -119,9 +91,4 @@ def per_row(values: Tensor | float, like: Tensor) -> Any:
 
 def total(x: Tensor) -> Tensor:
     """Sum of all entries in each row, shape (J,)."""
-    return x.unsqueeze(-1).sum(tuple(range(1, x.ndim + 1)))
-
-
-def _squares(x: Tensor) -> Tensor:
-    """Sum of the squares of all entries in each row, shape (J,)."""
-    return torch.linalg.vector_norm(x.unsqueeze(-1), dim=tuple(range(1, x.ndim + 1))).square()
+    return x.sum(tuple(range(1, x.ndim))) if x.ndim > 1 else x
