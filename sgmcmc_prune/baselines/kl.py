@@ -5,6 +5,7 @@ log prior scale and the mean of the prior precision, or the mean rate and the me
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +46,22 @@ def bernoulli(logits: Tensor, inclusion: float) -> Tensor:
               = g \left( \log\frac{g}{1 - g} - \log\frac{\lambda}{1 - \lambda} \right)
               + \log(1 - g) - \log(1 - \lambda)
     """
-    return logits.sigmoid() * (logits - log_odds(inclusion)) + F.logsigmoid(-logits) - math.log1p(-inclusion)
+    return _Bernoulli.apply(logits, inclusion)
+
+
+class _Bernoulli(torch.autograd.Function):
+    """`bernoulli`, with the gradient g (1 - g) (logit g - logit lambda)."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, inclusion: float) -> Tensor:
+        odds = logits - log_odds(inclusion)
+        ctx.save_for_backward(logits, odds)
+        return (logits.sigmoid() * odds).add_(F.logsigmoid(-logits)).sub_(math.log1p(-inclusion))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, odds = ctx.saved_tensors
+        return logits.sigmoid().mul_((-logits).sigmoid_()).mul_(odds).mul_(gradient), None
 
 
 def log_normal_from_gamma(
@@ -68,10 +84,31 @@ def log_normal_from_gamma(
     mean_rate, mean_log_rate : Tensor or float
         E b and E log b; b and log b where the rate is fixed.
     """
-    mean = torch.add(loc, (2 * log_std).exp(), alpha=0.5).exp()
     log_gamma = shape.lgamma() if isinstance(shape, Tensor) else math.lgamma(shape)
     constants = log_gamma - NORMAL_ENTROPY - shape * mean_log_rate
-    return mean_rate * mean - shape * loc - log_std + constants
+    return mean_rate * log_normal_mean(loc, log_std) - shape * loc - log_std + constants
+
+
+def log_normal_mean(loc: Tensor, log_std: Tensor) -> Tensor:
+    """Mean of exp N(m, s^2), from m and log s: exp(m + s^2 / 2)."""
+    return _LogNormalMean.apply(loc, log_std)
+
+
+class _LogNormalMean(torch.autograd.Function):
+    """`log_normal_mean` E, with dm = E dE and d(log s) = E s^2 dE."""
+
+    @staticmethod
+    def forward(ctx: Any, loc: Tensor, log_std: Tensor) -> Tensor:
+        variance = (2 * log_std).exp_()
+        mean = torch.add(loc, variance, alpha=0.5).exp_()
+        ctx.save_for_backward(variance, mean)
+        return mean
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        variance, mean = ctx.saved_tensors
+        found = gradient * mean
+        return found, found * variance
 
 
 def log_normal_from_inverse_gamma(loc: Tensor, log_std: Tensor, shape: float, rate: float) -> Tensor:

@@ -9,6 +9,7 @@ from sgmcmc_prune.native.library import NativeUnavailable, load, takes
 from sgmcmc_prune.native.step import (
     TensorTable,
     all_finite,
+    logistic,
     mixture_sums,
     rademacher,
     settings,
@@ -24,6 +25,7 @@ __all__ = [
     "factor_gradient",
     "factor_statistics",
     "load",
+    "logistic",
     "mixture_sums",
     "rademacher",
     "settings",

@@ -106,8 +106,8 @@ INLINE uint32_t to_bits(float x) {
     return bits;
 }
 
-// Natural logarithm of x in (0, 1], within 2 ulp (polynomial of Cephes, Moshier 1992).
-INLINE float log_unit(float x) {
+// Natural logarithm of a positive normal number, in (0, 1] within 2 ulp (polynomial of Cephes, Moshier 1992).
+INLINE float log_of(float x) {
     int32_t above = (int32_t)to_bits(x) - 0x3f3504f3; // x = 2^e (1 + f), with 1 + f from sqrt(1/2) up to sqrt(2)
     float e = (float)(above >> 23);
     float f = from_bits((uint32_t)((above & 0x7fffff) + 0x3f3504f3)) - 1.0f;
@@ -148,7 +148,7 @@ INLINE float uniform(uint32_t word) { return (float)word * 0x1p-32f + 0x1p-33f; 
 
 // Two words to two normals, by Box and Muller.
 INLINE void polar(uint32_t first, uint32_t second, float *cosine, float *sine) {
-    float radius = sqrtf(-2.0f * log_unit(uniform(first))), c, s;
+    float radius = sqrtf(-2.0f * log_of(uniform(first))), c, s;
     sine_cosine(uniform(second) * 6.28318548f, &s, &c);
     *cosine = c * radius;
     *sine = s * radius;
@@ -190,6 +190,26 @@ INLINE const float *chunk_signs(key_t_ key, uint64_t offset, int count, float *s
     return space + (offset - 128 * first);
 }
 
+// Standard logistic noise of the same weights, log(u / (1 - u)), one word each; u is kept where float32 can hold 1 - u.
+INLINE const float *chunk_logistic(key_t_ key, uint64_t offset, int count, float *space) {
+    uint32_t words[4][BLOCKS];
+    uint64_t first = offset / 4;
+    int blocks = (int)((offset + (uint64_t)count + 3) / 4 - first);
+    blocks = (blocks + LANES - 1) / LANES * LANES; // as above
+    philox(key, first, blocks, words);
+    float columns[4][BLOCKS];
+    for (int k = 0; k < 4; k++)
+        for (int i = 0; i < blocks; i++) {
+            float u = uniform(words[k][i]);
+            u = u < 1e-6f ? 1e-6f : u;
+            u = u > 1.0f - 1e-6f ? 1.0f - 1e-6f : u;
+            columns[k][i] = log_of(u / (1.0f - u));
+        }
+    for (int i = 0; i < blocks; i++)
+        for (int k = 0; k < 4; k++) space[4 * i + k] = columns[k][i];
+    return space + (offset - 4 * first);
+}
+
 // Where part k of n begins, of `total` weights.
 INLINE int64_t part(int64_t total, int k, int n) { return total / n * k + total % n * k / n; }
 
@@ -215,6 +235,12 @@ void rademacher(const key_t_ *key, uint64_t offset, int64_t count, float *out, i
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int k = 0; k < threads; k++)
         noise_range(*key, offset, part(count, k, threads), part(count, k + 1, threads), out, chunk_signs);
+}
+
+void logistic(const key_t_ *key, uint64_t offset, int64_t count, float *out, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int k = 0; k < threads; k++)
+        noise_range(*key, offset, part(count, k, threads), part(count, k + 1, threads), out, chunk_logistic);
 }
 
 // ---------------------------------------------------------------- priors
@@ -444,7 +470,7 @@ void factor_statistics(const float *mean, const float *log_std, const float *log
                 a += g * rho[i];
                 b += __builtin_fmaf(first[i], mu[i], slab);
                 c += g;
-                e += log_unit(g) - closed * lambda[i];
+                e += log_of(g) - closed * lambda[i];
             }
             sums[2 * rows + j] = c;
             sums[3 * rows + j] = e;

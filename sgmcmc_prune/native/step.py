@@ -163,6 +163,16 @@ def rademacher(
     return _noise(load().rademacher, (seed, chain << 16 | stream, step), offset, count).to(device)
 
 
+def logistic(seed: int, chain: int, step: int, offset: int, count: int, stream: int = 0) -> Tensor:
+    """Standard logistic noise log(u / (1 - u)) on a CPU, u the uniforms of the same words, kept inside [1e-6, 1 - 1e-6].
+
+    Returns
+    -------
+    Tensor, shape (count,), float32
+    """
+    return _noise(load().logistic, (seed, chain << 16 | stream, step), offset, count)
+
+
 def _noise(kernel: Any, words: tuple[int, int, int], offset: int, count: int) -> Tensor:
     out, key = torch.empty(count, dtype=torch.float32), np.array(words, dtype=_KEY)
     kernel(key.ctypes.data, offset, count, out.data_ptr(), threads(count))

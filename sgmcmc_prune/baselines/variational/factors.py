@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune import native
 from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.variational.statistics import Statistics, per_row, statistics, total
 
@@ -119,7 +120,7 @@ class LogNormal(Normal):
 
     def expectation(self) -> Tensor:
         """E x = exp(loc + std^2 / 2)."""
-        return (self.mean + 0.5 * (2 * self.log_std).exp()).exp()
+        return kl.log_normal_mean(self.mean, self.log_std)
 
 
 @contextmanager
@@ -137,11 +138,24 @@ def once(factors: Iterable[Normal]) -> Iterator[None]:
 
 def noise_like(value: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard normals shaped like `value`, on its device; from `generator`, which is on the CPU, when given."""
-    if generator is None:
-        noise = torch.empty_like(value)
-        noise.as_strided((noise.numel(),), (1,)).normal_()  # in memory order: several times faster for channels_last
-        return noise
-    return torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
+    if generator is not None:
+        return torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
+    if counter_pays(value):
+        return native.standard_normal(*random_key(), 0, value.numel()).view(value.shape)
+    noise = torch.empty_like(value)
+    noise.as_strided((noise.numel(),), (1,)).normal_()  # in memory order: several times faster for channels_last
+    return noise
+
+
+def counter_pays(value: Tensor) -> bool:
+    """Whether the counter-based kernels can make noise shaped like `value`, and make it faster than torch."""
+    return value.numel() > 4096 and native.takes(value)
+
+
+def random_key() -> tuple[int, int, int]:
+    """Seed, chain and step of counter-based noise, drawn from torch's generator."""
+    word = int(torch.randint(2**62, ()))
+    return word % 2**32, 0, word >> 32
 
 
 def gate_values(logits: Tensor, gates: GateRule, generator: torch.Generator | None = None) -> Tensor:

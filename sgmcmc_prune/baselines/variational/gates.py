@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune import native
 from sgmcmc_prune.baselines import kl
+from sgmcmc_prune.baselines.variational.factors import counter_pays, random_key
 
 #: |logit| at which gates are stopped, so that a closed one can still open.
 LOGIT_BOUND = 12.0
@@ -61,28 +63,38 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate activations (n, J, ...) with one draw of the gates per example."""
-        logits = self.logits.expand(len(x), -1)
-        return x * straight_through(logits, self.temperature).view(*logits.shape, *([1] * (x.ndim - 2)))
+        return _Gated.apply(x, self.logits, _logistic(x.new_empty(x.shape[:2])), self.temperature)
 
     def kl(self) -> Tensor:
         """KL from Bernoulli(lambda), shape (J,)."""
         return kl.bernoulli(self.logits, self.inclusion)
 
 
-def straight_through(logits: Tensor, temperature: float) -> Tensor:
-    """Zeros and ones with P(1) = sigmoid(logits), and the gradient of the relaxation at `temperature`."""
-    return _StraightThrough.apply((logits + torch.rand_like(logits).logit_(_SMALLEST_UNIFORM)) / temperature)
+class _Gated(torch.autograd.Function):
+    r"""x z with z = 1[y > 1/2] and y = sigmoid((lambda + L) / T), L as given. Backwards dx = z dh, and straight through
 
-
-class _StraightThrough(torch.autograd.Function):
-    """1[x > 0] with the gradient of sigmoid(x)."""
+    .. math:: d\lambda = \sum dh \, x \, y (1 - y) / T.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return (x > 0).to(x)
+    def forward(ctx: Any, x: Tensor, logits: Tensor, logistic: Tensor, temperature: float) -> Tensor:
+        odds = logistic.add_(logits)
+        z = odds.sign().clamp_(min=0).view(*odds.shape, *([1] * (x.ndim - 2)))  # much faster than a comparison
+        ctx.save_for_backward(x, z, odds)
+        ctx.temperature = temperature
+        return x * z
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        y = ctx.saved_tensors[0].sigmoid()
-        return gradient * (y * (1 - y))
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, z, odds = ctx.saved_tensors
+        y = (odds / ctx.temperature).sigmoid_()
+        slope = y.addcmul_(y, y, value=-1)
+        by_node = gradient * x if x.ndim == 2 else (gradient * x).flatten(2).sum(2)
+        return gradient * z, by_node.mul_(slope).sum(0).div_(ctx.temperature), None, None
+
+
+def _logistic(like: Tensor) -> Tensor:
+    """Standard logistic noise shaped like `like`."""
+    if counter_pays(like):
+        return native.logistic(*random_key(), 0, like.numel()).view(like.shape)
+    return torch.rand_like(like).logit_(_SMALLEST_UNIFORM)

@@ -18,7 +18,7 @@ Doshi-Velez (JMLR 2019).
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -169,18 +169,65 @@ class HalfCauchy(nn.Module):
 
     def log_draw(self, sampled: bool = True, generator: torch.Generator | None = None) -> Tensor:
         """Draw log sqrt(a b), or its mean."""
-        centre = self.expected_log()
-        return centre + 0.5 * self._log_variance().sqrt() * noise_like(centre, generator) if sampled else centre
+        if not sampled:
+            return self.expected_log()
+        a, b = self.gamma, self.inverse_gamma
+        return _HalfCauchyDraw.apply(a.mean, a.log_std, b.mean, b.log_std, noise_like(a.mean, generator))
 
     def kl(self) -> Tensor:
         """KL of both factors, shaped like the scale: a / A^2 and 1 / b are Gamma(1/2, 1)."""
-        loc = torch.stack([self.gamma.mean - 2 * math.log(self.scale), -self.inverse_gamma.mean])
-        log_std = torch.stack([self.gamma.log_std, self.inverse_gamma.log_std])
-        return kl.log_normal_from_gamma(loc, log_std, 0.5, 1.0, 0.0).sum(0)
+        a, b = self.gamma, self.inverse_gamma
+        return _HalfCauchyKL.apply(a.mean, a.log_std, b.mean, b.log_std, self.scale)
 
     def _log_variance(self) -> Tensor:
         """Variance of log(a b)."""
         return (2 * self.gamma.log_std).exp() + (2 * self.inverse_gamma.log_std).exp()
+
+
+class _HalfCauchyDraw(torch.autograd.Function):
+    r"""log sqrt(a b) = (m_a + m_b) / 2 + u eps with 4 u^2 = s_a^2 + s_b^2, from m_a, log s_a, m_b, log s_b; backwards
+
+    .. math:: dm_a = dm_b = d / 2, \qquad d \log s_a = d \, \epsilon \, s_a^2 / (4 u).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, mean_a: Tensor, log_std_a: Tensor, mean_b: Tensor, log_std_b: Tensor, noise: Tensor) -> Tensor:
+        a, b = (2 * log_std_a).exp_(), (2 * log_std_b).exp_()
+        std = (a + b).sqrt_()
+        ctx.save_for_backward(a, b, noise / (2 * std))
+        return torch.addcmul(mean_a + mean_b, std, noise).mul_(0.5)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, slope = ctx.saved_tensors
+        half, slope = 0.5 * gradient, gradient * slope
+        return half, slope * a, half, slope * b, None
+
+
+class _HalfCauchyKL(torch.autograd.Function):
+    r"""Sum of `kl.log_normal_from_gamma` of a / A^2 and of 1 / b, with E and F their means, from m_a, log s_a, m_b, log s_b:
+
+    .. math:: E + F - \tfrac12 (m_a - 2 \log A - m_b) - \log s_a - \log s_b + \log\pi - \log 2\pi - 1;
+
+    backwards, times d, (E - 1/2, E s_a^2 - 1, 1/2 - F, F s_b^2 - 1).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, mean_a: Tensor, log_std_a: Tensor, mean_b: Tensor, log_std_b: Tensor, scale: float
+    ) -> Tensor:
+        a, b = (2 * log_std_a).exp_(), (2 * log_std_b).exp_()
+        log_scale = math.log(scale)
+        first = torch.add(mean_a - 2 * log_scale, a, alpha=0.5).exp_()
+        second = torch.sub(0.5 * b, mean_b).exp_()
+        ctx.save_for_backward(a, b, first, second)
+        linear = torch.sub(mean_b, mean_a).mul_(0.5).sub_(log_std_a).sub_(log_std_b)
+        return linear.add_(first).add_(second).add_(log_scale - math.log(2) - 1)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, first, second = ctx.saved_tensors
+        return d * (first - 0.5), d * (first * a).sub_(1), d * (0.5 - second), d * (second * b).sub_(1), None
 
 
 Scale = GroupLassoScale | HorseshoeScale
