@@ -27,6 +27,7 @@ from sgmcmc_prune.baselines.variational.scales import (
     HorseshoeShared,
     _HalfCauchyDraw,
     _HalfCauchyKL,
+    _Regularised,
 )
 from sgmcmc_prune.baselines.variational.statistics import per_row, statistics, total
 from sgmcmc_prune.priors.groups import GroupMap
@@ -143,7 +144,7 @@ def test_gradient_of_local_reparametrisation(bias: bool, scaled: bool) -> None:
 
 
 def test_gradients_in_closed_form() -> None:
-    """Gates, log-normal means, half-Cauchy draws and divergences."""
+    """Gates, log-normal means; of the horseshoe: draws, divergences, regularised scales."""
     a, b, c, d = (0.5 * torch.randn(4, dtype=torch.float64) for _ in range(4))
     for x in (a, b, c, d):
         x.requires_grad_()
@@ -152,6 +153,7 @@ def test_gradients_in_closed_form() -> None:
     noise = torch.randn(4, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda *x: _HalfCauchyDraw.apply(*x, noise), (a, b, c, d))
     assert torch.autograd.gradcheck(lambda *x: _HalfCauchyKL.apply(*x, 0.3), (a, b, c, d))
+    assert torch.autograd.gradcheck(_Regularised.apply, (a, b.sum(), c.sum()))
     each = kl.log_normal_from_gamma(torch.stack([a - 2 * math.log(0.3), -c]), torch.stack([b, d]), 0.5, 1.0, 0.0)
     assert torch.allclose(_HalfCauchyKL.apply(a, b, c, d, 0.3), each.sum(0))
 

@@ -4,12 +4,11 @@ The random words are those of `noise`, so every tier sees the same noise: normal
 within this tier results do not depend on the number of threads.
 """
 
-from sgmcmc_prune.native.factors import factor_gradient, factor_statistics
+from sgmcmc_prune.native.factors import factor_gradient, factor_statistics, gate_draw, gate_gradient
 from sgmcmc_prune.native.library import NativeUnavailable, load, takes
 from sgmcmc_prune.native.step import (
     TensorTable,
     all_finite,
-    logistic,
     mixture_sums,
     rademacher,
     settings,
@@ -24,8 +23,9 @@ __all__ = [
     "all_finite",
     "factor_gradient",
     "factor_statistics",
+    "gate_draw",
+    "gate_gradient",
     "load",
-    "logistic",
     "mixture_sums",
     "rademacher",
     "settings",

@@ -40,12 +40,13 @@ _POINTER, _COUNT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 ARGUMENTS = {
     "standard_normal": (_POINTER, ctypes.c_uint64, _SIZE, _POINTER, _COUNT),
     "rademacher": (_POINTER, ctypes.c_uint64, _SIZE, _POINTER, _COUNT),
-    "logistic": (_POINTER, ctypes.c_uint64, _SIZE, _POINTER, _COUNT),
     "sghmc_step": (_POINTER, _COUNT, _POINTER, _SIZE, _COUNT),
     "sgld_step": (_POINTER, _COUNT, _POINTER, _SIZE, _COUNT),
     "mixture_sums": (_POINTER, _POINTER, _SIZE, ctypes.c_float, ctypes.c_float, _POINTER),
     "factor_statistics": (*[_POINTER] * 3, _SIZE, _SIZE, *[_POINTER] * 3, _COUNT),
     "factor_gradient": (*[_POINTER] * 3, _SIZE, _SIZE, *[_POINTER] * 6, _COUNT),
+    "gate_draw": (*[_POINTER] * 3, _SIZE, _SIZE, _POINTER, _POINTER, _COUNT),
+    "gate_gradient": (*[_POINTER] * 3, _SIZE, _SIZE, ctypes.c_float, _POINTER, _POINTER, _COUNT),
     "all_finite": (_POINTER, _COUNT, _SIZE, _COUNT),
 }
 

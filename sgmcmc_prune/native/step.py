@@ -18,10 +18,10 @@ PRIORS = {"flat": 0, "gaussian": 1, "mixture": 2, "held": 3}
 NOISES = {"none": 0, "gaussian": 1, "rademacher": 2}
 
 #: The C structures of kernels.c, field by field.
-_KEY = np.dtype([("seed", "u4"), ("chain_and_stream", "u4"), ("step", "u8")], align=True)
+KEY = np.dtype([("seed", "u4"), ("chain_and_stream", "u4"), ("step", "u8")], align=True)
 _SETTINGS = np.dtype(
     [
-        ("key", _KEY),
+        ("key", KEY),
         ("noise", "i4"),
         *((name, "f4") for name in ("lr", "momentum", "rescale", "noise_scale", "per_datum")),
     ],
@@ -163,18 +163,8 @@ def rademacher(
     return _noise(load().rademacher, (seed, chain << 16 | stream, step), offset, count).to(device)
 
 
-def logistic(seed: int, chain: int, step: int, offset: int, count: int, stream: int = 0) -> Tensor:
-    """Standard logistic noise log(u / (1 - u)) on a CPU, u the uniforms of the same words, kept inside [1e-6, 1 - 1e-6].
-
-    Returns
-    -------
-    Tensor, shape (count,), float32
-    """
-    return _noise(load().logistic, (seed, chain << 16 | stream, step), offset, count)
-
-
 def _noise(kernel: Any, words: tuple[int, int, int], offset: int, count: int) -> Tensor:
-    out, key = torch.empty(count, dtype=torch.float32), np.array(words, dtype=_KEY)
+    out, key = torch.empty(count, dtype=torch.float32), np.array(words, dtype=KEY)
     kernel(key.ctypes.data, offset, count, out.data_ptr(), threads(count))
     return out
 

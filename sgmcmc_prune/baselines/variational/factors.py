@@ -17,6 +17,10 @@ from sgmcmc_prune.baselines.variational.statistics import Statistics, per_row, s
 GateRule = Literal["sample", "median", "mean"]
 
 
+#: Numbers up to which torch makes noise faster than the counter-based kernels.
+_SMALL = 4096
+
+
 class Normal(nn.Module):
     """q(w) = N(mean, std^2), entry by entry.
 
@@ -125,7 +129,7 @@ class LogNormal(Normal):
 
 @contextmanager
 def once(factors: Iterable[Normal]) -> Iterator[None]:
-    """Inside, each factor computes its statistics a single time: what reads them shares a graph, and its backward pass."""
+    """Inside, each factor computes its statistics a single time: their readers share a graph and its backward pass."""
     factors = list(factors)
     for factor in factors:
         vars(factor)["statistics"] = functools.cache(factor.statistics)
@@ -140,16 +144,11 @@ def noise_like(value: Tensor, generator: torch.Generator | None = None) -> Tenso
     """Standard normals shaped like `value`, on its device; from `generator`, which is on the CPU, when given."""
     if generator is not None:
         return torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
-    if counter_pays(value):
+    if value.numel() > _SMALL and native.takes(value):
         return native.standard_normal(*random_key(), 0, value.numel()).view(value.shape)
     noise = torch.empty_like(value)
     noise.as_strided((noise.numel(),), (1,)).normal_()  # in memory order: several times faster for channels_last
     return noise
-
-
-def counter_pays(value: Tensor) -> bool:
-    """Whether the counter-based kernels can make noise shaped like `value`, and make it faster than torch."""
-    return value.numel() > 4096 and native.takes(value)
 
 
 def random_key() -> tuple[int, int, int]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune import native
 from sgmcmc_prune.baselines import kl
-from sgmcmc_prune.baselines.variational.factors import counter_pays, random_key
+from sgmcmc_prune.baselines.variational.factors import random_key
 
 #: |logit| at which gates are stopped, so that a closed one can still open.
 LOGIT_BOUND = 12.0
@@ -63,7 +63,7 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate activations (n, J, ...) with one draw of the gates per example."""
-        return _Gated.apply(x, self.logits, _logistic(x.new_empty(x.shape[:2])), self.temperature)
+        return _Gated.apply(x, self.logits, self.temperature)
 
     def kl(self) -> Tensor:
         """KL from Bernoulli(lambda), shape (J,)."""
@@ -71,30 +71,39 @@ class Gate(nn.Module):
 
 
 class _Gated(torch.autograd.Function):
-    r"""x z with z = 1[y > 1/2] and y = sigmoid((lambda + L) / T), L as given. Backwards dx = z dh, and straight through
+    r"""x z with z = 1[y > 1/2] and y = sigmoid((lambda + L) / T). Backwards dx = z dh, and straight through
 
     .. math:: d\lambda = \sum dh \, x \, y (1 - y) / T.
+
+    On a CPU the kernels of `native` do this, elsewhere (and for images) torch.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, logits: Tensor, logistic: Tensor, temperature: float) -> Tensor:
-        odds = logistic.add_(logits)
-        z = odds.sign().clamp_(min=0).view(*odds.shape, *([1] * (x.ndim - 2)))  # much faster than a comparison
-        ctx.save_for_backward(x, z, odds)
-        ctx.temperature = temperature
-        return x * z
+    def forward(ctx: Any, x: Tensor, logits: Tensor, temperature: float) -> Tensor:
+        ctx.temperature, ctx.native = temperature, x.ndim == 2 and native.takes(x) and native.takes(logits)
+        if ctx.native:
+            odds, outputs = native.gate_draw(random_key(), x, logits)
+        else:
+            odds = logits + _logistic(x.new_empty(x.shape[:2]))
+            outputs = x * _open(odds, x)
+        ctx.save_for_backward(x, odds)
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, z, odds = ctx.saved_tensors
-        y = (odds / ctx.temperature).sigmoid_()
-        slope = y.addcmul_(y, y, value=-1)
-        by_node = gradient * x if x.ndim == 2 else (gradient * x).flatten(2).sum(2)
-        return gradient * z, by_node.mul_(slope).sum(0).div_(ctx.temperature), None, None
+        x, odds = ctx.saved_tensors
+        if ctx.native:
+            return *native.gate_gradient(x, odds, gradient, ctx.temperature), None
+        y = (odds / ctx.temperature).sigmoid()
+        by_node = (gradient * x).flatten(2).sum(2) if x.ndim > 2 else gradient * x
+        return gradient * _open(odds, x), (by_node * y * (1 - y)).sum(0) / ctx.temperature, None
+
+
+def _open(odds: Tensor, x: Tensor) -> Tensor:
+    """Zeros and ones, broadcastable over x."""
+    return (odds > 0).to(x).view(*odds.shape, *([1] * (x.ndim - 2)))
 
 
 def _logistic(like: Tensor) -> Tensor:
     """Standard logistic noise shaped like `like`."""
-    if counter_pays(like):
-        return native.logistic(*random_key(), 0, like.numel()).view(like.shape)
     return torch.rand_like(like).logit_(_SMALLEST_UNIFORM)

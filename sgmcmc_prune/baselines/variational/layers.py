@@ -47,7 +47,7 @@ class VariationalLinear(nn.Module):
 
 
 class _LocalDraw(torch.autograd.Function):
-    r"""h = s (c + d eps), with c = x m' + m_b, d^2 = x^2 w' + w_b: means m, variances w, and s and eps as given. Backwards
+    r"""h = s (c + d eps) with c = x m' + m_b and d^2 = x^2 w' + w_b, from means m, variances w, s and eps. Backwards
 
     .. math::
         dc = s\,dh, \quad d(d^2) = \frac{\epsilon\,dc}{2 d}, \quad ds = \sum (c + d \epsilon)\,dh, \quad

@@ -125,9 +125,9 @@ class HorseshoeScale(nn.Module):
 
     def draw(self, sampled: bool = True, generator: torch.Generator | None = None) -> Tensor:
         """s~ = c / sqrt(1 + (c / s)^2), given c and g as last resampled, shape (J,): a draw, or at the mean log."""
-        log_scale = self.half_cauchy.log_draw(sampled, generator) + self.shared.log_scale
-        log_ratio = 2 * (self.shared.log_slab - log_scale)
-        return self.shared.log_slab.exp() * (1 + log_ratio.clamp_max(_LARGEST_EXPONENT).exp()).rsqrt()
+        return _Regularised.apply(
+            self.half_cauchy.log_draw(sampled, generator), self.shared.log_scale, self.shared.log_slab
+        )
 
     def prior_moments(self) -> tuple[Tensor, Tensor]:
         """E log s~ and E s~^-2, shape (J,) (centred form); E log(c^2 + s^2) by one draw, all else in closed form."""
@@ -191,43 +191,62 @@ class _HalfCauchyDraw(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, mean_a: Tensor, log_std_a: Tensor, mean_b: Tensor, log_std_b: Tensor, noise: Tensor) -> Tensor:
-        a, b = (2 * log_std_a).exp_(), (2 * log_std_b).exp_()
+    def forward(ctx: Any, m_a: Tensor, log_s_a: Tensor, m_b: Tensor, log_s_b: Tensor, noise: Tensor) -> Tensor:
+        a, b = (2 * log_s_a).exp_(), (2 * log_s_b).exp_()
         std = (a + b).sqrt_()
         ctx.save_for_backward(a, b, noise / (2 * std))
-        return torch.addcmul(mean_a + mean_b, std, noise).mul_(0.5)
+        return torch.addcmul(m_a + m_b, std, noise).mul_(0.5)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
         a, b, slope = ctx.saved_tensors
-        half, slope = 0.5 * gradient, gradient * slope
+        half, slope = 0.5 * d, d * slope
         return half, slope * a, half, slope * b, None
 
 
 class _HalfCauchyKL(torch.autograd.Function):
-    r"""Sum of `kl.log_normal_from_gamma` of a / A^2 and of 1 / b, with E and F their means, from m_a, log s_a, m_b, log s_b:
+    r"""Sum of the `kl.log_normal_from_gamma` of a / A^2 and of 1 / b, whose means are E and F.
 
-    .. math:: E + F - \tfrac12 (m_a - 2 \log A - m_b) - \log s_a - \log s_b + \log\pi - \log 2\pi - 1;
+    .. math:: E + F - \tfrac12 (m_a - 2 \log A - m_b) - \log s_a - \log s_b - \log 2 - 1
 
-    backwards, times d, (E - 1/2, E s_a^2 - 1, 1/2 - F, F s_b^2 - 1).
+    Backwards, times d: E - 1/2 for m_a, E s_a^2 - 1 for log s_a, 1/2 - F for m_b, F s_b^2 - 1 for log s_b.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, mean_a: Tensor, log_std_a: Tensor, mean_b: Tensor, log_std_b: Tensor, scale: float
-    ) -> Tensor:
-        a, b = (2 * log_std_a).exp_(), (2 * log_std_b).exp_()
-        log_scale = math.log(scale)
-        first = torch.add(mean_a - 2 * log_scale, a, alpha=0.5).exp_()
-        second = torch.sub(0.5 * b, mean_b).exp_()
-        ctx.save_for_backward(a, b, first, second)
-        linear = torch.sub(mean_b, mean_a).mul_(0.5).sub_(log_std_a).sub_(log_std_b)
-        return linear.add_(first).add_(second).add_(log_scale - math.log(2) - 1)
+    def forward(ctx: Any, m_a: Tensor, log_s_a: Tensor, m_b: Tensor, log_s_b: Tensor, scale: float) -> Tensor:
+        a, b, log_scale = (2 * log_s_a).exp_(), (2 * log_s_b).exp_(), math.log(scale)
+        e, f = torch.add(m_a - 2 * log_scale, a, alpha=0.5).exp_(), torch.sub(0.5 * b, m_b).exp_()
+        ctx.save_for_backward(a, b, e, f)
+        linear = torch.sub(m_b, m_a).mul_(0.5).sub_(log_s_a).sub_(log_s_b)
+        return linear.add_(e).add_(f).add_(log_scale - math.log(2) - 1)
 
     @staticmethod
     def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, first, second = ctx.saved_tensors
-        return d * (first - 0.5), d * (first * a).sub_(1), d * (0.5 - second), d * (second * b).sub_(1), None
+        a, b, e, f = ctx.saved_tensors
+        return d * (e - 0.5), d * (e * a).sub_(1), d * (0.5 - f), d * (f * b).sub_(1), None
+
+
+class _Regularised(torch.autograd.Function):
+    r"""s~ = c (1 + e^r)^{-1/2} with r = 2 log(c / s) and s = t g, from log t, log g and log c. Backwards
+
+    .. math:: d \log t = d \, \tilde s \, \mathrm{sigmoid}(r), \quad d \log g = \sum d \log t,
+              \quad d \log c = \sum d \, \tilde s - \sum d \log t.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log_local: Tensor, log_scale: Tensor, log_slab: Tensor) -> Tensor:
+        log_ratio = (log_slab - log_scale - log_local).mul_(2)
+        found = log_ratio.clamp(max=_LARGEST_EXPONENT).exp_().add_(1).rsqrt_().mul_(log_slab.exp())
+        ctx.save_for_backward(log_ratio, found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, ...]:
+        log_ratio, found = ctx.saved_tensors
+        whole = d * found
+        local = whole * log_ratio.sigmoid() * (log_ratio <= _LARGEST_EXPONENT)
+        total = local.sum()
+        return local, total, whole.sum() - total
 
 
 Scale = GroupLassoScale | HorseshoeScale

@@ -1,8 +1,8 @@
 r"""What a layer and a divergence need of the factor of a weight tensor, as one node of the autograd graph.
 
-The layer needs the moments of each entry. The divergence from a normal prior that the entries of a row share, such as the
-weights into a node, is linear in a few sums over the row. Made together they read each weight once; and so does the gradient,
-in closed form, where a graph of elementary operations makes dozens of passes.
+The layer needs the moments of each entry. The divergence from a normal prior that the entries of a row share, such as
+the weights into a node, is linear in a few sums over the row. Made together they read each weight once; so does the
+gradient, in closed form, where a graph of elementary operations makes dozens of passes.
 
 With rho = log sigma, v = e^{2 rho}, a gate g = sigmoid(lambda) on each entry and q = v + mu^2:
 
@@ -41,21 +41,25 @@ class Statistics(NamedTuple):
 def statistics(mean: Tensor, log_std: Tensor, logits: Tensor | None = None) -> Statistics:
     """Statistics of a factor from mu, log sigma and the gates' logits, each with J rows; gradients go through."""
     found = _Statistics.apply(mean, log_std, logits)
-    return Statistics(*found) if logits is not None else Statistics(*found, mean[0].numel(), 0.0)
+    return Statistics._make(found if logits is not None else (*found, mean[0].numel(), 0.0))
 
 
 class _Statistics(torch.autograd.Function):
+    """m, w, a, b and with gates c, e; `_compute` and `_gradient` are the equations of this module."""
+
     @staticmethod
-    def forward(ctx: Any, *factor: Tensor | None) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(*factor)
-        ctx.native = all(x is None or native.takes(x) for x in factor)
-        m, w, sums = native.factor_statistics(*factor) if ctx.native else _compute(*factor)
+    def forward(ctx: Any, mean: Tensor, log_std: Tensor, logits: Tensor | None) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(mean, log_std, logits)
+        ctx.native = all(x is None or native.takes(x) for x in (mean, log_std, logits))
+        compute = native.factor_statistics if ctx.native else _compute
+        m, w, sums = compute(mean, log_std, logits)
         return m, w, *sums.unbind()
 
     @staticmethod
     def backward(ctx: Any, dm: Tensor, dw: Tensor, *dsums: Tensor) -> tuple[Tensor | None, ...]:
+        mean, log_std, logits = ctx.saved_tensors
         gradient = native.factor_gradient if ctx.native else _gradient
-        return gradient(*ctx.saved_tensors, dm, dw, torch.stack(dsums))
+        return gradient(mean, log_std, logits, dm, dw, torch.stack(dsums))
 
 
 def _compute(mean: Tensor, log_std: Tensor, logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,10 +76,10 @@ def _gradient(
     mean: Tensor, log_std: Tensor, logits: Tensor | None, dm: Tensor, dw: Tensor, dsums: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     v = (2 * log_std).exp_()
-    da, db, *rest = (per_row(x, mean) for x in dsums)
+    da, db, *of_gates = (per_row(x, mean) for x in dsums)
     if logits is None:
         return torch.addcmul(dm, 2 * db, mean), torch.addcmul(da, v, dw + db, value=2), None
-    dc, de = rest
+    dc, de = of_gates
     g, square = logits.sigmoid(), mean.square()
     closed, q = 1 - g, v + square
     dmean = g * (dm + 2 * mean * (db + closed * dw))

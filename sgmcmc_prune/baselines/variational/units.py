@@ -109,7 +109,7 @@ class StructuredUnit(Unit):
         terms = [module.kl().sum() for module in (self.gate, self.scale) if module is not None]
         if self.gates_input:
             for _, factor, centre in self.factors():
-                prior = (per_row(moment, factor.mean) for moment in (log_std, precision))
+                prior = per_row(log_std, factor.mean), per_row(precision, factor.mean)
                 terms.append((self._active(factor) * factor.divergence(*prior, centre)).sum())
         else:
             rows = torch.stack([factor.kl(log_std, precision, centre) for _, factor, centre in self.factors()]).sum(0)
