@@ -34,7 +34,7 @@ def factor_gradient(
 
 
 def gate_draw(key: tuple[int, int, int], x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Odds, logits plus logistic noise keyed by (seed, chain and stream, step), and x (n, J) where they are positive."""
+    """Odds, logits plus logistic noise keyed by (seed, chain and stream, step), and x (n, J) where these are > 0."""
     words, odds, out = np.array(key, dtype=KEY), torch.empty_like(x), torch.empty_like(x)
     inputs = words.ctypes.data, x.data_ptr(), logits.data_ptr()
     load().gate_draw(*inputs, *x.shape, odds.data_ptr(), out.data_ptr(), threads(x.numel()))
