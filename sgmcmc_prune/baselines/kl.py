@@ -99,7 +99,7 @@ class _LogNormalMean(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, loc: Tensor, log_std: Tensor) -> Tensor:
-        variance = (2 * log_std).exp_()
+        variance = log_std.exp().square_()
         mean = torch.add(loc, variance, alpha=0.5).exp_()
         ctx.save_for_backward(variance, mean)
         return mean

@@ -1,5 +1,7 @@
 """The samplers' fastest tier on a CPU: kernels in C, compiled on first use, that touch memory once.
 
+Variational layers use them, too, for what is done to each weight or activation (`factors`).
+
 The random words are those of `noise`, so every tier sees the same noise: normals agree with the reference to 4 ulp, and
 within this tier results do not depend on the number of threads.
 """

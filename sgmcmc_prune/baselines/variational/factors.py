@@ -68,7 +68,9 @@ class Normal(nn.Module):
         if centre or self.kept is not None:
             log_prior_std, prior_precision = (per_row(x, self.mean) for x in (log_prior_std, prior_precision))
             return total(self.divergence(log_prior_std, prior_precision, centre))
-        found = self.statistics()
+        return self._kl(self.statistics(), log_prior_std, prior_precision)
+
+    def _kl(self, found: Statistics, log_prior_std: Tensor | float, prior_precision: Tensor | float) -> Tensor:
         return found.size * (log_prior_std - 0.5) - found.log_std + 0.5 * prior_precision * found.second_moment
 
     def divergence(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
@@ -104,14 +106,10 @@ class GatedNormal(Normal):
         """mu + sigma eps, or mu, times the gates as `gate_values` gives them."""
         return super().draw(sampled, gates, generator) * gate_values(self.logits, gates, generator)
 
-    def kl(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
-        """g KL(slab) + KL(gate), summed over each row."""
-        slab = super().kl(log_prior_std, prior_precision, centre)
-        if centre or self.kept is not None:
-            return slab
-        found = self.statistics()
+    def _kl(self, found: Statistics, log_prior_std: Tensor | float, prior_precision: Tensor | float) -> Tensor:
+        gates = found.information - kl.log_odds(self.inclusion) * found.size
         closed = self.mean[0].numel() * math.log1p(-self.inclusion)
-        return slab + found.information - kl.log_odds(self.inclusion) * found.size - closed
+        return super()._kl(found, log_prior_std, prior_precision) + gates - closed
 
     def divergence(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
         """g KL(slab) + KL(gate) of each entry."""

@@ -192,7 +192,7 @@ class _HalfCauchyDraw(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, m_a: Tensor, log_s_a: Tensor, m_b: Tensor, log_s_b: Tensor, noise: Tensor) -> Tensor:
-        a, b = (2 * log_s_a).exp_(), (2 * log_s_b).exp_()
+        a, b = log_s_a.exp().square_(), log_s_b.exp().square_()
         std = (a + b).sqrt_()
         ctx.save_for_backward(a, b, noise / (2 * std))
         return torch.addcmul(m_a + m_b, std, noise).mul_(0.5)
@@ -214,7 +214,7 @@ class _HalfCauchyKL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, m_a: Tensor, log_s_a: Tensor, m_b: Tensor, log_s_b: Tensor, scale: float) -> Tensor:
-        a, b, log_scale = (2 * log_s_a).exp_(), (2 * log_s_b).exp_(), math.log(scale)
+        a, b, log_scale = log_s_a.exp().square_(), log_s_b.exp().square_(), math.log(scale)
         e, f = torch.add(m_a - 2 * log_scale, a, alpha=0.5).exp_(), torch.sub(0.5 * b, m_b).exp_()
         ctx.save_for_backward(a, b, e, f)
         linear = torch.sub(m_b, m_a).mul_(0.5).sub_(log_s_a).sub_(log_s_b)
