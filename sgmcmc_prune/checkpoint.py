@@ -19,9 +19,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sgmcmc_prune.files import atomic_path
-from sgmcmc_prune.files import finite_or_null as finite_or_null  # `run` and `evaluate` still find them here
-from sgmcmc_prune.files import read_json as read_json
-from sgmcmc_prune.files import write_json as write_json
 
 #: Name and version of the file's layout and of a chain's state in it; a change of either is a new version.
 FORMAT, VERSION = "sgmcmc_prune.checkpoint", 1

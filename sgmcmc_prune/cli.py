@@ -124,9 +124,10 @@ class Prepare:
 
     def __call__(self) -> None:
         """Write the shards and say what is in them."""
+        from sgmcmc_prune.cores import available_cores
         from sgmcmc_prune.data import shards
 
-        processes = shards.available_processes() if self.processes is None else self.processes
+        processes = available_cores() if self.processes is None else self.processes
         index = shards.prepare(self.src, self.dst, self.size, processes, self.skip_corrupt)
         for split in shards.SPLITS:
             found = index[split]

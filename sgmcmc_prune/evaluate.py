@@ -27,6 +27,7 @@ from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.convergence import in_function_space
 from sgmcmc_prune.data import ood
 from sgmcmc_prune.diagnostics import judge
+from sgmcmc_prune.files import finite_or_null, write_json
 from sgmcmc_prune.flops import multiply_adds
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
 from sgmcmc_prune.metrics import auroc, reliability, summarise
@@ -219,7 +220,7 @@ def _write_reliability(out: Path, predictive: Predictive, labels: Tensor) -> Non
     """Keep the bins of the dense reliability diagram, which a report cannot recompute without the data."""
     bins = reliability(predictive.probabilities, labels)
     content = {name: getattr(bins, name).tolist() for name in ("confidence", "accuracy", "count")}
-    checkpoint.write_json(out / "reliability.json", checkpoint.finite_or_null(content))
+    write_json(out / "reliability.json", finite_or_null(content))
 
 
 def _num_rows(config: RunConfig) -> int:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from sgmcmc_prune import __version__, build, checkpoint, distributed
+from sgmcmc_prune import __version__, build, distributed
 from sgmcmc_prune.chains.batched import require_batchable
 from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import interruptible
@@ -28,7 +28,7 @@ from sgmcmc_prune.config import RunConfig, to_json
 from sgmcmc_prune.distributed import Ranks
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.evaluate import evaluate, foreign_inputs
-from sgmcmc_prune.files import locked
+from sgmcmc_prune.files import finite_or_null, locked, read_json, write_json
 from sgmcmc_prune.samplers import tiers
 from sgmcmc_prune.stages import (
     departures,
@@ -90,7 +90,7 @@ def resume(out: Path, progress: bool = True) -> dict[str, Any]:
         world.first_only(lambda: _check_processes(load_config(out), world))
         config = load_config(out)
         if not config.keep_weight_draws and _finished(out):
-            metrics: dict[str, Any] = checkpoint.read_json(out / "metrics.json")  # its draws are gone
+            metrics: dict[str, Any] = read_json(out / "metrics.json")  # its draws are gone
             return metrics if world.first else {}
         return _work(config, build.load_data(config), out, progress, world)
 
@@ -102,7 +102,7 @@ def _finished(out: Path) -> bool:
 def _earlier(out: Path) -> dict[str, Any]:
     """What `run.json` says of the run so far; empty before it has begun."""
     path = out / "run.json"
-    return dict(checkpoint.read_json(path)) if path.is_file() else {}
+    return dict(read_json(path)) if path.is_file() else {}
 
 
 def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks) -> build.Data:
@@ -121,7 +121,7 @@ def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks) -> bui
     if old:
         _remove_run(out)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_json(out / "config.json", to_json(config))
+    write_json(out / "config.json", to_json(config))
     return data
 
 
@@ -165,19 +165,19 @@ def _work(config: RunConfig, data: build.Data, out: Path, progress: bool, world:
 def _first_work(config: RunConfig, data: build.Data, out: Path, progress: bool, world: Ranks) -> dict[str, Any]:
     started = time.time()
     info = _describe(config, data, out, world)
-    checkpoint.write_json(out / "run.json", {**info, "status": "running"})
+    write_json(out / "run.json", {**info, "status": "running"})
     try:
         _run_chains(config, data, out, progress, world, info["execution"]["mode"])
         metrics = evaluate(config, data, out, progress)
     except Exception as error:  # whatever it is: nobody should wait for a run that has ended
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         damaged = _damaged_checkpoints(out)
-        checkpoint.write_json(out / "run.json", {**info, **damaged, "status": status, "error": str(error)})
+        write_json(out / "run.json", {**info, **damaged, "status": status, "error": str(error)})
         raise
-    checkpoint.write_json(out / "metrics.json", checkpoint.finite_or_null(metrics))
+    write_json(out / "metrics.json", finite_or_null(metrics))
     info["departures"] += metrics["diagnostics"]["temperature"]["findings"]
     info |= {**_damaged_checkpoints(out), "status": "finished", "seconds": time.time() - started}
-    checkpoint.write_json(out / "run.json", info)
+    write_json(out / "run.json", info)
     if not config.keep_weight_draws:
         for stage in (out, *(out / "forks" / criterion for criterion in config.prune.in_chain)):
             shutil.rmtree(stage / "draws", ignore_errors=True)

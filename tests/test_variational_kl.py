@@ -9,19 +9,27 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Gamma, InverseGamma, LogNormal, Normal
+from torch.distributions import Bernoulli, Distribution, Gamma, InverseGamma, LogNormal
+from torch.distributions import Normal as NormalLaw
 
+from sgmcmc_prune import native
 from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.variational import any_active
 from sgmcmc_prune.baselines.variational.evidence import continuous_spike_log_odds, point_spike_log_odds
-from sgmcmc_prune.baselines.variational.gates import straight_through
+from sgmcmc_prune.baselines.variational.factors import GatedNormal, Normal
+from sgmcmc_prune.baselines.variational.gates import Gate
+from sgmcmc_prune.baselines.variational.layers import _LocalDraw
 from sgmcmc_prune.baselines.variational.scales import (
     GroupLassoScale,
     GroupLassoShared,
     HalfCauchy,
     HorseshoeScale,
     HorseshoeShared,
+    _HalfCauchyDraw,
+    _HalfCauchyKL,
+    _Regularised,
 )
+from sgmcmc_prune.baselines.variational.statistics import per_row, statistics, total
 from sgmcmc_prune.priors.groups import GroupMap
 
 DRAWS = 1_000_000
@@ -71,20 +79,83 @@ def test_gate_divergence() -> None:
 
 def test_slab_divergence() -> None:
     check(
-        Normal(t(1.3), t(0.2)),
-        Normal(t(1.0), t(0.7)).log_prob,
+        NormalLaw(t(1.3), t(0.2)),
+        NormalLaw(t(1.0), t(0.7)).log_prob,
         kl.normal(t(1.3), t(0.2).log(), math.log(0.7), 0.7**-2, 1),
     )
 
 
-def test_row_sums_are_those_of_the_entries() -> None:
+def random_factors(*shape: int, gated: bool, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    return [torch.randn(*shape, dtype=dtype, requires_grad=True) for _ in range(3 if gated else 2)]
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3,), (2, 3, 2, 2)])
+def test_statistics_of_gated_entries(shape: tuple[int, ...]) -> None:
+    """Moments and divergence are those of the elementary operations, and so is the gradient."""
+    mean, log_std, logits = random_factors(*shape, gated=True)
+    found, g, v = statistics(mean, log_std, logits), logits.sigmoid(), (2 * log_std).exp()
+    assert torch.allclose(found.mean, g * mean)
+    assert torch.allclose(found.variance, g * (v + (1 - g) * mean.square()))
+    slab = GatedNormal(mean, 0.1, 0.2, 0.5).double()
+    slab.log_std.data, slab.logits.data = log_std.data, logits.data
+    each = g * kl.normal(mean, log_std, 0.3, 0.7) + kl.bernoulli(logits, 0.2)
+    assert torch.allclose(slab.kl(0.3, 0.7), total(each))
+    assert torch.autograd.gradcheck(lambda *x: statistics(*x)[:6], (mean, log_std, logits))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3,), (2, 3, 2, 2)])
+def test_statistics_without_gates(shape: tuple[int, ...]) -> None:
+    mean, log_std = random_factors(*shape, gated=False)
+    factor, prior = Normal(mean, 0.1).double(), torch.randn(2, shape[0], dtype=torch.float64)
+    factor.log_std.data = log_std.data
+    each = kl.normal(mean, log_std, *(per_row(p, mean) for p in prior))
+    assert torch.allclose(factor.kl(*prior), total(each))
+    assert torch.autograd.gradcheck(lambda *x: statistics(*x)[:4], (mean, log_std))
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("shape", [(7, 37), (5,), (4, 3, 3, 3)])
+def test_kernels_of_statistics_agree_with_torch(shape: tuple[int, ...], gated: bool) -> None:
+    """The values, and a gradient, in single precision on either way, to rounding (1e-5 relative to the largest)."""
+    factors = random_factors(*shape, gated=gated, dtype=torch.float32)
+    if not native.takes(factors[0]):
+        pytest.skip("no C compiler")
+    results = []
+    for dtype in (torch.float32, torch.float64):  # the kernels are for float32
+        x = [f.detach().to(dtype).requires_grad_() for f in factors]
+        outputs = statistics(*x)[: 6 if gated else 4]
+        weights = [torch.linspace(-1, 1, o.numel(), dtype=dtype).view_as(o) for o in outputs]
+        sum((w * o).sum() for w, o in zip(weights, outputs, strict=True)).backward()
+        results.append([*(o.detach() for o in outputs), *(f.grad for f in x)])
+    for ours, exact in zip(*results, strict=True):
+        assert float((ours - exact).abs().max()) < 1e-5 * max(1.0, float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_gradient_of_local_reparametrisation(bias: bool, scaled: bool) -> None:
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
-    weight, bias, prior = (draw(3, 2, 2), draw(3, 2, 2)), (draw(3), draw(3)), (draw(3), draw(3))
-    each = [kl.normal(*f, *(p.view(3, *[1] * (f[0].ndim - 1)) for p in prior)) for f in (weight, bias)]
-    assert torch.allclose(kl.normal_rows([weight, bias], *prior), each[0].sum((1, 2)) + each[1])
-    assert torch.autograd.gradcheck(lambda *x: kl.normal_rows([x[:2], x[2:4]], *x[4:]), (*weight, *bias, *prior))
+    biases = (draw(3), draw(3).exp()) if bias else (None, None)
+    noise = torch.randn(5, 3, dtype=torch.float64)
+    arguments = (draw(5, 4), draw(3, 4), draw(3, 4).exp(), *biases, draw(3) if scaled else None, noise)
+    assert torch.autograd.gradcheck(_LocalDraw.apply, arguments)
+
+
+def test_gradients_in_closed_form() -> None:
+    """Gates, log-normal means; of the horseshoe: draws, divergences, regularised scales."""
+    a, b, c, d = (0.5 * torch.randn(4, dtype=torch.float64) for _ in range(4))
+    for x in (a, b, c, d):
+        x.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: kl.bernoulli(x, 0.2), a)
+    assert torch.autograd.gradcheck(kl.log_normal_mean, (a, b))
+    noise = torch.randn(4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda *x: _HalfCauchyDraw.apply(*x, noise), (a, b, c, d))
+    assert torch.autograd.gradcheck(lambda *x: _HalfCauchyKL.apply(*x, 0.3), (a, b, c, d))
+    assert torch.autograd.gradcheck(_Regularised.apply, (a, b.sum(), c.sum()))
+    each = kl.log_normal_from_gamma(torch.stack([a - 2 * math.log(0.3), -c]), torch.stack([b, d]), 0.5, 1.0, 0.0)
+    assert torch.allclose(_HalfCauchyKL.apply(a, b, c, d, 0.3), each.sum(0))
 
 
 def test_group_lasso_divergence_over_its_uncertain_rate() -> None:
@@ -157,13 +228,29 @@ def test_one_draw_serves_for_the_product_of_two_factors() -> None:
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0])
 def test_gates_open_with_their_probability(temperature: float) -> None:
-    logits = torch.full((DRAWS,), kl.log_odds(0.3), requires_grad=True)
-    z = straight_through(logits, temperature)
-    assert set(z.detach().round(decimals=5).unique().tolist()) == {0.0, 1.0}
+    gate = Gate(1, 0.5, 0.3, temperature)
+    z = gate(torch.ones(DRAWS, 1))
+    assert set(z.detach().unique().tolist()) == {0.0, 1.0}
     assert_mean(z.detach(), 0.3)
-    z.sum().backward()
-    assert float(logits.grad.min()) >= 0
-    assert float(logits.grad.sum()) > 0
+    # The gradient is that of the relaxation, E[y (1 - y)] / T: here by quadrature over the uniform behind the noise.
+    u = (torch.arange(FEWER) + 0.5).double() / FEWER
+    y = ((gate.logits.detach() + u.logit()) / temperature).sigmoid()
+    z.mean().backward()
+    assert float(gate.logits.grad) == pytest.approx(float((y * (1 - y)).mean()) / temperature, rel=0.02)
+
+
+def test_gated_activations_pass_the_gradient_of_open_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both gradients from their definition, on images."""
+    noise = torch.randn(2, 3)
+    monkeypatch.setattr("sgmcmc_prune.baselines.variational.gates._logistic", lambda like: noise.clone())
+    gate, x = Gate(3, 0.5, 0.4), torch.randn(2, 3, 4, 4, requires_grad=True)
+    weights, logits = torch.randn(2, 3, 4, 4), gate.logits.detach()[:, None, None].requires_grad_()
+    (gate(x) * weights).sum().backward()
+    shaped = noise[..., None, None]
+    relaxed = ((logits + shaped) / gate.temperature).sigmoid()
+    (relaxed * x.detach() * weights).sum().backward()
+    assert torch.equal(x.grad, weights * (logits.detach() + shaped > 0))
+    assert torch.allclose(gate.logits.grad, logits.grad.flatten(), atol=1e-6)
 
 
 def test_continuous_spike_value_and_limits() -> None:
@@ -190,7 +277,7 @@ def test_point_spike_is_exact_for_normal_means() -> None:
     y, s, s1, pi = torch.tensor([0.1, 1.0, -3.0]).double(), 0.6, 2.0, 0.3
     variance = 1 / (1 / s**2 + 1 / s1**2)
     odds = point_spike_log_odds(y * variance / s**2, torch.full_like(y, variance), None, s1, pi)
-    exact = kl.log_odds(pi) + Normal(0.0, math.hypot(s, s1)).log_prob(y) - Normal(0.0, s).log_prob(y)
+    exact = kl.log_odds(pi) + NormalLaw(0.0, math.hypot(s, s1)).log_prob(y) - NormalLaw(0.0, s).log_prob(y)
     assert torch.allclose(odds, exact, atol=1e-6)
 
 

@@ -150,6 +150,20 @@ def test_masked_equals_variational_equals_physically_pruned(name: str, model: st
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in plain.parameters())
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_sharing_moments_changes_no_gradient(name: str) -> None:
+    network, x = bayesianise(make_random(small()), FAMILIES[name]), torch.randn(7, 6)
+    gradients = []
+    for compute in (network.outputs_and_kl, lambda x: (network(x), network.kl())):
+        torch.manual_seed(0)
+        network.zero_grad()
+        outputs, divergence = compute(x)
+        (outputs.square().mean() + divergence / 100).backward()
+        gradients.append([p.grad for p in network.parameters()])
+    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(*gradients, strict=True))
+    assert not any("statistics" in vars(module) for module in network.modules())
+
+
 def test_an_empty_layer_still_predicts() -> None:
     network = bayesianise(small(), ss_ig())
     for gate in gates_of(network):

@@ -5,7 +5,6 @@ log prior scale and the mean of the prior precision, or the mean rate and the me
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -40,53 +39,6 @@ def normal(
     return log_prior_std - log_std - 0.5 + 0.5 * second_moment * prior_precision
 
 
-def normal_rows(
-    factors: Sequence[tuple[Tensor, Tensor]], log_prior_std: Tensor | float, prior_precision: Tensor | float
-) -> Tensor:
-    """Sum of `normal` over each row of several tensors, such as weight and bias of one layer, shape (J,).
-
-    Entries of a row share their prior, so that they are summed first: large weights are read a few times only.
-
-    Parameters
-    ----------
-    factors : sequence of (mean, log_std)
-        Each with J rows; the prior's centre is zero.
-    log_prior_std, prior_precision : Tensor, shape (J,), or float
-        As for `normal`.
-    """
-    log_stds, second_moments = _RowSums.apply(*(tensor for factor in factors for tensor in factor))
-    size = sum(mean[0].numel() for mean, _ in factors)
-    return size * (log_prior_std - 0.5) - log_stds + 0.5 * prior_precision * second_moments
-
-
-class _RowSums(torch.autograd.Function):
-    """Row sums of log sigma and of sigma^2 + mu^2 over tensors mu, log sigma, mu, log sigma, ... with J rows each."""
-
-    @staticmethod
-    def forward(ctx: Any, *factors: Tensor) -> tuple[Tensor, Tensor]:
-        means, log_stds = factors[::2], factors[1::2]
-        variances = [(2 * log_std).exp_() for log_std in log_stds]
-        ctx.save_for_backward(*means, *variances)
-        second_moments = [torch.addcmul(v, mean, mean) for mean, v in zip(means, variances, strict=True)]
-        return _total(log_stds), _total(second_moments)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        found: list[Tensor] = []
-        half = len(ctx.saved_tensors) // 2
-        for mean, variance in zip(ctx.saved_tensors[:half], ctx.saved_tensors[half:], strict=True):
-            log_stds, second_moments = (g.view(-1, *([1] * (mean.ndim - 1))) for g in gradients)
-            twice = 2 * second_moments
-            found += [twice * mean, torch.addcmul(log_stds, twice, variance)]
-        return tuple(found)
-
-
-def _total(tensors: Sequence[Tensor]) -> Tensor:
-    """Sum of all entries in each row, shape (J,)."""
-    rows = [t.sum(tuple(range(1, t.ndim))) if t.ndim > 1 else t for t in tensors]
-    return torch.stack(rows).sum(0)
-
-
 def bernoulli(logits: Tensor, inclusion: float) -> Tensor:
     r"""KL of Bernoulli(g) from Bernoulli(lambda), g = sigmoid(logits): finite for any logit.
 
@@ -94,7 +46,22 @@ def bernoulli(logits: Tensor, inclusion: float) -> Tensor:
               = g \left( \log\frac{g}{1 - g} - \log\frac{\lambda}{1 - \lambda} \right)
               + \log(1 - g) - \log(1 - \lambda)
     """
-    return logits.sigmoid() * (logits - log_odds(inclusion)) + F.logsigmoid(-logits) - math.log1p(-inclusion)
+    return _Bernoulli.apply(logits, inclusion)
+
+
+class _Bernoulli(torch.autograd.Function):
+    """`bernoulli`, with the gradient g (1 - g) (logit g - logit lambda)."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, inclusion: float) -> Tensor:
+        odds = logits - log_odds(inclusion)
+        ctx.save_for_backward(logits, odds)
+        return (logits.sigmoid() * odds).add_(F.logsigmoid(-logits)).sub_(math.log1p(-inclusion))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        logits, odds = ctx.saved_tensors
+        return logits.sigmoid().mul_((-logits).sigmoid_()).mul_(odds).mul_(gradient), None
 
 
 def log_normal_from_gamma(
@@ -117,10 +84,31 @@ def log_normal_from_gamma(
     mean_rate, mean_log_rate : Tensor or float
         E b and E log b; b and log b where the rate is fixed.
     """
-    mean = torch.add(loc, (2 * log_std).exp(), alpha=0.5).exp()
     log_gamma = shape.lgamma() if isinstance(shape, Tensor) else math.lgamma(shape)
     constants = log_gamma - NORMAL_ENTROPY - shape * mean_log_rate
-    return mean_rate * mean - shape * loc - log_std + constants
+    return mean_rate * log_normal_mean(loc, log_std) - shape * loc - log_std + constants
+
+
+def log_normal_mean(loc: Tensor, log_std: Tensor) -> Tensor:
+    """Mean of exp N(m, s^2), from m and log s: exp(m + s^2 / 2)."""
+    return _LogNormalMean.apply(loc, log_std)
+
+
+class _LogNormalMean(torch.autograd.Function):
+    """`log_normal_mean` E, with dm = E dE and d(log s) = E s^2 dE."""
+
+    @staticmethod
+    def forward(ctx: Any, loc: Tensor, log_std: Tensor) -> Tensor:
+        variance = log_std.exp().square_()
+        mean = torch.add(loc, variance, alpha=0.5).exp_()
+        ctx.save_for_backward(variance, mean)
+        return mean
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        variance, mean = ctx.saved_tensors
+        found = gradient * mean
+        return found, found * variance
 
 
 def log_normal_from_inverse_gamma(loc: Tensor, log_std: Tensor, shape: float, rate: float) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from sgmcmc_prune.chains.loop import catch_signals, skip
+from sgmcmc_prune.cores import available_cores
 from sgmcmc_prune.errors import Interrupted, RunError
 
 #: Exit code of a worker that was told to stop and has saved everything.
@@ -29,8 +30,7 @@ INTERRUPTED = 3
 
 def num_workers(chains: int) -> int:
     """How many chains run at once: one per core that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(chains, cores)
+    return min(chains, available_cores())
 
 
 def worker_commands(what: str, directory: Path, chains: int) -> list[list[str]]:

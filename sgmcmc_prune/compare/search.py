@@ -26,8 +26,6 @@ SEARCH_SEED = 2**16 - 1
 SEARCH_SPARSITY = 0.95
 #: Validation images that score a trial, at most: enough for an NLL to about 0.01.
 IMAGES = 10_000
-#: How long a cell waits for another that searches the same method.
-_WAIT_SECONDS = 30 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def search(method: Method, problem: Problem, count: int, folder: Path) -> Choice
     points = grid_points(method.grid, count)
     if len(points) == 1:
         return Choice(points[0], 0)
-    with locked(folder / ".lock", wait_seconds=_WAIT_SECONDS):
+    with locked(folder / ".lock", wait_seconds=math.inf):
         trials = [_trial(method, replace(problem, settings=p), folder / f"trial{i}") for i, p in enumerate(points)]
     scores = [math.inf if trial["nll"] is None else trial["nll"] for trial in trials]
     best = scores.index(min(scores))

@@ -11,7 +11,6 @@ are verified when `prepare` runs again on the same folders, not at every start o
 
 import hashlib
 import io
-import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -246,8 +245,3 @@ def _index(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder} has shards but no index.json; finish it with `sgmcmc-prune prepare imagenet`")
     content: dict[str, Any] = read_json(path)
     return content
-
-
-def available_processes() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

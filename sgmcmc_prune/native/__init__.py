@@ -1,9 +1,12 @@
 """The samplers' fastest tier on a CPU: kernels in C, compiled on first use, that touch memory once.
 
+Variational layers use them, too, for what is done to each weight or activation (`factors`).
+
 The random words are those of `noise`, so every tier sees the same noise: normals agree with the reference to 4 ulp, and
 within this tier results do not depend on the number of threads.
 """
 
+from sgmcmc_prune.native.factors import factor_gradient, factor_statistics, gate_draw, gate_gradient
 from sgmcmc_prune.native.library import NativeUnavailable, load, takes
 from sgmcmc_prune.native.step import (
     TensorTable,
@@ -20,6 +23,10 @@ __all__ = [
     "NativeUnavailable",
     "TensorTable",
     "all_finite",
+    "factor_gradient",
+    "factor_statistics",
+    "gate_draw",
+    "gate_gradient",
     "load",
     "mixture_sums",
     "rademacher",

@@ -106,8 +106,8 @@ INLINE uint32_t to_bits(float x) {
     return bits;
 }
 
-// Natural logarithm of x in (0, 1], within 2 ulp (polynomial of Cephes, Moshier 1992).
-INLINE float log_unit(float x) {
+// Natural logarithm of a positive normal number, in (0, 1] within 2 ulp (polynomial of Cephes, Moshier 1992).
+INLINE float log_of(float x) {
     int32_t above = (int32_t)to_bits(x) - 0x3f3504f3; // x = 2^e (1 + f), with 1 + f from sqrt(1/2) up to sqrt(2)
     float e = (float)(above >> 23);
     float f = from_bits((uint32_t)((above & 0x7fffff) + 0x3f3504f3)) - 1.0f;
@@ -148,7 +148,7 @@ INLINE float uniform(uint32_t word) { return (float)word * 0x1p-32f + 0x1p-33f; 
 
 // Two words to two normals, by Box and Muller.
 INLINE void polar(uint32_t first, uint32_t second, float *cosine, float *sine) {
-    float radius = sqrtf(-2.0f * log_unit(uniform(first))), c, s;
+    float radius = sqrtf(-2.0f * log_of(uniform(first))), c, s;
     sine_cosine(uniform(second) * 6.28318548f, &s, &c);
     *cosine = c * radius;
     *sine = s * radius;
@@ -188,6 +188,26 @@ INLINE const float *chunk_signs(key_t_ key, uint64_t offset, int count, float *s
         for (uint32_t j = 0; j < 32; j++) space[32 * k + (int)j] = from_bits(0xbf800000u ^ ((word >> j) << 31)); // 1 is +1
     }
     return space + (offset - 128 * first);
+}
+
+// Standard logistic noise of the same weights, log(u / (1 - u)), one word each; u stays where float32 can hold 1 - u.
+INLINE const float *chunk_logistic(key_t_ key, uint64_t offset, int count, float *space) {
+    uint32_t words[4][BLOCKS];
+    uint64_t first = offset / 4;
+    int blocks = (int)((offset + (uint64_t)count + 3) / 4 - first);
+    blocks = (blocks + LANES - 1) / LANES * LANES; // as above
+    philox(key, first, blocks, words);
+    float columns[4][BLOCKS];
+    for (int k = 0; k < 4; k++)
+        for (int i = 0; i < blocks; i++) {
+            float u = uniform(words[k][i]);
+            u = u < 1e-6f ? 1e-6f : u;
+            u = u > 1.0f - 1e-6f ? 1.0f - 1e-6f : u;
+            columns[k][i] = log_of(u / (1.0f - u));
+        }
+    for (int i = 0; i < blocks; i++)
+        for (int k = 0; k < 4; k++) space[4 * i + k] = columns[k][i];
+    return space + (offset - 4 * first);
 }
 
 // Where part k of n begins, of `total` weights.
@@ -413,4 +433,116 @@ void sgld_step(const tensor_t *tensors, int count, const settings_t *s, int64_t 
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int k = 0; k < threads; k++)
         step_range(tensors, count, s, part(total, k, threads), part(total, k + 1, threads), sgld_chunk);
+}
+
+// ---------------------------------------------------------------- variational factors
+
+// Equations: baselines/variational/statistics.py. `logits` is null where there are no gates; then `m` is not written, and
+// of each four rows of sums (a, b, c, e) only the first two are.
+void factor_statistics(const float *mean, const float *log_std, const float *logits, int64_t rows, int64_t size, float *m,
+                       float *w, float *sums, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t j = 0; j < rows; j++) {
+        const float *restrict mu = mean + j * size, *restrict rho = log_std + j * size;
+        float *restrict variance = w + j * size, a = 0, b = 0, c = 0, e = 0;
+        if (!logits) {
+#pragma omp simd reduction(+ : a, b)
+            for (int64_t i = 0; i < size; i++) {
+                variance[i] = exp_clamped(2.0f * rho[i]);
+                a += rho[i];
+                b += __builtin_fmaf(mu[i], mu[i], variance[i]);
+            }
+        } else {
+            const float *restrict lambda = logits + j * size;
+            float *restrict first = m + j * size;
+#pragma omp simd reduction(+ : a, b, c, e)
+            for (int64_t i = 0; i < size; i++) {
+                float g = 1.0f / (1.0f + exp_clamped(-lambda[i])), closed = 1.0f - g;
+                float slab = g * exp_clamped(2.0f * rho[i]);
+                first[i] = g * mu[i];
+                variance[i] = __builtin_fmaf(first[i], closed * mu[i], slab);
+                a += g * rho[i];
+                b += __builtin_fmaf(first[i], mu[i], slab);
+                c += g;
+                e += log_of(g) - closed * lambda[i];
+            }
+            sums[2 * rows + j] = c;
+            sums[3 * rows + j] = e;
+        }
+        sums[j] = a;
+        sums[rows + j] = b;
+    }
+}
+
+void factor_gradient(const float *mean, const float *log_std, const float *logits, int64_t rows, int64_t size,
+                     const float *dm, const float *dw, const float *dsums, float *dmean, float *dlog_std, float *dlogits,
+                     int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t j = 0; j < rows; j++) {
+        const float *restrict mu = mean + j * size, *restrict rho = log_std + j * size;
+        const float *restrict dm_ = dm + j * size, *restrict dw_ = dw + j * size;
+        float *restrict dmu = dmean + j * size, *restrict drho = dlog_std + j * size;
+        float da = dsums[j], db = dsums[rows + j];
+        if (!logits) {
+#pragma omp simd
+            for (int64_t i = 0; i < size; i++) {
+                float v = exp_clamped(2.0f * rho[i]);
+                dmu[i] = __builtin_fmaf(2.0f * db, mu[i], dm_[i]);
+                drho[i] = __builtin_fmaf(2.0f * v, dw_[i] + db, da);
+            }
+        } else {
+            const float *restrict lambda = logits + j * size;
+            float *restrict dlambda = dlogits + j * size, dc = dsums[2 * rows + j], de = dsums[3 * rows + j];
+#pragma omp simd
+            for (int64_t i = 0; i < size; i++) {
+                float g = 1.0f / (1.0f + exp_clamped(-lambda[i])), closed = 1.0f - g;
+                float v = exp_clamped(2.0f * rho[i]), square = mu[i] * mu[i], q = v + square;
+                dmu[i] = g * __builtin_fmaf(2.0f * mu[i], __builtin_fmaf(closed, dw_[i], db), dm_[i]);
+                drho[i] = g * __builtin_fmaf(2.0f * v, dw_[i] + db, da);
+                float rise = __builtin_fmaf(mu[i], dm_[i], __builtin_fmaf(rho[i], da, __builtin_fmaf(q, db, dc)));
+                rise = __builtin_fmaf(__builtin_fmaf(-2.0f * g, square, q), dw_[i], __builtin_fmaf(lambda[i], de, rise));
+                dlambda[i] = g * closed * rise;
+            }
+        }
+    }
+}
+
+// Gates of baselines/variational/gates.py on activations x (examples, nodes): odds = logits + logistic noise, and x where they
+// are positive, 0 elsewhere.
+void gate_draw(const key_t_ *key, const float *x, const float *logits, int64_t examples, int64_t nodes, float *odds,
+               float *out, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t example = 0; example < examples; example++) {
+        float space[SPACE];
+        int64_t start = example * nodes;
+        for (int64_t at = 0; at < nodes;) {
+            int n = (int)(nodes - at < CHUNK - 4 ? nodes - at : CHUNK - 4);
+            const float *noise = chunk_logistic(*key, (uint64_t)(start + at), n, space);
+#pragma omp simd
+            for (int i = 0; i < n; i++) {
+                float found = logits[at + i] + noise[i];
+                odds[start + at + i] = found;
+                out[start + at + i] = found > 0.0f ? x[start + at + i] : 0.0f;
+            }
+            at += n;
+        }
+    }
+}
+
+// dx = z dout, and the sum over examples of dout x y (1 - y) / T, y = sigmoid(odds / T); a thread takes some of the nodes.
+void gate_gradient(const float *x, const float *odds, const float *dout, int64_t examples, int64_t nodes, float temperature,
+                   float *dx, float *dlogits, int threads) {
+    float rate = 1.0f / temperature;
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int k = 0; k < threads; k++) {
+        int64_t first = part(nodes, k, threads), last = part(nodes, k + 1, threads);
+        for (int64_t j = first; j < last; j++) dlogits[j] = 0.0f;
+        for (int64_t start = 0; start < examples * nodes; start += nodes)
+#pragma omp simd
+            for (int64_t j = first; j < last; j++) {
+                float o = odds[start + j], d = dout[start + j], y = 1.0f / (1.0f + exp_clamped(-rate * o));
+                dx[start + j] = o > 0.0f ? d : 0.0f;
+                dlogits[j] = __builtin_fmaf(d * x[start + j], y * (1.0f - y) * rate, dlogits[j]);
+            }
+    }
 }

@@ -43,6 +43,10 @@ ARGUMENTS = {
     "sghmc_step": (_POINTER, _COUNT, _POINTER, _SIZE, _COUNT),
     "sgld_step": (_POINTER, _COUNT, _POINTER, _SIZE, _COUNT),
     "mixture_sums": (_POINTER, _POINTER, _SIZE, ctypes.c_float, ctypes.c_float, _POINTER),
+    "factor_statistics": (*[_POINTER] * 3, _SIZE, _SIZE, *[_POINTER] * 3, _COUNT),
+    "factor_gradient": (*[_POINTER] * 3, _SIZE, _SIZE, *[_POINTER] * 6, _COUNT),
+    "gate_draw": (*[_POINTER] * 3, _SIZE, _SIZE, _POINTER, _POINTER, _COUNT),
+    "gate_gradient": (*[_POINTER] * 3, _SIZE, _SIZE, ctypes.c_float, _POINTER, _POINTER, _COUNT),
     "all_finite": (_POINTER, _COUNT, _SIZE, _COUNT),
 }
 

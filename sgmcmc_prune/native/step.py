@@ -18,10 +18,10 @@ PRIORS = {"flat": 0, "gaussian": 1, "mixture": 2, "held": 3}
 NOISES = {"none": 0, "gaussian": 1, "rademacher": 2}
 
 #: The C structures of kernels.c, field by field.
-_KEY = np.dtype([("seed", "u4"), ("chain_and_stream", "u4"), ("step", "u8")], align=True)
+KEY = np.dtype([("seed", "u4"), ("chain_and_stream", "u4"), ("step", "u8")], align=True)
 _SETTINGS = np.dtype(
     [
-        ("key", _KEY),
+        ("key", KEY),
         ("noise", "i4"),
         *((name, "f4") for name in ("lr", "momentum", "rescale", "noise_scale", "per_datum")),
     ],
@@ -112,12 +112,12 @@ def sgld_step(table: TensorTable, scalars: np.ndarray) -> None:
 
 
 def _step(kernel: Any, table: TensorTable, scalars: np.ndarray) -> None:
-    kernel(table.address, len(table.rows), scalars.ctypes.data, table.total, _threads(table.total))
+    kernel(table.address, len(table.rows), scalars.ctypes.data, table.total, threads(table.total))
 
 
 def all_finite(table: TensorTable) -> bool:
     """Whether every gradient of the table is finite."""
-    return bool(load().all_finite(table.address, len(table.rows), table.total, _threads(table.total)))
+    return bool(load().all_finite(table.address, len(table.rows), table.total, threads(table.total)))
 
 
 def mixture_sums(
@@ -164,11 +164,11 @@ def rademacher(
 
 
 def _noise(kernel: Any, words: tuple[int, int, int], offset: int, count: int) -> Tensor:
-    out, key = torch.empty(count, dtype=torch.float32), np.array(words, dtype=_KEY)
-    kernel(key.ctypes.data, offset, count, out.data_ptr(), _threads(count))
+    out, key = torch.empty(count, dtype=torch.float32), np.array(words, dtype=KEY)
+    kernel(key.ctypes.data, offset, count, out.data_ptr(), threads(count))
     return out
 
 
-def _threads(total: int) -> int:
+def threads(total: int) -> int:
     """Threads for so many weights, of torch's."""
     return min(torch.get_num_threads(), max(1, total // WEIGHTS_PER_THREAD))

@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune import native
 from sgmcmc_prune.baselines import kl
+from sgmcmc_prune.baselines.variational.factors import random_key
 
 #: |logit| at which gates are stopped, so that a closed one can still open.
 LOGIT_BOUND = 12.0
@@ -61,28 +63,47 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate activations (n, J, ...) with one draw of the gates per example."""
-        logits = self.logits.expand(len(x), -1)
-        return x * straight_through(logits, self.temperature).view(*logits.shape, *([1] * (x.ndim - 2)))
+        return _Gated.apply(x, self.logits, self.temperature)
 
     def kl(self) -> Tensor:
         """KL from Bernoulli(lambda), shape (J,)."""
         return kl.bernoulli(self.logits, self.inclusion)
 
 
-def straight_through(logits: Tensor, temperature: float) -> Tensor:
-    """Zeros and ones with P(1) = sigmoid(logits), and the gradient of the relaxation at `temperature`."""
-    return _StraightThrough.apply((logits + torch.rand_like(logits).logit_(_SMALLEST_UNIFORM)) / temperature)
+class _Gated(torch.autograd.Function):
+    r"""x z with z = 1[y > 1/2] and y = sigmoid((lambda + L) / T). Backwards dx = z dh, and straight through
 
+    .. math:: d\lambda = \sum dh \, x \, y (1 - y) / T.
 
-class _StraightThrough(torch.autograd.Function):
-    """1[x > 0] with the gradient of sigmoid(x)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return (x > 0).to(x)
+    On a CPU the kernels of `native` do this, elsewhere (and for images) torch.
+    """
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        y = ctx.saved_tensors[0].sigmoid()
-        return gradient * (y * (1 - y))
+    def forward(ctx: Any, x: Tensor, logits: Tensor, temperature: float) -> Tensor:
+        ctx.temperature, ctx.native = temperature, x.ndim == 2 and native.takes(x) and native.takes(logits)
+        if ctx.native:
+            odds, outputs = native.gate_draw(random_key(), x, logits)
+        else:
+            odds = logits + _logistic(x.new_empty(x.shape[:2]))
+            outputs = x * _open(odds, x)
+        ctx.save_for_backward(x, odds)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, odds = ctx.saved_tensors
+        if ctx.native:
+            return *native.gate_gradient(x, odds, gradient, ctx.temperature), None
+        y = (odds / ctx.temperature).sigmoid()
+        by_node = (gradient * x).flatten(2).sum(2) if x.ndim > 2 else gradient * x
+        return gradient * _open(odds, x), (by_node * y * (1 - y)).sum(0) / ctx.temperature, None
+
+
+def _open(odds: Tensor, x: Tensor) -> Tensor:
+    """Zeros and ones, broadcastable over x."""
+    return (odds > 0).to(x).view(*odds.shape, *([1] * (x.ndim - 2)))
+
+
+def _logistic(like: Tensor) -> Tensor:
+    """Standard logistic noise shaped like `like`."""
+    return torch.rand_like(like).logit_(_SMALLEST_UNIFORM)

@@ -16,6 +16,8 @@ Normalisation layers draw scale and shift per example. The statistics of a batch
 of the nodes, where there is one, is drawn once per forward pass.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -39,11 +41,54 @@ class VariationalLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, J)."""
         mean, variance = self.weight.moments()
-        bias_mean, bias_variance = self.bias.moments() if self.bias is not None else (None, variance.new_zeros(()))
-        floor = (bias_variance + _SMALLEST_VARIANCE).expand(len(mean))
-        centre, spread = F.linear(x, mean, bias_mean), F.linear(x.square(), variance, floor)
-        outputs = torch.addcmul(centre, spread.sqrt(), noise_like(centre))
-        return outputs if self.scale is None else outputs * self.scale.draw()
+        bias = self.bias.moments() if self.bias is not None else (None, None)
+        scale = None if self.scale is None else self.scale.draw()
+        return _LocalDraw.apply(x, mean, variance, *bias, scale, noise_like(x.new_empty(len(x), len(mean))))
+
+
+class _LocalDraw(torch.autograd.Function):
+    r"""h = s (c + d eps) with c = x m' + m_b and d^2 = x^2 w' + w_b, from means m, variances w, s and eps. Backwards
+
+    .. math::
+        dc = s\,dh, \quad d(d^2) = \frac{\epsilon\,dc}{2 d}, \quad ds = \sum (c + d \epsilon)\,dh, \quad
+        dm = dc' x, \quad dw = d(d^2)' x^2, \quad dx = dc\,m + 2 x\,d(d^2)\,w,
+
+    and the sums of dc and d(d^2) over the batch for the bias.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        bias_mean: Tensor | None,
+        bias_variance: Tensor | None,
+        scale: Tensor | None,
+        noise: Tensor,
+    ) -> Tensor:
+        squares = x.square()
+        floor = variance.new_zeros(len(variance)) if bias_variance is None else bias_variance
+        std = F.linear(squares, variance, floor + _SMALLEST_VARIANCE).sqrt_()
+        outputs = torch.addcmul(F.linear(x, mean, bias_mean), std, noise)
+        ctx.save_for_backward(x, squares, mean, variance, scale, noise, std, None if scale is None else outputs)
+        ctx.biased = bias_mean is not None
+        return outputs if scale is None else outputs * scale
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, squares, mean, variance, scale, noise, std, outputs = ctx.saved_tensors
+        centre = gradient if scale is None else gradient * scale
+        spread = (centre * noise).div_(std).mul_(0.5)
+        return (
+            torch.addcmul(centre @ mean, x, spread @ variance, value=2) if ctx.needs_input_grad[0] else None,
+            centre.T @ x,
+            spread.T @ squares,
+            centre.sum(0) if ctx.biased else None,
+            spread.sum(0) if ctx.biased else None,
+            None if scale is None else (gradient * outputs).sum(0),
+            None,
+        )
 
 
 class VariationalConv2d(nn.Module):

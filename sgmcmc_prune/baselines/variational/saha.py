@@ -120,13 +120,13 @@ class SpikeUnit(Unit):
         slab, spike = self.spike.slab_std, self.spike.spike_std
         for name, factor, centre in self.factors():
             if name not in self.groups:
-                terms.append(factor.kl(math.log(slab), slab**-2, centre))
+                terms.append(factor.kl(math.log(slab), slab**-2, centre).sum())
                 continue
             groups, odds = self.groups[name], self._log_odds(name, factor)
             phi = kl.responsibility(odds)
             phi = groups.expand(phi) if groups is not None else phi
             log_prior_std = math.log(spike) + phi * math.log(slab / spike)
-            terms.append(factor.kl(log_prior_std, spike**-2 + phi * (slab**-2 - spike**-2), centre))
+            terms.append(factor.divergence(log_prior_std, spike**-2 + phi * (slab**-2 - spike**-2), centre).sum())
             terms.append(kl.bernoulli(odds, self.spike.inclusion).sum())
         return torch.stack(terms).sum()
 

@@ -18,7 +18,7 @@ Doshi-Velez (JMLR 2019).
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -125,9 +125,9 @@ class HorseshoeScale(nn.Module):
 
     def draw(self, sampled: bool = True, generator: torch.Generator | None = None) -> Tensor:
         """s~ = c / sqrt(1 + (c / s)^2), given c and g as last resampled, shape (J,): a draw, or at the mean log."""
-        log_scale = self.half_cauchy.log_draw(sampled, generator) + self.shared.log_scale
-        log_ratio = 2 * (self.shared.log_slab - log_scale)
-        return self.shared.log_slab.exp() * (1 + log_ratio.clamp_max(_LARGEST_EXPONENT).exp()).rsqrt()
+        return _Regularised.apply(
+            self.half_cauchy.log_draw(sampled, generator), self.shared.log_scale, self.shared.log_slab
+        )
 
     def prior_moments(self) -> tuple[Tensor, Tensor]:
         """E log s~ and E s~^-2, shape (J,) (centred form); E log(c^2 + s^2) by one draw, all else in closed form."""
@@ -169,18 +169,84 @@ class HalfCauchy(nn.Module):
 
     def log_draw(self, sampled: bool = True, generator: torch.Generator | None = None) -> Tensor:
         """Draw log sqrt(a b), or its mean."""
-        centre = self.expected_log()
-        return centre + 0.5 * self._log_variance().sqrt() * noise_like(centre, generator) if sampled else centre
+        if not sampled:
+            return self.expected_log()
+        a, b = self.gamma, self.inverse_gamma
+        return _HalfCauchyDraw.apply(a.mean, a.log_std, b.mean, b.log_std, noise_like(a.mean, generator))
 
     def kl(self) -> Tensor:
         """KL of both factors, shaped like the scale: a / A^2 and 1 / b are Gamma(1/2, 1)."""
-        loc = torch.stack([self.gamma.mean - 2 * math.log(self.scale), -self.inverse_gamma.mean])
-        log_std = torch.stack([self.gamma.log_std, self.inverse_gamma.log_std])
-        return kl.log_normal_from_gamma(loc, log_std, 0.5, 1.0, 0.0).sum(0)
+        a, b = self.gamma, self.inverse_gamma
+        return _HalfCauchyKL.apply(a.mean, a.log_std, b.mean, b.log_std, self.scale)
 
     def _log_variance(self) -> Tensor:
         """Variance of log(a b)."""
         return (2 * self.gamma.log_std).exp() + (2 * self.inverse_gamma.log_std).exp()
+
+
+class _HalfCauchyDraw(torch.autograd.Function):
+    r"""log sqrt(a b) = (m_a + m_b) / 2 + u eps with 4 u^2 = s_a^2 + s_b^2, from m_a, log s_a, m_b, log s_b; backwards
+
+    .. math:: dm_a = dm_b = d / 2, \qquad d \log s_a = d \, \epsilon \, s_a^2 / (4 u).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, m_a: Tensor, log_s_a: Tensor, m_b: Tensor, log_s_b: Tensor, noise: Tensor) -> Tensor:
+        a, b = log_s_a.exp().square_(), log_s_b.exp().square_()
+        std = (a + b).sqrt_()
+        ctx.save_for_backward(a, b, noise / (2 * std))
+        return torch.addcmul(m_a + m_b, std, noise).mul_(0.5)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, slope = ctx.saved_tensors
+        half, slope = 0.5 * d, d * slope
+        return half, slope * a, half, slope * b, None
+
+
+class _HalfCauchyKL(torch.autograd.Function):
+    r"""Sum of the `kl.log_normal_from_gamma` of a / A^2 and of 1 / b, whose means are E and F.
+
+    .. math:: E + F - \tfrac12 (m_a - 2 \log A - m_b) - \log s_a - \log s_b - \log 2 - 1
+
+    Backwards, times d: E - 1/2 for m_a, E s_a^2 - 1 for log s_a, 1/2 - F for m_b, F s_b^2 - 1 for log s_b.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, m_a: Tensor, log_s_a: Tensor, m_b: Tensor, log_s_b: Tensor, scale: float) -> Tensor:
+        a, b, log_scale = log_s_a.exp().square_(), log_s_b.exp().square_(), math.log(scale)
+        e, f = torch.add(m_a - 2 * log_scale, a, alpha=0.5).exp_(), torch.sub(0.5 * b, m_b).exp_()
+        ctx.save_for_backward(a, b, e, f)
+        linear = torch.sub(m_b, m_a).mul_(0.5).sub_(log_s_a).sub_(log_s_b)
+        return linear.add_(e).add_(f).add_(log_scale - math.log(2) - 1)
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, e, f = ctx.saved_tensors
+        return d * (e - 0.5), d * (e * a).sub_(1), d * (0.5 - f), d * (f * b).sub_(1), None
+
+
+class _Regularised(torch.autograd.Function):
+    r"""s~ = c (1 + e^r)^{-1/2} with r = 2 log(c / s) and s = t g, from log t, log g and log c. Backwards
+
+    .. math:: d \log t = d \, \tilde s \, \mathrm{sigmoid}(r), \quad d \log g = \sum d \log t,
+              \quad d \log c = \sum d \, \tilde s - \sum d \log t.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log_local: Tensor, log_scale: Tensor, log_slab: Tensor) -> Tensor:
+        log_ratio = (log_slab - log_scale - log_local).mul_(2)
+        found = log_ratio.clamp(max=_LARGEST_EXPONENT).exp_().add_(1).rsqrt_().mul_(log_slab.exp())
+        ctx.save_for_backward(log_ratio, found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, ...]:
+        log_ratio, found = ctx.saved_tensors
+        whole = d * found
+        local = whole * log_ratio.sigmoid() * (log_ratio <= _LARGEST_EXPONENT)
+        total = local.sum()
+        return local, total, whole.sum() - total
 
 
 Scale = GroupLassoScale | HorseshoeScale

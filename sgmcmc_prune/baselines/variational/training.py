@@ -167,7 +167,8 @@ def step_loss(
     network: VariationalNetwork, likelihood: Likelihood, batch: Data, num_data: int, weight: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, mean NLL and KL of one step: loss = NLL + weight KL / N."""
-    nll, divergence = mean_nll(likelihood, network(batch[0]), batch[1]), network.kl()
+    outputs, divergence = network.outputs_and_kl(batch[0])
+    nll = mean_nll(likelihood, outputs, batch[1])
     return nll + weight * divergence / num_data, nll, divergence
 
 

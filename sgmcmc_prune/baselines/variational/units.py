@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, Normal, gate_values
 from sgmcmc_prune.baselines.variational.gates import Gate
 from sgmcmc_prune.baselines.variational.graph import Site
 from sgmcmc_prune.baselines.variational.layers import VariationalBatchNorm
 from sgmcmc_prune.baselines.variational.scales import HorseshoeScale, Scale
+from sgmcmc_prune.baselines.variational.statistics import per_row
 from sgmcmc_prune.priors.groups import GroupMap
 
 
@@ -49,7 +49,7 @@ class Unit:
     def kl(self) -> Tensor:
         """KL of everything in the unit, 0-d."""
         log_std, precision = math.log(self.prior_std), self.prior_std**-2
-        return torch.stack([factor.kl(log_std, precision, centre) for _, factor, centre in self.factors()]).sum()
+        return torch.stack([factor.kl(log_std, precision, centre).sum() for _, factor, centre in self.factors()]).sum()
 
     def draw(
         self, gates: GateRule, sampled: bool, generator: torch.Generator | None
@@ -107,13 +107,12 @@ class StructuredUnit(Unit):
         """KL of everything in the unit, 0-d."""
         log_std, precision = self._prior()
         terms = [module.kl().sum() for module in (self.gate, self.scale) if module is not None]
-        factors = list(self.factors())
-        if self.gates_input or any(factor.kept is not None for _, factor, _ in factors):
-            for _, factor, centre in factors:
-                terms.append(factor.kl(_rows(log_std, factor), _rows(precision, factor), centre, self._active(factor)))
+        if self.gates_input:
+            for _, factor, centre in self.factors():
+                prior = per_row(log_std, factor.mean), per_row(precision, factor.mean)
+                terms.append((self._active(factor) * factor.divergence(*prior, centre)).sum())
         else:
-            means = [(f.mean - centre if centre else f.mean, f.log_std) for _, f, centre in factors]
-            rows = kl.normal_rows(means, log_std, precision)
+            rows = torch.stack([factor.kl(log_std, precision, centre) for _, factor, centre in self.factors()]).sum(0)
             terms.append((rows if self.gate is None else rows * self.gate.probability).sum())
         return torch.stack(terms).sum()
 
@@ -127,14 +126,14 @@ class StructuredUnit(Unit):
             scale = self.scale.draw(sampled, generator)
             for name in weights:
                 if name.rpartition(".")[0] == scaled:
-                    weights[name] = weights[name] * _rows(scale, weights[name])
+                    weights[name] = weights[name] * per_row(scale, weights[name])
         if self.gate is None:
             return weights, None
         z = gate_values(self.gate.logits, gates, generator)
         if self.gates_input:
             name = f"{self.site.name}.weight"
             return weights | {name: weights[name] * _columns(z, weights[name])}, None
-        return {name: value * _rows((z > 0).to(z), value) for name, value in weights.items()}, z
+        return {name: value * per_row((z > 0).to(z), value) for name, value in weights.items()}, z
 
     def log_odds(self) -> tuple[str, GroupMap, Tensor] | None:
         """Log odds of the node or input gates."""
@@ -153,17 +152,8 @@ class StructuredUnit(Unit):
         return log_std + log_scale, precision * scale_precision
 
     def _active(self, factor: Normal) -> Tensor | float:
-        """Probability that each entry of a factor is in the slab, broadcastable."""
-        if self.gate is None or (self.gates_input and factor.mean.ndim == 1):
-            return 1.0
-        spread = _columns if self.gates_input else _rows
-        return spread(self.gate.probability, factor.mean)
-
-
-def _rows(values: Tensor | float, like: Normal | Tensor) -> Any:
-    """One value per output, broadcastable over a weight (out, in, ...) or bias (out,)."""
-    ndim = (like.mean if isinstance(like, Normal) else like).ndim
-    return values.view(-1, *([1] * (ndim - 1))) if isinstance(values, Tensor) and values.ndim else values
+        """Probability that each entry of a factor is in the slab under gates on the inputs, broadcastable."""
+        return 1.0 if self.gate is None or factor.mean.ndim == 1 else _columns(self.gate.probability, factor.mean)
 
 
 def _columns(values: Tensor, like: Tensor) -> Tensor:
