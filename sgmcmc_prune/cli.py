@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sgmcmc_prune.compare.config import Comparison
-from sgmcmc_prune.config import RunConfig
+from sgmcmc_prune.config import NetworkChoice, RunConfig
 from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.presets import PRESETS
 
@@ -103,6 +103,24 @@ class Report:
         from sgmcmc_prune.report import write_report
 
         print(f"report: {write_report(self.run_dir)}")
+
+
+@dataclass(frozen=True)
+class Export(NetworkChoice):
+    """Write a pruned network of a run, physically smaller, to one file; measure its latency beside the dense one's."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """The run directory."""
+    out: tyro.conf.Positional[Path]
+    """The safetensors file; `sgmcmc_prune.network_file.load_network` reads it."""
+
+    def __call__(self) -> None:
+        """Write the file, print the table."""
+        from sgmcmc_prune.export import export, table
+
+        result = export(self.run_dir, self.out, self)
+        print(table(result))
+        print(f"\n{result['sparsity']:.1%} of the weights are pruned; network: {self.out} ({result['bytes']:,} bytes)")
 
 
 @dataclass(frozen=True)
@@ -279,7 +297,7 @@ def _from_preset(name: str, command: type, configuration: Any) -> Any:
 def _command_type() -> Any:
     """Every command, with one sub-command of `run` and `audit` per preset."""
     commands = [_from_preset("run", Start, Run), _from_preset("audit", Audit, AuditRun)]
-    kinds = (Resume, Summary, Report, Prepare, Certify, Bench, Compare, Methods)
+    kinds = (Resume, Summary, Report, Export, Prepare, Certify, Bench, Compare, Methods)
     commands += [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in kinds]
     return reduce(or_, commands)
 

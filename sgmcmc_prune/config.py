@@ -354,6 +354,31 @@ class RunConfig:
             _require(sparse and em, "criterion em_responsibility needs prior.family spike_slab in mode em")
 
 
+@dataclass(frozen=True, kw_only=True)
+class NetworkChoice:
+    """Which pruned network of a run.
+
+    Parameters
+    ----------
+    when
+        Pruned in the chain, or post hoc.
+    criterion
+        By default the run's first.
+    decision
+        A target sparsity, the median probability model, or the false-discovery rate (the last two post hoc alone).
+    target
+        By default the run's largest.
+    chain
+        Every chain has its own mask.
+    """
+
+    when: Literal["in_chain", "post_hoc"] = "in_chain"
+    criterion: Criterion | None = None
+    decision: Literal["target", "median", "fdr"] = "target"
+    target: float | None = None
+    chain: int = 0
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)

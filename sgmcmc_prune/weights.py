@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -155,3 +155,11 @@ def require_space(directory: str | Path, needed: int) -> None:
             f"full weight draws need {needed / 1e9:.2f} GB under {directory} and {free / 1e9:.2f} GB are free: "
             "keep fewer draws, or turn full weight draws off"
         )
+
+
+def average(draws: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of some draws; what is no floating-point number is the last draw's."""
+    return {
+        name: torch.stack([draw[name] for draw in draws]).mean(0) if last.is_floating_point() else last
+        for name, last in draws[-1].items()
+    }

@@ -75,10 +75,9 @@ def _prune(
         plan = fork(step)
         if step % (fork.explore + fork.sample) == 0:
             trainer.anneal(lr, fork.explore + fork.sample)
-        if plan.phase == "explore":
-            mask = pruner.update(step, plan, trainer.parameters, None)
-            if mask is not None:
-                trainer.set_mask(mask)
+        mask = pruner.update(step, plan, trainer.parameters, None)
+        if mask is not None:
+            trainer.set_mask(mask)
         trainer.run(1)
         if plan.end_of_cycle and plan.cycle % config.prune.cycles == 0:
             target = config.prune.targets[pruner.target_index(plan.cycle)]

@@ -86,14 +86,6 @@ def complete(mask: masks.Mask, model: nn.Module) -> masks.Mask:
     return {name: mask.get(name, torch.ones_like(p, dtype=torch.bool)) for name, p in masks.prunable(model).items()}
 
 
-def average(draws: Sequence[Weights]) -> dict[str, Tensor]:
-    """The mean of some draws; what is no floating-point number is the last draw's."""
-    return {
-        name: torch.stack([draw[name] for draw in draws]).mean(0) if last.is_floating_point() else last
-        for name, last in draws[-1].items()
-    }
-
-
 def timed(work: Callable[[], Result]) -> tuple[Result, float]:
     """What some work returns, and its wall seconds."""
     started = time.perf_counter()

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from sgmcmc_prune import build, checkpoint
 from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem, Settings
 from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
-from sgmcmc_prune.compare.networks import Posterior, at_sparsities, average, under_mask
+from sgmcmc_prune.compare.networks import Posterior, at_sparsities, under_mask
 from sgmcmc_prune.config import Criterion, PruneConfig, RunConfig, ScheduleConfig, replace, to_json
 from sgmcmc_prune.evaluate import chain_scores, inclusion_probabilities
 from sgmcmc_prune.files import locked, read_json, write_json
@@ -25,7 +25,7 @@ from sgmcmc_prune.preconditioners import PRECONDITIONERS
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import match_layer_sparsity, median_probability_model, target_sparsity
 from sgmcmc_prune.stages import open_stage, stages, take_chain
-from sgmcmc_prune.weights import WeightStore
+from sgmcmc_prune.weights import WeightStore, average
 
 
 def methods() -> Iterator[Method]:

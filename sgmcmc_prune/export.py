@@ -1,0 +1,150 @@
+"""Take a pruned network home: physically smaller, in one file, with its latency measured beside the dense one's.
+
+The network is the mean of the draws of the last cycle under the mask: within a cycle a chain has one mode.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune import build, checkpoint
+from sgmcmc_prune.bench import measure
+from sgmcmc_prune.config import NetworkChoice, RunConfig
+from sgmcmc_prune.evaluate import BATCHNORM_BATCH, BATCHNORM_BATCHES, post_hoc_masks
+from sgmcmc_prune.flops import multiply_adds
+from sgmcmc_prune.models import num_parameters
+from sgmcmc_prune.network_file import About, load_network, save_network
+from sgmcmc_prune.pruning import batchnorm, masks
+from sgmcmc_prune.pruning.shrink import shrink
+from sgmcmc_prune.stages import load_config, stage_directory
+from sgmcmc_prune.tables import format_rows, number
+from sgmcmc_prune.weights import WeightStore, average
+
+#: Inputs in a pass whose latency is measured.
+BATCHES = (1, 256)
+
+
+def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) -> dict[str, Any]:
+    """Write a pruned network of a run to a file, read it again, and measure it.
+
+    Parameters
+    ----------
+    run_dir : Path
+        A finished run that kept its weight draws.
+    out : Path
+        The safetensors file; `network_file.load_network` reads it.
+    choice : NetworkChoice
+    rounds : int
+        Interleaved repeats of the latency.
+
+    Returns
+    -------
+    dict
+        `dense` and `pruned`: parameters and multiply_adds; `latency`: by batch size, milliseconds of both, and their
+        ratio with its 95 % interval; `bytes` of the file.
+
+    Raises
+    ------
+    ValueError
+        If the run does not have such a network, kept no draws, or no node of it can be cut out.
+    """
+    config = load_config(run_dir)
+    data = build.load_data(config)
+    mask, draws = _chosen(config, data, run_dir, choice)
+    dense = build.build_model(config, data, choice.chain).cpu()
+    network = build.build_model(config, data, choice.chain)
+    network.load_state_dict(average(draws))
+    masks.apply(mask, dict(network.named_parameters()))
+    batchnorm.reestimate(network, data.train[0].split(BATCHNORM_BATCH)[:BATCHNORM_BATCHES])
+    small = shrink(network, mask, data.train[0][:1]).model
+    mean, std = (tuple(float(v) for v in moment) for moment in (data.dataset.mean, data.dataset.std))
+    shape, classes = data.input_shape, data.dataset.num_classes
+    save_network(out, small, About(config.model.name, config.model.normalisation, shape, classes, mean, std))
+    read, _ = load_network(out)
+    example = data.train[0][: max(BATCHES)].cpu()
+    return {
+        "dense": _size(dense, example[:1]),
+        "pruned": _size(read, example[:1]),
+        "latency": {batch: _latency(dense.eval(), read, example[:batch], rounds) for batch in BATCHES},
+        "bytes": out.stat().st_size,
+        "sparsity": masks.sparsity(mask),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as aligned text."""
+    header = ("", "parameters", "multiply-adds", *(f"ms for {batch}" for batch in BATCHES))
+    rows = [
+        [
+            name,
+            *(f"{result[name][size]:,}" for size in ("parameters", "multiply_adds")),
+            *(number(result["latency"][batch][name], 3) for batch in BATCHES),
+        ]
+        for name in ("dense", "pruned")
+    ]
+    ratios = [str(measure.Ratio(**result["latency"][batch]["ratio"])) for batch in BATCHES]
+    sizes = [f"{result['pruned'][size] / result['dense'][size]:.3f}" for size in ("parameters", "multiply_adds")]
+    return format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
+
+
+def _chosen(
+    config: RunConfig, data: build.Data, run_dir: Path, choice: NetworkChoice
+) -> tuple[masks.Mask, list[dict[str, Tensor]]]:
+    """The mask, and the draws of the last cycle under it."""
+    criteria = config.prune.in_chain if choice.when == "in_chain" else config.prune.post_hoc
+    targets = config.prune.targets
+    criterion = choice.criterion or next(iter(criteria), None)
+    target = choice.target or max(targets, default=None)
+    if not 0 <= choice.chain < config.chains:
+        raise ValueError(f"chain is {choice.chain}; the run has chains 0 to {config.chains - 1}")
+    if criterion not in criteria:
+        raise ValueError(f"{run_dir} has nothing pruned {choice.when} by {criterion}; it has {', '.join(criteria)}")
+    if choice.decision == "target" and target not in targets:
+        raise ValueError(f"{run_dir} has no target {target}; it has {', '.join(f'{t:g}' for t in targets)}")
+    if choice.when == "post_hoc":
+        stage, last = run_dir, config.schedule.cycles * config.schedule.draws
+        first = last - config.schedule.draws
+        mask = _post_hoc_mask(config, data, run_dir, choice, str(criterion), target)
+    elif choice.decision != "target":
+        raise ValueError(f"decision {choice.decision} is taken post hoc alone; in the chain give a target")
+    else:
+        stage = stage_directory(run_dir, criterion)
+        last = (targets.index(target) + 1) * config.prune.cycles * config.prune.draws
+        first = last - config.prune.draws
+        mask = masks.load(stage / "masks" / f"chain{choice.chain}-{target:g}.safetensors")
+    weights = WeightStore(stage / "draws")
+    try:
+        return mask, [weights.load(choice.chain, draw) for draw in range(first, last)]
+    except ValueError as error:
+        raise ValueError(f"{error}; a run keeps its draws with --keep-weight-draws") from None
+
+
+def _post_hoc_mask(
+    config: RunConfig, data: build.Data, run_dir: Path, choice: NetworkChoice, criterion: str, target: float | None
+) -> masks.Mask:
+    states = [checkpoint.load(run_dir / "checkpoints" / f"chain{c}.safetensors") for c in range(config.chains)]
+    for labels, found in post_hoc_masks(config, build.groups(config, build.build_model(config, data, 0)), states):
+        decided = labels["decision"].split()[0]
+        if labels["criterion"] == criterion and decided == choice.decision and labels["target"] in (None, target):
+            return found[choice.chain]
+    raise ValueError(f"{run_dir} has no decision {choice.decision} by {criterion}; inclusion_probability has")
+
+
+def _size(model: nn.Module, example: Tensor) -> dict[str, int]:
+    return {"parameters": num_parameters(model), "multiply_adds": multiply_adds(model, example)}
+
+
+def _latency(dense: nn.Module, pruned: nn.Module, inputs: Tensor, rounds: int) -> dict[str, Any]:
+    """Milliseconds of a pass of either network, measured in turns."""
+    steps = max(1, 256 // len(inputs))
+
+    def passes(model: nn.Module) -> Callable[[], None]:
+        return measure.block(torch.no_grad()(partial(model, inputs)), steps)
+
+    seconds = measure.interleaved({"dense": passes(dense), "pruned": passes(pruned)}, rounds, progress=False)
+    found: dict[str, Any] = {name: 1e3 * sorted(each)[len(each) // 2] / steps for name, each in seconds.items()}
+    return {**found, "ratio": vars(measure.paired_ratio(seconds["pruned"], seconds["dense"]))}

@@ -1,0 +1,102 @@
+"""A pruned network in one file: the same outputs, the sizes it says, what a run does not have, damaged files."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from small_run import small
+
+from sgmcmc_prune import build, models
+from sgmcmc_prune.config import NetworkChoice, RunConfig
+from sgmcmc_prune.export import export, table
+from sgmcmc_prune.network_file import About, load_network, save_network
+from sgmcmc_prune.predict import class_probabilities
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.run import run
+from sgmcmc_prune.weights import WeightStore, average
+
+ABOUT = About("lenet", None, (1, 28, 28), 10, (0.5,), (0.25,))
+
+
+def config() -> RunConfig:
+    """A run with hidden nodes, which a mask can empty."""
+    return small(
+        **{
+            "model.name": "mlp",
+            "prune.targets": (0.5, 0.99),
+            "prune.in_chain": ("magnitude",),
+            "prune.cycles": 2,
+            "keep_weight_draws": True,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("export") / "run"
+    run(config(), out, progress=False)
+    return out
+
+
+def test_an_exported_network_predicts_as_the_masked_mean_of_the_last_cycle(finished: Path, tmp_path: Path) -> None:
+    result = export(finished, tmp_path / "net.safetensors", NetworkChoice(chain=1), rounds=6)
+    network, about = load_network(tmp_path / "net.safetensors")
+    fork, data = finished / "forks" / "magnitude", build.load_data(config())
+    masked = build.build_model(config(), data, 1)
+    masked.load_state_dict(average([WeightStore(fork / "draws").load(1, draw) for draw in (6, 7)]))
+    masks.apply(masks.load(fork / "masks" / "chain1-0.99.safetensors"), dict(masked.named_parameters()))
+    inputs = data.test[0][:200]
+    torch.testing.assert_close(class_probabilities(network, inputs), class_probabilities(masked, inputs))
+    assert (about.model, about.input_shape, about.num_classes) == ("mlp", (1, 28, 28), 10)
+    assert about.mean == pytest.approx(data.dataset.mean)
+    assert result["pruned"]["parameters"] == models.num_parameters(network) < result["dense"]["parameters"]
+    assert network.get_submodule("layers.0").out_features == len(network.get_parameter("layers.0.weight"))
+    assert all(result["latency"][batch][name] > 0 for batch in (1, 256) for name in ("dense", "pruned"))
+    assert [line.split()[0] for line in table(result).splitlines()[2:]] == ["dense", "pruned", "pruned"]
+
+
+def test_a_post_hoc_decision_is_exported(finished: Path, tmp_path: Path) -> None:
+    choice = NetworkChoice(when="post_hoc", criterion="inclusion_probability", decision="median")
+    result = export(finished, tmp_path / "net.safetensors", choice, rounds=6)
+    assert 0 < result["sparsity"] < 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (NetworkChoice(chain=2), "chains 0 to 1"),
+        (NetworkChoice(criterion="random"), "it has magnitude"),
+        (NetworkChoice(target=0.7), "no target 0.7; it has 0.5, 0.99"),
+        (NetworkChoice(decision="median"), "post hoc alone"),
+        (NetworkChoice(when="post_hoc", criterion="magnitude", decision="fdr"), "no decision fdr by magnitude"),
+    ],
+)
+def test_what_a_run_does_not_have_is_named(finished: Path, tmp_path: Path, choice: NetworkChoice, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        export(finished, tmp_path / "net.safetensors", choice)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_draws_says_how_to_keep_them(tmp_path: Path) -> None:
+    without = small(**{"prune.in_chain": ("magnitude",), "chains": 1, "keep_weight_draws": False})
+    run(without, tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="--keep-weight-draws"):
+        export(tmp_path / "run", tmp_path / "net.safetensors", NetworkChoice())
+
+
+def test_files_that_hold_no_such_network_are_refused(tmp_path: Path) -> None:
+    model = models.build("lenet", (1, 28, 28), 10, seed=0)
+    path = tmp_path / "net.safetensors"
+    save_network(path, model, ABOUT)
+    read, about = load_network(path)
+    assert about == ABOUT
+    assert all(torch.equal(value, read.state_dict()[name]) for name, value in model.state_dict().items())
+    save_network(path, model, About("mlp", None, (1, 28, 28), 10, (0.5,), (0.25,)))
+    with pytest.raises(ValueError, match=r"does not fit .mlp.: only one of them has conv1\.bias"):
+        load_network(path)
+    path.write_bytes(path.read_bytes()[:-7])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        load_network(path)
+    masks.save(path, {"w": torch.ones(2, dtype=torch.bool)})
+    with pytest.raises(ValueError, match="holds no network"):
+        load_network(path)
