@@ -50,11 +50,13 @@ def draw(cells: Sequence[dict[str, Any]]) -> Any:
 def draw_distributions(figure: Any, by_method: dict[str, dict[str, Any]]) -> None:
     """One panel per layer (at most eight): the fraction of weights with |E w| below x."""
     layers = list(next(iter(by_method.values()))["weights"]["layers"])[:8]
-    for ax, layer in zip(figure.subplots(1, len(layers), sharey=True, squeeze=False)[0], layers, strict=True):
+    axes = figure.subplots(1, len(layers), sharey=True, squeeze=False)[0]
+    for ax, layer in zip(axes, layers, strict=True):
         for method, cell in by_method.items():
             ax.plot(GRID, cell["weights"]["layers"][layer]["below"], color=colour(method))
         tidy(ax, "log |E w|", "", layer.removesuffix(".weight"))
         ax.set_ylim(-0.02, 1.02)
+    axes[0].set_ylabel("share of weights below")
     legend_below(figure, [line(METHODS[m], color=colour(m)) for m in by_method], 5)
 
 
