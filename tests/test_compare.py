@@ -74,7 +74,7 @@ def check(problem: Problem, name: str, candidates: list[Candidate]) -> None:
         if candidate.target is not None and name not in COARSE:
             assert achieved == pytest.approx([candidate.target] * len(achieved), abs=2e-3)
         assert candidate.cost.gradient_evaluations <= problem.epochs * problem.num_data
-        assert candidate.cost.gradient_evaluations >= 0.75 * problem.epochs * problem.num_data or "in-chain" in name
+        assert candidate.cost.gradient_evaluations >= 0.75 * problem.epochs * problem.num_data
         single, ensemble = (p(problem.data.validation[0]) for p in (candidate.single, candidate.ensemble))
         torch.testing.assert_close(single.sum(1), torch.ones_like(single[:, 0]))
         torch.testing.assert_close(ensemble.sum(1), torch.ones_like(single[:, 0]))

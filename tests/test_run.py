@@ -175,7 +175,7 @@ def test_configuration_survives_json() -> None:
         ({"sampler.temperature": -1.0}, "temperature is -1.0"),
         ({"prior.spike_variance": 1.0}, "0 < spike < slab"),
         ({"prior.spike_variance": 1e-9}, "too narrow for the step size"),
-        ({"data.validation": 7000}, "validation|size"),
+        ({"data.validation": 7000}, "validation size is 7000; choose 0 to 6999"),
         ({"data.name": "mnist"}, "fashion-mnist"),
         ({"model.name": "alexnet"}, "alexnet"),
         ({"schedule.draws": 0}, "draws"),
