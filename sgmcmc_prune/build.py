@@ -61,10 +61,7 @@ def build_model(config: RunConfig, data: Data, chain: int) -> nn.Module:
     chosen = config.model.normalisation
     options = {} if chosen is None else {"normalisation": chosen}
     model = models.build(config.model.name, data.input_shape, data.dataset.num_classes, seed=seed, **options)
-    if ":" in config.model.name:  # a user's network may ask for the order of its memory, by `view`
-        return model.to(config.device)
-    # Channels last makes the convolutions faster on a CPU, and changes no value's meaning.
-    return model.to(device=config.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return models.in_fast_layout(config.model.name, model.to(config.device))
 
 
 def build_stream(config: RunConfig, data: Data, chain: int) -> MinibatchStream:

@@ -7,6 +7,7 @@ Options of `run` are derived from the configuration dataclasses. Bad input is on
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -119,8 +120,7 @@ class Export(NetworkChoice):
         from sgmcmc_prune.export import export, table
 
         result = export(self.run_dir, self.out, self)
-        print(table(result))
-        print(f"\n{result['sparsity']:.1%} of the weights are pruned; network: {self.out} ({result['bytes']:,} bytes)")
+        print(f"{table(result)}\n\nnetwork: {self.out} ({result['bytes']:,} bytes)")
 
 
 @dataclass(frozen=True)
@@ -309,6 +309,9 @@ def main(argv: list[str] | None = None) -> None:
         _parse(argv)()
     except RunError as error:
         sys.exit(_complain(error, 1))
+    except BrokenPipeError:  # nobody reads on, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (ValueError, TypeError, OSError) as error:
         sys.exit(_complain(error, 2))
 

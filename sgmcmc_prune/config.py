@@ -292,7 +292,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         _require(self.chains >= 1, f"chains is {self.chains}; a run needs at least one")
-        _require(self.sampler.temperature >= 0, f"temperature is {self.sampler.temperature}; it must be >= 0")
+        _require(self.sampler.temperature >= 0, f"sampler.temperature is {self.sampler.temperature}; it must be >= 0")
         _require(self.prior.indicator_every >= 1, "prior.indicator_every must be at least 1 step")
         nu = self.prior.degrees_of_freedom
         _require(nu > 2, f"prior.degrees_of_freedom is {nu}; the variance of a Student-t prior needs more than 2")

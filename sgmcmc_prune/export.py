@@ -16,8 +16,10 @@ from sgmcmc_prune.bench import measure
 from sgmcmc_prune.config import NetworkChoice, RunConfig
 from sgmcmc_prune.evaluate import BATCHNORM_BATCH, BATCHNORM_BATCHES, post_hoc_masks
 from sgmcmc_prune.flops import multiply_adds
+from sgmcmc_prune.metrics import summarise
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.network_file import About, load_network, save_network
+from sgmcmc_prune.predict import class_probabilities
 from sgmcmc_prune.pruning import batchnorm, masks
 from sgmcmc_prune.pruning.shrink import shrink
 from sgmcmc_prune.stages import load_config, stage_directory
@@ -44,17 +46,19 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     Returns
     -------
     dict
-        `dense` and `pruned`: parameters and multiply_adds; `latency`: by batch size, milliseconds of both, and their
-        ratio with its 95 % interval; `bytes` of the file.
+        `origin` in words; `accuracy` and `nll` on the run's split; `dense` and `pruned`: parameters and multiply_adds;
+        `latency`: by batch size, milliseconds of both, and their ratio with its 95 % interval; `bytes` of the file.
 
     Raises
     ------
     ValueError
-        If the run does not have such a network, kept no draws, or no node of it can be cut out.
+        If the run is not finished, does not have such a network, kept no draws, or no node of it can be cut out.
     """
     config = load_config(run_dir)
+    if not (run_dir / "metrics.json").is_file():
+        raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")
     data = build.load_data(config)
-    mask, draws = _chosen(config, data, run_dir, choice)
+    mask, draws, origin = _chosen(config, data, run_dir, choice)
     dense = build.build_model(config, data, choice.chain).cpu()
     network = build.build_model(config, data, choice.chain)
     network.load_state_dict(average(draws))
@@ -63,15 +67,20 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     small = shrink(network, mask, data.train[0][:1]).model
     mean, std = (tuple(float(v) for v in moment) for moment in (data.dataset.mean, data.dataset.std))
     shape, classes = data.input_shape, data.dataset.num_classes
-    save_network(out, small, About(config.model.name, config.model.normalisation, shape, classes, mean, std))
+    save_network(out, small, About(config.model.name, config.model.normalisation, shape, classes, mean, std, origin))
     read, _ = load_network(out)
+    inputs, labels = data.test if config.evaluate == "test" else data.validation
+    scores = summarise(class_probabilities(read, inputs.cpu()), labels.cpu())
     example = data.train[0][: max(BATCHES)].cpu()
     return {
+        "origin": origin,
+        "split": config.evaluate,
+        "accuracy": scores["accuracy"],
+        "nll": scores["nll"],
         "dense": _size(dense, example[:1]),
         "pruned": _size(read, example[:1]),
         "latency": {batch: _latency(dense.eval(), read, example[:batch], rounds) for batch in BATCHES},
         "bytes": out.stat().st_size,
-        "sparsity": masks.sparsity(mask),
     }
 
 
@@ -88,13 +97,15 @@ def table(result: dict[str, Any]) -> str:
     ]
     ratios = [str(measure.Ratio(**result["latency"][batch]["ratio"])) for batch in BATCHES]
     sizes = [f"{result['pruned'][size] / result['dense'][size]:.3f}" for size in ("parameters", "multiply_adds")]
-    return format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
+    scores = f"accuracy {result['accuracy']:.4f}, NLL {number(result['nll'], 4)} on the {result['split']} split"
+    text = format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
+    return f"{result['origin']}: {scores}\n\n{text}"
 
 
 def _chosen(
     config: RunConfig, data: build.Data, run_dir: Path, choice: NetworkChoice
-) -> tuple[masks.Mask, list[dict[str, Tensor]]]:
-    """The mask, and the draws of the last cycle under it."""
+) -> tuple[masks.Mask, list[dict[str, Tensor]], str]:
+    """The mask, the draws of the last cycle under it, and both in words."""
     criteria = config.prune.in_chain if choice.when == "in_chain" else config.prune.post_hoc
     targets = config.prune.targets
     criterion = choice.criterion or next(iter(criteria), None)
@@ -117,8 +128,13 @@ def _chosen(
         first = last - config.prune.draws
         mask = masks.load(stage / "masks" / f"chain{choice.chain}-{target:g}.safetensors")
     weights = WeightStore(stage / "draws")
+    decided = f"{100 * target:g} %" if choice.decision == "target" and target else choice.decision
+    origin = (
+        f"{run_dir.name}, chain {choice.chain}, {str(criterion).replace('_', ' ')}, {choice.when.replace('_', ' ')}, "
+        f"{decided} ({masks.sparsity(mask):.1%} of the weights pruned), mean of {last - first} draws"
+    )
     try:
-        return mask, [weights.load(choice.chain, draw) for draw in range(first, last)]
+        return mask, [weights.load(choice.chain, draw) for draw in range(first, last)], origin
     except ValueError as error:
         raise ValueError(f"{error}; a run keeps its draws with --keep-weight-draws") from None
 

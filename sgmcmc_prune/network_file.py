@@ -32,6 +32,8 @@ class About:
     num_classes : int
     mean, std : tuple of float
         By channel: inputs in [0, 1] minus the mean, over the standard deviation.
+    origin : str
+        Where it comes from, in words.
     """
 
     model: str
@@ -40,6 +42,7 @@ class About:
     num_classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    origin: str = ""
 
 
 def save_network(path: Path, model: nn.Module, about: About) -> None:
@@ -86,7 +89,7 @@ def load_network(path: Path) -> tuple[nn.Module, About]:
         raise ValueError(f"{path} does not fit {about.model!r}: only one of them has {', '.join(differing)}")
     for name, value in tensors.items():
         _put(model, name, value)
-    return model.eval(), about
+    return models.in_fast_layout(about.model, model).eval(), about
 
 
 def _put(model: nn.Module, name: str, value: Tensor) -> None:

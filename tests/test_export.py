@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_run import small
+from small_run import new_run, small
 
 from sgmcmc_prune import build, models
 from sgmcmc_prune.config import NetworkChoice, RunConfig
 from sgmcmc_prune.export import export, table
+from sgmcmc_prune.metrics import summarise
 from sgmcmc_prune.network_file import About, load_network, save_network
 from sgmcmc_prune.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
@@ -52,13 +53,19 @@ def test_an_exported_network_predicts_as_the_masked_mean_of_the_last_cycle(finis
     assert result["pruned"]["parameters"] == models.num_parameters(network) < result["dense"]["parameters"]
     assert network.get_submodule("layers.0").out_features == len(network.get_parameter("layers.0.weight"))
     assert all(result["latency"][batch][name] > 0 for batch in (1, 256) for name in ("dense", "pruned"))
-    assert [line.split()[0] for line in table(result).splitlines()[2:]] == ["dense", "pruned", "pruned"]
+    assert result["accuracy"] == summarise(class_probabilities(network, data.test[0]), data.test[1])["accuracy"]
+    assert about.origin.startswith(
+        "run, chain 1, magnitude, in chain, 99 % (99.0% of the weights pruned), mean of 2 draws"
+    )
+    lines = table(result).splitlines()
+    assert lines[0].startswith(f"{about.origin}: accuracy")
+    assert [line.split()[0] for line in lines[4:]] == ["dense", "pruned", "pruned"]
 
 
 def test_a_post_hoc_decision_is_exported(finished: Path, tmp_path: Path) -> None:
     choice = NetworkChoice(when="post_hoc", criterion="inclusion_probability", decision="median")
     result = export(finished, tmp_path / "net.safetensors", choice, rounds=6)
-    assert 0 < result["sparsity"] < 1
+    assert "post hoc, median" in result["origin"]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +82,11 @@ def test_what_a_run_does_not_have_is_named(finished: Path, tmp_path: Path, choic
     with pytest.raises(ValueError, match=message):
         export(finished, tmp_path / "net.safetensors", choice)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_unfinished_run_is_told_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not finished; go on with: sgmcmc-prune resume"):
+        export(new_run(config(), tmp_path / "run"), tmp_path / "net.safetensors", NetworkChoice())
 
 
 def test_a_run_without_draws_says_how_to_keep_them(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import numpy as np
 
 from sgmcmc_prune.report.run_data import RunData, Stage
-from sgmcmc_prune.report.scales import log_scale
 from sgmcmc_prune.report.style import (
     Picture,
     chain_lines,
@@ -57,7 +56,7 @@ def weight_norms(run: RunData) -> Picture:
         for column, colour in zip(stage.values("posterior", "weight_norm", chain).T, shades, strict=True):
             ax.plot(column, color=colour, linestyle=dashes(chain), marker="o", ms=2.5, lw=1)
     tidy(ax, "draw", "Euclidean norm of the weights")
-    log_scale(ax)
+    ax.set_ylim(bottom=0)
     draw_axis(ax, max(stage.draws), run.config.schedule.draws)
     layers = [line(name, color=colour) for name, colour in zip(stage.layers, shades, strict=True)]
     legend_below(figure, [*layers, *chain_lines(stage.chains)], 5)
