@@ -12,6 +12,7 @@ effective for large deep networks (ICML 2024).
 import copy
 import math
 import time
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,26 +78,34 @@ def fit_ivon(
     num_data = stream.num_data
     decay = 1 / (num_data * prior_std**2)
     optimizer = IVON(network.parameters(), lr, ess=num_data, beta2=beta2, weight_decay=decay, hess_init=hess_init)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    trace = []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for step in range(steps):
-            inputs, targets = stream.batch(step)
-            with optimizer.sampled_params(train=True):
-                optimizer.zero_grad()
-                loss = mean_nll(likelihood, network(inputs), targets)
-                loss.backward()
-            optimizer.step()
-            cosine.step()
-            if not math.isfinite(value := float(loss.detach())):
-                raise RunError(f"IVON diverged at step {step}: the loss is {value}. Lower lr or raise hess_init")
-            if step % 100 == 0:
-                trace.append({"step": float(step), "nll": value})
+        trace = _train(network, optimizer, stream, likelihood, steps)
     hessian = torch.cat([group["hess"] for group in optimizer.param_groups])
     variance = _unflatten(network, 1 / (num_data * (hessian + decay)))
     posterior = ivon_posterior(network, variance, prior_std)
     return Fitted(posterior, likelihood, data[0], math.nan, steps * batch_size, time.perf_counter() - started, trace)
+
+
+def _train(
+    network: nn.Module, optimizer: Any, stream: MinibatchStream, likelihood: Likelihood, steps: int
+) -> list[dict[str, float]]:
+    """Take the steps, each at weights drawn from the posterior so far; return the loss now and then."""
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    trace = []
+    for step in range(steps):
+        inputs, targets = stream.batch(step)
+        with optimizer.sampled_params(train=True):
+            optimizer.zero_grad()
+            loss = mean_nll(likelihood, network(inputs), targets)
+            loss.backward()
+        optimizer.step()
+        cosine.step()
+        if not math.isfinite(value := float(loss.detach())):
+            raise RunError(f"IVON diverged at step {step}: the loss is {value}. Lower lr or raise hess_init")
+        if step % 100 == 0:
+            trace.append({"step": float(step), "nll": value})
+    return trace
 
 
 def ivon_posterior(network: nn.Module, variance: dict[str, Tensor], prior_std: float) -> GaussianPosterior:
