@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sgmcmc_prune import build, checkpoint
-from sgmcmc_prune.chains.loop import members
+from sgmcmc_prune.chains.loop import mask_path, members
 from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.convergence import in_function_space
 from sgmcmc_prune.data import ood
@@ -74,7 +74,7 @@ class _Evaluator:
         for chain in range(self.config.chains):
             mask = chain_masks[chain] if chain_masks else {}
             for draw in members(weights, chain, first, last):
-                network = self._network(draw, mask)
+                network = masked_network(self.model, draw, mask, self.training_inputs)
                 latest = self._predictive(network, self.inputs)
                 singles.append(summarise(latest.probabilities, self.labels))
                 pooled = _with(pooled, latest)
@@ -92,14 +92,6 @@ class _Evaluator:
             except ValueError as error:
                 self.not_shrinkable = str(error)
         return []
-
-    def _network(self, draw: dict[str, Tensor], mask: Mask) -> nn.Module:
-        """The network of a draw under a mask, with BatchNorm statistics (if it has any) that fit these weights."""
-        model = copy.deepcopy(self.model)
-        model.load_state_dict(draw)
-        masks.apply(mask, dict(model.named_parameters()))
-        batchnorm.reestimate(model, self.training_inputs.split(BATCHNORM_BATCH)[:BATCHNORM_BATCHES])
-        return model
 
     @staticmethod
     def _predictive(network: nn.Module, inputs: Tensor) -> Predictive:
@@ -123,6 +115,15 @@ class _Evaluator:
         if len(found.sizes) == self.config.chains:
             row |= {key: _mean([size[key] for size in found.sizes]) for key in found.sizes[0]}
         return row
+
+
+def masked_network(model: nn.Module, weights: Mapping[str, Tensor], mask: Mask, training_inputs: Tensor) -> nn.Module:
+    """A copy of a network with these weights, under a mask, with BatchNorm statistics (if it has any) that fit them."""
+    network = copy.deepcopy(model)
+    network.load_state_dict(weights)
+    masks.apply(mask, dict(network.named_parameters()))
+    batchnorm.reestimate(network, training_inputs.split(BATCHNORM_BATCH)[:BATCHNORM_BATCHES])
+    return network
 
 
 def _with(total: Predictive | None, latest: Predictive) -> Predictive:
@@ -194,9 +195,7 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
             bar.update(1)
         for criterion, (k, target) in product(config.prune.in_chain, enumerate(config.prune.targets)):
             stage, n = out / "forks" / criterion, config.prune.cycles * config.prune.draws
-            chain_masks = [
-                masks.load(stage / "masks" / f"chain{c}-{target:g}.safetensors") for c in range(config.chains)
-            ]
+            chain_masks = [masks.load(mask_path(stage, c, target)) for c in range(config.chains)]
             labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target}
             found = evaluator.predict(stage, k * n, (k + 1) * n, chain_masks)
             pruned.append(evaluator.row(found, chain_masks, **labels))

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from sgmcmc_prune import build, checkpoint
 from sgmcmc_prune.bench import measure
+from sgmcmc_prune.chains.loop import mask_path
 from sgmcmc_prune.config import NetworkChoice, RunConfig
-from sgmcmc_prune.evaluate import BATCHNORM_BATCH, BATCHNORM_BATCHES, post_hoc_masks
+from sgmcmc_prune.evaluate import masked_network, post_hoc_masks
 from sgmcmc_prune.flops import multiply_adds
 from sgmcmc_prune.metrics import summarise
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.network_file import About, load_network, save_network
 from sgmcmc_prune.predict import class_probabilities
-from sgmcmc_prune.pruning import batchnorm, masks
+from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.shrink import shrink
 from sgmcmc_prune.stages import load_config, stage_directory
 from sgmcmc_prune.tables import format_rows, number
@@ -60,10 +61,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     data = build.load_data(config)
     mask, draws, origin = _chosen(config, data, run_dir, choice)
     dense = build.build_model(config, data, choice.chain).cpu()
-    network = build.build_model(config, data, choice.chain)
-    network.load_state_dict(average(draws))
-    masks.apply(mask, dict(network.named_parameters()))
-    batchnorm.reestimate(network, data.train[0].split(BATCHNORM_BATCH)[:BATCHNORM_BATCHES])
+    network = masked_network(build.build_model(config, data, choice.chain), average(draws), mask, data.train[0])
     small = shrink(network, mask, data.train[0][:1]).model
     mean, std = (tuple(float(v) for v in moment) for moment in (data.dataset.mean, data.dataset.std))
     shape, classes = data.input_shape, data.dataset.num_classes
@@ -109,7 +107,7 @@ def _chosen(
     criteria = config.prune.in_chain if choice.when == "in_chain" else config.prune.post_hoc
     targets = config.prune.targets
     criterion = choice.criterion or next(iter(criteria), None)
-    target = choice.target or max(targets, default=None)
+    target = max(targets, default=None) if choice.target is None else choice.target
     if not 0 <= choice.chain < config.chains:
         raise ValueError(f"chain is {choice.chain}; the run has chains 0 to {config.chains - 1}")
     if criterion not in criteria:
@@ -123,10 +121,10 @@ def _chosen(
     elif choice.decision != "target":
         raise ValueError(f"decision {choice.decision} is taken post hoc alone; in the chain give a target")
     else:
-        stage = stage_directory(run_dir, criterion)
-        last = (targets.index(target) + 1) * config.prune.cycles * config.prune.draws
+        stage, k = stage_directory(run_dir, criterion), targets.index(target)
+        last = (k + 1) * config.prune.cycles * config.prune.draws
         first = last - config.prune.draws
-        mask = masks.load(stage / "masks" / f"chain{choice.chain}-{target:g}.safetensors")
+        mask = masks.load(mask_path(stage, choice.chain, targets[k]))
     weights = WeightStore(stage / "draws")
     decided = f"{100 * target:g} %" if choice.decision == "target" and target else choice.decision
     origin = (

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from sgmcmc_prune import build, checkpoint
 from sgmcmc_prune.chains.chain import Chain
-from sgmcmc_prune.chains.loop import Stage, checkpoint_path, follow
+from sgmcmc_prune.chains.loop import Stage, checkpoint_path, follow, mask_path
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.config import RunConfig, from_json
 from sgmcmc_prune.distributed import ALONE, Ranks
@@ -114,7 +114,7 @@ def _stage_chain(
     reference = None
     if criterion == "random":
         first = out / "forks" / config.prune.in_chain[0]
-        reference = [masks.load(first / "masks" / f"chain{index}-{t:g}.safetensors") for t in config.prune.targets]
+        reference = [masks.load(mask_path(first, index, t)) for t in config.prune.targets]
     pruner = build.build_pruner(config, build.build_model(config, data, index), criterion, index, reference)
     chain = build.build_chain(config, data, index, schedule, pruner, ranks)
     chain.load_position(checkpoint.load(checkpoint_path(out, index)))

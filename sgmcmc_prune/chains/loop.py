@@ -60,10 +60,6 @@ class Stage:
         self.record_every, self.checkpoint_seconds, self.keep = record_every, checkpoint_seconds, keep
         self.weights = WeightStore(directory / "draws")
 
-    def mask_path(self, chain: int, target: float) -> Path:
-        """Where an in-chain mask is kept."""
-        return self.directory / "masks" / f"chain{chain}-{target:g}.safetensors"
-
     def run(self, chain: Chain, bar: Any) -> None:
         """Take a chain to its end, from its newest checkpoint if there is one.
 
@@ -161,7 +157,7 @@ class Stage:
             checkpoint.save(path, means)
         if chain.pruner is not None:
             target = chain.pruner.targets[chain.pruner.target_index(plan.cycle)]
-            masks.save(self.mask_path(chain.index, target), chain.mask)
+            masks.save(mask_path(self.directory, chain.index, target), chain.mask)
 
     def _save(self, chain: Chain) -> None:
         chain.check()  # a diverged state is nothing to go on from
@@ -216,6 +212,11 @@ def skip(bar: Any, steps: int) -> None:
         bar.n += steps
         bar.last_print_n += steps
         bar.refresh()
+
+
+def mask_path(directory: Path, chain: int, target: float) -> Path:
+    """Where the mask of one chain at one target is kept, in the directory of a fork."""
+    return directory / "masks" / f"chain{chain}-{target:g}.safetensors"
 
 
 def checkpoint_path(directory: Path, chain: int) -> Path:

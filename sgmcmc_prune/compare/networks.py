@@ -1,6 +1,5 @@
 """From weights and a mask to networks that predict: masked weights are zero, and normalisation statistics fit them."""
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.compare.method import Candidate, Cost, Predict, Problem
-from sgmcmc_prune.evaluate import BATCHNORM_BATCH, BATCHNORM_BATCHES
+from sgmcmc_prune.evaluate import masked_network
 from sgmcmc_prune.predict import class_probabilities
 from sgmcmc_prune.priors.groups import GroupMap
-from sgmcmc_prune.pruning import batchnorm, masks
+from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity
 
 Result = TypeVar("Result")
@@ -43,12 +42,8 @@ class Posterior:
 
 
 def masked(problem: Problem, model: nn.Module, weights: Weights, mask: masks.Mask) -> nn.Module:
-    """A copy of a network with these weights, under the mask."""
-    network = copy.deepcopy(model)
-    network.load_state_dict(weights, strict=False)
-    masks.apply(mask, dict(network.named_parameters()))
-    batchnorm.reestimate(network, problem.data.train[0].split(BATCHNORM_BATCH)[:BATCHNORM_BATCHES])
-    return network
+    """A copy of a network with these weights (and its own buffers, if they hold none), under the mask."""
+    return masked_network(model, {**model.state_dict(), **weights}, mask, problem.data.train[0])
 
 
 def predict_with(networks: Sequence[nn.Module]) -> Predict:

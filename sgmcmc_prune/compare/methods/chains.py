@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from sgmcmc_prune import build, checkpoint
+from sgmcmc_prune.chains.loop import mask_path
 from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem, Settings
 from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, under_mask
@@ -135,7 +136,7 @@ def _in_chain(problem: Problem, folder: Path, criterion: Criterion) -> Iterator[
         steps = build.dense_schedule(config, per_epoch).num_steps + build.fork_schedule(config, per_epoch).num_steps
         stage = out / "forks" / criterion
         posterior = drawn(problem, stage, 0, 1, problem.members, steps, seconds)
-        yield under_mask(problem, posterior, target, masks.load(stage / "masks" / f"chain0-{target:g}.safetensors"))
+        yield under_mask(problem, posterior, target, masks.load(mask_path(stage, 0, target)))
 
 
 def shared_name(chain: str, settings: Settings) -> str:
