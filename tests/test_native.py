@@ -239,6 +239,28 @@ def test_gates_are_their_equations(two_threads: None, shape: tuple[int, int]) ->
     assert torch.allclose(dlogits.double(), (dout * x * y * (1 - y)).sum(0) / 0.5, atol=1e-4)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("shape", [(3, 5), (40, 1100)])
+def test_local_draws_are_their_equations(two_threads: None, shape: tuple[int, int], scaled: bool) -> None:
+    centre, variance, dout = torch.randn(*shape), torch.rand(*shape), torch.randn(*shape)
+    variance[0, 0] = 0.0  # stopped at the floor
+    scale = torch.randn(shape[1]) if scaled else None
+    z = native.standard_normal(7, 0, 2**33 + 5, 0, centre.numel(), stream=3).view(shape)
+    std = variance.clamp(min=1e-6).sqrt()
+    out, h, slope = native.local_draw((7, 3, 2**33 + 5), centre.clone(), variance.clone(), scale, 1e-6)
+    assert torch.allclose(h, centre + std * z, atol=1e-5)
+    assert torch.allclose(slope, z / (2 * std), rtol=1e-5)
+    assert torch.equal(out, h * scale if scaled else h)
+    dc, dv, sums = native.local_gradient(dout, h if scaled else None, slope, scale)
+    assert torch.equal(dc, dout * scale if scaled else dout)
+    assert torch.equal(dv, dc * slope)
+    exact = [x.double().sum(0) for x in (dc, dv, dout * h)]
+    assert all(
+        torch.allclose(s.double(), e, rtol=1e-4, atol=1e-4)
+        for s, e in zip(sums[: 2 + scaled], exact[: 2 + scaled], strict=True)
+    )
+
+
 def test_logistic_noise_is_logistic() -> None:
     """Kolmogorov-Smirnov at a false-alarm rate of 1e-3."""
     odds, _ = native.gate_draw((1, 0, 0), torch.zeros(200, 1000), torch.zeros(1000))

@@ -154,14 +154,14 @@ def test_masked_equals_variational_equals_physically_pruned(name: str, model: st
 def test_sharing_moments_changes_no_gradient(name: str) -> None:
     network, x = bayesianise(make_random(small()), FAMILIES[name]), torch.randn(7, 6)
     gradients = []
-    for compute in (network.outputs_and_kl, lambda x: (network(x), network.kl())):
+    for compute in (network.outputs_and_kl, lambda x: (network(x), network._divergence())):
         torch.manual_seed(0)
         network.zero_grad()
         outputs, divergence = compute(x)
         (outputs.square().mean() + divergence / 100).backward()
         gradients.append([p.grad for p in network.parameters()])
     assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(*gradients, strict=True))
-    assert not any("statistics" in vars(module) for module in network.modules())
+    assert not any(getattr(module, "sums", None) for module in network.modules())
 
 
 def test_an_empty_layer_still_predicts() -> None:
@@ -194,8 +194,9 @@ def test_slab_is_weighted_by_the_gate_and_the_scale_is_not() -> None:
     family = {"prior_std": 0.7, "inclusion": 0.01, "start": 0.3, "initial_std": 0.2}
     assert float(bayesianise(model, ss_ig(**family)).units[0].kl().detach()) == pytest.approx(1.0648, abs=5e-5)
     lasso = bayesianise(model, ss_gl(**family))
-    total = 1.0648 + float(lasso.scales[0].kl().sum().detach())
-    assert float(lasso.units[0].kl().detach()) == pytest.approx(total, abs=1e-4)
+    assert float(lasso.units[0].kl().detach()) == pytest.approx(1.0648, abs=5e-5)
+    units = sum(float(unit.kl().detach()) for unit in lasso.units)
+    assert float(lasso.kl().detach()) == pytest.approx(units + float(lasso.shared.kl().detach()), abs=1e-4)
 
 
 def test_no_noise_is_the_deterministic_network() -> None:
@@ -208,11 +209,10 @@ def test_no_noise_is_the_deterministic_network() -> None:
 def test_group_lasso_with_unit_scales_is_ss_ig() -> None:
     model = small()
     lasso, gaussian = bayesianise(model, ss_gl()), bayesianise(model, ss_ig())
-    for scale in lasso.scales:
-        scale.variance.mean.data.zero_()
-        scale.variance.log_std.data.fill_(-30)
-    scale_terms = sum(float(s.kl().sum().detach()) for s in lasso.scales) + float(lasso.shared.kl().detach())
-    assert float(lasso.kl().detach()) - scale_terms == pytest.approx(float(gaussian.kl().detach()), rel=1e-5)
+    lasso.shared.variance.log_std.data.fill_(-30)
+    assert float(lasso.kl().detach()) - float(lasso.shared.kl().detach()) == pytest.approx(
+        float(gaussian.kl().detach()), rel=1e-5
+    )
     generators = [torch.Generator().manual_seed(1) for _ in range(2)]
     first, second = (n.draw("mean", False, g) for n, g in zip((lasso, gaussian), generators, strict=True))
     assert all(torch.allclose(first[name], second[name]) for name in second)
@@ -222,10 +222,9 @@ def test_group_lasso_with_unit_scales_is_ss_ig() -> None:
 def test_regulariser_limits(regulariser: float, expected: float) -> None:
     # c -> infinity: the unregularised scale s; c -> 0: the constant c.
     network = bayesianise(small(), ss_ghs(regulariser=regulariser))
-    scale = network.scales[0]
-    scale.half_cauchy.gamma.mean.data.fill_(2 * math.log(1.7))
+    network.shared.half_cauchy.gamma.mean.data[:-1] = 2 * math.log(1.7)
     network.shared.resample(sampled=False)
-    assert scale.draw(False).detach().tolist() == pytest.approx([expected] * 5, rel=1e-5)
+    assert network.shared.drawn["layers.0"].tolist() == pytest.approx([expected] * 5, rel=1e-5)
 
 
 def covariance_of_outputs(layer: nn.Module, x: Tensor, draws: int) -> Tensor:

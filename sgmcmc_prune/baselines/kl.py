@@ -86,29 +86,8 @@ def log_normal_from_gamma(
     """
     log_gamma = shape.lgamma() if isinstance(shape, Tensor) else math.lgamma(shape)
     constants = log_gamma - NORMAL_ENTROPY - shape * mean_log_rate
-    return mean_rate * log_normal_mean(loc, log_std) - shape * loc - log_std + constants
-
-
-def log_normal_mean(loc: Tensor, log_std: Tensor) -> Tensor:
-    """Mean of exp N(m, s^2), from m and log s: exp(m + s^2 / 2)."""
-    return _LogNormalMean.apply(loc, log_std)
-
-
-class _LogNormalMean(torch.autograd.Function):
-    """`log_normal_mean` E, with dm = E dE and d(log s) = E s^2 dE."""
-
-    @staticmethod
-    def forward(ctx: Any, loc: Tensor, log_std: Tensor) -> Tensor:
-        variance = log_std.exp().square_()
-        mean = torch.add(loc, variance, alpha=0.5).exp_()
-        ctx.save_for_backward(variance, mean)
-        return mean
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        variance, mean = ctx.saved_tensors
-        found = gradient * mean
-        return found, found * variance
+    mean = (loc + 0.5 * (2 * log_std).exp()).exp()
+    return mean_rate * mean - shape * loc - log_std + constants
 
 
 def log_normal_from_inverse_gamma(loc: Tensor, log_std: Tensor, shape: float, rate: float) -> Tensor:

@@ -6,7 +6,14 @@ The random words are those of `noise`, so every tier sees the same noise: normal
 within this tier results do not depend on the number of threads.
 """
 
-from sgmcmc_prune.native.factors import factor_gradient, factor_statistics, gate_draw, gate_gradient
+from sgmcmc_prune.native.factors import (
+    factor_gradient,
+    factor_statistics,
+    gate_draw,
+    gate_gradient,
+    local_draw,
+    local_gradient,
+)
 from sgmcmc_prune.native.library import NativeUnavailable, load, takes
 from sgmcmc_prune.native.step import (
     TensorTable,
@@ -28,6 +35,8 @@ __all__ = [
     "gate_draw",
     "gate_gradient",
     "load",
+    "local_draw",
+    "local_gradient",
     "mixture_sums",
     "rademacher",
     "settings",

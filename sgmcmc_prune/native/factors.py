@@ -4,6 +4,8 @@ What they compute stands in `statistics` and `gates` of `baselines.variational`.
 CPU.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,24 +14,52 @@ from sgmcmc_prune.native.library import load
 from sgmcmc_prune.native.step import KEY, threads
 
 
-def factor_statistics(mean: Tensor, log_std: Tensor, logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance of each entry, and row sums (4, J), or (2, J) without gates."""
+def factor_statistics(
+    mean: Tensor, log_std: Tensor, logits: Tensor | None, bias_mean: Tensor | None, bias_log_std: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor]:
+    """Mean and variance of each weight and bias, and row sums (4, J), or (2, J) without gates."""
     m = mean if logits is None else torch.empty_like(mean)
     w, sums = torch.empty_like(mean), mean.new_empty(2 if logits is None else 4, len(mean))
-    inputs = (_pointer(x) for x in (mean, log_std, logits))
-    outputs = (x.data_ptr() for x in (m, w, sums))
+    bias_variance = None if bias_mean is None else torch.empty_like(bias_mean)
+    inputs = map(_pointer, (mean, log_std, logits, bias_mean, bias_log_std))
+    outputs = map(_pointer, (m, w, bias_variance, sums))
     load().factor_statistics(*inputs, len(mean), mean[0].numel(), *outputs, threads(mean.numel()))
-    return m, w, sums
+    return m, w, bias_mean, bias_variance, sums
 
 
 def factor_gradient(
-    mean: Tensor, log_std: Tensor, logits: Tensor | None, dm: Tensor, dw: Tensor, dsums: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of mean, log_std and logits from those of what `factor_statistics` returned."""
-    found = torch.empty_like(mean), torch.empty_like(mean), None if logits is None else torch.empty_like(mean)
-    given = dm.contiguous(), dw.contiguous(), dsums.contiguous()  # by name, so that they live as long as the call
-    pointers = [_pointer(x) for x in (mean, log_std, logits, *given, *found)]
-    load().factor_gradient(*pointers[:3], len(mean), mean[0].numel(), *pointers[3:], threads(mean.numel()))
+    factors: Sequence[Tensor | None],
+    dm: Tensor,
+    dw: Tensor,
+    dbias_mean: Tensor | None,
+    dbias_variance: Tensor | None,
+    dsums: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of what `factor_statistics` takes, in place of those of what it returns (but for `dsums`)."""
+    dlogits = None if factors[2] is None else torch.empty_like(dm)
+    pointers = map(_pointer, (dm, dw, dbias_mean, dbias_variance, dsums, dlogits))
+    load().factor_gradient(*map(_pointer, factors), len(dm), dm[0].numel(), *pointers, threads(dm.numel()))
+    return dm, dw, dlogits, dbias_mean, dbias_variance
+
+
+def local_draw(
+    key: tuple[int, int, int], centre: Tensor, variance: Tensor, scale: Tensor | None, floor: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs (n, J), these before the scale, and the slope of the noise; in place of `centre` and `variance`."""
+    words, out = np.array(key, dtype=KEY), centre if scale is None else torch.empty_like(centre)
+    outputs = centre.data_ptr(), variance.data_ptr(), out.data_ptr()
+    load().local_draw(words.ctypes.data, _pointer(scale), *centre.shape, floor, *outputs, threads(centre.numel()))
+    return out, centre, variance
+
+
+def local_gradient(
+    gradient: Tensor, outputs: Tensor | None, slope: Tensor, scale: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of centre and variance (n, J), and sums (3, J): of these, and of the scale where there is one."""
+    found = torch.empty_like(slope), torch.empty_like(slope), slope.new_empty(3, slope.shape[1])
+    gradient = gradient.contiguous()
+    pointers = map(_pointer, (gradient, outputs, slope, scale))
+    load().local_gradient(*pointers, *slope.shape, *map(_pointer, found), threads(slope.numel()))
     return found
 
 

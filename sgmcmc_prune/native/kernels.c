@@ -438,9 +438,10 @@ void sgld_step(const tensor_t *tensors, int count, const settings_t *s, int64_t 
 // ---------------------------------------------------------------- variational factors
 
 // Equations: baselines/variational/statistics.py. `logits` is null where there are no gates; then `m` is not written, and
-// of each four rows of sums (a, b, c, e) only the first two are.
-void factor_statistics(const float *mean, const float *log_std, const float *logits, int64_t rows, int64_t size, float *m,
-                       float *w, float *sums, int threads) {
+// of each four rows of sums (a, b, c, e) only the first two are. The bias is null where there is none.
+void factor_statistics(const float *mean, const float *log_std, const float *logits, const float *bias_mean,
+                       const float *bias_log_std, int64_t rows, int64_t size, float *m, float *w, float *bias_variance,
+                       float *sums, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t j = 0; j < rows; j++) {
         const float *restrict mu = mean + j * size, *restrict rho = log_std + j * size;
@@ -469,26 +470,29 @@ void factor_statistics(const float *mean, const float *log_std, const float *log
             sums[2 * rows + j] = c;
             sums[3 * rows + j] = e;
         }
+        if (bias_mean) {
+            bias_variance[j] = exp_clamped(2.0f * bias_log_std[j]);
+            a += bias_log_std[j];
+            b += __builtin_fmaf(bias_mean[j], bias_mean[j], bias_variance[j]);
+        }
         sums[j] = a;
         sums[rows + j] = b;
     }
 }
 
-void factor_gradient(const float *mean, const float *log_std, const float *logits, int64_t rows, int64_t size,
-                     const float *dm, const float *dw, const float *dsums, float *dmean, float *dlog_std, float *dlogits,
-                     int threads) {
+// In place of the gradients of m, w and the bias's moments.
+void factor_gradient(const float *mean, const float *log_std, const float *logits, const float *bias_mean,
+                     const float *bias_log_std, int64_t rows, int64_t size, float *dm, float *dw, float *dbias_m,
+                     float *dbias_w, const float *dsums, float *dlogits, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t j = 0; j < rows; j++) {
         const float *restrict mu = mean + j * size, *restrict rho = log_std + j * size;
-        const float *restrict dm_ = dm + j * size, *restrict dw_ = dw + j * size;
-        float *restrict dmu = dmean + j * size, *restrict drho = dlog_std + j * size;
-        float da = dsums[j], db = dsums[rows + j];
+        float *restrict dmu = dm + j * size, *restrict drho = dw + j * size, da = dsums[j], db = dsums[rows + j];
         if (!logits) {
 #pragma omp simd
             for (int64_t i = 0; i < size; i++) {
-                float v = exp_clamped(2.0f * rho[i]);
-                dmu[i] = __builtin_fmaf(2.0f * db, mu[i], dm_[i]);
-                drho[i] = __builtin_fmaf(2.0f * v, dw_[i] + db, da);
+                dmu[i] = __builtin_fmaf(2.0f * db, mu[i], dmu[i]);
+                drho[i] = __builtin_fmaf(2.0f * exp_clamped(2.0f * rho[i]), drho[i] + db, da);
             }
         } else {
             const float *restrict lambda = logits + j * size;
@@ -497,13 +501,64 @@ void factor_gradient(const float *mean, const float *log_std, const float *logit
             for (int64_t i = 0; i < size; i++) {
                 float g = 1.0f / (1.0f + exp_clamped(-lambda[i])), closed = 1.0f - g;
                 float v = exp_clamped(2.0f * rho[i]), square = mu[i] * mu[i], q = v + square;
-                dmu[i] = g * __builtin_fmaf(2.0f * mu[i], __builtin_fmaf(closed, dw_[i], db), dm_[i]);
-                drho[i] = g * __builtin_fmaf(2.0f * v, dw_[i] + db, da);
-                float rise = __builtin_fmaf(mu[i], dm_[i], __builtin_fmaf(rho[i], da, __builtin_fmaf(q, db, dc)));
-                rise = __builtin_fmaf(__builtin_fmaf(-2.0f * g, square, q), dw_[i], __builtin_fmaf(lambda[i], de, rise));
+                float rise = __builtin_fmaf(mu[i], dmu[i], __builtin_fmaf(rho[i], da, __builtin_fmaf(q, db, dc)));
+                rise = __builtin_fmaf(__builtin_fmaf(-2.0f * g, square, q), drho[i], __builtin_fmaf(lambda[i], de, rise));
                 dlambda[i] = g * closed * rise;
+                dmu[i] = g * __builtin_fmaf(2.0f * mu[i], __builtin_fmaf(closed, drho[i], db), dmu[i]);
+                drho[i] = g * __builtin_fmaf(2.0f * v, drho[i] + db, da);
             }
         }
+        if (bias_mean) {
+            dbias_m[j] = __builtin_fmaf(2.0f * db, bias_mean[j], dbias_m[j]);
+            dbias_w[j] = __builtin_fmaf(2.0f * exp_clamped(2.0f * bias_log_std[j]), dbias_w[j] + db, da);
+        }
+    }
+}
+
+// Equations: baselines/variational/local.py. In: the centres c and variances d^2 of outputs (examples, nodes). Out: h in place
+// of c, the slope eps / (2 d) in place of d^2, and s h where there is a scale (else null).
+void local_draw(const key_t_ *key, const float *scale, int64_t examples, int64_t nodes, float floor, float *centre,
+                float *variance, float *out, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int k = 0; k < threads; k++) {
+        int64_t first = part(examples, k, threads), last = part(examples, k + 1, threads);
+        float space[SPACE];
+        for (int64_t at = first * nodes; at < last * nodes;) {
+            int n = (int)(last * nodes - at < CHUNK - 4 ? last * nodes - at : CHUNK - 4);
+            const float *noise = chunk_normals(*key, (uint64_t)at, n, space);
+            float *restrict h = centre + at, *restrict slope = variance + at;
+#pragma omp simd
+            for (int i = 0; i < n; i++) {
+                float std = sqrtf(slope[i] > floor ? slope[i] : floor);
+                h[i] = __builtin_fmaf(std, noise[i], h[i]);
+                slope[i] = 0.5f * noise[i] / std;
+            }
+            at += n;
+        }
+        for (int64_t start = first * nodes; scale && start < last * nodes; start += nodes)
+#pragma omp simd
+            for (int64_t j = 0; j < nodes; j++) out[start + j] = scale[j] * centre[start + j];
+    }
+}
+
+// Gradients of c and d^2, and the sums of these and of dout h over the examples; a thread takes some of the nodes.
+void local_gradient(const float *dout, const float *h, const float *slope, const float *scale, int64_t examples,
+                    int64_t nodes, float *dcentre, float *dvariance, float *sums, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (int k = 0; k < threads; k++) {
+        int64_t first = part(nodes, k, threads), last = part(nodes, k + 1, threads);
+        float *restrict of_centre = sums, *restrict of_variance = sums + nodes, *restrict of_scale = sums + 2 * nodes;
+        for (int64_t j = first; j < last; j++) of_centre[j] = of_variance[j] = of_scale[j] = 0.0f;
+        for (int64_t start = 0; start < examples * nodes; start += nodes)
+#pragma omp simd
+            for (int64_t j = first; j < last; j++) {
+                float d = dout[start + j], dc = scale ? scale[j] * d : d, dv = dc * slope[start + j];
+                dcentre[start + j] = dc;
+                dvariance[start + j] = dv;
+                of_centre[j] += dc;
+                of_variance[j] += dv;
+                if (scale) of_scale[j] = __builtin_fmaf(d, h[start + j], of_scale[j]);
+            }
     }
 }
 

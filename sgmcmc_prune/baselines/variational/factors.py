@@ -1,9 +1,6 @@
 r"""The factors of a mean-field posterior: normal, normal with a gate on each entry, log-normal."""
 
-import functools
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -11,11 +8,9 @@ from torch import Tensor, nn
 
 from sgmcmc_prune import native
 from sgmcmc_prune.baselines import kl
-from sgmcmc_prune.baselines.variational.statistics import Statistics, per_row, statistics, total
 
 #: What a draw does with the gates (see `gate_values`).
 GateRule = Literal["sample", "median", "mean"]
-
 
 #: Numbers up to which torch makes noise faster than the counter-based kernels.
 _SMALL = 4096
@@ -47,13 +42,9 @@ class Normal(nn.Module):
         self.log_std = nn.Parameter(torch.full_like(mean, math.log(std)))
         self.register_buffer("kept", None)
 
-    def statistics(self) -> Statistics:
-        """Moments, and what `kl` needs, of all entries, whatever `kept` says (see `once`)."""
-        return statistics(self.mean, self.log_std)
-
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of each entry."""
-        mean, variance, *_ = self.statistics()
+        mean, variance = self._moments()
         return (mean, variance) if self.kept is None else (mean * self.kept, variance * self.kept)
 
     def draw(
@@ -63,20 +54,13 @@ class Normal(nn.Module):
         value = self.mean + self.log_std.exp() * noise_like(self.mean, generator) if sampled else self.mean
         return value if self.kept is None else value * self.kept
 
-    def kl(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
-        """KL from N(centre, s^2) summed over each row, shape (J,); moments of s: numbers, or one per row."""
-        if centre or self.kept is not None:
-            log_prior_std, prior_precision = (per_row(x, self.mean) for x in (log_prior_std, prior_precision))
-            return total(self.divergence(log_prior_std, prior_precision, centre))
-        return self._kl(self.statistics(), log_prior_std, prior_precision)
-
-    def _kl(self, found: Statistics, log_prior_std: Tensor | float, prior_precision: Tensor | float) -> Tensor:
-        return found.size * (log_prior_std - 0.5) - found.log_std + 0.5 * prior_precision * found.second_moment
-
     def divergence(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
         """KL of each entry from N(centre, s^2), each with its own s (see `kl.normal`)."""
         entries = kl.normal(self.mean, self.log_std, log_prior_std, prior_precision, centre)
         return entries if self.kept is None else entries * self.kept
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        return self.mean, (2 * self.log_std).exp()
 
 
 class GatedNormal(Normal):
@@ -96,57 +80,36 @@ class GatedNormal(Normal):
         self.inclusion = inclusion
         self.logits = nn.Parameter(torch.full_like(mean, kl.log_odds(start)))
 
-    def statistics(self) -> Statistics:
-        """As for `Normal`, with the gates."""
-        return statistics(self.mean, self.log_std, self.logits)
-
     def draw(
         self, sampled: bool = True, gates: GateRule = "sample", generator: torch.Generator | None = None
     ) -> Tensor:
         """mu + sigma eps, or mu, times the gates as `gate_values` gives them."""
         return super().draw(sampled, gates, generator) * gate_values(self.logits, gates, generator)
 
-    def _kl(self, found: Statistics, log_prior_std: Tensor | float, prior_precision: Tensor | float) -> Tensor:
-        gates = found.information - kl.log_odds(self.inclusion) * found.size
-        closed = self.mean[0].numel() * math.log1p(-self.inclusion)
-        return super()._kl(found, log_prior_std, prior_precision) + gates - closed
-
     def divergence(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
         """g KL(slab) + KL(gate) of each entry."""
         slab = super().divergence(log_prior_std, prior_precision, centre)
         return slab * self.logits.sigmoid() + kl.bernoulli(self.logits, self.inclusion)
 
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        g, (mean, variance) = self.logits.sigmoid(), super()._moments()
+        return g * mean, g * torch.addcmul(variance, 1 - g, mean.square())
+
 
 class LogNormal(Normal):
     """q(x) = exp N(loc, std^2): a positive variable; `mean` is the mean of its *logarithm*."""
-
-    def expectation(self) -> Tensor:
-        """E x = exp(loc + std^2 / 2)."""
-        return kl.log_normal_mean(self.mean, self.log_std)
-
-
-@contextmanager
-def once(factors: Iterable[Normal]) -> Iterator[None]:
-    """Inside, each factor computes its statistics a single time: their readers share a graph and its backward pass."""
-    factors = list(factors)
-    for factor in factors:
-        vars(factor)["statistics"] = functools.cache(factor.statistics)
-    try:
-        yield
-    finally:
-        for factor in factors:
-            del vars(factor)["statistics"]
 
 
 def noise_like(value: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Standard normals shaped like `value`, on its device; from `generator`, which is on the CPU, when given."""
     if generator is not None:
         return torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device)
-    if value.numel() > _SMALL and native.takes(value):
-        return native.standard_normal(*random_key(), 0, value.numel()).view(value.shape)
     noise = torch.empty_like(value)
-    noise.as_strided((noise.numel(),), (1,)).normal_()  # in memory order: several times faster for channels_last
-    return noise
+    flat = noise.as_strided((noise.numel(),), (1,))  # in memory order: several times faster for channels_last
+    if flat.numel() <= _SMALL or not native.takes(flat):
+        flat.normal_()
+        return noise
+    return native.standard_normal(*random_key(), 0, flat.numel()).as_strided(noise.shape, noise.stride())
 
 
 def random_key() -> tuple[int, int, int]:

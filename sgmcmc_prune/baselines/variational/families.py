@@ -27,16 +27,14 @@ from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, Normal
 from sgmcmc_prune.baselines.variational.gates import Gate
 from sgmcmc_prune.baselines.variational.graph import Site
-from sgmcmc_prune.baselines.variational.layers import VariationalBatchNorm, VariationalConv2d, VariationalLinear
-from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior, Posterior
-from sgmcmc_prune.baselines.variational.scales import (
-    GroupLassoScale,
-    GroupLassoShared,
-    HorseshoeScale,
-    HorseshoeShared,
-    Regulariser,
-    Scale,
+from sgmcmc_prune.baselines.variational.layers import (
+    VariationalBatchNorm,
+    VariationalConv2d,
+    VariationalLayer,
+    VariationalLinear,
 )
+from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior, Posterior
+from sgmcmc_prune.baselines.variational.scales import GroupLasso, Horseshoe, Regulariser, Scales
 from sgmcmc_prune.baselines.variational.units import StructuredUnit, Unit
 from sgmcmc_prune.priors.groups import GroupMap
 
@@ -102,18 +100,21 @@ class Structured:
         for name, value in values.items():
             kl.check_inclusion(value, f"inclusion of {name!r}" if name else "inclusion")
 
-    def shared(self, sites: Sequence[Site], graph: fx.GraphModule) -> Any:
-        """The group lasso's rate or the horseshoe's global scale and regulariser."""
+    def shared(self, sites: Sequence[Site], graph: fx.GraphModule) -> Scales | None:
+        """The scales of all nodes."""
         gated = [site for site in sites if self._gates_here(site)]
         if self.gates in ("node", "input") and (not gated or (self.gates == "input" and len(gated) > 1)):
             reasons = "; ".join(f"{site.name or site.norm}: {site.obstacle or 'not the first layer'}" for site in sites)
             raise ValueError(f"found {len(gated)} layers whose {self.gates}s can be gated ({reasons})")
+        layers = [site for site in sites if site.name]
         if self.scale == "group-lasso":
-            sizes = [_group_size(site, graph) for site in sites]
-            return GroupLassoShared(sum(sizes) / len(sizes) + 1, self.initial_std)
-        return HorseshoeShared(self.initial_std, self.regulariser) if self.scale == "horseshoe" else None
+            return GroupLasso({s.name: (s.num_nodes, _group_size(s, graph)) for s in layers}, self.initial_std)
+        if self.scale == "horseshoe":
+            num_nodes = {site.name: site.num_nodes for site in layers}
+            return Horseshoe(num_nodes, self.initial_std, self.regulariser, centred=self.centred)
+        return None
 
-    def unit(self, site: Site, graph: fx.GraphModule, shared: Any) -> Unit:
+    def unit(self, site: Site, graph: fx.GraphModule, shared: Scales | None) -> Unit:
         """The unit of one site."""
         parts = make_parts(site, graph, self._weight if self.gates == "weight" else self._normal)
         if self.gates == "weight" or not site.name:
@@ -124,8 +125,7 @@ class Structured:
         if self._gates_here(site):
             num = graph.get_parameter(f"{site.name}.weight").shape[1] if self.gates == "input" else site.num_nodes
             gate = Gate(int(num), self._inclusion(site.name), self.start)
-        scale = self._scale(site, graph, shared)
-        return StructuredUnit(site, parts, self.prior_std, gate, self.gates == "input", scale, self.centred)
+        return StructuredUnit(site, parts, self.prior_std, gate, self.gates == "input", shared)
 
     def posterior(self, network: "VariationalNetwork") -> Posterior:
         """The network itself; without gates its moments, and per weight the evidence against a point mass at zero."""
@@ -156,13 +156,6 @@ class Structured:
             return Normal(value, self.initial_std)
         return GatedNormal(value, self.initial_std, self._inclusion(name), self.start)
 
-    def _scale(self, site: Site, graph: fx.GraphModule, shared: Any) -> Scale | None:
-        if self.scale == "none":
-            return None
-        if self.scale == "horseshoe":
-            return HorseshoeScale(site.num_nodes, self.initial_std, shared)
-        return GroupLassoScale(site.num_nodes, _group_size(site, graph), self.initial_std, shared)
-
 
 def mean_field(**settings: Any) -> Structured:
     """Bayes by Backprop: a normal factor for each weight (Blundell et al. 2015)."""
@@ -189,9 +182,9 @@ def svbnn(**settings: Any) -> Structured:
     return Structured(gates="weight", **settings)
 
 
-def make_parts(site: Site, graph: fx.GraphModule, factor: Any) -> dict[str, nn.Module]:
+def make_parts(site: Site, graph: fx.GraphModule, factor: Any) -> dict[str, VariationalLayer]:
     """Variational layers of a site; `factor(layer_name, "weight" or "bias", value)` makes each factor."""
-    parts: dict[str, nn.Module] = {}
+    parts: dict[str, VariationalLayer] = {}
     for name in filter(None, (site.name, site.norm)):
         source = graph.get_submodule(name)
         weight = factor(name, "weight", source.weight)

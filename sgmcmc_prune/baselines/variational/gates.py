@@ -13,9 +13,11 @@ Jantre, Bhattacharya, Maiti: Layer adaptive node selection in Bayesian neural ne
 Maddison, Mnih, Teh: The concrete distribution (ICLR 2017).
 """
 
+import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgmcmc_prune import native
@@ -68,6 +70,31 @@ class Gate(nn.Module):
     def kl(self) -> Tensor:
         """KL from Bernoulli(lambda), shape (J,)."""
         return kl.bernoulli(self.logits, self.inclusion)
+
+
+def gated_divergence(slab: Tensor, logits: Tensor, inclusion: float) -> Tensor:
+    r"""Divergence of nodes behind gates from their prior, 0-d, from that of the weights of each open node, shape (J,).
+
+    .. math:: \sum_j g_j D_j + KL(\mathrm{Bernoulli}(g_j) \,\|\, \mathrm{Bernoulli}(\lambda))
+    """
+    found: Tensor = _GatedDivergence.apply(slab, logits, inclusion)
+    return found
+
+
+class _GatedDivergence(torch.autograd.Function):
+    """`gated_divergence`, with dD = g and d(logit g) = g (1 - g) (D + logit g - logit lambda)."""
+
+    @staticmethod
+    def forward(ctx: Any, slab: Tensor, logits: Tensor, inclusion: float) -> Tensor:
+        g, cost = logits.sigmoid(), slab + logits - kl.log_odds(inclusion)
+        ctx.save_for_backward(g, cost)
+        return torch.addcmul(F.logsigmoid(-logits), g, cost).sum() - len(g) * math.log1p(-inclusion)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        g, cost = ctx.saved_tensors
+        dslab = gradient * g
+        return dslab, torch.addcmul(dslab, dslab, g, value=-1).mul_(cost), None
 
 
 class _Gated(torch.autograd.Function):

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, LogNormal, once
+from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, LogNormal
 from sgmcmc_prune.baselines.variational.families import Family
 from sgmcmc_prune.baselines.variational.gates import LOGIT_BOUND, Gate
 from sgmcmc_prune.baselines.variational.graph import find_sites, trace
+from sgmcmc_prune.baselines.variational.layers import once
 from sgmcmc_prune.baselines.variational.posterior import median_mask
 from sgmcmc_prune.baselines.variational.units import Unit
 from sgmcmc_prune.priors.groups import GroupMap
@@ -38,7 +39,6 @@ class VariationalNetwork(nn.Module):
         super().__init__()
         self.graph, self.units, self.shared = graph, units, shared
         self._plain = [plain]  # in a list: its parameters are not this module's
-        self.scales = nn.ModuleList(u.scale for u in units if u.scale is not None)  # a centred scale is in no graph
         self._gates = [m for m in self.modules() if isinstance(m, Gate | GatedNormal)]
         self._log_normals = [m for m in self.modules() if isinstance(m, LogNormal)]
 
@@ -54,22 +54,29 @@ class VariationalNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs under one draw of weights and gates per example."""
-        if self.shared is not None:
-            self.shared.resample()
+        self._resample()
         return self.graph(x)
 
     def kl(self) -> Tensor:
         """KL of the posterior from the prior, 0-d, in nats: it enters the loss as kl / num_data."""
-        terms = [unit.kl() for unit in self.units]
-        if self.shared is not None:
-            self.shared.resample()
-            terms.append(self.shared.kl())
-        return torch.stack(terms).sum()
+        self._resample()
+        return self._divergence()
 
     def outputs_and_kl(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` and `kl`, which share the moments of the weights: in training, much cheaper than one by one."""
-        with once(factor for unit in self.units for _, factor, _ in unit.factors()):
-            return self(x), self.kl()
+        """`forward` and `kl` by the same draw of the scales and the same moments: much cheaper than one by one."""
+        self._resample()
+        with once(part for unit in self.units for part in unit.parts.values()):
+            return self.graph(x), self._divergence()
+
+    def _resample(self) -> None:
+        if self.shared is not None:
+            self.shared.resample()
+
+    def _divergence(self) -> Tensor:
+        terms = [unit.kl() for unit in self.units]
+        if self.shared is not None:
+            terms.append(self.shared.kl())
+        return torch.stack(terms).sum()
 
     @torch.no_grad()
     def draw(

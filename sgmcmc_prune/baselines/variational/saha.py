@@ -24,7 +24,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, fx
@@ -34,6 +34,7 @@ from sgmcmc_prune.baselines.variational.evidence import continuous_spike_log_odd
 from sgmcmc_prune.baselines.variational.factors import Normal
 from sgmcmc_prune.baselines.variational.families import make_parts
 from sgmcmc_prune.baselines.variational.graph import Site
+from sgmcmc_prune.baselines.variational.layers import VariationalLayer
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork
 from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior
 from sgmcmc_prune.baselines.variational.units import Unit
@@ -108,7 +109,7 @@ class ContinuousSpike:
 class SpikeUnit(Unit):
     """A layer under the mixture prior; its indicators are optimised out in closed form."""
 
-    def __init__(self, site: Site, parts: dict[str, Any], settings: ContinuousSpike) -> None:
+    def __init__(self, site: Site, parts: dict[str, VariationalLayer], settings: ContinuousSpike) -> None:
         super().__init__(site, parts, settings.slab_std)
         self.settings = settings
         self.spike = Spike(settings.slab_std, settings.spike_start, settings.inclusion)
@@ -120,7 +121,7 @@ class SpikeUnit(Unit):
         slab, spike = self.spike.slab_std, self.spike.spike_std
         for name, factor, centre in self.factors():
             if name not in self.groups:
-                terms.append(factor.kl(math.log(slab), slab**-2, centre).sum())
+                terms.append(factor.divergence(math.log(slab), slab**-2, centre).sum())
                 continue
             groups, odds = self.groups[name], self._log_odds(name, factor)
             phi = kl.responsibility(odds)

@@ -1,10 +1,11 @@
-r"""What a layer and a divergence need of the factor of a weight tensor, as one node of the autograd graph.
+r"""What a layer and a divergence need of the factors of a layer's weights, as one node of the autograd graph.
 
-The layer needs the moments of each entry. The divergence from a normal prior that the entries of a row share, such as
-the weights into a node, is linear in a few sums over the row. Made together they read each weight once; so does the
-gradient, in closed form, where a graph of elementary operations makes dozens of passes.
+The layer needs the moments of each entry. The divergence from a normal prior that the weights into a node share is
+linear in a few sums over them. Made together they read each weight once; so does the gradient, in closed form, where a
+graph of elementary operations makes dozens of passes.
 
-With rho = log sigma, v = e^{2 rho}, a gate g = sigmoid(lambda) on each entry and q = v + mu^2:
+With rho = log sigma, v = e^{2 rho}, a gate g = sigmoid(lambda) on each entry and q = v + mu^2, moments and sums over
+the entries of a row are
 
 .. math::
     m = g \mu, \quad w = g (v + (1 - g) \mu^2), \quad
@@ -16,76 +17,177 @@ and backwards, from gradients of these,
     d\mu &= g \left( dm + 2 \mu (db + (1 - g)\,dw) \right), \qquad d\rho = g (da + 2 v (db + dw)), \\
     d\lambda &= g (1 - g) \left( \mu\,dm + (q - 2 g \mu^2)\,dw + \rho\,da + q\,db + dc + \lambda\,de \right).
 
-Without gates g = 1. On a CPU the kernels of `native` do this, elsewhere torch.
+A bias is one more entry of its row, always without a gate; without gates g = 1. On a CPU the kernels of `native` do
+this, elsewhere torch.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sgmcmc_prune import native
+from sgmcmc_prune.baselines import kl
 
 
-class Statistics(NamedTuple):
-    """Moments of each entry, and sums over the entries of each row, shape (J,)."""
+class Factors(NamedTuple):
+    """Parameters of the factors of a layer with J nodes."""
+
+    mean: Tensor  #: mu of the weights, shape (J, ...)
+    log_std: Tensor  #: rho
+    logits: Tensor | None = None  #: lambda
+    bias_mean: Tensor | None = None  #: shape (J,)
+    bias_log_std: Tensor | None = None
+
+
+class Sums(NamedTuple):
+    """Sums over the entries of each row, shape (J,)."""
+
+    log_std: Tensor  #: a
+    second_moment: Tensor  #: b
+    gates: Tensor | None = None  #: c, of the weights alone
+    information: Tensor | None = None  #: e
+
+
+class Moments(NamedTuple):
+    """Mean and variance of each entry."""
 
     mean: Tensor  #: m
     variance: Tensor  #: w
-    log_std: Tensor  #: a
-    second_moment: Tensor  #: b
-    size: Tensor | int  #: c
-    information: Tensor | float  #: e
+    bias_mean: Tensor | None = None
+    bias_variance: Tensor | None = None
 
 
-def statistics(mean: Tensor, log_std: Tensor, logits: Tensor | None = None) -> Statistics:
-    """Statistics of a factor from mu, log sigma and the gates' logits, each with J rows; gradients go through."""
-    found = _Statistics.apply(mean, log_std, logits)
-    return Statistics._make(found if logits is not None else (*found, mean[0].numel(), 0.0))
+def statistics(factors: Factors) -> tuple[Moments, Sums]:
+    """Moments and sums; gradients go through."""
+    found, count = _Statistics.apply(*factors), 2 if factors.bias_mean is None else 4
+    return Moments(*found[:count]), Sums(*found[count:])
+
+
+def row_divergence(
+    factors: Factors,
+    sums: Sums,
+    log_prior_std: Tensor | float,
+    prior_precision: Tensor | float,
+    inclusion: float | None = None,
+) -> Tensor:
+    r"""KL of each row's factors from the prior N(0, s^2), shape (J,), with gates from their Bernoulli(pi), too.
+
+    .. math::
+        (c + c_b) (\log s - \tfrac12) - a + \tfrac12 s^{-2} b \; + \; e - c \log\frac{\pi}{1 - \pi} - K \log(1 - \pi)
+
+    with K weights in a row and c_b = 1 where there is a bias. Without gates c = K and nothing follows b.
+
+    Parameters
+    ----------
+    factors : Factors
+    sums : Sums
+    log_prior_std, prior_precision : Tensor, shape (J,), or float
+        E log s and E s^-2.
+    inclusion : float, optional
+        pi; given if and only if there are gates.
+    """
+    each, size, biased = log_prior_std - 0.5, factors.mean[0].numel(), factors.bias_mean is not None
+    linear = (size if sums.gates is None else 0) + biased  # what multiplies log s - 1/2, but for c
+    rows = linear * each - sums.log_std
+    if isinstance(prior_precision, Tensor):
+        rows = torch.addcmul(rows, prior_precision, sums.second_moment, value=0.5)
+    else:
+        rows = torch.add(rows, sums.second_moment, alpha=0.5 * prior_precision)
+    if sums.gates is None or sums.information is None or inclusion is None:
+        return rows
+    rows = rows + sums.information - size * math.log1p(-inclusion)
+    return torch.add(rows, sums.gates, alpha=float(each) - kl.log_odds(inclusion))
 
 
 class _Statistics(torch.autograd.Function):
-    """m, w, a, b and with gates c, e; `_compute` and `_gradient` are the equations of this module."""
+    """Moments and sums of `Factors`, one after the other. An image tensor in channels_last order stays in it."""
 
     @staticmethod
-    def forward(ctx: Any, mean: Tensor, log_std: Tensor, logits: Tensor | None) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(mean, log_std, logits)
-        ctx.native = all(x is None or native.takes(x) for x in (mean, log_std, logits))
-        compute = native.factor_statistics if ctx.native else _compute
-        m, w, sums = compute(mean, log_std, logits)
-        return m, w, *sums.unbind()
+    def forward(ctx: Any, *given: Tensor | None) -> tuple[Tensor, ...]:
+        ctx.channels_last = _is_channels_last(given[0])
+        factors = Factors(*(_row_major(x, ctx.channels_last) for x in given))
+        ctx.save_for_backward(*factors)
+        moments, sums = compute(factors)
+        found = (_as_image(x, ctx.channels_last) for x in moments if x is not None)
+        return *found, *sums.unbind()
 
     @staticmethod
-    def backward(ctx: Any, dm: Tensor, dw: Tensor, *dsums: Tensor) -> tuple[Tensor | None, ...]:
-        mean, log_std, logits = ctx.saved_tensors
-        gradient = native.factor_gradient if ctx.native else _gradient
-        return gradient(mean, log_std, logits, dm, dw, torch.stack(dsums))
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        factors = Factors(*ctx.saved_tensors)
+        count = 2 if factors.bias_mean is None else 4
+        order = (_row_major(x, ctx.channels_last) for x in gradients[:count])
+        moments = Moments(*(x.clone(memory_format=torch.contiguous_format) for x in order))
+        found = gradient(factors, moments, torch.stack(gradients[count:]))
+        return tuple(_as_image(x, ctx.channels_last) for x in found)
 
 
-def _compute(mean: Tensor, log_std: Tensor, logits: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    v, square = (2 * log_std).exp_(), mean.square()
+def compute(factors: Factors) -> tuple[Moments, Tensor]:
+    """Moments of weights and bias, and all sums, shape (2 or 4, J)."""
+    takes = all(x is None or native.takes(x) for x in factors)
+    *moments, sums = native.factor_statistics(*factors) if takes else _compute(factors)
+    return Moments(*moments), sums
+
+
+def gradient(factors: Factors, moments: Moments, sums: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of the factors from those of what `compute` returned; those of the moments are overwritten."""
+    if all(x is None or native.takes(x) for x in (*factors, *moments, sums)):
+        return native.factor_gradient(factors, *moments, sums)
+    return _gradient(factors, moments, sums)
+
+
+def _compute(factors: Factors) -> tuple[Any, ...]:
+    mean, log_std, logits, bias_mean, bias_log_std = factors
+    v, square, bias_variance = (2 * log_std).exp_(), mean.square(), None
     if logits is None:
-        return mean, v, torch.stack([total(log_std), total(v + square)])
-    g = logits.sigmoid()
-    m, closed, q = g * mean, 1 - g, v + square
-    sums = (g * log_std, g * q, g, g.log() - closed * logits)  # e: log (1 - g) is log g - lambda
-    return m, g * torch.addcmul(v, closed, square), torch.stack([total(x) for x in sums])
+        m, w, sums = mean, v, [total(log_std), total(v + square)]
+    else:
+        g = logits.sigmoid()
+        closed, q = 1 - g, v + square
+        m, w = g * mean, g * torch.addcmul(v, closed, square)
+        # e: log (1 - g) is log g - lambda
+        sums = [total(x) for x in (g * log_std, g * q, g, g.log() - closed * logits)]
+    if bias_mean is not None and bias_log_std is not None:
+        bias_variance = (2 * bias_log_std).exp()
+        sums[:2] = sums[0] + bias_log_std, sums[1] + bias_variance + bias_mean.square()
+    return m, w, bias_mean, bias_variance, torch.stack(sums)
 
 
-def _gradient(
-    mean: Tensor, log_std: Tensor, logits: Tensor | None, dm: Tensor, dw: Tensor, dsums: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def _gradient(factors: Factors, moments: Moments, sums: Tensor) -> tuple[Tensor | None, ...]:
+    mean, log_std, logits, bias_mean, bias_log_std = factors
+    dm, dw, dbias_mean, dbias_variance = moments
     v = (2 * log_std).exp_()
-    da, db, *of_gates = (per_row(x, mean) for x in dsums)
+    da, db, *of_gates = (per_row(x, mean) for x in sums)
+    bias: tuple[Tensor | None, Tensor | None] = (None, None)
+    if bias_mean is not None and bias_log_std is not None and dbias_variance is not None and dbias_mean is not None:
+        dlog_std = sums[0] + 2 * (2 * bias_log_std).exp() * (dbias_variance + sums[1])
+        bias = (dbias_mean + 2 * bias_mean * sums[1], dlog_std)
     if logits is None:
-        return torch.addcmul(dm, 2 * db, mean), torch.addcmul(da, v, dw + db, value=2), None
+        return torch.addcmul(dm, 2 * db, mean), torch.addcmul(da, v, dw + db, value=2), None, *bias
     dc, de = of_gates
     g, square = logits.sigmoid(), mean.square()
     closed, q = 1 - g, v + square
     dmean = g * (dm + 2 * mean * (db + closed * dw))
     dlog_std = g * (da + 2 * v * (db + dw))
     rise = mean * dm + (q - 2 * g * square) * dw + log_std * da + q * db + dc + logits * de
-    return dmean, dlog_std, g * closed * rise
+    return dmean, dlog_std, g * closed * rise, *bias
+
+
+def _is_channels_last(x: Tensor | None) -> bool:
+    return (
+        x is not None and x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _row_major(x: Any, channels_last: bool) -> Any:
+    """A view of an image tensor whose order of dimensions is that of memory; sums over rows do not mind."""
+    return x.permute(0, 2, 3, 1) if channels_last and x is not None and x.ndim == 4 else x
+
+
+def _as_image(x: Any, channels_last: bool) -> Any:
+    """Undo `_row_major`."""
+    return x.permute(0, 3, 1, 2) if channels_last and x is not None and x.ndim == 4 else x
 
 
 def per_row(values: Tensor | float, like: Tensor) -> Any:

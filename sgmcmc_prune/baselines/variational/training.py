@@ -228,15 +228,16 @@ def _train(
 
 def _optimizer(network: VariationalNetwork, likelihood: Likelihood, settings: Settings) -> torch.optim.Adam:
     logits = [p for name, p in network.named_parameters() if name.endswith("logits")]
-    shared = network.shared.parameters() if network.shared is not None else ()
-    gates = list(dict.fromkeys([*logits, *network.scales.parameters(), *shared]))  # scales hold what they share, too
+    gates = [*logits, *(network.shared.parameters() if network.shared is not None else ())]
     stds = [factor.log_std for unit in network.units for _, factor, _ in unit.factors()]
     apart = {id(p) for p in (*gates, *stds)}
     means = [p for p in network.parameters() if id(p) not in apart]
     if isinstance(likelihood, nn.Module):
         means += list(likelihood.parameters())
-    rates = [(means, settings.lr), (stds, settings.std_lr or settings.lr), (gates, settings.gate_lr or settings.lr)]
-    return torch.optim.Adam([{"params": group, "lr": lr} for group, lr in rates if group], fused=True)
+    groups: dict[float, list[nn.Parameter]] = {}  # by rate: Adam's cost on a small network is a cost per group
+    for parameters, lr in ((means, None), (stds, settings.std_lr), (gates, settings.gate_lr)):
+        groups.setdefault(lr or settings.lr, []).extend(parameters)
+    return torch.optim.Adam([{"params": group, "lr": lr} for lr, group in groups.items()], fused=True)
 
 
 @contextmanager

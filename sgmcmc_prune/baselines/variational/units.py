@@ -1,17 +1,16 @@
-"""One layer of a variational network with all that belongs to it: factors, gate, scale, prior; its KL and its draws."""
+"""One layer of a variational network with all that belongs to it: factors, gate, prior; its KL and its draws."""
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, Normal, gate_values
-from sgmcmc_prune.baselines.variational.gates import Gate
+from sgmcmc_prune.baselines.variational.gates import Gate, gated_divergence
 from sgmcmc_prune.baselines.variational.graph import Site
-from sgmcmc_prune.baselines.variational.layers import VariationalBatchNorm
-from sgmcmc_prune.baselines.variational.scales import HorseshoeScale, Scale
+from sgmcmc_prune.baselines.variational.layers import VariationalBatchNorm, VariationalLayer
+from sgmcmc_prune.baselines.variational.scales import Horseshoe, Scales
 from sgmcmc_prune.baselines.variational.statistics import per_row
 from sgmcmc_prune.priors.groups import GroupMap
 
@@ -30,10 +29,8 @@ class Unit:
 
     gate: Gate | None = None
     gates_input = False
-    scale: Scale | None = None
-    scales_forward = False
 
-    def __init__(self, site: Site, parts: dict[str, Any], prior_std: float) -> None:
+    def __init__(self, site: Site, parts: dict[str, VariationalLayer], prior_std: float) -> None:
         if not prior_std > 0:
             raise ValueError(f"prior_std is {prior_std}; it must be > 0")
         self.site, self.parts, self.prior_std = site, parts, prior_std
@@ -48,8 +45,16 @@ class Unit:
 
     def kl(self) -> Tensor:
         """KL of everything in the unit, 0-d."""
-        log_std, precision = math.log(self.prior_std), self.prior_std**-2
-        return torch.stack([factor.kl(log_std, precision, centre).sum() for _, factor, centre in self.factors()]).sum()
+        return self._divergence().sum()
+
+    def _divergence(self) -> Tensor:
+        """KL of the weights of each node from their prior, shape (J,)."""
+        first, *others = (part.divergence(*self._prior()) for part in self.parts.values())
+        return first + others[0] if others else first
+
+    def _prior(self) -> tuple[Tensor | float, Tensor | float]:
+        """Mean log standard deviation and mean precision of the slab: numbers, or one per node."""
+        return math.log(self.prior_std), self.prior_std**-2
 
     def draw(
         self, gates: GateRule, sampled: bool, generator: torch.Generator | None
@@ -71,62 +76,58 @@ class Unit:
 class StructuredUnit(Unit):
     r"""A unit with a gate on its nodes, or on the inputs of its layer, and a shrinkage scale on its nodes.
 
-    Given its gate a node's weights have the slab as prior, so their divergence is weighted by g; the scale's is not: a
-    closed node relaxes to the prior of its scale.
+    Given its gate a node's weights have the slab as prior, so their divergence is weighted by g; that of its scale is
+    not (it is part of `Scales.kl`): a closed node relaxes to the prior of its scale.
 
-    .. math:: \sum_j g_j \sum_i KL(w_{ji}) + \sum_j KL(z_j) + \sum_j KL(s_j)
+    .. math:: \sum_j g_j \sum_i KL(w_{ji}) + \sum_j KL(z_j)
 
     Parameters
     ----------
     gate : Gate or None
     gates_input : bool
         Whether the gate is on the inputs.
-    scale : module or None
-        Multiplies the last part (non-centred), or only shapes the prior (`centred`).
-    centred : bool
-        Horseshoe only, and only without normalisation.
+    scales : module or None
+        Multiply the last part, or only shape the prior (a centred horseshoe, which needs a part without normalisation).
     """
 
     def __init__(
         self,
         site: Site,
-        parts: dict[str, Any],
+        parts: dict[str, VariationalLayer],
         prior_std: float,
         gate: Gate | None,
         gates_input: bool = False,
-        scale: Scale | None = None,
-        centred: bool = False,
+        scales: Scales | None = None,
     ) -> None:
         super().__init__(site, parts, prior_std)
-        self.gate, self.gates_input, self.scale = gate, gates_input, scale
-        self.scales_forward = scale is not None and not centred
-        if self.scales_forward:
-            list(parts.values())[-1].scale = scale
+        self.gate, self.gates_input, self.scales = gate, gates_input, scales
+        self.centred = isinstance(scales, Horseshoe) and scales.centred
+        if scales is not None and not self.centred:
+            list(parts.values())[-1].scale = self._scale
 
     def kl(self) -> Tensor:
         """KL of everything in the unit, 0-d."""
+        if self.gate is None:
+            return super().kl()
+        if not self.gates_input:
+            return gated_divergence(self._divergence(), self.gate.logits, self.gate.inclusion)
         log_std, precision = self._prior()
-        terms = [module.kl().sum() for module in (self.gate, self.scale) if module is not None]
-        if self.gates_input:
-            for _, factor, centre in self.factors():
-                prior = per_row(log_std, factor.mean), per_row(precision, factor.mean)
-                terms.append((self._active(factor) * factor.divergence(*prior, centre)).sum())
-        else:
-            rows = torch.stack([factor.kl(log_std, precision, centre) for _, factor, centre in self.factors()]).sum(0)
-            terms.append((rows if self.gate is None else rows * self.gate.probability).sum())
+        terms = [self.gate.kl().sum()]
+        for _, factor, centre in self.factors():
+            prior = per_row(log_std, factor.mean), per_row(precision, factor.mean)
+            terms.append((self._active(factor) * factor.divergence(*prior, centre)).sum())
         return torch.stack(terms).sum()
 
     def draw(
         self, gates: GateRule, sampled: bool, generator: torch.Generator | None
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Parameters of the plain layers with the scale multiplied in; closed nodes (or inputs) are exactly zero."""
+        """Parameters of the plain layers times the scales as last drawn; closed nodes (or inputs) are exactly zero."""
         weights, _ = super().draw(gates, sampled, generator)
         scaled = list(self.parts)[-1]
-        if self.scale is not None and self.scales_forward:
-            scale = self.scale.draw(sampled, generator)
+        if self.scales is not None and not self.centred:
             for name in weights:
                 if name.rpartition(".")[0] == scaled:
-                    weights[name] = weights[name] * per_row(scale, weights[name])
+                    weights[name] = weights[name] * per_row(self._scale(), weights[name])
         if self.gate is None:
             return weights, None
         z = gate_values(self.gate.logits, gates, generator)
@@ -144,12 +145,16 @@ class StructuredUnit(Unit):
         return f"{self.site.name}.weight", GroupMap(kind, tuple(layer.weight.mean.shape)), self.gate.logits.detach()
 
     def _prior(self) -> tuple[Tensor | float, Tensor | float]:
-        """Mean log standard deviation and mean precision of the slab: numbers, or one per node."""
-        log_std, precision = math.log(self.prior_std), self.prior_std**-2
-        if self.scales_forward or not isinstance(self.scale, HorseshoeScale):
+        log_std, precision = super()._prior()
+        if not self.centred:
             return log_std, precision
-        log_scale, scale_precision = self.scale.prior_moments()
+        assert isinstance(self.scales, Horseshoe)
+        log_scale, scale_precision = self.scales.moments[self.site.name]
         return log_std + log_scale, precision * scale_precision
+
+    def _scale(self) -> Tensor:
+        assert self.scales is not None
+        return self.scales.drawn[self.site.name]
 
     def _active(self, factor: Normal) -> Tensor | float:
         """Probability that each entry of a factor is in the slab under gates on the inputs, broadcastable."""

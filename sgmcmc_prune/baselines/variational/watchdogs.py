@@ -9,7 +9,7 @@ import torch
 from sgmcmc_prune.baselines.variational.factors import GatedNormal
 from sgmcmc_prune.baselines.variational.gates import Gate
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork
-from sgmcmc_prune.baselines.variational.scales import HorseshoeScale
+from sgmcmc_prune.baselines.variational.scales import Horseshoe
 from sgmcmc_prune.errors import RunError
 
 #: s~/c above which a node's scale is saturated, and the fraction of saturated nodes that stops a run.
@@ -51,14 +51,14 @@ class Watchdog:
 
     def check_state(self) -> None:
         """Scales are not saturated; no layer is empty."""
-        for name, module in self.network.named_modules():
-            if isinstance(module, HorseshoeScale):
-                saturated = float((module.saturation() > SATURATED).float().mean())
-                if saturated > SATURATED_FRACTION:
-                    raise RunError(
-                        f"the horseshoe scales of {name} are saturated ({saturated:.0%} above {SATURATED} c): they "
-                        "shrink nothing. Learn the regulariser, raise it, or lower prior_std"
-                    )
+        scales = self.network.shared
+        for name, ratio in scales.saturation().items() if isinstance(scales, Horseshoe) else ():
+            saturated = float((ratio > SATURATED).float().mean())
+            if saturated > SATURATED_FRACTION:
+                raise RunError(
+                    f"the horseshoe scales of {name} are saturated ({saturated:.0%} above {SATURATED} c): they "
+                    "shrink nothing. Learn the regulariser, raise it, or lower prior_std"
+                )
         for name, odds in self.network.log_odds()[0].items():
             if bool((odds < 0).all()) and name not in self.warned:
                 self._empty(name)
@@ -71,10 +71,9 @@ class Watchdog:
         warnings.warn(message, stacklevel=2)
 
     def _selecting(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """Parameters of gates, scales and what scales share."""
+        """Parameters of gates and scales."""
         modules = [(n, m) for n, m in self.network.named_modules() if isinstance(m, Gate | GatedNormal)]
         found = [(f"{name}.logits", module.logits) for name, module in modules]
-        found += [(f"scales.{name}", p) for name, p in self.network.scales.named_parameters()]
         if self.network.shared is not None:
             found += [(f"shared.{name}", p) for name, p in self.network.shared.named_parameters()]
         return found

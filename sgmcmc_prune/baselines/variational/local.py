@@ -1,0 +1,77 @@
+r"""Local reparametrisation of a linear layer (Kingma, Salimans, Welling 2015): draw its output instead of its weights.
+
+With means m and variances w of the weights, m_b and w_b of the bias, a scale s of each node and a standard normal eps,
+
+.. math:: h = c + d \epsilon, \quad c = x m' + m_b, \quad d^2 = x^2 w' + w_b, \qquad y = s h.
+
+Backwards, from the gradient of y,
+
+.. math::
+    dc = s\,dy, \quad d(d^2) = \frac{\epsilon}{2 d} dc, \quad ds = \sum h\,dy, \quad
+    dm = dc' x, \quad dw = d(d^2)' x^2, \quad dx = dc\,m + 2 x\,d(d^2)\,w,
+
+and the sums of dc and d(d^2) over the batch for the bias. From there `statistics` goes on to the factors. All of it is
+one node of the autograd graph; on a CPU the kernels of `native` do all but the products.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sgmcmc_prune import native
+from sgmcmc_prune.baselines.variational import statistics
+from sgmcmc_prune.baselines.variational.factors import noise_like, random_key
+from sgmcmc_prune.baselines.variational.statistics import Factors, Moments, Sums
+
+#: Keeps the gradient of a square root finite where every input of a node is zero.
+SMALLEST_VARIANCE = 1e-16
+
+
+def local_draw(x: Tensor, factors: Factors, scale: Tensor | None = None) -> tuple[Tensor, Sums]:
+    """Outputs y, shape (n, J), of inputs x (n, K): one draw of the weights per example. And the sums of the factors."""
+    outputs, *sums = _LocalDraw.apply(x, scale, *factors)
+    return outputs, Sums(*sums)
+
+
+def draw_from_moments(x: Tensor, moments: Moments, scale: Tensor | None = None) -> Tensor:
+    """The same outputs by elementary operations, from moments that are not simply those of factors (a masked layer)."""
+    variance = F.linear(x.square(), moments.variance, moments.bias_variance).clamp(min=SMALLEST_VARIANCE)
+    h = F.linear(x, moments.mean, moments.bias_mean) + variance.sqrt() * noise_like(variance)
+    return h if scale is None else h * scale
+
+
+class _LocalDraw(torch.autograd.Function):
+    """`local_draw`; the equations of this module."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor | None, *factors: Any) -> tuple[Tensor, ...]:
+        moments, sums = statistics.compute(Factors(*factors))
+        squares = x.square()
+        centre = F.linear(x, moments.mean, moments.bias_mean)
+        spread = F.linear(squares, moments.variance, moments.bias_variance)
+        ctx.native = native.takes(centre) and (scale is None or native.takes(scale))
+        if ctx.native:
+            outputs, before, slope = native.local_draw(random_key(), centre, spread, scale, SMALLEST_VARIANCE)
+        else:
+            noise, std = noise_like(spread), spread.clamp_(min=SMALLEST_VARIANCE).sqrt_()
+            before, slope = torch.addcmul(centre, std, noise), (noise / std).mul_(0.5)
+            outputs = before if scale is None else before * scale
+        kept = (slope, None if scale is None else before)
+        ctx.save_for_backward(x, scale, squares, moments.mean, moments.variance, *kept, *factors)
+        return outputs, *sums.unbind()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *sums: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, squares, mean, variance, slope, before, *factors = ctx.saved_tensors
+        if ctx.native:
+            dc, dv, (*bias, dscale) = native.local_gradient(gradient, before, slope, scale)
+        else:
+            dc = gradient if scale is None else gradient * scale
+            dv = dc * slope
+            bias, dscale = [dc.sum(0), dv.sum(0)], None if scale is None else (gradient * before).sum(0)
+        dx = torch.addcmul(dc @ mean, x, dv @ variance, value=2) if ctx.needs_input_grad[0] else None
+        moments = Moments(dc.T @ x, dv.T @ squares, *(bias if factors[3] is not None else ()))
+        of_factors = statistics.gradient(Factors(*factors), moments, torch.stack(sums))
+        return dx, None if scale is None else dscale, *of_factors
