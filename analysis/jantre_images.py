@@ -52,7 +52,8 @@ def draw(results: dict[str, Any]) -> plt.Figure:
         axes.set_ylim(0, 1.05)
     cost.set_xlim(0, 1.05)
     nll.legend(fontsize="small")
-    figure.suptitle(f"{results['network']} on {results['data']} (our figure)")
+    first = results["runs"][0]
+    figure.suptitle(f"{first['network']} on {first['data']} (our figure)")
     return figure
 
 

@@ -49,7 +49,8 @@ def draw(results: dict[str, Any]) -> plt.Figure:
     tidy(error, "test RMSE before pruning", "after", "circles: draws; crosses: means")
     error.axline((1.5, 1.5), slope=1, color="0.5", ls=":")
     inclusion.legend(fontsize="small")
-    figure.suptitle(f"n = {results['n']:,}, p = {results['p']}, five relevant features (our figure)")
+    first = results["runs"][0]
+    figure.suptitle(f"n = {first['n']:,}, p = {first['p']}, five relevant features (our figure)")
     return figure
 
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from records import complete
 from torch import Tensor, nn
 
 from sgmcmc_prune import data as datasets
@@ -49,7 +50,6 @@ from sgmcmc_prune.baselines.variational import (
     svbnn_inclusion,
 )
 from sgmcmc_prune.data.image_data import Images, hold_out, normalise
-from sgmcmc_prune.files import write_json
 from sgmcmc_prune.metrics import summarise
 
 FAMILIES = ("mean_field", "ss_ig", "ss_gl", "ss_ghs", "svbnn")
@@ -100,7 +100,7 @@ def tensors(images: Images, dataset: Any, device: str) -> tuple[Tensor, Tensor]:
 
 
 def run(args: argparse.Namespace, family: str, seed: int) -> dict[str, Any]:
-    """One family, one seed: a JSON-ready record."""
+    """One family, one seed: what is measured, JSON-ready."""
     dataset = datasets.load(args.data, args.data_dir)
     train, held = (dataset.train, dataset.test) if args.test else hold_out(dataset.train, args.validation, seed)
     data, (inputs, labels) = tensors(train, dataset, args.device), tensors(held, dataset, args.device)
@@ -121,10 +121,6 @@ def run(args: argparse.Namespace, family: str, seed: int) -> dict[str, Any]:
     fitted = fit(model, data, settings, progress=args.progress)
     small, started = fitted.network("median_mean").eval(), time.perf_counter()
     return {
-        "family": family,
-        "seed": seed,
-        "split": "test" if args.test else "validation",
-        "epochs": args.epochs,
         "predictors": {how: summarise(fitted.predict(inputs, how, args.members), labels) for how in PREDICTORS},
         "predict_seconds": time.perf_counter() - started,
         "kept": fitted.posterior.kept_nodes(torch.Generator().manual_seed(seed)) if family != "mean_field" else {},
@@ -162,21 +158,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks"))
     args = parser.parse_args(argv)
     args.prior_std = args.prior_std or (0.2 if args.network.startswith("resnet") else 1.0)
-    args.out.mkdir(parents=True, exist_ok=True)
+    names = ("network", "data", "epochs", "batch", "lr", "gate_lr", "std_lr", "warm_up", "prior_std", "members")
+    settings = {name: getattr(args, name) for name in names} | {"split": "test" if args.test else "validation"}
+    cells = [{"family": family, "seed": seed, **settings} for family in args.families for seed in range(args.seeds)]
     path = args.out / f"jantre_{args.network}_{args.data}.json"
-    runs = []
-    for family in args.families:
-        for seed in range(args.seeds):
-            runs.append(r := run(args, family, seed))
-            single, mixture = r["predictors"]["median_mean"], r["predictors"]["monte_carlo"]
-            print(
-                f"{family}, seed {seed}: {r['split']} accuracy {mixture['accuracy']:.4f} Monte Carlo, "
-                f"{single['accuracy']:.4f} pruned (NLL {mixture['nll']:.3f}, {single['nll']:.3f}); parameters "
-                f"{r['parameters']:.3f}, multiply-adds {r['multiply_adds']:.3f}; kept {r['kept']}; "
-                f"{r['seconds']:.0f} s",
-                flush=True,
-            )
-            write_json(path, {"network": args.network, "data": args.data, "runs": runs})
+    complete(path, cells, lambda family, seed, **_: run(args, family, seed), _line)
+
+
+def _line(r: dict[str, Any]) -> str:
+    single, mixture = r["predictors"]["median_mean"], r["predictors"]["monte_carlo"]
+    return (
+        f"{r['family']}, seed {r['seed']}: {r['split']} accuracy {mixture['accuracy']:.4f} Monte Carlo, "
+        f"{single['accuracy']:.4f} pruned (NLL {mixture['nll']:.3f}, {single['nll']:.3f}; ECE {mixture['ece']:.3f}, "
+        f"{single['ece']:.3f}); parameters {r['parameters']:.3f}, multiply-adds {r['multiply_adds']:.3f}; kept "
+        f"{r['kept']}; {r['seconds']:.0f} s"
+    )
 
 
 if __name__ == "__main__":

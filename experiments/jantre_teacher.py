@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from records import complete
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.variational import PREDICTORS, Fitted, LearnedGaussian, Settings, fit, shrink, ss_ig
 from sgmcmc_prune.data.selection import teacher
-from sgmcmc_prune.files import write_json
 
 STARTS = {"low": {"start": 0.1, "inclusion": 1e-3}, "high": {"start": 0.99, "inclusion": 0.01}}
 
@@ -74,7 +74,7 @@ def eliminate(fitted: Fitted, data: tuple[Tensor, Tensor], start: dict[str, floa
 
 
 def run(seed: int, start: str, steps: int, refit: int) -> dict[str, Any]:
-    """One data set and one start: a JSON-ready record."""
+    """One data set and one start: what is measured, JSON-ready."""
     inputs, targets, noise = teacher(2000, seed)
     test, test_targets, _ = teacher(2000, seed, "test")
     with torch.random.fork_rng():
@@ -90,8 +90,6 @@ def run(seed: int, start: str, steps: int, refit: int) -> dict[str, Any]:
         return {how: float(r.square().mean().sqrt()) / noise for how, r in residuals.items()}
 
     return {
-        "seed": seed,
-        "start": start,
         "kept": count,
         "kept_expected": expected,
         "kept_in_one_draw": drawn,
@@ -101,7 +99,7 @@ def run(seed: int, start: str, steps: int, refit: int) -> dict[str, Any]:
         "kept_after_elimination": int((final.inclusion()["hidden.weight"] > 0.5).sum()),
         "bound_after_elimination": final.bound,
         "rmse_over_noise_after_elimination": errors(final),
-        "learned_noise": float(fitted.likelihood.log_std.exp()) / noise,
+        "learned_noise": float(fitted.likelihood.log_std.detach().exp()) / noise,
         "seconds": fitted.seconds,
         "trace": fitted.trace[:: max(1, len(fitted.trace) // 50)],
     }
@@ -116,20 +114,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=list(STARTS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks"))
     args = parser.parse_args(argv)
-    runs = []
-    for start in args.starts:
-        for seed in range(args.seeds):
-            runs.append(record := run(seed, start, args.steps, args.refit))
-            before, after = record["rmse_over_noise"], record["rmse_over_noise_after_elimination"]
-            print(
-                f"start {start}, seed {seed}: kept {record['kept']} (expected {record['kept_expected']:.1f}), bound "
-                f"{record['bound']:.0f}; after elimination {record['kept_after_elimination']}, bound "
-                f"{record['bound_after_elimination']:.0f}; RMSE / noise of the pruned network "
-                f"{before['median_mean']:.3f}, {after['median_mean']:.3f}",
-                flush=True,
-            )
-            args.out.mkdir(parents=True, exist_ok=True)
-            write_json(args.out / "jantre_teacher.json", {"steps": args.steps, "refit": args.refit, "runs": runs})
+    settings = {"steps": args.steps, "refit": args.refit}
+    cells = [{"start": start, "seed": seed, **settings} for start in args.starts for seed in range(args.seeds)]
+    complete(args.out / "jantre_teacher.json", cells, run, _line)
+
+
+def _line(r: dict[str, Any]) -> str:
+    before, after = r["rmse_over_noise"], r["rmse_over_noise_after_elimination"]
+    return (
+        f"start {r['start']}, seed {r['seed']}: kept {r['kept']} (expected {r['kept_expected']:.1f}), bound "
+        f"{r['bound']:.0f}; after elimination {r['kept_after_elimination']}, bound {r['bound_after_elimination']:.0f}; "
+        f"RMSE / noise of the pruned network {before['median_mean']:.3f}, {after['median_mean']:.3f}"
+    )
 
 
 if __name__ == "__main__":

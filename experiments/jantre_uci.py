@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from records import complete
 
 from sgmcmc_prune.baselines.variational import (
     PREDICTORS,
@@ -38,7 +39,6 @@ from sgmcmc_prune.baselines.variational import (
     svbnn,
 )
 from sgmcmc_prune.data import uci
-from sgmcmc_prune.files import write_json
 from sgmcmc_prune.models import build
 
 GATES = {"inclusion": 0.1, "start": 0.5}
@@ -52,7 +52,7 @@ FAMILIES = {
 
 
 def run(root: Path, name: str, index: int, family: str, epochs: int) -> dict[str, Any]:
-    """One family on one split: a JSON-ready record."""
+    """One family on one split: what is measured, JSON-ready."""
     split = uci.load(root, name, index)
     (inputs, targets), num_data = split.test, len(split.train[1])
     model = build("mlp", (inputs.shape[1],), 1, seed=index, widths=(100 if name.startswith("protein") else 50,))
@@ -66,8 +66,7 @@ def run(root: Path, name: str, index: int, family: str, epochs: int) -> dict[str
         rmse[how] = float(error.square().mean().sqrt()) * split.target_std
         nll[how] = fitted.nll(inputs, targets, how, 50) + math.log(split.target_std)
     kept = fitted.posterior.kept_nodes(torch.Generator().manual_seed(index)) if family != "mean_field" else {}
-    record = {"set": name, "split": index, "family": family, "rmse": rmse, "nll": nll, "kept": kept}
-    return record | {"bound": fitted.bound, "seconds": fitted.seconds}
+    return {"rmse": rmse, "nll": nll, "kept": kept, "bound": fitted.bound, "seconds": fitted.seconds}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -80,19 +79,28 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--out", type=Path, default=Path("benchmarks"))
     args = parser.parse_args(argv)
-    args.out.mkdir(parents=True, exist_ok=True)
-    runs: list[dict[str, Any]] = []
-    for name in args.sets or uci.names(args.data_dir):
-        splits = min(args.splits, 5) if name.startswith("protein") else args.splits
+    names = args.sets or uci.names(args.data_dir)
+    cells = [
+        {"set": name, "family": family, "split": split, "epochs": args.epochs}
+        for name in names
+        for family in args.families
+        for split in range(min(args.splits, 5) if name.startswith("protein") else args.splits)
+    ]
+
+    def compute(set: str, family: str, split: int, epochs: int) -> dict[str, Any]:
+        return run(args.data_dir, set, split, family, epochs)
+
+    runs = complete(args.out / "jantre_uci.json", cells, compute, _line)
+    for name in names:
         for family in args.families:
-            rows = [run(args.data_dir, name, index, family, args.epochs) for index in range(splits)]
-            runs += rows
-            write_json(args.out / "jantre_uci.json", {"epochs": args.epochs, "runs": runs})
-            print(
-                f"{name:28s} {family:11s} {splits} splits  "
-                + "  ".join(_mean_and_error(rows, how) for how in PREDICTORS),
-                flush=True,
-            )
+            rows = [r for r in runs if (r["set"], r["family"], r["epochs"]) == (name, family, args.epochs)]
+            scores = "  ".join(_mean_and_error(rows, how) for how in PREDICTORS)
+            print(f"{name:28s} {family:11s} {len(rows)} splits  {scores}")
+
+
+def _line(record: dict[str, Any]) -> str:
+    errors = ", ".join(f"{how} {record['rmse'][how]:.3f}" for how in PREDICTORS)
+    return f"{record['set']}, {record['family']}, split {record['split']}: RMSE {errors}; {record['seconds']:.0f} s"
 
 
 def _mean_and_error(rows: list[dict[str, Any]], how: str) -> str:

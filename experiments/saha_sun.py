@@ -17,9 +17,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from records import complete
+
 from sgmcmc_prune.baselines.variational import ContinuousSpike, LearnedGaussian, Settings, Structured, fit
 from sgmcmc_prune.data.simulated import DESIGNS, simulate
-from sgmcmc_prune.files import write_json
 from sgmcmc_prune.likelihoods import bernoulli
 from sgmcmc_prune.models import build
 
@@ -28,31 +29,26 @@ FAMILIES = {"input gates": Structured(gates="input", inclusion=0.005), "R1 group
 LAYER = "layers.0.weight"
 
 
-def run(number: int, method: str, seed: int, steps: int, num_data: int) -> dict[str, Any]:
-    """One method on one data set: a JSON-ready record."""
-    design = DESIGNS[number]
-    data, (inputs, targets) = simulate(design, num_data, seed), simulate(design, 1000, seed, "test")
-    model = build("mlp", (design.num_inputs,), 1, seed=seed, widths=WIDTHS[number], activation="tanh")
-    likelihood = (
-        bernoulli if design.binary else LearnedGaussian(float(data[1].std()) if method == "input gates" else 1.0)
-    )
+def run(design: int, method: str, seed: int, steps: int, num_data: int) -> dict[str, Any]:
+    """One method on one data set: what is measured, JSON-ready."""
+    law = DESIGNS[design]
+    data, (inputs, targets) = simulate(law, num_data, seed), simulate(law, 1000, seed, "test")
+    model = build("mlp", (law.num_inputs,), 1, seed=seed, widths=WIDTHS[design], activation="tanh")
+    likelihood = bernoulli if law.binary else LearnedGaussian(float(data[1].std()) if method == "input gates" else 1.0)
     settings = Settings(FAMILIES[method], steps, 500, lr=5e-3, seed=seed, on_empty="warn")
     fitted = fit(model, data, settings, likelihood)
     found = (fitted.inclusion()[LAYER] > 0.5).nonzero().flatten().tolist()
 
     def score(how: Any) -> float:
         mean = fitted.predict(inputs, how).flatten()
-        if design.binary:
+        if law.binary:
             return float(((mean > 0.5) == (targets > 0.5)).double().mean())
         return float((mean - targets).square().mean())
 
     return {
-        "design": number,
-        "method": method,
-        "seed": seed,
-        "true_positives": len(set(found) & set(design.support)),
-        "false_positives": len(set(found) - set(design.support)),
-        "relevant": len(design.support),
+        "true_positives": len(set(found) & set(law.support)),
+        "false_positives": len(set(found) - set(law.support)),
+        "relevant": len(law.support),
         "score": {how: score(how) for how in ("monte_carlo", "mean", "median_sampled", "median_mean")},
         "seconds": fitted.seconds,
     }
@@ -68,20 +64,23 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--num-data", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks"))
     args = parser.parse_args(argv)
-    args.out.mkdir(parents=True, exist_ok=True)
-    runs = []
-    for number in args.designs:
-        for method in args.methods:
-            for seed in range(args.seeds):
-                runs.append(r := run(number, method, seed, args.steps, args.num_data))
-                name = "accuracy" if DESIGNS[number].binary else "MSE"
-                print(
-                    f"design {number}, {method}, seed {seed}: {r['true_positives']}/{r['relevant']} found, "
-                    f"{r['false_positives']} false; {name} means {r['score']['mean']:.3f} -> "
-                    f"{r['score']['median_mean']:.3f}; {r['seconds']:.0f} s",
-                    flush=True,
-                )
-                write_json(args.out / "saha_sun.json", {"steps": args.steps, "runs": runs})
+    settings = {"steps": args.steps, "num_data": args.num_data}
+    cells = [
+        {"design": design, "method": method, "seed": seed, **settings}
+        for design in args.designs
+        for method in args.methods
+        for seed in range(args.seeds)
+    ]
+    complete(args.out / "saha_sun.json", cells, run, _line)
+
+
+def _line(r: dict[str, Any]) -> str:
+    name = "accuracy" if DESIGNS[r["design"]].binary else "MSE"
+    return (
+        f"design {r['design']}, {r['method']}, seed {r['seed']}: {r['true_positives']}/{r['relevant']} found, "
+        f"{r['false_positives']} false; {name} means {r['score']['mean']:.3f} -> {r['score']['median_mean']:.3f}; "
+        f"{r['seconds']:.0f} s"
+    )
 
 
 if __name__ == "__main__":

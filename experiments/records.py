@@ -1,0 +1,45 @@
+"""Records of an experiment in one JSON file: a command adds what is missing, so it goes on where it was stopped.
+
+A record begins with the values of its cell: what was run on what, with which settings. Cells with other settings stand
+beside each other; delete the file to begin anew.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from sgmcmc_prune.files import read_json, write_json
+
+Record = dict[str, Any]
+
+
+def complete(
+    path: Path, cells: Iterable[Record], compute: Callable[..., Record], show: Callable[[Record], str]
+) -> list[Record]:
+    """Compute the cells that have no record yet, write each at once, and print a line for every cell.
+
+    Parameters
+    ----------
+    path : Path
+        Of the JSON file `{"runs": [...]}`; its folder is made.
+    cells : iterable of dict
+        JSON-ready.
+    compute : callable
+        Called with a cell's values by name; returns the rest of its record.
+    show : callable
+        From a record to its line.
+
+    Returns
+    -------
+    list of dict
+        All records of the file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    runs: list[Record] = read_json(path)["runs"] if path.exists() else []
+    for cell in cells:
+        found = next((run for run in runs if cell.items() <= {k: run.get(k) for k in cell}.items()), None)
+        if found is None:
+            runs.append(found := cell | compute(**cell))
+            write_json(path, {"runs": runs})
+        print(show(found), flush=True)
+    return runs
