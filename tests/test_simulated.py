@@ -1,4 +1,4 @@
-"""The three simulated designs, and one variable-selection experiment at tiny size."""
+"""The simulated designs, and one variable-selection experiment at tiny size."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_normals_are_truncated() -> None:
         truncated_normal((1,), seeded_generator("test", 0), bound=0)
 
 
-@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("number", [1, 2, 4])
 def test_noise_is_standard_and_differs_between_splits(number: int) -> None:
     design = DESIGNS[number]
     noise = []

@@ -42,7 +42,7 @@ def test_records_go_on_where_they_were_stopped(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("script", "options", "result"),
     [
-        ("saha_sun", "--designs 1 --seeds 1 --steps 12 --num-data 600", "saha_sun.json"),
+        ("saha_sun", "--designs 4 --seeds 1 --steps 12 --num-data 600", "saha_sun.json"),
         ("jantre_teacher", "--seeds 1 --steps 12 --refit 0 --starts low", "jantre_teacher.json"),
         ("saha_features", "--seeds 1 --steps 12 --methods R2", "saha_features.json"),
     ],

@@ -24,6 +24,7 @@ class MLP(nn.Module):
     widths : sequence of int
         Hidden units per layer; may be empty.
     activation : {"relu", "tanh", "silu"}
+    bias : bool
 
     Raises
     ------
@@ -37,6 +38,7 @@ class MLP(nn.Module):
         num_classes: int,
         widths: Sequence[int] = (400, 400),
         activation: str = "relu",
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if activation not in _ACTIVATIONS:
@@ -44,7 +46,7 @@ class MLP(nn.Module):
         if any(width < 1 for width in widths):
             raise ValueError(f"widths are {tuple(widths)}; each must be at least 1")
         sizes = [math.prod(input_shape), *widths, num_classes]
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
+        self.layers = nn.ModuleList(nn.Linear(i, o, bias) for i, o in itertools.pairwise(sizes))
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:

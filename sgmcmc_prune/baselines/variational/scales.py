@@ -131,7 +131,10 @@ class Horseshoe(nn.Module):
 
     def saturation(self) -> dict[str, Tensor]:
         """s~ / c at the mean log scales, by layer, shape (J,): near 1 the horseshoe shrinks nothing."""
-        mean, log_slab = self.half_cauchy.expected_log(), torch.as_tensor(self._expected_log_slab())
+        mean, log_slab = (
+            self.half_cauchy.expected_log(),
+            torch.as_tensor(self._expected_log_slab(), device=self.half_cauchy.gamma.mean.device),
+        )
         log_scale = mean[:-1] + mean[-1]
         return _by_layer((log_scale - 0.5 * torch.logaddexp(2 * log_slab, 2 * log_scale)).exp(), self.num_nodes)
 
