@@ -41,6 +41,7 @@ from sgmcmc_prune.baselines.variational import (
     Structured,
     bayesianise,
     fit,
+    jantre_inclusion,
     mean_field,
     multiply_adds,
     ss_ghs,
@@ -86,7 +87,7 @@ def build_family(family: str, network: str, model: nn.Module, num_data: int, std
     groups = bayesianise(model, ss_ig()).log_odds()[1]
     inclusion = {name.removesuffix(".weight"): 1 / group.num_groups for name, group in groups.items()}
     if network == "mlp":
-        inclusion = {"layers.0": 0.0015411, "layers.1": 0.0023438}
+        inclusion = dict(zip(inclusion, jantre_inclusion([784, 400, 400, 10], num_data), strict=True))
     if network.startswith("resnet"):
         inclusion = dict.fromkeys(inclusion, 1e-4)
     make = {"ss_ig": ss_ig, "ss_gl": ss_gl, "ss_ghs": ss_ghs}[family]
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace, family: str, seed: int) -> dict[str, Any]:
     return {
         "predictors": {how: summarise(fitted.predict(inputs, how, args.members), labels) for how in PREDICTORS},
         "predict_seconds": time.perf_counter() - started,
-        "kept": fitted.posterior.kept_nodes(torch.Generator().manual_seed(seed)) if family != "mean_field" else {},
+        "kept": fitted.kept_groups(seed) if family != "mean_field" else {},
         "inclusion": {n: g.tolist() for n, g in fitted.inclusion().items()} if family.startswith("ss") else {},
         "parameters": models.num_parameters(small) / models.num_parameters(model),
         "weights_kept": sum(int((p != 0).sum()) for p in small.parameters()) / models.num_parameters(model),

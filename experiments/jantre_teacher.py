@@ -82,7 +82,7 @@ def run(seed: int, start: str, steps: int, refit: int) -> dict[str, Any]:
         student = Student()
     data = (inputs, targets)
     fitted = train(student, data, STARTS[start], steps, seed)
-    expected, count, drawn = fitted.posterior.kept_nodes(torch.Generator().manual_seed(seed))["hidden.weight"]
+    expected, count, drawn = fitted.kept_groups(seed)["hidden.weight"]
     final = eliminate(fitted, data, STARTS[start], refit, seed) if refit else fitted
 
     def errors(fit_: Fitted) -> dict[str, float]:

@@ -65,7 +65,7 @@ def run(root: Path, name: str, index: int, family: str, epochs: int) -> dict[str
         error = fitted.predict(inputs, how, 50).flatten() - targets
         rmse[how] = float(error.square().mean().sqrt()) * split.target_std
         nll[how] = fitted.nll(inputs, targets, how, 50) + math.log(split.target_std)
-    kept = fitted.posterior.kept_nodes(torch.Generator().manual_seed(index)) if family != "mean_field" else {}
+    kept = fitted.kept_groups(index) if family != "mean_field" else {}
     return {"rmse": rmse, "nll": nll, "kept": kept, "bound": fitted.bound, "seconds": fitted.seconds}
 
 

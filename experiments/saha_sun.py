@@ -3,8 +3,8 @@
     python experiments/saha_sun.py --seeds 10      (writes benchmarks/saha_sun.json)
 
 Data: designs 4, 2 and 3 of `sgmcmc_prune.data.simulated` (equicorrelated at 1/2, the same input variance in training
-and test: the released generator doubles it), n = 10,000. Networks, tanh: 1000-5-3-1 without biases for 4, which is such a
-network itself, 2000-6-4-3-1 for 2, 1000-5-3-1 for 3. A feature is found when its inclusion exceeds 1/2.
+and test: the released generator doubles it), n = 10,000. Networks, tanh: 1000-5-3-1 without biases for 4, which is
+such a network itself, 2000-6-4-3-1 for 2, 1000-5-3-1 for 3. A feature is found when its inclusion exceeds 1/2.
 
 Measured, `--seeds 1 --steps 2000`, one data set and a quarter of the default steps. R1: all features found and none
 falsely in designs 1 and 3, two of five (none falsely) in design 2. Input gates find 5 of 5, 4 of 5 and 4 of 4, but 314,

@@ -15,7 +15,11 @@ from torch.distributions import Normal as NormalLaw
 from sgmcmc_prune import native
 from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.variational import any_active, local
-from sgmcmc_prune.baselines.variational.evidence import continuous_spike_log_odds, point_spike_log_odds
+from sgmcmc_prune.baselines.variational.evidence import (
+    continuous_spike_divergence,
+    continuous_spike_log_odds,
+    point_spike_log_odds,
+)
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, Normal
 from sgmcmc_prune.baselines.variational.gates import Gate, gated_divergence
 from sgmcmc_prune.baselines.variational.scales import (
@@ -356,6 +360,30 @@ def test_responsibility_minimises_its_part_of_the_bound() -> None:
     objective = phi * slab + (1 - phi) * spike + kl.bernoulli(phi.logit(), 0.1)
     best = continuous_spike_log_odds(mean, (2 * log_std).exp(), None, 0.05, 1.0, 0.1).sigmoid()
     assert float(phi[objective.argmin()]) == pytest.approx(float(best), abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", [None, "weight", "node", "input"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_continuous_spike_divergence(kind: str | None, masked: bool) -> None:
+    """The weighted divergences one by one with phi held, and their gradient."""
+    factor = Normal(torch.randn(3, 4), 0.3).double()
+    factor.log_std.data += 0.3 * torch.randn(3, 4)
+    factor.kept = (torch.rand(3, 4) > 0.4).double() if masked else None
+    groups = GroupMap(kind, (3, 4)) if kind else None
+    spike, slab, inclusion = 0.4, 1.3, 0.2
+    kept = torch.ones(3, 4).double() if factor.kept is None else factor.kept
+    evidence = kept * (kl.normal(factor.mean, factor.log_std, math.log(spike), spike**-2))
+    evidence = evidence - kept * kl.normal(factor.mean, factor.log_std, math.log(slab), slab**-2)
+    odds = (kl.log_odds(inclusion) + (groups.sum(evidence) if groups else evidence)).detach()
+    phi = groups.expand(odds.sigmoid()) if groups else odds.sigmoid()
+    log_std, precision = math.log(spike) + phi * math.log(slab / spike), phi * slab**-2 + (1 - phi) * spike**-2
+    expected = factor.divergence(log_std, precision).sum() + kl.bernoulli(odds, inclusion).sum()
+    expected.backward()
+    gradients, given = [factor.mean.grad, factor.log_std.grad], (factor.mean, factor.log_std)
+    found = continuous_spike_divergence(*given, factor.kept, groups, spike, slab, inclusion)
+    assert torch.allclose(found, expected)
+    for ours, exact in zip(torch.autograd.grad(found, given), gradients, strict=True):
+        assert torch.allclose(ours, exact)
 
 
 def test_point_spike_is_exact_for_normal_means() -> None:

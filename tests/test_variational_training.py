@@ -2,12 +2,15 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
+from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.variational import (
     PREDICTORS,
     ContinuousSpike,
@@ -25,6 +28,8 @@ from sgmcmc_prune.baselines.variational import (
     svbnn,
 )
 from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
+from sgmcmc_prune.baselines.variational.gates import Gate
+from sgmcmc_prune.baselines.variational.scales import GroupLasso
 from sgmcmc_prune.baselines.variational.training import kl_weight, lower_bound, step_loss, stepper
 from sgmcmc_prune.baselines.variational.watchdogs import Watchdog
 from sgmcmc_prune.data.batches import MinibatchStream
@@ -157,11 +162,39 @@ def test_every_scale_moves_within_ten_steps(family: Structured) -> None:
     assert moved == start.keys()
 
 
-def test_a_divergence_left_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The bug of a released implementation: a scale's divergence is computed and not added.
-    monkeypatch.setattr("sgmcmc_prune.baselines.variational.scales.GroupLasso.kl", lambda self: torch.zeros(()))
-    with pytest.raises(RunError, match=r"shared\.rate\.mean has not moved in 10 steps"):
-        fit(MLP((6,), 1, (5,)), (torch.randn(64, 6), torch.randn(64)), Settings(ss_gl(), 20, 64), gaussian())
+def first_layer_only(scales: GroupLasso) -> Tensor:
+    """The bug of a released implementation: the divergences of the other layers are computed and not added."""
+    n = next(iter(scales.num_nodes.values()))
+    mean, log_std, rate = scales.variance.mean[:n], scales.variance.log_std[:n], scales.rate
+    return kl.log_normal_from_gamma(mean, log_std, scales.shape[:n], rate.mean.exp(), rate.log_std).sum()
+
+
+@pytest.mark.parametrize(
+    ("family", "dropped", "instead"),
+    [
+        (ss_gl(), "scales.GroupLasso", lambda self: torch.zeros(())),
+        (ss_gl(), "scales.GroupLasso", first_layer_only),
+        (ss_ghs(), "scales.Horseshoe", lambda self: torch.zeros(())),
+        (ss_ig(), "units.StructuredUnit", lambda self: torch.zeros(())),
+        (svbnn(), "units.Unit", lambda self: torch.zeros(())),
+    ],
+    ids=["group-lasso", "group-lasso-of-other-layers", "horseshoe", "nodes", "weights"],
+)
+def test_a_divergence_left_out_is_noticed(
+    family: Structured, dropped: str, instead: Callable[[Any], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"sgmcmc_prune.baselines.variational.{dropped}.kl", instead)
+    with pytest.raises(RunError, match=r"the divergence does not depend on all of .*: a KL term is missing"):
+        fit(MLP((6,), 1, (5, 4)), (torch.randn(64, 6), torch.randn(64)), Settings(family, 20, 64), gaussian())
+
+
+def test_a_single_gate_that_never_moves_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = bayesianise(MLP((6,), 1, (5,)), ss_ig())
+    watchdog = Watchdog(network, "stop")
+    for gate in (m for m in network.modules() if isinstance(m, Gate)):
+        gate.logits.data[1:] += 0.1
+    with pytest.raises(RunError, match=r"logits has not moved in 10 steps"):
+        watchdog.check_moved(10)
 
 
 def test_saturated_scales_stop_the_run() -> None:
@@ -174,13 +207,35 @@ def test_saturated_scales_stop_the_run() -> None:
 def test_a_layer_whose_gates_close_stops_or_warns() -> None:
     data = (torch.randn(64, 6), torch.randn(64))
     settings = {"family": ss_ig(inclusion=1e-6, start=0.1), "steps": 40, "batch_size": 64, "lr": 0.3, "trace_every": 5}
-    with pytest.raises(RunError, match=r"all gates of layers.0.weight have closed.*Raise inclusion"):
+    with pytest.raises(RunError, match=r"nothing of layers.0.weight is kept.*Raise inclusion.*on_empty='warn'"):
         fit(MLP((6,), 1, (5,)), data, Settings(**settings), gaussian())
-    with pytest.warns(UserWarning, match="all gates of layers.0.weight have closed"):
+    with pytest.warns(UserWarning, match="nothing of layers.0.weight is kept"):
         fitted = fit(MLP((6,), 1, (5,)), data, Settings(**settings, on_empty="warn"), gaussian())
     for how in PREDICTORS:
         assert torch.isfinite(fitted.predict(data[0], how)).all()
     assert math.isfinite(fitted.bound)
+
+
+def test_gates_that_have_not_opened_yet_stop_no_run() -> None:
+    network = bayesianise(MLP((6,), 1, (5,)), ss_ig(start=0.1))
+    watchdog = Watchdog(network, "stop")
+    watchdog.check_state()
+    with pytest.raises(RunError, match=r"nothing of layers.0.weight is kept"):
+        watchdog.check_state(last=True)
+
+
+def test_kept_groups_are_counted_three_ways() -> None:
+    data = classification()
+    for family in (mean_field(), ss_ig(), ContinuousSpike("node")):
+        fitted = fit(MLP((6,), 2, (5,)), data, Settings(family, 3, 50, on_empty="warn"))
+        assert fitted.kept_groups().keys() == fitted.groups.keys()
+    fitted = fit(MLP((6,), 2, (5,)), data, Settings(ss_ig(), 1, 50))
+    gate = next(m for m in fitted.posterior.modules() if isinstance(m, Gate))
+    gate.logits.data.copy_(torch.tensor([-12.0, -1.0, 1.0, 12.0, 12.0]))
+    expected, count, drawn = fitted.kept_groups()["layers.0.weight"]
+    assert expected == pytest.approx(3.0, abs=1e-4)
+    assert count == 3
+    assert drawn in (2, 3, 4)
 
 
 def test_divergence_is_one_line() -> None:
@@ -205,6 +260,31 @@ def test_bad_settings() -> None:
             Settings(**changes)
     with pytest.raises(ValueError, match="in this order"):
         ContinuousSpike(spike_std=0.5, spike_start=0.2)
+    with pytest.raises(ValueError, match=r"anneal is 2; it must be in \[0, 1\)"):
+        ContinuousSpike(anneal=2)
+    with pytest.raises(ValueError, match="needs gates='node' or 'input'"):
+        Structured(scale="horseshoe")
+    model = MLP((6,), 1, (5,))
+    for family, message in (
+        (ss_ghs(regulariser="learnt"), "regulariser is 'learnt'"),
+        (ss_ig(inclusion={"layers.0": 0.1, "layer.1": 0.1}), r"inclusion names \['layer.1'\], which are no layers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bayesianise(model, family)
+    with pytest.raises(TypeError, match=r"such as ss_ig\(\)"):
+        bayesianise(model, ss_ig)
+    with pytest.raises(ValueError, match="no layer whose nodes can be removed"):
+        bayesianise(LinearModel((6,), 1), ContinuousSpike("node"))
+    with pytest.raises(ValueError, match=r"the mask names 'layer', which is no parameter"):
+        fit(model, data, Settings(mean_field(), 10, 8), gaussian(), mask={"layer": torch.ones(5, 6)})
+    with pytest.raises(ValueError, match=r"has shape \(5, 5\); its parameter has \(5, 6\)"):
+        fit(model, data, Settings(mean_field(), 10, 8), gaussian(), mask={"layers.0.weight": torch.ones(5, 5)})
+    with pytest.raises(ValueError, match="flatten them before"):
+        bayesianise(nn.Sequential(nn.Linear(6, 2)), mean_field())(torch.randn(4, 3, 6))
+    tied = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    tied[1].weight = tied[0].weight
+    with pytest.raises(ValueError, match=r"'0.weight' and '1.weight' are one parameter"):
+        bayesianise(tied, mean_field())
     with pytest.raises(ValueError, match="choose stop or warn"):
         fit(MLP((6,), 1, (5,)), data, Settings(mean_field(), 10, 8, on_empty="ask"), gaussian())
 
@@ -233,6 +313,8 @@ def test_fitted_gives_scores_masks_and_predictions(family: Structured | Continuo
     assert fitted.gradient_evaluations == 2500
     with pytest.raises(ValueError, match="choose one of monte_carlo"):
         fitted.predict(data[0], "map")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="choose one of monte_carlo"):
+        fitted.network("map")  # type: ignore[arg-type]
 
 
 def test_a_fit_depends_on_its_seed_alone() -> None:
@@ -249,6 +331,8 @@ def test_survivors_are_retrained_under_the_mask() -> None:
     first = fit(MLP((6,), 2, (20,)), data, Settings(ContinuousSpike("weight"), 300, 50, lr=0.02))
     mask = first.mask()["layers.0.weight"]
     assert 0 < int(mask.sum()) < mask.numel()
+    with pytest.raises(ValueError, match="a family without gates"):
+        retrain(first, data, Settings(ss_ig(), 30, 50))
     second = retrain(first, data, Settings(mean_field(), 30, 50))
     for how in PREDICTORS[:3]:
         draw = next(second.draws(how))

@@ -1,8 +1,10 @@
 """Log odds of inclusion from a normal posterior, in closed form, for both kinds of spike (see `saha`)."""
 
 import math
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sgmcmc_prune.baselines import kl
@@ -15,6 +17,66 @@ def continuous_spike_log_odds(
     """R1: log odds of inclusion of each group (of each entry without groups), shape (G,)."""
     evidence = math.log(spike_std / slab_std) + 0.5 * (mean.square() + variance) * (spike_std**-2 - slab_std**-2)
     return kl.log_odds(inclusion) + (groups.sum(evidence) if groups is not None else evidence)
+
+
+def continuous_spike_divergence(
+    mean: Tensor,
+    log_std: Tensor,
+    kept: Tensor | None,
+    groups: GroupMap | None,
+    spike_std: float,
+    slab_std: float,
+    inclusion: float,
+) -> Tensor:
+    r"""R1: divergence of a tensor's factors and indicators from the mixture prior, at the optimal phi, 0-d.
+
+    The indicators of the groups g (of the entries without groups) are optimised out: phi_g is the sigmoid of
+    `continuous_spike_log_odds`, l_g. With q_i = mu_i^2 + sigma_i^2 what is left is
+
+    .. math::
+        \sum_i \log s_0 - \log\sigma_i - \tfrac12 + \tfrac{q_i}{2 s_0^2} - \sum_g \log(1 - \pi) + \log(1 + e^{l_g}).
+
+    Its gradient is that of sum_g phi_g KL(slab) + (1 - phi_g) KL(spike) with phi held. Where `kept` is 0 an entry
+    costs nothing.
+    """
+    found: Tensor = _ContinuousSpikeDivergence.apply(mean, log_std, kept, groups, spike_std, slab_std, inclusion)
+    return found
+
+
+class _ContinuousSpikeDivergence(torch.autograd.Function):
+    """`continuous_spike_divergence`; with p = phi s_1^-2 + (1 - phi) s_0^-2 of its group, d mu = p mu and
+    d log sigma = p sigma^2 - 1.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        mean: Tensor,
+        log_std: Tensor,
+        kept: Tensor | None,
+        groups: GroupMap | None,
+        spike_std: float,
+        slab_std: float,
+        inclusion: float,
+    ) -> Tensor:
+        spike, gap = spike_std**-2, spike_std**-2 - slab_std**-2
+        variance = (2 * log_std).exp_()
+        q, log_stds, count = torch.addcmul(variance, mean, mean), log_std, torch.ones_like(mean)
+        if kept is not None:
+            q, log_stds, count = q.mul_(kept), log_std * kept, kept
+        sums, sizes = (q, count) if groups is None else (groups.sum(q), groups.sum(count))
+        odds = torch.add(sizes * math.log(spike_std / slab_std) + kl.log_odds(inclusion), sums, alpha=0.5 * gap)
+        precision = spike - gap * odds.sigmoid()
+        ctx.save_for_backward(mean, variance, kept, precision if groups is None else groups.expand(precision))
+        constant = count.sum() * (math.log(spike_std) - 0.5) - odds.numel() * math.log1p(-inclusion)
+        return constant + 0.5 * spike * q.sum() - log_stds.sum() - F.softplus(odds).sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        mean, variance, kept, precision = ctx.saved_tensors
+        scaled = gradient * precision if kept is None else gradient * precision * kept
+        dlog_std = scaled * variance - (gradient if kept is None else gradient * kept)
+        return scaled * mean, dlog_std, None, None, None, None, None
 
 
 def point_spike_log_odds(

@@ -93,6 +93,8 @@ class Structured:
             raise ValueError(f"gates is {self.gates!r}; choose none, node, input or weight")
         if self.scale not in ("none", "group-lasso", "horseshoe"):
             raise ValueError(f"scale is {self.scale!r}; choose none, group-lasso or horseshoe")
+        if self.scale != "none" and self.gates not in ("node", "input"):
+            raise ValueError(f"scale {self.scale!r} needs gates='node' or 'input'; gates is {self.gates!r}")
         if self.centred and self.scale != "horseshoe":
             raise ValueError("the centred form exists for the horseshoe only; set scale='horseshoe'")
         kl.check_inclusion(self.start, "the gates' start")
@@ -107,6 +109,10 @@ class Structured:
             reasons = "; ".join(f"{site.name or site.norm}: {site.obstacle or 'not the first layer'}" for site in sites)
             raise ValueError(f"found {len(gated)} layers whose {self.gates}s can be gated ({reasons})")
         layers = [site for site in sites if site.name]
+        if isinstance(self.inclusion, Mapping) and (unknown := set(self.inclusion) - {site.name for site in layers}):
+            raise ValueError(
+                f"inclusion names {sorted(unknown)}, which are no layers; choose from {[site.name for site in layers]}"
+            )
         if self.scale == "group-lasso":
             return GroupLasso({s.name: (s.num_nodes, _group_size(s, graph)) for s in layers}, self.initial_std)
         if self.scale == "horseshoe":

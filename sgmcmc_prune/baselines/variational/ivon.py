@@ -12,12 +12,14 @@ effective for large deep networks (ICML 2024).
 import copy
 import math
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
+from sgmcmc_prune.baselines.variational.graph import find_sites, mask_readers, trace
 from sgmcmc_prune.baselines.variational.posterior import Fitted, GaussianPosterior
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.errors import RunError
@@ -113,11 +115,12 @@ def ivon_posterior(network: nn.Module, variance: dict[str, Tensor], prior_std: f
     mean = {name: p.detach().clone() for name, p in network.named_parameters()}
     groups = {n: GroupMap("weight", tuple(m.shape)) for n, m in mean.items() if m.ndim in (2, 4)}
     odds = {n: point_spike_log_odds(mean[n], variance[n], g, prior_std, 0.5) for n, g in groups.items()}
-    return GaussianPosterior(network, mean, variance, odds, groups, _unchanged)
+    return GaussianPosterior(network, mean, variance, odds, groups, partial(_with_readers, network))
 
 
-def _unchanged(mask: Mask) -> Mask:
-    return mask
+def _with_readers(network: nn.Module, mask: Mask) -> Mask:
+    """Where groups are nodes, which not every network that IVON trains can be asked about."""
+    return mask_readers(mask, find_sites(trace(network)), network) if mask else mask
 
 
 def _unflatten(network: nn.Module, flat: Tensor) -> dict[str, Tensor]:

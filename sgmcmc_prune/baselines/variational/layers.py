@@ -83,6 +83,9 @@ class VariationalLinear(WeightLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, J)."""
+        if x.ndim != 2:
+            shape = tuple(x.shape)
+            raise ValueError(f"a variational Linear layer takes inputs (n, features), not {shape}: flatten them before")
         scale = None if self.scale is None else self.scale()
         if self.masked:
             return draw_from_moments(x, self._moments(), scale)

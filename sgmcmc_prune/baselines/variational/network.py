@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, LogNormal
 from sgmcmc_prune.baselines.variational.families import Family
 from sgmcmc_prune.baselines.variational.gates import LOGIT_BOUND, Gate
-from sgmcmc_prune.baselines.variational.graph import find_sites, trace
+from sgmcmc_prune.baselines.variational.graph import column_values, find_sites, mask_readers, trace
 from sgmcmc_prune.baselines.variational.layers import once
 from sgmcmc_prune.baselines.variational.posterior import median_mask
 from sgmcmc_prune.baselines.variational.units import Unit
@@ -109,7 +109,7 @@ class VariationalNetwork(nn.Module):
             if z is not None:
                 for reader, block in unit.site.readers:
                     name = f"{reader}.weight"
-                    weights[name] = weights[name] * _column_values(z, block, weights[name])
+                    weights[name] = weights[name] * column_values(z, block, weights[name])
         return weights
 
     def log_odds(self) -> tuple[dict[str, Tensor], dict[str, GroupMap]]:
@@ -127,36 +127,25 @@ class VariationalNetwork(nn.Module):
         return {n: m.detach() for n, (m, _) in found.items()}, {n: v.detach() for n, (_, v) in found.items()}
 
     def readers_mask(self, mask: Mask) -> Mask:
-        """Add to a mask the columns that read removed nodes (a node is removed when its layer's whole row is)."""
-        mask = dict(mask)
-        for unit in self.units:
-            own = mask.get(f"{unit.site.name}.weight")
-            if own is None or not unit.site.readers or unit.site.obstacle:
-                continue
-            alive = own.flatten(1).any(1)
-            for reader, block in unit.site.readers:
-                name = f"{reader}.weight"
-                shape = dict(self._plain[0].named_parameters())[name]
-                kept = mask.get(name, torch.ones_like(shape, dtype=torch.bool))
-                mask[name] = kept & _column_values(alive, block, shape).to(torch.bool)
-        return mask
-
-    def kept_nodes(self, generator: torch.Generator | None = None) -> dict[str, tuple[float, int, int]]:
-        """By layer: expected number of open gates, number above one half, number in one draw."""
-        odds, _ = self.log_odds()
-        counts = {}
-        for name, logits in odds.items():
-            g = logits.sigmoid().cpu()
-            drawn = torch.rand(g.shape, generator=generator) < g
-            counts[name] = (float(g.sum()), int((g >= 0.5).sum()), int(drawn.sum()))
-        return counts
+        """Add to a mask the columns that read removed nodes (see `mask_readers`)."""
+        return mask_readers(mask, [unit.site for unit in self.units], self._plain[0])
 
     def mask_weights(self, mask: Mask) -> None:
-        """Fix masked weights at zero: they are neither drawn nor trained, and cost nothing."""
-        for unit in self.units:
-            for name, factor, _ in unit.factors():
-                if name in mask:
-                    factor.kept = mask[name].to(factor.mean)
+        """Fix masked weights at zero: they are neither drawn nor trained, and cost nothing.
+
+        Raises
+        ------
+        ValueError
+            If a name is no parameter's, or a shape is not the parameter's.
+        """
+        factors = {name: factor for unit in self.units for name, factor, _ in unit.factors()}
+        for name, kept in mask.items():
+            if name not in factors:
+                raise ValueError(f"the mask names {name!r}, which is no parameter; choose from {', '.join(factors)}")
+            if kept.shape != factors[name].mean.shape:
+                shapes = tuple(kept.shape), tuple(factors[name].mean.shape)
+                raise ValueError(f"the mask of {name!r} has shape {shapes[0]}; its parameter has {shapes[1]}")
+            factors[name].kept = kept.to(factors[name].mean)
 
     @torch.no_grad()
     def constrain(self) -> None:
@@ -191,7 +180,12 @@ def bayesianise(model: nn.Module, family: Family) -> VariationalNetwork:
     ------
     ValueError
         If a layer cannot be converted (named, with what is supported), or the family has nothing to gate.
+    TypeError
+        If `family` is not a family.
     """
+    if not callable(getattr(family, "unit", None)):
+        raise TypeError(f"family is {family!r}; give what a family's function returns, such as ss_ig()")
+    _check_untied(model)
     plain = copy.deepcopy(model)
     for parameter in plain.parameters():
         parameter.requires_grad_(False)
@@ -208,6 +202,14 @@ def bayesianise(model: nn.Module, family: Family) -> VariationalNetwork:
     _warn_unread(model, graph)
     device = next(model.parameters()).device
     return VariationalNetwork(plain, graph, units, shared).to(device)
+
+
+def _check_untied(model: nn.Module) -> None:
+    """Two layers that share a parameter would get a factor each."""
+    seen: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if (first := seen.setdefault(id(parameter), name)) != name:
+            raise ValueError(f"{first!r} and {name!r} are one parameter; tied weights cannot be converted")
 
 
 def _install(graph: fx.GraphModule, unit: Unit) -> None:
@@ -241,8 +243,3 @@ def _warn_unread(model: nn.Module, graph: fx.GraphModule) -> None:
     unused = [n for n, _ in model.named_parameters() if n.rpartition(".")[0] not in used]
     if unused:
         warnings.warn(f"parameters that the forward pass does not use stay fixed: {', '.join(unused)}", stacklevel=3)
-
-
-def _column_values(values: Tensor, block: int, weight: Tensor) -> Tensor:
-    """One value per channel, repeated over its `block` columns, broadcastable over a weight (out, in, ...)."""
-    return values.repeat_interleave(block).view(1, -1, *([1] * (weight.ndim - 2)))

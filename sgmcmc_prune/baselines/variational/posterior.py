@@ -94,6 +94,12 @@ class GaussianPosterior:
         return median_mask(self.odds, self.groups, self.complete)
 
 
+def _rule(how: Predictor) -> tuple[GateRule, bool]:
+    if how not in _RULES:
+        raise ValueError(f"predictor is {how!r}; choose one of {', '.join(PREDICTORS)}")
+    return _RULES[how]
+
+
 def median_mask(odds: dict[str, Tensor], groups: dict[str, GroupMap], complete: Callable[[Mask], Mask]) -> Mask:
     """Keep groups with log odds >= 0; where groups are nodes, drop what reads the others too."""
     if not groups:
@@ -149,27 +155,35 @@ class Fitted:
         """The method's own decision: the median probability model."""
         return self.posterior.mask()
 
+    def kept_groups(self, seed: int = 0) -> dict[str, tuple[float, int, int]]:
+        """By parameter: expected number of groups that are kept, number above one half, number in one draw."""
+        generator, counts = torch.Generator().manual_seed(seed), {}
+        for name, odds in self.scores().items():
+            g = odds.sigmoid().cpu()
+            drawn = torch.rand(g.shape, generator=generator) < g
+            counts[name] = (float(g.sum()), int((g >= 0.5).sum()), int(drawn.sum()))
+        return counts
+
     def network(self, how: Predictor) -> nn.Module:
-        """One plain network with posterior means, unpruned or pruned with its statistics re-estimated.
+        """One plain network with posterior means, unpruned or pruned; its normalisation statistics are re-estimated.
 
         For "median_mean" it is physically smaller: nodes that nobody reads are gone.
         """
-        gates = _RULES[how][0]
+        gates = _rule(how)[0]
         model = copy.deepcopy(self.posterior.plain)
         with torch.no_grad():
             weights = self.posterior.draw("mean" if gates == "sample" else gates, sampled=False)
             for name, parameter in model.named_parameters():
                 parameter.copy_(weights[name])
-        if gates == "median":
-            batch = min(1000, len(self.inputs))
-            batchnorm.reestimate(
-                model, (self.inputs[i * batch : (i + 1) * batch] for i in range(min(10, len(self.inputs) // batch)))
-            )
+        batch = min(1000, len(self.inputs))
+        batchnorm.reestimate(
+            model, (self.inputs[i * batch : (i + 1) * batch] for i in range(min(10, len(self.inputs) // batch)))
+        )
         return shrink(model) if how == "median_mean" else model
 
     def draws(self, how: Predictor, members: int = 10, seed: int = 0) -> Iterator[dict[str, Tensor]]:
         """Parameters of `members` plain networks (one where the weights are means)."""
-        gates, sampled = _RULES[how]
+        gates, sampled = _rule(how)
         generator = torch.Generator().manual_seed(seed)
         for _ in range(members if sampled else 1):
             yield self.posterior.draw(gates, sampled, generator)
@@ -190,8 +204,6 @@ class Fitted:
         ValueError
             If the predictor is unknown.
         """
-        if how not in _RULES:
-            raise ValueError(f"predictor is {how!r}; choose one of {', '.join(PREDICTORS)}")
         if self.likelihood is categorical:
             model = self.network(how)
             if how in ("mean", "median_mean"):

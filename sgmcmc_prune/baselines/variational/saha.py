@@ -21,7 +21,6 @@ Carbonetto, Stephens (Bayesian Analysis 2012) and Friston, Penny (NeuroImage 201
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -30,7 +29,11 @@ import torch
 from torch import Tensor, fx
 
 from sgmcmc_prune.baselines import kl
-from sgmcmc_prune.baselines.variational.evidence import continuous_spike_log_odds, point_spike_log_odds
+from sgmcmc_prune.baselines.variational.evidence import (
+    continuous_spike_divergence,
+    continuous_spike_log_odds,
+    point_spike_log_odds,
+)
 from sgmcmc_prune.baselines.variational.factors import Normal
 from sgmcmc_prune.baselines.variational.families import make_parts
 from sgmcmc_prune.baselines.variational.graph import Site
@@ -43,7 +46,7 @@ from sgmcmc_prune.priors.groups import GroupMap
 
 @dataclass
 class Spike:
-    """Hyperparameters that all units share; the spike's width and the inclusion rate change while training."""
+    """Hyperparameters of a unit; the spike's width and, if it is learned, the inclusion rate change while training."""
 
     slab_std: float
     spike_std: float
@@ -68,7 +71,7 @@ class ContinuousSpike:
     inclusion : float
         pi, or its start where it is learned.
     learn_inclusion : bool
-        Update pi by the Beta(1, 1) formula before each step.
+        Update pi of each layer by the Beta(1, 1) formula before each step.
     initial_std : float
         Where the standard deviations of the weights start.
     """
@@ -90,10 +93,15 @@ class ContinuousSpike:
                 f"spike_std {self.spike_std}, spike_start {self.spike_start} and slab_std {self.slab_std} must be "
                 "positive and in this order"
             )
+        if not 0 <= self.anneal < 1:
+            raise ValueError(f"anneal is {self.anneal}; it must be in [0, 1), so that training ends at spike_std")
         kl.check_inclusion(self.inclusion)
 
     def shared(self, sites: Sequence[Site], graph: fx.GraphModule) -> None:
         """Nothing is shared that is drawn."""
+        if self.group == "node" and all(site.obstacle for site in sites):
+            reasons = "; ".join(f"{site.name or site.norm}: {site.obstacle}" for site in sites)
+            raise ValueError(f"found no layer whose nodes can be removed ({reasons})")
 
     def unit(self, site: Site, graph: fx.GraphModule, shared: None) -> "SpikeUnit":
         """The unit of one site."""
@@ -116,19 +124,19 @@ class SpikeUnit(Unit):
         self.groups = {name: group for name, f, _ in self.factors() if (group := self._group(name, f)) is not False}
 
     def kl(self) -> Tensor:
-        """Sum of phi KL(slab) + (1 - phi) KL(spike) + KL(Bernoulli(phi), Bernoulli(pi)), 0-d; phi is held."""
-        terms = []
-        slab, spike = self.spike.slab_std, self.spike.spike_std
-        for name, factor, centre in self.factors():
-            if name not in self.groups:
-                terms.append(factor.divergence(math.log(slab), slab**-2, centre).sum())
+        """Sum of phi KL(slab) + (1 - phi) KL(spike) + KL(Bernoulli(phi), Bernoulli(pi)) at the optimal phi, 0-d."""
+        terms, prior, s = [], super()._prior(), self.spike
+        for layer, part in self.parts.items():
+            factors = {name: f for name, f, _ in self.factors() if name.rpartition(".")[0] == layer}
+            if not factors.keys() & self.groups.keys():
+                terms.append(part.divergence(*prior).sum())
                 continue
-            groups, odds = self.groups[name], self._log_odds(name, factor)
-            phi = kl.responsibility(odds)
-            phi = groups.expand(phi) if groups is not None else phi
-            log_prior_std = math.log(spike) + phi * math.log(slab / spike)
-            terms.append(factor.divergence(log_prior_std, spike**-2 + phi * (slab**-2 - spike**-2), centre).sum())
-            terms.append(kl.bernoulli(odds, self.spike.inclusion).sum())
+            for name, f in factors.items():
+                if name in self.groups:
+                    law = (self.groups[name], s.spike_std, s.slab_std, s.inclusion)
+                    terms.append(continuous_spike_divergence(f.mean, f.log_std, f.kept, *law))
+                else:
+                    terms.append(f.divergence(*prior).sum())
         return torch.stack(terms).sum()
 
     def log_odds(self) -> tuple[str, GroupMap, Tensor] | None:
@@ -156,10 +164,6 @@ class SpikeUnit(Unit):
         mean, variance = factor.moments()
         odds = continuous_spike_log_odds(mean, variance, self.groups[name], s.spike_std, s.slab_std, s.inclusion)
         return odds.clamp(-50, 50).detach()
-
-    def _sum(self, name: str, values: Tensor) -> Tensor:
-        groups = self.groups[name]
-        return groups.sum(values) if groups is not None else values
 
     def _group(self, name: str, factor: Normal) -> GroupMap | Literal[False] | None:
         """Groups of one tensor; None: each entry its own; False: no indicators."""

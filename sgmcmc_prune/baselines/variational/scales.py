@@ -102,8 +102,8 @@ class Horseshoe(nn.Module):
         self, num_nodes: Mapping[str, int], std: float, regulariser: Regulariser = 1.0, centred: bool = False
     ) -> None:
         super().__init__()
-        if regulariser != "learned" and not regulariser > 0:
-            raise ValueError(f"the horseshoe's regulariser is {regulariser}; give a number > 0, or 'learned'")
+        if regulariser != "learned" and not (isinstance(regulariser, int | float) and regulariser > 0):
+            raise ValueError(f"the horseshoe's regulariser is {regulariser!r}; give a number > 0, or 'learned'")
         self.num_nodes, self.centred = dict(num_nodes), centred
         self.half_cauchy = HalfCauchy(sum(num_nodes.values()) + 1, std)
         self.squared_slab = LogNormal(torch.tensor(math.log(6.0)), std) if regulariser == "learned" else None

@@ -148,8 +148,15 @@ def retrain(fitted: Fitted, data: Data, settings: Settings) -> Fitted:
     fitted : Fitted
     data : (inputs, targets)
     settings : Settings
-        Its family should have no gates, such as `mean_field()`: the decision is made.
+        Its family has no gates, such as `mean_field()`: the decision is made.
+
+    Raises
+    ------
+    ValueError
+        If it has.
     """
+    if getattr(settings.family, "gates", "none") != "none":
+        raise ValueError(f"retrain takes a family without gates, such as mean_field(), not {settings.family}")
     return fit(fitted.network("median_sampled"), data, settings, fitted.likelihood, mask=fitted.mask())
 
 
@@ -214,13 +221,14 @@ def _train(
 
     watchdog, trace = Watchdog(network, settings.on_empty), []
     make_step = stepper(network, stream, likelihood, settings)
+    watchdog.check_divergence()
     for step in tqdm(range(1, settings.steps + 1), disable=not progress, unit="step", mininterval=1):
         loss, nll, divergence = make_step()
         if step == MOVED_AFTER:
             watchdog.check_moved(step)
         if step % settings.trace_every == 0 or step == settings.steps:
             watchdog.check_loss(step, float(loss.detach()))
-            watchdog.check_state()
+            watchdog.check_state(last=step == settings.steps)
             kept = sum(float(odds.sigmoid().sum()) for odds in network.log_odds()[0].values())
             trace.append({"step": step, "nll": float(nll.detach()), "kl": float(divergence.detach()), "kept": kept})
     return trace

@@ -36,7 +36,23 @@ class Watchdog:
             raise ValueError(f"on_empty is {on_empty!r}; choose stop or warn")
         self.network, self.on_empty = network, on_empty
         self.warned: set[str] = set()
+        self.opened: set[str] = set()
         self.start = {name: p.detach().clone() for name, p in self._selecting()}
+
+    def check_divergence(self) -> None:
+        """The divergence depends on every gate and scale: a term that was left out gives no gradient."""
+        if not (found := self._selecting()):
+            return
+        divergence, (names, parameters) = self.network.kl(), zip(*found, strict=True)
+        gradients: tuple[torch.Tensor | None, ...] = (None,) * len(parameters)
+        if divergence.requires_grad:
+            gradients = torch.autograd.grad(divergence, parameters, allow_unused=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            absent = gradient is None or bool((gradient == 0).all())
+            if gradient is not None and name.endswith("log_std"):  # by the entropy alone no width is without
+                absent = absent or bool((gradient == 0).any())
+            if absent:
+                raise RunError(f"the divergence does not depend on all of {name}: a KL term is missing")
 
     def check_loss(self, step: int, loss: float) -> None:
         """The loss is finite."""
@@ -46,11 +62,12 @@ class Watchdog:
     def check_moved(self, step: int) -> None:
         """Every gate and scale has moved: one that has not is missing from the bound."""
         for name, parameter in self._selecting():
-            if torch.equal(parameter.detach(), self.start[name]):
+            still = parameter.detach() == self.start[name]
+            if bool(still.all() if name in self.entrywise else still.any()):
                 raise RunError(f"{name} has not moved in {step} steps: its KL term or its gradient is missing")
 
-    def check_state(self) -> None:
-        """Scales are not saturated; no layer is empty."""
+    def check_state(self, last: bool = False) -> None:
+        """Scales are not saturated; no layer that was open before, or at the end, is empty."""
         scales = self.network.shared
         for name, ratio in scales.saturation().items() if isinstance(scales, Horseshoe) else ():
             saturated = float((ratio > SATURATED).float().mean())
@@ -60,13 +77,15 @@ class Watchdog:
                     "shrink nothing. Learn the regulariser, raise it, or lower prior_std"
                 )
         for name, odds in self.network.log_odds()[0].items():
-            if bool((odds < 0).all()) and name not in self.warned:
+            if bool((odds >= 0).any()):
+                self.opened.add(name)
+            elif (last or name in self.opened) and name not in self.warned:
                 self._empty(name)
 
     def _empty(self, name: str) -> None:
-        message = f"all gates of {name} have closed: the network no longer depends on its inputs"
+        message = f"nothing of {name} is kept: all its inclusion probabilities are below 1/2"
         if self.on_empty == "stop":
-            raise RunError(f"{message}. Raise inclusion, or start from trained weights")
+            raise RunError(f"{message}. Raise inclusion, start from trained weights, or go on with on_empty='warn'")
         self.warned.add(name)
         warnings.warn(message, stacklevel=2)
 
@@ -74,6 +93,7 @@ class Watchdog:
         """Parameters of gates and scales."""
         modules = [(n, m) for n, m in self.network.named_modules() if isinstance(m, Gate | GatedNormal)]
         found = [(f"{name}.logits", module.logits) for name, module in modules]
+        self.entrywise = {f"{name}.logits" for name, m in modules if isinstance(m, GatedNormal)}  # masked ones may rest
         if self.network.shared is not None:
             found += [(f"shared.{name}", p) for name, p in self.network.shared.named_parameters()]
         return found
