@@ -261,6 +261,20 @@ def test_local_draws_are_their_equations(two_threads: None, shape: tuple[int, in
     )
 
 
+@pytest.mark.parametrize("size", [7, 50_001])
+def test_divergences_from_a_spike_are_their_equations(two_threads: None, size: int) -> None:
+    mean, log_std = torch.randn(size), torch.randn(size) - 1
+    law = (-4.5, 12.0)  # odds, slope: from surely spike to surely slab
+    q = mean.double().square() + (2 * log_std.double()).exp()
+    odds = law[0] + law[1] * q
+    exact = [log_std.double().sum(), q.sum(), torch.nn.functional.softplus(odds).sum()]
+    assert native.spike_sums(mean, log_std, *law) == pytest.approx([float(x) for x in exact], rel=1e-5)
+    p = 25 - 24 * odds.sigmoid()
+    dmean, dlog_std = native.spike_gradient(mean, log_std, *law, 25.0, 24.0, 0.3)
+    assert torch.allclose(dmean.double(), 0.3 * p * mean, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(dlog_std.double(), 0.3 * (p * (2 * log_std.double()).exp() - 1), rtol=1e-4, atol=1e-4)
+
+
 def test_logistic_noise_is_logistic() -> None:
     """Kolmogorov-Smirnov at a false-alarm rate of 1e-3."""
     odds, _ = native.gate_draw((1, 0, 0), torch.zeros(200, 1000), torch.zeros(1000))

@@ -25,7 +25,10 @@ from sgmcmc_prune.samplers.tiers import Noise
 from sgmcmc_prune.schedules import Cyclical
 from sgmcmc_prune.tables import format_rows
 
-FAMILIES = {name: getattr(variational, name)() for name in ("mean_field", "ss_ig", "ss_gl", "ss_ghs", "svbnn")}
+FAMILIES = {
+    **{name: getattr(variational, name)() for name in ("mean_field", "ss_ig", "ss_gl", "ss_ghs", "svbnn")},
+    "continuous_spike": variational.ContinuousSpike(),
+}
 #: Shape of one image for each network, and the steps in one measurement on a CPU.
 NETWORKS = {"lenet": ((1, 28, 28), 20), "mlp": ((1, 28, 28), 40), "resnet20": ((3, 32, 32), 1)}
 

@@ -13,6 +13,8 @@ from sgmcmc_prune.native.factors import (
     gate_gradient,
     local_draw,
     local_gradient,
+    spike_gradient,
+    spike_sums,
 )
 from sgmcmc_prune.native.library import NativeUnavailable, load, takes
 from sgmcmc_prune.native.step import (
@@ -42,6 +44,8 @@ __all__ = [
     "settings",
     "sghmc_step",
     "sgld_step",
+    "spike_gradient",
+    "spike_sums",
     "standard_normal",
     "takes",
 ]

@@ -42,6 +42,25 @@ def factor_gradient(
     return dm, dw, dlogits, dbias_mean, dbias_variance
 
 
+def spike_sums(mean: Tensor, log_std: Tensor, odds: float, slope: float) -> tuple[float, float, float]:
+    """Sums of log sigma, of q = mu^2 + sigma^2 and of log(1 + e^l) with l = odds + slope q."""
+    sums = np.zeros(3)
+    inputs = mean.data_ptr(), log_std.data_ptr(), mean.numel(), odds, slope
+    load().spike_sums(*inputs, sums.ctypes.data, threads(mean.numel()))
+    log_stds, squares, marginals = sums.tolist()
+    return log_stds, squares, marginals
+
+
+def spike_gradient(
+    mean: Tensor, log_std: Tensor, odds: float, slope: float, spike: float, gap: float, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Gradients of mean and log_std, times `scale`, with the precision spike - gap sigmoid(l) of each entry."""
+    found = torch.empty_like(mean), torch.empty_like(mean)
+    inputs = mean.data_ptr(), log_std.data_ptr(), mean.numel(), odds, slope, spike, gap, scale
+    load().spike_gradient(*inputs, *map(_pointer, found), threads(mean.numel()))
+    return found
+
+
 def local_draw(
     key: tuple[int, int, int], centre: Tensor, variance: Tensor, scale: Tensor | None, floor: float
 ) -> tuple[Tensor, Tensor, Tensor]:

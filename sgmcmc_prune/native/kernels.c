@@ -515,6 +515,44 @@ void factor_gradient(const float *mean, const float *log_std, const float *logit
     }
 }
 
+// Equations: baselines/variational/evidence.py, entries without groups. Sums of log sigma, of q and of log(1 + e^l) with
+// l = odds + slope q.
+void spike_sums(const float *mean, const float *log_std, int64_t size, float odds, float slope, double *sums, int threads) {
+    double all_a = 0, all_b = 0, all_c = 0;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(+ : all_a, all_b, all_c)
+    for (int64_t at = 0; at < size; at += CHUNK) {
+        int n = (int)(size - at < CHUNK ? size - at : CHUNK);
+        const float *restrict mu = mean + at, *restrict rho = log_std + at;
+        float a = 0, b = 0, c = 0;
+#pragma omp simd reduction(+ : a, b, c)
+        for (int i = 0; i < n; i++) {
+            float q = __builtin_fmaf(mu[i], mu[i], exp_clamped(2.0f * rho[i]));
+            float l = __builtin_fmaf(slope, q, odds), large = l > 0.0f ? l : 0.0f;
+            a += rho[i];
+            b += q;
+            c += large + log_of(1.0f + exp_clamped(l - 2.0f * large));
+        }
+        all_a += a;
+        all_b += b;
+        all_c += c;
+    }
+    sums[0] = all_a;
+    sums[1] = all_b;
+    sums[2] = all_c;
+}
+
+// dmu = scale p mu and dlog sigma = scale (p sigma^2 - 1) with p = spike - gap sigmoid(l).
+void spike_gradient(const float *mean, const float *log_std, int64_t size, float odds, float slope, float spike, float gap,
+                    float scale, float *dmean, float *dlog_std, int threads) {
+#pragma omp parallel for simd num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < size; i++) {
+        float v = exp_clamped(2.0f * log_std[i]), q = __builtin_fmaf(mean[i], mean[i], v);
+        float p = spike - gap / (1.0f + exp_clamped(-__builtin_fmaf(slope, q, odds)));
+        dmean[i] = scale * p * mean[i];
+        dlog_std[i] = scale * __builtin_fmaf(p, v, -1.0f);
+    }
+}
+
 // Equations: baselines/variational/local.py. In: the centres c and variances d^2 of outputs (examples, nodes). Out: h in place
 // of c, the slope eps / (2 d) in place of d^2, and s h where there is a scale (else null).
 void local_draw(const key_t_ *key, const float *scale, int64_t examples, int64_t nodes, float floor, float *centre,

@@ -45,6 +45,8 @@ ARGUMENTS = {
     "mixture_sums": (_POINTER, _POINTER, _SIZE, ctypes.c_float, ctypes.c_float, _POINTER),
     "factor_statistics": (*[_POINTER] * 5, _SIZE, _SIZE, *[_POINTER] * 4, _COUNT),
     "factor_gradient": (*[_POINTER] * 5, _SIZE, _SIZE, *[_POINTER] * 6, _COUNT),
+    "spike_sums": (_POINTER, _POINTER, _SIZE, ctypes.c_float, ctypes.c_float, _POINTER, _COUNT),
+    "spike_gradient": (_POINTER, _POINTER, _SIZE, *[ctypes.c_float] * 5, _POINTER, _POINTER, _COUNT),
     "local_draw": (_POINTER, _POINTER, _SIZE, _SIZE, ctypes.c_float, *[_POINTER] * 3, _COUNT),
     "local_gradient": (*[_POINTER] * 4, _SIZE, _SIZE, *[_POINTER] * 3, _COUNT),
     "gate_draw": (*[_POINTER] * 3, _SIZE, _SIZE, _POINTER, _POINTER, _COUNT),

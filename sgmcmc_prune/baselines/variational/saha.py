@@ -132,11 +132,13 @@ class SpikeUnit(Unit):
                 terms.append(part.divergence(*prior).sum())
                 continue
             for name, f in factors.items():
-                if name in self.groups:
-                    law = (self.groups[name], s.spike_std, s.slab_std, s.inclusion)
-                    terms.append(continuous_spike_divergence(f.mean, f.log_std, f.kept, *law))
-                else:
+                if name not in self.groups:
                     terms.append(f.divergence(*prior).sum())
+                    continue
+                groups = self.groups[name]
+                groups = None if groups is not None and groups.kind == "weight" else groups  # each entry its own
+                law = (groups, s.spike_std, s.slab_std, s.inclusion)
+                terms.append(continuous_spike_divergence(f.mean, f.log_std, f.kept, *law))
         return torch.stack(terms).sum()
 
     def log_odds(self) -> tuple[str, GroupMap, Tensor] | None:
