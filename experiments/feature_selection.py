@@ -9,7 +9,7 @@ discovery rate: false among found, 0 where none is found.
 
 Measured, n = 10,000, p = 100, ten data sets, 6,000 steps (mean, standard error): input gates from a trained start
 power 1.00 (0), false discovery rate 0 (0); R1 .92 (.05) and 0 (0); SGHMC inclusion 1.00 (0) and .12 (.04); LassoNet .92
-(.03) and .74 (.05), 11 to 60 features. With --num-data 3000 --num-features 200, four data sets, SGHMC inclusion has
+(.03) and .74 (.05), 10 to 62 features. With --num-data 3000 --num-features 200, four data sets, SGHMC inclusion has
 power 1 and no false discovery, where the variational methods miss two features (see `saha_features.py`).
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from records import Record, complete
 from saha_features import warm_start
 from torch import Tensor
 
@@ -29,7 +30,6 @@ from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.selection import SUPPORT, features
 from sgmcmc_prune.em import EM
 from sgmcmc_prune.em_settings import EMSettings
-from sgmcmc_prune.files import write_json
 from sgmcmc_prune.likelihoods import gaussian
 from sgmcmc_prune.models import MLP, build
 from sgmcmc_prune.priors import GroupMap, SpikeSlab
@@ -106,7 +106,7 @@ def lasso_net(data: tuple[Tensor, Tensor], seed: int, steps: int) -> Tensor:
 
 
 def run(method: str, seed: int, n: int, p: int, steps: int) -> dict[str, Any]:
-    """One method on one data set: a JSON-ready record."""
+    """One method on one data set: what is measured, JSON-ready."""
     data, started = features(n, p, seed), time.perf_counter()
     if method in FAMILIES:
         inclusion = variational(method, data, seed, steps)
@@ -115,8 +115,6 @@ def run(method: str, seed: int, n: int, p: int, steps: int) -> dict[str, Any]:
     found = inclusion > 0.5
     true, total = int(found[list(SUPPORT)].sum()), int(found.sum())
     return {
-        "method": method,
-        "seed": seed,
         "power": true / len(SUPPORT),
         "false_discovery_rate": (total - true) / max(total, 1),
         "found": total,
@@ -147,15 +145,14 @@ def summary(rows: list[dict[str, Any]]) -> str:
     return ", ".join(text)
 
 
-def table(*results: dict[str, Any]) -> str:
+def table(runs: list[Record]) -> str:
     """Power and false discovery rate on each data set, by design and method, in Markdown."""
     lines = ["| design | method | data sets | power each | false discovery rate each |", "|---|---|---|---|---|"]
-    for result in results:
-        for method in dict.fromkeys(run["method"] for run in result["runs"]):
-            rows = [run for run in result["runs"] if run["method"] == method]
-            power = ", ".join(f"{run['power']:.1f}" for run in rows)
-            false = ", ".join(f"{run['false_discovery_rate']:.2f}" for run in rows)
-            lines.append(f"| n={result['n']:,} p={result['p']} | {method} | {len(rows)} | {power} | {false} |")
+    for n, p, method in dict.fromkeys((run["n"], run["p"], run["method"]) for run in runs):
+        rows = [run for run in runs if (run["n"], run["p"], run["method"]) == (n, p, method)]
+        power = ", ".join(f"{run['power']:.1f}" for run in rows)
+        false = ", ".join(f"{run['false_discovery_rate']:.2f}" for run in rows)
+        lines.append(f"| n={n:,} p={p} | {method} | {len(rows)} | {power} | {false} |")
     return "\n".join(lines) + "\n"
 
 
@@ -169,22 +166,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks"))
     args = parser.parse_args(argv)
-    args.out.mkdir(parents=True, exist_ok=True)
-    runs: list[dict[str, Any]] = []
-    for method in filter(installed, args.methods):
-        rows = []
-        for seed in range(args.data_sets):
-            rows.append(run(method, seed, args.num_data, args.num_features, args.steps))
-            results = {**_sizes(args), "runs": runs + rows}
-            write_json(args.out / "feature_selection.json", results)
-            (args.out / "feature_selection.md").write_text(table(results))
-            print(f"{method}, data set {seed}: found {rows[-1]['found']}, {rows[-1]['seconds']:.0f} s", flush=True)
-        runs += rows
-        print(f"{method}: {len(rows)} data sets, {summary(rows)}", flush=True)
+    methods = list(filter(installed, args.methods))
+    settings = {"n": args.num_data, "p": args.num_features, "steps": args.steps}
+    cells = [{"method": method, "seed": seed, **settings} for method in methods for seed in range(args.data_sets)]
+    runs = complete(args.out / "feature_selection.json", cells, run, _line)
+    (args.out / "feature_selection.md").write_text(table(runs))
+    for method in methods:
+        rows = [r for r in runs if r["method"] == method and settings.items() <= r.items()]
+        print(f"{method}: {len(rows)} data sets, {summary(rows)}")
 
 
-def _sizes(args: argparse.Namespace) -> dict[str, int]:
-    return {"n": args.num_data, "p": args.num_features, "steps": args.steps}
+def _line(record: Record) -> str:
+    return f"{record['method']}, data set {record['seed']}: found {record['found']}, {record['seconds']:.0f} s"
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from sgmcmc_prune.statistics import mean_and_half_width
 QUICK = ["sgd-magnitude", "sgd-random", "snip", "deep-ensemble", "sun-mixture", "sghmc-sa", "svbnn", "ss-ig"]
 QUICK += ["mean-field-snr", "flat-map", "bmr-spike-slab", "spam-opd", "map-opd"]
 OWN_RULE = {"inclusion-probability", "em-responsibility", "sun-mixture", "mean-field", "svbnn", "ss-ig", "ss-gl"}
-OWN_RULE |= {"ss-ghs", "bmr-spike-slab", "bmr-horseshoe", "bmr-chain", "spam-opd", "map-opd"}
+OWN_RULE |= {"ss-ghs", "bmr-spike-slab", "bmr-horseshoe", "bmr-chain", "spam-opd", "map-opd", "saha-r1"}
 #: Nodes are removed whole; Sun's own rule comes before any target.
 COARSE = {"ss-ig", "ss-gl", "ss-ghs", "sun-mixture"}
 

@@ -11,6 +11,7 @@ from sgmcmc_prune.baselines.variational.families import (
     svbnn,
     svbnn_inclusion,
 )
+from sgmcmc_prune.baselines.variational.ivon import fit_ivon
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork, bayesianise
 from sgmcmc_prune.baselines.variational.physical import multiply_adds, shrink
 from sgmcmc_prune.baselines.variational.posterior import PREDICTORS, Fitted, GaussianPosterior
@@ -29,6 +30,7 @@ __all__ = [
     "any_active",
     "bayesianise",
     "fit",
+    "fit_ivon",
     "jantre_inclusion",
     "mean_field",
     "multiply_adds",

@@ -83,8 +83,8 @@ class _ContinuousSpikeDivergence(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.native:
-            mean, log_std = ctx.saved_tensors
-            return *native.spike_gradient(mean, log_std, *ctx.law, float(gradient)), *[None] * 5
+            (mean, log_std), (odds, slope, spike, gap) = ctx.saved_tensors, ctx.law
+            return *native.spike_gradient(mean, log_std, odds, slope, spike, gap, float(gradient)), *[None] * 5
         mean, variance, kept, precision = ctx.saved_tensors
         scaled = gradient * precision if kept is None else gradient * precision * kept
         dlog_std = scaled * variance - (gradient if kept is None else gradient * kept)

@@ -1,5 +1,7 @@
 """Variational spike-and-slab networks, and Bayes by Backprop with two criteria.
 
+"mean-field" prunes by the Savage-Dickey odds of each weight: the point-mass reading (R2) of Saha, Liu and Liang.
+
 Each trains its gates (or the dense posterior) for the first part of the budget, on the evidence bound with a KL that
 fades in; then, for each mask, the weights that survive, as Jantre, Bhattacharya and Maiti do with their residual
 networks.
@@ -36,9 +38,15 @@ def methods() -> Iterator[Method]:
     yield _method("mean-field-snr", "Blundell et al. 2015; Graves 2011", variational.mean_field, _signal_to_noise)
     yield _method("mean-field", "Blundell et al. 2015, pruned by evidence", variational.mean_field, _by_odds)
     yield _method("svbnn", "Bai, Song and Cheng 2020", variational.svbnn, _by_odds)
+    yield _method("saha-r1", "Saha, Liu and Liang 2024, continuous spike", _continuous_spike, _by_odds)
     yield _method("ss-ig", f"{jantre} 2023", variational.ss_ig, _by_nodes)
     yield _method("ss-gl", f"{jantre} 2024", variational.ss_gl, _by_nodes)
     yield _method("ss-ghs", f"{jantre} 2024", variational.ss_ghs, _by_nodes)
+
+
+def _continuous_spike(prior_std: float = 1.0) -> Family:
+    """R1 with an indicator per weight; the widths of the spike are its defaults relative to the slab's."""
+    return variational.ContinuousSpike(slab_std=prior_std, spike_std=prior_std / 20, spike_start=prior_std / 5)
 
 
 def _method(name: str, paper: str, family: Callable[..., Family], prune: Prune) -> Method:
