@@ -33,7 +33,7 @@ from sgmcmc_prune.baselines.variational.scales import GroupLasso
 from sgmcmc_prune.baselines.variational.training import kl_weight, lower_bound, step_loss, stepper
 from sgmcmc_prune.baselines.variational.watchdogs import Watchdog
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.data.selection import SUPPORT, features
+from sgmcmc_prune.data.selection import SUPPORT, features, teacher
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import categorical, gaussian
 from sgmcmc_prune.metrics import negative_log_likelihood
@@ -93,6 +93,17 @@ def test_trained_mean_field_with_point_spike_recovers_the_enumeration() -> None:
     selected = point_spike(fitted.posterior, {"linear.weight": GroupMap("input", (1, 8))}, SLAB, INCLUSION)
     found = selected.log_odds()[0]["linear.weight"].sigmoid()
     assert float((found - enumerate_models(x, y)).abs().max()) < 0.03
+
+
+def test_continuous_spike_decides_as_the_enumeration() -> None:
+    """A spike much narrower than the posterior stands for a point mass; decisions where the odds are beyond 2 : 1."""
+    x, y = orthogonal_regression()
+    family = ContinuousSpike("weight", slab_std=SLAB, spike_std=0.02, spike_start=0.1, inclusion=INCLUSION)
+    fitted = fit(linear(), (x, y), regression_settings(family), gaussian(NOISE**2))
+    exact = enumerate_models(x, y)
+    plain = (exact - 0.5).abs() > 1 / 6
+    assert int(plain.sum()) >= 5
+    assert ((fitted.inclusion()["linear.weight"] > 0.5) == (exact > 0.5))[plain].all()
 
 
 def test_gated_weights_recover_the_enumeration() -> None:
@@ -354,14 +365,20 @@ def test_continuous_spike_narrows_and_learns_its_rate() -> None:
 
 
 @pytest.mark.slow
-def test_input_gates_find_the_five_features() -> None:
-    inputs, targets = features(10_000, 100, seed=0)
-    family = Structured(gates="input", inclusion=0.01)
-    fitted = fit(
-        MLP((100,), 1, (32,), activation="tanh"),
-        (inputs, targets),
-        Settings(family, 6000, 500, lr=5e-3),
-        LearnedGaussian(),
-    )
+@pytest.mark.parametrize("family", [Structured(gates="input", inclusion=0.01), ContinuousSpike("input")], ids=str)
+def test_the_five_features_are_found(family: Structured | ContinuousSpike) -> None:
+    model, data = MLP((100,), 1, (32,), activation="tanh"), features(10_000, 100, seed=0)
+    fitted = fit(model, data, Settings(family, 12_000, 500, lr=5e-3, on_empty="warn"), LearnedGaussian())
     found = (fitted.inclusion()["layers.0.weight"] > 0.5).nonzero().flatten()
     assert found.tolist() == list(SUPPORT)
+
+
+@pytest.mark.slow
+def test_a_low_start_recovers_the_teacher() -> None:
+    """Two or three of twenty nodes, as on each of five seeds of `experiments/jantre_teacher.py`."""
+    inputs, targets, _ = teacher(2000, 0)
+    student = nn.Sequential(nn.Linear(2, 20), nn.Sigmoid(), nn.Linear(20, 1))
+    family = ss_ig(prior_std=3.0, start=0.1, inclusion=1e-3)
+    settings = Settings(family, 20_000, 500, lr=3e-2, gate_lr=0.3, on_empty="warn")
+    fitted = fit(student, (inputs, targets), settings, LearnedGaussian())
+    assert fitted.kept_groups()["0.weight"][1] in (2, 3)
