@@ -271,7 +271,7 @@ def test_multiply_adds_by_hand() -> None:
 
 def result(method: str, seed: int, target: float, accuracy: float) -> Row:
     numbers = {"accuracy": accuracy, "nll": 1 - accuracy, "ece": 0.1, "members": 1, "achieved_sparsity": target}
-    return blank(METHODS[method], seed) | {"kind": "single", "sparsity": target} | numbers
+    return blank(METHODS[method], seed) | {"kind": "single", "sparsity": target, "flops": 12_345} | numbers
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -282,6 +282,7 @@ def test_differences_are_paired_by_seed() -> None:
     assert differences == pytest.approx([0.01] * 3)
     table = summary(rows, "rigl")
     assert "0.0100 ± 0.0000  -0.0100 ± 0.0000" in table
+    assert "10.0%         12,345" in table
     assert table.index("snip") < table.index("rigl  "), "the better method comes first"
 
 

@@ -15,7 +15,10 @@ _WHOLE = (
     *("seed", "parameters_kept", "flops", "members", "inference_flops", "gradient_evaluations", "peak_memory"),
     "search_evaluations",
 )
-HEADER = ("method", "target", "kept", "seeds", "accuracy", "NLL", "ECE", "members", "Δ accuracy", "Δ NLL")
+HEADER = (
+    *("method", "target", "kept", "multiply-adds", "seeds", "accuracy", "NLL", "ECE", "members", "Δ accuracy"),
+    "Δ NLL",
+)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -94,7 +97,8 @@ def _line(rows: Sequence[Row], method: str, target: float | None, reference: str
     kept = 1 - sum(row["achieved_sparsity"] for row in own) / len(own)
     members = f"{sum(row['members'] for row in own) / len(own):g}"
     label = f"{target:.1%}" if target is not None else "own rule"
-    return [method, label, f"{kept:.1%}", str(len(own)), *scores, members, *differences]
+    work = f"{sum(row['flops'] for row in own) / len(own):,.0f}"
+    return [method, label, f"{kept:.1%}", work, str(len(own)), *scores, members, *differences]
 
 
 def _interval(values: Sequence[float]) -> str:
