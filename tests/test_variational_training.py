@@ -353,6 +353,15 @@ def test_survivors_are_retrained_under_the_mask() -> None:
     assert not torch.equal(before, after)
 
 
+def test_continuous_spike_ranks_weights_that_are_surely_in_the_slab() -> None:
+    """Beyond any doubt, a larger weight still has larger odds: pruning to a target goes by them."""
+    model = nn.Linear(4, 1)
+    model.weight.data = torch.tensor([[1.0, -2.0, 3.0, -4.0]])
+    odds, _ = bayesianise(nn.Sequential(model), ContinuousSpike(spike_start=0.05)).log_odds()
+    assert odds["0.weight"].argsort().tolist() == [0, 1, 2, 3]
+    assert float(odds["0.weight"].diff().min()) > 100
+
+
 def test_continuous_spike_narrows_and_learns_its_rate() -> None:
     network = bayesianise(MLP((6,), 2, (5,)), ContinuousSpike(learn_inclusion=True))
     unit = network.units[0]

@@ -165,7 +165,7 @@ class SpikeUnit(Unit):
         s = self.spike
         mean, variance = factor.moments()
         odds = continuous_spike_log_odds(mean, variance, self.groups[name], s.spike_std, s.slab_std, s.inclusion)
-        return odds.clamp(-50, 50).detach()
+        return odds.detach()
 
     def _group(self, name: str, factor: Normal) -> GroupMap | Literal[False] | None:
         """Groups of one tensor; None: each entry its own; False: no indicators."""
