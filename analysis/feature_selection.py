@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from from_results import main
+from from_results import main, of_one_setting
 
 from sgmcmc_prune.report.style import colours, tidy
 
@@ -20,8 +20,7 @@ RELEVANT = 5
 
 def draw(results: dict[str, Any]) -> plt.Figure:
     """Mean power and false discovery rate over data sets; each feature's inclusion; seconds a data set."""
-    first = results["runs"][0]
-    runs = [run for run in results["runs"] if (run["n"], run["p"]) == (first["n"], first["p"])]
+    runs = of_one_setting(results["runs"], ("n", "p", "steps"))
     sets = Counter(run["method"] for run in runs)
     methods = list(sets)
     figure, (rates, inclusion, cost) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
@@ -45,7 +44,7 @@ def draw(results: dict[str, Any]) -> plt.Figure:
     for axes in (rates, inclusion, cost):
         axes.set_xticks(range(len(methods)), [f"{m}\n({sets[m]} data sets)" for m in methods], fontsize="small")
         axes.set_xlim(-0.5, len(methods) - 0.5)
-    figure.suptitle(f"n = {first['n']:,}, p = {first['p']}, five relevant features (our figure)")
+    figure.suptitle(f"n = {runs[0]['n']:,}, p = {runs[0]['p']}, five relevant features (our figure)")
     return figure
 
 

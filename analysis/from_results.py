@@ -1,13 +1,21 @@
 """What figure scripts of result files share: find `benchmarks/PATTERN`, draw each, write it under `runs/figures`."""
 
 import argparse
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 
 from sgmcmc_prune.files import read_json
+
+
+def of_one_setting(runs: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The runs whose values of these settings are the commonest: a file may hold others beside them."""
+    settings = [tuple(run.get(name) for name in names) for run in runs]
+    (commonest, _), *_ = Counter(settings).most_common(1)
+    return [run for run, setting in zip(runs, settings, strict=True) if setting == commonest]
 
 
 def main(description: str | None, pattern: str, made_by: str, draw: Callable[[Any], Any]) -> None:

@@ -5,26 +5,27 @@
 One picture for each `jantre_NETWORK_DATA.json`; points of the last panel are median models, physically pruned.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from from_results import main, of_one_setting
 
-from sgmcmc_prune.files import read_json
 from sgmcmc_prune.report.style import colours, tidy
 
 
 def draw(results: dict[str, Any]) -> plt.Figure:
     """Six panels; the first seed of each family in all but the last."""
-    families = list(dict.fromkeys(run["family"] for run in results["runs"]))
+    every = of_one_setting(
+        results["runs"], ("split", "epochs", "batch", "lr", "gate_lr", "std_lr", "warm_up", "prior_std")
+    )
+    families = list(dict.fromkeys(run["family"] for run in every))
     figure, grid = plt.subplots(2, 3, figsize=(12, 6.4), layout="constrained")
     nll, divergence, kept, gates, layers, cost = grid.flat
     for family, colour in zip(families, colours(len(families)), strict=True):
-        runs = [r for r in results["runs"] if r["family"] == family]
+        runs = [r for r in every if r["family"] == family]
         trace = runs[0]["trace"]
         steps, start = [t["step"] for t in trace], trace[0]["kept"]
         nll.plot(steps, [t["nll"] for t in trace], color=colour, label=family, lw=1)
@@ -45,35 +46,16 @@ def draw(results: dict[str, Any]) -> plt.Figure:
     tidy(kept, "step", "expected open gates, relative to the start")
     tidy(gates, "inclusion probability", "nodes")
     tidy(layers, "gated layer", "fraction of nodes kept")
-    tidy(cost, "multiply-adds, relative", f"{results['runs'][0]['split']} accuracy of the pruned network")
+    tidy(cost, "multiply-adds, relative", f"{every[0]['split']} accuracy of the pruned network")
     for axes in (divergence, gates):
         axes.set_yscale("log")
     for axes in (kept, layers):
         axes.set_ylim(0, 1.05)
     cost.set_xlim(0, 1.05)
     nll.legend(fontsize="small")
-    first = results["runs"][0]
-    figure.suptitle(f"{first['network']} on {first['data']} (our figure)")
+    figure.suptitle(f"{every[0]['network']} on {every[0]['data']} (our figure)")
     return figure
 
 
-def main() -> None:
-    """Draw each result that is there."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=Path("benchmarks"))
-    parser.add_argument("--out", type=Path, default=Path("runs/figures"))
-    args = parser.parse_args()
-    found = [(path, read_json(path)) for path in sorted(args.results.glob("jantre_*.json"))]
-    found = [(path, results) for path, results in found if "network" in results]
-    if not found:
-        raise SystemExit(f"{args.results} holds no jantre_NETWORK_DATA.json; run experiments/jantre_images.py first")
-    args.out.mkdir(parents=True, exist_ok=True)
-    for path, results in found:
-        figure = draw(results)
-        figure.savefig(args.out / f"{path.stem}.png", dpi=130)
-        plt.close(figure)
-        print(args.out / f"{path.stem}.png")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, "jantre_*_*-*.json", "experiments/jantre_images.py", draw)

@@ -9,7 +9,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from from_results import main
+from from_results import main, of_one_setting
 
 from sgmcmc_prune.report.style import PALETTE, tidy
 
@@ -39,4 +39,9 @@ def draw(runs: list[dict[str, Any]]) -> plt.Figure:
 
 
 if __name__ == "__main__":
-    main(__doc__, "jantre_uci.json", "experiments/jantre_uci.py", lambda results: draw(results["runs"]))
+    main(
+        __doc__,
+        "jantre_uci.json",
+        "experiments/jantre_uci.py",
+        lambda results: draw(of_one_setting(results["runs"], ("epochs",))),
+    )

@@ -10,7 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from from_results import main
+from from_results import main, of_one_setting
 
 from sgmcmc_prune.report.style import colours, tidy
 
@@ -20,12 +20,13 @@ SCORES = {3: "test accuracy"}
 
 def draw(results: dict[str, Any]) -> plt.Figure:
     """One column per design: counts of features above (linear up to ten), scores before and after pruning below."""
-    designs = sorted({run["design"] for run in results["runs"]})
-    methods = list(dict.fromkeys(run["method"] for run in results["runs"]))
+    every = of_one_setting(results["runs"], ("steps", "num_data"))
+    designs = sorted({run["design"] for run in every})
+    methods = list(dict.fromkeys(run["method"] for run in every))
     figure, grid = plt.subplots(2, len(designs), figsize=(4.2 * len(designs), 7), layout="constrained", squeeze=False)
     for column, design in enumerate(designs):
         counts, scores = grid[:, column]
-        here = [run for run in results["runs"] if run["design"] == design]
+        here = [run for run in every if run["design"] == design]
         for index, (method, colour) in enumerate(zip(methods, colours(len(methods)), strict=True)):
             runs = [run for run in here if run["method"] == method]
             spread = np.linspace(-0.06, 0.06, len(runs)) if len(runs) > 1 else np.zeros(len(runs))

@@ -81,13 +81,16 @@ def build_family(family: str, network: str, model: nn.Module, num_data: int, std
     """A family with the priors described above, and a slab N(0, std^2)."""
     if family == "mean_field":
         return mean_field(prior_std=std)
+    linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    widths = [800, 800, 500, 10]  # of the papers' LeNet
+    if network == "mlp":
+        widths = [*(layer.in_features for layer in linear), linear[-1].out_features]
     if family == "svbnn":
-        widths = [784, 400, 400, 10] if network == "mlp" else [800, 800, 500, 10]
         return svbnn(prior_std=std, inclusion=svbnn_inclusion(widths, num_data))
     groups = bayesianise(model, ss_ig()).log_odds()[1]
     inclusion = {name.removesuffix(".weight"): 1 / group.num_groups for name, group in groups.items()}
     if network == "mlp":
-        inclusion = dict(zip(inclusion, jantre_inclusion([784, 400, 400, 10], num_data), strict=True))
+        inclusion = dict(zip(inclusion, jantre_inclusion(widths, num_data), strict=True))
     if network.startswith("resnet"):
         inclusion = dict.fromkeys(inclusion, 1e-4)
     make = {"ss_ig": ss_ig, "ss_gl": ss_gl, "ss_ghs": ss_ghs}[family]
@@ -159,7 +162,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks"))
     args = parser.parse_args(argv)
     args.prior_std = args.prior_std or (0.2 if args.network.startswith("resnet") else 1.0)
-    names = ("network", "data", "epochs", "batch", "lr", "gate_lr", "std_lr", "warm_up", "prior_std", "members")
+    names = (
+        "network",
+        "data",
+        "epochs",
+        "batch",
+        "lr",
+        "gate_lr",
+        "std_lr",
+        "warm_up",
+        "prior_std",
+        "members",
+        "validation",
+    )
     settings = {name: getattr(args, name) for name in names} | {"split": "test" if args.test else "validation"}
     cells = [{"family": family, "seed": seed, **settings} for family in args.families for seed in range(args.seeds)]
     path = args.out / f"jantre_{args.network}_{args.data}.json"

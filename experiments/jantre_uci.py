@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     runs = complete(args.out / "jantre_uci.json", cells, compute, _line)
     for name in names:
         for family in args.families:
-            rows = [r for r in runs if (r["set"], r["family"], r["epochs"]) == (name, family, args.epochs)]
+            rows = [r for r in runs if (r["set"], r["family"], r.get("epochs")) == (name, family, args.epochs)]
             scores = "  ".join(_mean_and_error(rows, how) for how in PREDICTORS)
             print(f"{name:28s} {family:11s} {len(rows)} splits  {scores}")
 

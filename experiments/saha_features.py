@@ -136,8 +136,12 @@ def best_bounds(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     A gate that closes before its feature has been made use of does not open again; the bound tells such fits.
     """
-    cold, warm = ({r["seed"]: r for r in runs if r["method"] == m} for m in ("input gates", "warm input gates"))
-    return [max(cold[seed], warm[seed], key=lambda run: run["bound"]) for seed in cold if seed in warm]
+    starts = ("input gates", "warm input gates")
+    fits = {
+        seed: [r for r in runs if r["seed"] == seed and r["method"] in starts] for seed in {r["seed"] for r in runs}
+    }
+    both = {seed: found for seed, found in fits.items() if {r["method"] for r in found} == set(starts)}
+    return [max(found, key=lambda run: run["bound"]) for found in both.values()]
 
 
 def main(argv: list[str] | None = None) -> None:

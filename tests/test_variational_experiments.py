@@ -60,3 +60,10 @@ def test_a_script_writes_what_its_figure_reads(
     drawn = figure.draw(read_json(tmp_path / result))
     assert all(axes.get_xlabel() or axes.get_ylabel() for axes in drawn.axes)
     plt.close(drawn)
+
+
+def test_the_better_of_both_starts_is_taken_for_each_data_set() -> None:
+    fits = [("input gates", 0, -3.0), ("warm input gates", 0, -2.0), ("input gates", 0, -9.0), ("R2", 0, 0.0)]
+    runs = [{"method": m, "seed": s, "bound": b} for m, s, b in [*fits, ("input gates", 1, -1.0)]]
+    best = importlib.import_module("saha_features").best_bounds(runs)
+    assert best == [{"method": "warm input gates", "seed": 0, "bound": -2.0}]

@@ -86,6 +86,12 @@ def takes(x: Tensor) -> bool:
     """Whether the kernels can run here, and on this tensor: float32, contiguous, on the CPU."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or not x.is_contiguous():
         return False
+    return _available()
+
+
+@functools.cache
+def _available() -> bool:
+    """Whether the kernels can be loaded; a failure is not tried again."""
     try:
         load()
     except NativeUnavailable:

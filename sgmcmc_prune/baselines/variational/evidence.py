@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sgmcmc_prune import native
 from sgmcmc_prune.baselines import kl
@@ -15,9 +16,16 @@ from sgmcmc_prune.priors.groups import GroupMap
 def continuous_spike_log_odds(
     mean: Tensor, variance: Tensor, groups: GroupMap | None, spike_std: float, slab_std: float, inclusion: float
 ) -> Tensor:
-    """R1: log odds of inclusion of each group (of each entry without groups), shape (G,)."""
+    """R1: log odds of inclusion of each group (of each entry without groups), shape (G,).
+
+    An entry of variance zero was masked before: it has no say, and a group of such entries has log odds -inf.
+    """
+    alive = (variance != 0).to(variance)
     evidence = math.log(spike_std / slab_std) + 0.5 * (mean.square() + variance) * (spike_std**-2 - slab_std**-2)
-    return kl.log_odds(inclusion) + (groups.sum(evidence) if groups is not None else evidence)
+    evidence = evidence * alive
+    if groups is not None:
+        evidence, alive = groups.sum(evidence), groups.sum(alive)
+    return (kl.log_odds(inclusion) + evidence).masked_fill(alive == 0, -math.inf)
 
 
 def continuous_spike_divergence(
@@ -81,6 +89,7 @@ class _ContinuousSpikeDivergence(torch.autograd.Function):
         return constant + 0.5 * spike * q.sum() - log_stds.sum() - F.softplus(odds).sum()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.native:
             (mean, log_std), (odds, slope, spike, gap) = ctx.saved_tensors, ctx.law

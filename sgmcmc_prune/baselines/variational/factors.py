@@ -89,7 +89,8 @@ class GatedNormal(Normal):
     def divergence(self, log_prior_std: Tensor | float, prior_precision: Tensor | float, centre: float = 0.0) -> Tensor:
         """g KL(slab) + KL(gate) of each entry."""
         slab = super().divergence(log_prior_std, prior_precision, centre)
-        return slab * self.logits.sigmoid() + kl.bernoulli(self.logits, self.inclusion)
+        gates = kl.bernoulli(self.logits, self.inclusion)
+        return slab * self.logits.sigmoid() + (gates if self.kept is None else gates * self.kept)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         g, (mean, variance) = self.logits.sigmoid(), super()._moments()

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from sgmcmc_prune import native
 from sgmcmc_prune.baselines import kl
@@ -91,6 +92,7 @@ class _GatedDivergence(torch.autograd.Function):
         return torch.addcmul(F.logsigmoid(-logits), g, cost).sum() - len(g) * math.log1p(-inclusion)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         g, cost = ctx.saved_tensors
         dslab = gradient * g
@@ -117,6 +119,7 @@ class _Gated(torch.autograd.Function):
         return outputs
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, odds = ctx.saved_tensors
         if ctx.native:

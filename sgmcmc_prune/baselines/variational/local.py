@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sgmcmc_prune import native
 from sgmcmc_prune.baselines.variational import statistics
@@ -63,6 +64,7 @@ class _LocalDraw(torch.autograd.Function):
         return outputs, *sums.unbind()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *sums: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, squares, mean, variance, slope, before, *factors = ctx.saved_tensors
         if ctx.native:

@@ -174,7 +174,7 @@ def bayesianise(model: nn.Module, family: Family) -> VariationalNetwork:
     Returns
     -------
     VariationalNetwork
-        On the model's device.
+        On the model's device, in its precision.
 
     Raises
     ------
@@ -200,8 +200,8 @@ def bayesianise(model: nn.Module, family: Family) -> VariationalNetwork:
     graph.graph.lint()
     graph.recompile()
     _warn_unread(model, graph)
-    device = next(model.parameters()).device
-    return VariationalNetwork(plain, graph, units, shared).to(device)
+    like = next(model.parameters())
+    return VariationalNetwork(plain, graph, units, shared).to(like.device, like.dtype)
 
 
 def _check_untied(model: nn.Module) -> None:

@@ -33,7 +33,39 @@ Regulariser = float | Literal["learned"]
 _LARGEST_EXPONENT = 80.0
 
 
-class GroupLasso(nn.Module):
+class Scales(nn.Module):
+    """The scales of a network's nodes.
+
+    Attributes
+    ----------
+    drawn : dict of str to Tensor, shape (J,)
+        By layer, the scales as last drawn.
+    """
+
+    drawn: dict[str, Tensor]
+
+    def resample(self, sampled: bool = True, generator: torch.Generator | None = None) -> None:
+        """Draw every scale and what they share, or take means."""
+        raise NotImplementedError
+
+    def kl(self) -> Tensor:
+        """KL of all scales and of what they share from their priors, 0-d."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was drawn belongs to a graph, which can be neither copied nor stored.
+        return {name: value for name, value in self.__dict__.items() if name not in ("drawn", "moments")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._means()
+
+    @torch.no_grad()
+    def _means(self) -> None:
+        self.resample(sampled=False)
+
+
+class GroupLasso(Scales):
     """The scales tau of a network's nodes, and their rate r (non-centred).
 
     Parameters
@@ -42,11 +74,6 @@ class GroupLasso(nn.Module):
         Number of nodes of each layer, and K: how many weights of a node its scale multiplies.
     std : float
         Starting standard deviation of the logarithms. The rate starts at the mean K, plus one (then tau^2 is near 1).
-
-    Attributes
-    ----------
-    drawn : dict of str to Tensor, shape (J,)
-        By layer, tau as last drawn.
     """
 
     shape: Tensor
@@ -58,7 +85,7 @@ class GroupLasso(nn.Module):
         self.register_buffer("shape", shape, persistent=False)
         self.rate = LogNormal(torch.tensor(math.log(sum(k for _, k in sizes.values()) / len(sizes) + 1)), std)
         self.variance = LogNormal(torch.zeros(len(shape)), std)
-        self.resample(sampled=False)
+        self._means()
 
     def resample(self, sampled: bool = True, generator: torch.Generator | None = None) -> None:
         """Draw every tau, or set it to its mean."""
@@ -75,7 +102,7 @@ class GroupLasso(nn.Module):
         return found
 
 
-class Horseshoe(nn.Module):
+class Horseshoe(Scales):
     """The regularised scales s~ of a network's nodes, with their global scale g and regulariser c.
 
     Parameters
@@ -90,8 +117,6 @@ class Horseshoe(nn.Module):
 
     Attributes
     ----------
-    drawn : dict of str to Tensor, shape (J,)
-        By layer, s~ as last drawn.
     moments : dict of str to (Tensor, Tensor), shape (J,)
         By layer, E log s~ and E s~^-2; E log(c^2 + s^2) by one draw, all else in closed form.
     half_cauchy : HalfCauchy
@@ -108,7 +133,7 @@ class Horseshoe(nn.Module):
         self.half_cauchy = HalfCauchy(sum(num_nodes.values()) + 1, std)
         self.squared_slab = LogNormal(torch.tensor(math.log(6.0)), std) if regulariser == "learned" else None
         self.fixed_log_slab = 0.0 if regulariser == "learned" else math.log(regulariser)
-        self.resample(sampled=False)
+        self._means()
 
     def resample(self, sampled: bool = True, generator: torch.Generator | None = None) -> None:
         """Draw all scales, g and c, or take their means (of the logarithms)."""
@@ -154,9 +179,6 @@ class Horseshoe(nn.Module):
         if self.squared_slab is None:
             return math.exp(-2 * self.fixed_log_slab)
         return (-self.squared_slab.mean + 0.5 * (2 * self.squared_slab.log_std).exp()).exp()
-
-
-Scales = GroupLasso | Horseshoe
 
 
 def _by_layer(values: Tensor, num_nodes: Mapping[str, int]) -> dict[str, Tensor]:

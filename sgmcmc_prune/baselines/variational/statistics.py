@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sgmcmc_prune import native
 from sgmcmc_prune.baselines import kl
@@ -114,6 +115,7 @@ class _Statistics(torch.autograd.Function):
         return *found, *sums.unbind()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         factors = Factors(*ctx.saved_tensors)
         count = 2 if factors.bias_mean is None else 4

@@ -46,7 +46,7 @@ class Settings:
         Fraction of the steps over which the weight of the KL rises from zero to one, in [0, 1) (see `kl_weight`).
     seed : int
     on_empty : {"stop", "warn"}
-        What to do when all gates of a layer close.
+        What to do when all gates of a layer close (at the end of training: warn, whatever this says).
     trace_every : int
         Steps between two records (and checks).
     """
@@ -155,7 +155,7 @@ def retrain(fitted: Fitted, data: Data, settings: Settings) -> Fitted:
     ValueError
         If it has.
     """
-    if getattr(settings.family, "gates", "none") != "none":
+    if getattr(settings.family, "gates", None) != "none":
         raise ValueError(f"retrain takes a family without gates, such as mean_field(), not {settings.family}")
     return fit(fitted.network("median_sampled"), data, settings, fitted.likelihood, mask=fitted.mask())
 

@@ -1,5 +1,6 @@
 """One layer of a variational network with all that belongs to it: factors, gate, prior; its KL and its draws."""
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -66,7 +67,9 @@ class Unit:
         """Posterior log odds of inclusion: parameter, its groups, shape (G,); None where nothing is selected."""
         for name, factor, _ in self.factors():
             if isinstance(factor, GatedNormal):
-                return name, GroupMap("weight", tuple(factor.mean.shape)), factor.logits.detach().flatten()
+                odds = factor.logits.detach()
+                odds = odds if factor.kept is None else odds.masked_fill(factor.kept == 0, -math.inf)
+                return name, GroupMap("weight", tuple(factor.mean.shape)), odds.flatten()
         return None
 
     def advance(self, progress: float) -> None:
@@ -103,7 +106,7 @@ class StructuredUnit(Unit):
         self.gate, self.gates_input, self.scales = gate, gates_input, scales
         self.centred = isinstance(scales, Horseshoe) and scales.centred
         if scales is not None and not self.centred:
-            list(parts.values())[-1].scale = self._scale
+            list(parts.values())[-1].scale = functools.partial(_as_drawn, scales, site.name)
 
     def kl(self) -> Tensor:
         """KL of everything in the unit, 0-d."""
@@ -127,7 +130,8 @@ class StructuredUnit(Unit):
         if self.scales is not None and not self.centred:
             for name in weights:
                 if name.rpartition(".")[0] == scaled:
-                    weights[name] = weights[name] * per_row(self._scale(), weights[name])
+                    scale = _as_drawn(self.scales, self.site.name)
+                    weights[name] = weights[name] * per_row(scale, weights[name])
         if self.gate is None:
             return weights, None
         z = gate_values(self.gate.logits, gates, generator)
@@ -152,13 +156,13 @@ class StructuredUnit(Unit):
         log_scale, scale_precision = self.scales.moments[self.site.name]
         return log_std + log_scale, precision * scale_precision
 
-    def _scale(self) -> Tensor:
-        assert self.scales is not None
-        return self.scales.drawn[self.site.name]
-
     def _active(self, factor: Normal) -> Tensor | float:
         """Probability that each entry of a factor is in the slab under gates on the inputs, broadcastable."""
         return 1.0 if self.gate is None or factor.mean.ndim == 1 else _columns(self.gate.probability, factor.mean)
+
+
+def _as_drawn(scales: Scales, layer: str) -> Tensor:
+    return scales.drawn[layer]
 
 
 def _columns(values: Tensor, like: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Watchdog:
             raise ValueError(f"on_empty is {on_empty!r}; choose stop or warn")
         self.network, self.on_empty = network, on_empty
         self.warned: set[str] = set()
-        self.opened: set[str] = set()
+        self.opened = {name for name, odds in network.log_odds()[0].items() if bool((odds >= 0).any())}
         self.start = {name: p.detach().clone() for name, p in self._selecting()}
 
     def check_divergence(self) -> None:
@@ -48,9 +48,8 @@ class Watchdog:
         if divergence.requires_grad:
             gradients = torch.autograd.grad(divergence, parameters, allow_unused=True)
         for name, gradient in zip(names, gradients, strict=True):
-            absent = gradient is None or bool((gradient == 0).all())
-            if gradient is not None and name.endswith("log_std"):  # by the entropy alone no width is without
-                absent = absent or bool((gradient == 0).any())
+            # A mean or a logit may start where its gradient is zero; a width cannot, by the entropy of its factor.
+            absent = gradient is None or (name.endswith("log_std") and bool((gradient == 0).any()))
             if absent:
                 raise RunError(f"the divergence does not depend on all of {name}: a KL term is missing")
 
@@ -60,14 +59,13 @@ class Watchdog:
             raise RunError(f"variational training diverged at step {step}: the loss is {loss}. Lower lr")
 
     def check_moved(self, step: int) -> None:
-        """Every gate and scale has moved: one that has not is missing from the bound."""
+        """Gates and scales have moved: a tensor that has not is missing from the bound."""
         for name, parameter in self._selecting():
-            still = parameter.detach() == self.start[name]
-            if bool(still.all() if name in self.entrywise else still.any()):
+            if torch.equal(parameter.detach(), self.start[name]):
                 raise RunError(f"{name} has not moved in {step} steps: its KL term or its gradient is missing")
 
     def check_state(self, last: bool = False) -> None:
-        """Scales are not saturated; no layer that was open before, or at the end, is empty."""
+        """Scales are not saturated; no layer that was open before is empty, nor any at the end (which only warns)."""
         scales = self.network.shared
         for name, ratio in scales.saturation().items() if isinstance(scales, Horseshoe) else ():
             saturated = float((ratio > SATURATED).float().mean())
@@ -80,11 +78,11 @@ class Watchdog:
             if bool((odds >= 0).any()):
                 self.opened.add(name)
             elif (last or name in self.opened) and name not in self.warned:
-                self._empty(name)
+                self._empty(name, stop=self.on_empty == "stop" and not last)
 
-    def _empty(self, name: str) -> None:
+    def _empty(self, name: str, stop: bool) -> None:
         message = f"nothing of {name} is kept: all its inclusion probabilities are below 1/2"
-        if self.on_empty == "stop":
+        if stop:
             raise RunError(f"{message}. Raise inclusion, start from trained weights, or go on with on_empty='warn'")
         self.warned.add(name)
         warnings.warn(message, stacklevel=2)
@@ -93,7 +91,6 @@ class Watchdog:
         """Parameters of gates and scales."""
         modules = [(n, m) for n, m in self.network.named_modules() if isinstance(m, Gate | GatedNormal)]
         found = [(f"{name}.logits", module.logits) for name, module in modules]
-        self.entrywise = {f"{name}.logits" for name, m in modules if isinstance(m, GatedNormal)}  # masked ones may rest
         if self.network.shared is not None:
             found += [(f"shared.{name}", p) for name, p in self.network.shared.named_parameters()]
         return found
