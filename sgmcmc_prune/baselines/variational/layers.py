@@ -75,7 +75,7 @@ class WeightLayer(nn.Module):
 
     def _keep(self, sums: Sums) -> None:
         if self.sharing:
-            self.sums = sums
+            vars(self)["sums"] = sums
 
 
 class VariationalLinear(WeightLayer):
@@ -150,14 +150,16 @@ VariationalLayer = VariationalLinear | VariationalConv2d | VariationalBatchNorm
 @contextmanager
 def once(layers: Iterable[VariationalLayer]) -> Iterator[None]:
     """Inside, the divergence of a layer uses what its forward pass has summed: both share a graph and its backward."""
-    shared = [layer for layer in layers if isinstance(layer, WeightLayer)]
-    for layer in shared:
-        layer.sharing = True
+    shared = [
+        vars(layer) for layer in layers if isinstance(layer, WeightLayer)
+    ]  # past Module.__setattr__, which is slow
+    for attributes in shared:
+        attributes["sharing"] = True
     try:
         yield
     finally:
-        for layer in shared:
-            layer.sharing, layer.sums = False, None
+        for attributes in shared:
+            attributes["sharing"], attributes["sums"] = False, None
 
 
 def _rows(factor: Normal, log_prior_std: Tensor | float, prior_precision: Tensor | float) -> Tensor:

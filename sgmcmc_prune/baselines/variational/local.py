@@ -48,7 +48,8 @@ class _LocalDraw(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor | None, *factors: Any) -> tuple[Tensor, ...]:
-        moments, sums = statistics.compute(Factors(*factors))
+        ctx.takes = statistics.takes(Factors(*factors))
+        moments, sums = statistics.compute(Factors(*factors), ctx.takes)
         squares = x.square()
         centre = F.linear(x, moments.mean, moments.bias_mean)
         spread = F.linear(squares, moments.variance, moments.bias_variance)
@@ -75,5 +76,5 @@ class _LocalDraw(torch.autograd.Function):
             bias, dscale = [dc.sum(0), dv.sum(0)], None if scale is None else (gradient * before).sum(0)
         dx = torch.addcmul(dc @ mean, x, dv @ variance, value=2) if ctx.needs_input_grad[0] else None
         moments = Moments(dc.T @ x, dv.T @ squares, *(bias if factors[3] is not None else ()))
-        of_factors = statistics.gradient(Factors(*factors), moments, torch.stack(sums))
+        of_factors = statistics.gradient(Factors(*factors), moments, torch.stack(sums), ctx.takes)
         return dx, None if scale is None else dscale, *of_factors

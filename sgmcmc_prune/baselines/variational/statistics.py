@@ -110,7 +110,8 @@ class _Statistics(torch.autograd.Function):
         ctx.channels_last = _is_channels_last(given[0])
         factors = Factors(*(_row_major(x, ctx.channels_last) for x in given))
         ctx.save_for_backward(*factors)
-        moments, sums = compute(factors)
+        ctx.takes = takes(factors)
+        moments, sums = compute(factors, ctx.takes)
         found = (_as_image(x, ctx.channels_last) for x in moments if x is not None)
         return *found, *sums.unbind()
 
@@ -121,22 +122,24 @@ class _Statistics(torch.autograd.Function):
         count = 2 if factors.bias_mean is None else 4
         order = (_row_major(x, ctx.channels_last) for x in gradients[:count])
         moments = Moments(*(x.clone(memory_format=torch.contiguous_format) for x in order))
-        found = gradient(factors, moments, torch.stack(gradients[count:]))
+        found = gradient(factors, moments, torch.stack(gradients[count:]), ctx.takes)
         return tuple(_as_image(x, ctx.channels_last) for x in found)
 
 
-def compute(factors: Factors) -> tuple[Moments, Tensor]:
+def takes(factors: Factors) -> bool:
+    """Whether the kernels of `native` can do what follows."""
+    return all(x is None or native.takes(x) for x in factors)
+
+
+def compute(factors: Factors, kernels: bool) -> tuple[Moments, Tensor]:
     """Moments of weights and bias, and all sums, shape (2 or 4, J)."""
-    takes = all(x is None or native.takes(x) for x in factors)
-    *moments, sums = native.factor_statistics(*factors) if takes else _compute(factors)
+    *moments, sums = native.factor_statistics(*factors) if kernels else _compute(factors)
     return Moments(*moments), sums
 
 
-def gradient(factors: Factors, moments: Moments, sums: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients of the factors from those of what `compute` returned; those of the moments are overwritten."""
-    if all(x is None or native.takes(x) for x in (*factors, *moments, sums)):
-        return native.factor_gradient(factors, *moments, sums)
-    return _gradient(factors, moments, sums)
+def gradient(factors: Factors, moments: Moments, sums: Tensor, kernels: bool) -> tuple[Tensor | None, ...]:
+    """Gradients of the factors from those of what `compute` returned (contiguous); those of moments are overwritten."""
+    return native.factor_gradient(factors, *moments, sums) if kernels else _gradient(factors, moments, sums)
 
 
 def _compute(factors: Factors) -> tuple[Any, ...]:
