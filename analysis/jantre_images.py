@@ -58,4 +58,4 @@ def draw(results: dict[str, Any]) -> plt.Figure:
 
 
 if __name__ == "__main__":
-    main(__doc__, "jantre_*_*-*.json", "experiments/jantre_images.py", draw)
+    main(__doc__, "jantre_*_*.json", "experiments/jantre_images.py", draw)
