@@ -20,8 +20,9 @@ third layer): the KL of narrow factors from a wide slab is several nats per weig
 to lower it. With `--warm-up 0.5 --std-lr 1e-2 --gate-lr 3e-2 --lr 3e-3 --batch 256` the same priors train; these rates
 were chosen on held-out images.
 
-Measured, these with `--network lenet --epochs 20 --seeds 1 --test` (accuracy, NLL and ECE on the test set by Monte Carlo
-and of the pruned network; parameters and multiply-adds that the pruned network has left; nodes kept of 6, 16, 120, 84):
+Measured, these with `--network lenet --epochs 20 --seeds 1 --test` (accuracy, NLL and ECE on the test set by Monte
+Carlo and of the pruned network; parameters and multiply-adds that the pruned network has left; nodes kept of 6, 16, 120
+and 84):
 
     mean field   .8803  .350  .041    .7294  .770  .078    97.9 %   99.7 %
     SS-IG        .8869  .325  .018    .8912  .329  .020    16.6 %   87.7 %    6  16  15  64

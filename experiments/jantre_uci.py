@@ -18,7 +18,8 @@ Carlo and of the pruned network; twenty splits of the first two sets, five of th
     SVBNN       1.32 (.10)  1.62 (.12)    2.47 (.06)  2.48 (.06)    3.54 (.44)  3.60 (.44)    6.74 (.12)  6.76 (.12)
 
 On wine all have .64 (.02). These sets are small: under lambda = .1 and a slab of width 1 the node-wise families keep
-one to three of 50 nodes, and pay for it in error; pruning to what they keep costs little more. The larger sets are owed.
+one to three of 50 nodes, and pay for it in error; pruning to what they keep costs little more. The larger sets are
+owed.
 """
 
 import argparse

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from sgmcmc_prune.allocator import keep_freed_memory
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.config import NetworkChoice, RunConfig
 from sgmcmc_prune.errors import Interrupted, RunError
@@ -304,6 +305,7 @@ def _command_type() -> Any:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point; exits with 0, 1 (a failed run) or 2 (bad input)."""
+    keep_freed_memory()
     sys.path.insert(0, str(Path.cwd()))  # a user's network, "mynet:Net", lies where the command is typed
     try:
         _parse(argv)()

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from sgmcmc_prune import build
+from sgmcmc_prune.allocator import keep_freed_memory
 from sgmcmc_prune.chains.execution import be_measured
 from sgmcmc_prune.chains.processes import INTERRUPTED, LineBar
 from sgmcmc_prune.errors import Interrupted, RunError
@@ -23,6 +24,7 @@ from sgmcmc_prune.stages import load_config, measurable_chain, take_chain
 def main(arguments: list[str]) -> int:
     """Run the chain; return the exit code."""
     what, out, threads, index = arguments[0], Path(arguments[1]), int(arguments[2]), int(arguments[3])
+    keep_freed_memory()
     torch.set_num_threads(threads)
     sys.path.insert(0, str(Path.cwd()))
     try:

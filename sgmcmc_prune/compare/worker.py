@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from sgmcmc_prune.allocator import keep_freed_memory
 from sgmcmc_prune.chains.processes import INTERRUPTED, LineBar
 from sgmcmc_prune.compare.cell import compute
 from sgmcmc_prune.compare.comparison import load
@@ -22,6 +23,7 @@ from sgmcmc_prune.worker import end_with_parent
 def main(arguments: list[str]) -> int:
     """Compute the cell; return the exit code."""
     out, seed, threads, method = Path(arguments[0]), int(arguments[1]), int(arguments[2]), arguments[3]
+    keep_freed_memory()
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")  # the last line on standard error must be a reason
     sys.path.insert(0, str(Path.cwd()))
