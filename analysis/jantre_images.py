@@ -41,12 +41,15 @@ def draw(results: dict[str, Any]) -> plt.Figure:
         for run in runs:
             accuracy = run["predictors"]["median_mean"]["accuracy"]
             cost.plot(run["multiply_adds"], accuracy, "o", color=colour)
+            if "latency" in run:  # which older records lack
+                cost.plot(run["latency"]["128"]["ratio"]["median"], accuracy, "x", color=colour)
     tidy(nll, "step", "NLL of one minibatch (nats)")
     tidy(divergence, "step", "KL (nats)")
     tidy(kept, "step", "expected open gates, relative to the start")
     tidy(gates, "inclusion probability", "nodes")
     tidy(layers, "gated layer", "fraction of nodes kept")
-    tidy(cost, "multiply-adds, relative", f"{every[0]['split']} accuracy of the pruned network")
+    what = "circles: multiply-adds; crosses: latency at batch 128"
+    tidy(cost, "relative to the dense network", f"{every[0]['split']} accuracy of the pruned network", what)
     for axes in (divergence, gates):
         axes.set_yscale("log")
     for axes in (kept, layers):

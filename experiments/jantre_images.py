@@ -61,6 +61,7 @@ from sgmcmc_prune.baselines.variational import (
     svbnn_inclusion,
 )
 from sgmcmc_prune.data.image_data import Images, hold_out, normalise
+from sgmcmc_prune.export import latency
 from sgmcmc_prune.metrics import summarise
 
 FAMILIES = ("mean_field", "ss_ig", "ss_gl", "ss_ghs", "svbnn")
@@ -142,6 +143,7 @@ def run(args: argparse.Namespace, family: str, seed: int) -> dict[str, Any]:
         "parameters": models.num_parameters(small) / models.num_parameters(model),
         "weights_kept": sum(int((p != 0).sum()) for p in small.parameters()) / models.num_parameters(model),
         "multiply_adds": multiply_adds(small, inputs) / multiply_adds(model, inputs),
+        "latency": {size: latency(model.eval(), small, inputs[:size]) for size in (1, 128)},
         "gradient_evaluations": fitted.gradient_evaluations,
         "seconds": fitted.seconds,
         "bound": fitted.bound,
