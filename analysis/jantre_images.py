@@ -48,7 +48,7 @@ def draw(results: dict[str, Any]) -> plt.Figure:
     tidy(kept, "step", "expected open gates, relative to the start")
     tidy(gates, "inclusion probability", "nodes")
     tidy(layers, "gated layer", "fraction of nodes kept")
-    what = "circles: multiply-adds; crosses: latency at batch 128"
+    what = "circles: multiply-adds; crosses: latency"
     tidy(cost, "relative to the dense network", f"{every[0]['split']} accuracy of the pruned network", what)
     for axes in (divergence, gates):
         axes.set_yscale("log")
