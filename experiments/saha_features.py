@@ -27,7 +27,6 @@ missed, as by the pilots. Inclusion probabilities from SGHMC draws find all five
 
 import argparse
 import copy
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +38,12 @@ from sgmcmc_prune.baselines.variational import (
     PREDICTORS,
     ContinuousSpike,
     Fitted,
-    GaussianPosterior,
     LearnedGaussian,
+    PointSpike,
     Settings,
     Structured,
     any_active,
     fit,
-    mean_field,
-    point_spike,
 )
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.selection import SUPPORT, features
@@ -57,7 +54,7 @@ FAMILIES = {
     "input gates": Structured(gates="input", inclusion=0.01),
     "R1 group": ContinuousSpike("input"),
     "R1 weight": ContinuousSpike("weight", spike_start=0.05),
-    "R2": mean_field(),
+    "R2": PointSpike("input"),
 }
 METHODS = (*FAMILIES, "warm input gates", "warm R1 group")
 DEFAULT_METHODS = ("input gates", "warm input gates", "R1 group", "R1 weight", "R2")
@@ -104,12 +101,7 @@ def train(method: str, data: tuple[Tensor, Tensor], width: int, steps: int, seed
     if method.startswith("warm "):
         model, method, noise = warm_start(model, data, 3000, seed), method.removeprefix("warm "), 2.0
     settings = Settings(FAMILIES[method], steps, 500, lr=5e-3, seed=seed, on_empty="warn", trace_every=100)
-    fitted = fit(model, data, settings, LearnedGaussian(noise))
-    if method == "R2":
-        groups = {LAYER: GroupMap("input", tuple(model.layers[0].weight.shape))}
-        assert isinstance(fitted.posterior, GaussianPosterior)
-        fitted = dataclasses.replace(fitted, posterior=point_spike(fitted.posterior, groups, 1.0, 0.1))
-    return fitted
+    return fit(model, data, settings, LearnedGaussian(noise))
 
 
 def run(method: str, seed: int, n: int, p: int, width: int, steps: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from sgmcmc_prune.baselines.variational import (
     PREDICTORS,
     ContinuousSpike,
     LearnedGaussian,
+    PointSpike,
     Settings,
     Structured,
     bayesianise,
@@ -106,6 +107,17 @@ def test_continuous_spike_decides_as_the_enumeration() -> None:
     plain = (exact - 0.5).abs() > 1 / 6
     assert int(plain.sum()) >= 5
     assert ((fitted.inclusion()["linear.weight"] > 0.5) == (exact > 0.5))[plain].all()
+
+
+def test_point_spike_is_a_family_like_the_continuous_one() -> None:
+    """R2 by `fit` is mean field under the slab, regrouped."""
+    x, y = orthogonal_regression()
+    family = PointSpike("input", slab_std=SLAB, inclusion=INCLUSION, initial_std=0.1)
+    fitted = fit(linear(), (x, y), regression_settings(family), gaussian(NOISE**2))
+    assert float((fitted.inclusion()["linear.weight"] - enumerate_models(x, y)).abs().max()) < 0.03
+    plain = fit(linear(), (x, y), regression_settings(mean_field(initial_std=0.1)), gaussian(NOISE**2))
+    again = point_spike(plain.posterior, {"linear.weight": GroupMap("input", (1, 8))}, SLAB, INCLUSION)
+    assert torch.allclose(fitted.scores()["linear.weight"], again.log_odds()[0]["linear.weight"])
 
 
 def test_gated_weights_recover_the_enumeration() -> None:
@@ -308,7 +320,15 @@ def classification() -> tuple[Tensor, Tensor]:
     return x, (x[:, 0] + x[:, 1] > 0).long()
 
 
-@pytest.mark.parametrize("family", [mean_field(), ss_ig(), svbnn(), ContinuousSpike("node"), ContinuousSpike("input")])
+@pytest.mark.parametrize(
+    "family",
+    [
+        mean_field(),
+        ss_ig(),
+        svbnn(),
+        *(reading(g) for reading in (ContinuousSpike, PointSpike) for g in ("node", "input")),
+    ],
+)
 def test_fitted_gives_scores_masks_and_predictions(family: Structured | ContinuousSpike) -> None:
     data = classification()
     fitted = fit(MLP((6,), 2, (5,)), data, Settings(family, 50, 50, lr=0.02, trace_every=25, seed=3))

@@ -1,6 +1,7 @@
 r"""Spike-and-slab EM after Saha, Liu and Liang: inclusion probabilities of weights, nodes and input features.
 
-The paper's details (which spike, grouping, threshold) were not available to us; both readings are here.
+The paper's details (which spike, grouping, threshold) were not available to us; both readings are here, as families of
+one interface: `ContinuousSpike` (R1) and `PointSpike` (R2).
 
 R1, continuous spike. The prior is w | gamma_g ~ N(0, s1^2) or N(0, s0^2), s0 << s1, with gamma_g ~ Bernoulli(pi); the
 posterior q(w) = N(mu, sigma^2), q(gamma_g) = Bernoulli(phi_g). The likelihood sees w alone, so phi has a closed form
@@ -10,7 +11,8 @@ given q(w), and coordinate ascent alternates
     M:  a gradient step on NLL + sum_g [ phi_g KL(q_g || slab) + (1 - phi_g) KL(q_g || spike) ], phi held
     (optional)  pi = (sum phi + a - 1) / (G + a + b - 2),  Beta(a, b) prior.
 
-R2, point-mass spike. From any normal posterior under the slab alone (mean field, IVON), the Savage-Dickey ratio:
+R2, point-mass spike. From any normal posterior under the slab alone (by `point_spike` IVON's, too), the Savage-Dickey
+ratio:
 
     logit phi_g = logit pi + sum_{i in g} [ log(sigma_i/s1) + mu_i^2 / (2 sigma_i^2) ].
 
@@ -42,6 +44,9 @@ from sgmcmc_prune.baselines.variational.network import VariationalNetwork
 from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior
 from sgmcmc_prune.baselines.variational.units import Unit
 from sgmcmc_prune.priors.groups import GroupMap
+
+#: What shares an indicator.
+Group = Literal["weight", "node", "input"]
 
 
 @dataclass
@@ -76,7 +81,7 @@ class ContinuousSpike:
         Where the standard deviations of the weights start.
     """
 
-    group: Literal["weight", "node", "input"] = "weight"
+    group: Group = "weight"
     slab_std: float = 1.0
     spike_std: float = 0.05
     spike_start: float = 0.2
@@ -86,8 +91,7 @@ class ContinuousSpike:
     initial_std: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.group not in ("weight", "node", "input"):
-            raise ValueError(f"group is {self.group!r}; choose weight, node or input")
+        _check_group(self.group)
         if not 0 < self.spike_std <= self.spike_start <= self.slab_std:
             raise ValueError(
                 f"spike_std {self.spike_std}, spike_start {self.spike_start} and slab_std {self.slab_std} must be "
@@ -99,9 +103,7 @@ class ContinuousSpike:
 
     def shared(self, sites: Sequence[Site], graph: fx.GraphModule) -> None:
         """Nothing is shared that is drawn."""
-        if self.group == "node" and all(site.obstacle for site in sites):
-            reasons = "; ".join(f"{site.name or site.norm}: {site.obstacle}" for site in sites)
-            raise ValueError(f"found no layer whose nodes can be removed ({reasons})")
+        _check_sites(self.group, sites)
 
     def unit(self, site: Site, graph: fx.GraphModule, shared: None) -> "SpikeUnit":
         """The unit of one site."""
@@ -112,6 +114,47 @@ class ContinuousSpike:
         """What training leaves: moments, and the log odds of inclusion under the final spike."""
         odds, groups = network.log_odds()
         return GaussianPosterior(network.plain, *network.moments(), odds, groups, network.readers_mask)
+
+
+@dataclass(frozen=True)
+class PointSpike:
+    """R2 as a family for `bayesianise`: trained under the slab alone; the indicators are derived from what that leaves.
+
+    Parameters
+    ----------
+    group : {"weight", "node", "input"}
+        What shares an indicator, of the weights alone (see `ContinuousSpike`).
+    slab_std, inclusion : float
+        s1 and pi.
+    initial_std : float
+        Where the standard deviations of the weights start.
+    """
+
+    group: Group = "weight"
+    slab_std: float = 1.0
+    inclusion: float = 0.1
+    initial_std: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_group(self.group)
+        kl.check_inclusion(self.inclusion)
+
+    def shared(self, sites: Sequence[Site], graph: fx.GraphModule) -> None:
+        """Nothing is shared that is drawn."""
+        _check_sites(self.group, sites)
+
+    def unit(self, site: Site, graph: fx.GraphModule, shared: None) -> Unit:
+        """The unit of one site."""
+        parts = make_parts(site, graph, lambda name, key, value: Normal(value, self.initial_std))
+        return Unit(site, parts, self.slab_std)
+
+    def posterior(self, network: VariationalNetwork) -> GaussianPosterior:
+        """What training leaves: moments, and the Savage-Dickey log odds of each group."""
+        mean, variance = network.moments()
+        sites = [unit.site for unit in network.units if _has_indicators(unit.site, self.group)]
+        groups = {f"{s.name}.weight": GroupMap(self.group, tuple(mean[f"{s.name}.weight"].shape)) for s in sites}
+        plain = GaussianPosterior(network.plain, mean, variance, {}, {}, network.readers_mask)
+        return point_spike(plain, groups, self.slab_std, self.inclusion)
 
 
 class SpikeUnit(Unit):
@@ -172,10 +215,25 @@ class SpikeUnit(Unit):
         kind, is_layer = self.settings.group, name == f"{self.site.name}.weight"
         if kind == "weight" and name.rpartition(".")[0] == self.site.name:
             return GroupMap("weight", tuple(factor.mean.shape)) if is_layer else None
-        here = self.site.first if kind == "input" else not self.site.obstacle
-        if is_layer and kind != "weight" and here:
+        if is_layer and kind != "weight" and _has_indicators(self.site, kind):
             return GroupMap(kind, tuple(factor.mean.shape))
         return False
+
+
+def _check_group(group: str) -> None:
+    if group not in ("weight", "node", "input"):
+        raise ValueError(f"group is {group!r}; choose weight, node or input")
+
+
+def _check_sites(group: Group, sites: Sequence[Site]) -> None:
+    if group == "node" and all(site.obstacle for site in sites):
+        reasons = "; ".join(f"{site.name or site.norm}: {site.obstacle}" for site in sites)
+        raise ValueError(f"found no layer whose nodes can be removed ({reasons})")
+
+
+def _has_indicators(site: Site, group: Group) -> bool:
+    """Whether the weights of a site's layer have indicators."""
+    return bool(site.name) and (group == "weight" or (site.first if group == "input" else not site.obstacle))
 
 
 def point_spike(
