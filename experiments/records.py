@@ -37,7 +37,7 @@ def complete(
     path.parent.mkdir(parents=True, exist_ok=True)
     runs: list[Record] = read_json(path)["runs"] if path.exists() else []
     for cell in cells:
-        found = next((run for run in runs if cell.items() <= {k: run.get(k) for k in cell}.items()), None)
+        found = next((run for run in runs if all(run.get(key) == value for key, value in cell.items())), None)
         if found is None:
             runs.append(found := cell | compute(**cell))
             write_json(path, {"runs": runs})

@@ -14,8 +14,8 @@ from sgmcmc_prune.baselines.variational.families import (
 from sgmcmc_prune.baselines.variational.ivon import fit_ivon
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork, bayesianise
 from sgmcmc_prune.baselines.variational.physical import multiply_adds, shrink
-from sgmcmc_prune.baselines.variational.posterior import PREDICTORS, Fitted, GaussianPosterior
-from sgmcmc_prune.baselines.variational.saha import ContinuousSpike, PointSpike, point_spike
+from sgmcmc_prune.baselines.variational.posterior import PREDICTORS, Fitted, GaussianPosterior, point_spike
+from sgmcmc_prune.baselines.variational.saha import ContinuousSpike, PointSpike
 from sgmcmc_prune.baselines.variational.training import LearnedGaussian, Settings, fit, retrain
 
 __all__ = [

@@ -48,6 +48,7 @@ def continuous_spike_divergence(
     Its gradient is that of sum_g phi_g KL(slab) + (1 - phi_g) KL(spike) with phi held. Where `kept` is 0 an entry
     costs nothing. On a CPU the kernels of `native` do this for entries without groups, elsewhere torch.
     """
+    groups = None if groups is not None and groups.kind == "weight" else groups  # each entry its own
     found: Tensor = _ContinuousSpikeDivergence.apply(mean, log_std, kept, groups, spike_std, slab_std, inclusion)
     return found
 

@@ -23,7 +23,6 @@ import torch
 from torch import fx, nn
 
 from sgmcmc_prune.baselines import kl
-from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, Normal
 from sgmcmc_prune.baselines.variational.gates import Gate
 from sgmcmc_prune.baselines.variational.graph import Site
@@ -33,7 +32,7 @@ from sgmcmc_prune.baselines.variational.layers import (
     VariationalLayer,
     VariationalLinear,
 )
-from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior, Posterior
+from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior, Posterior, point_spike
 from sgmcmc_prune.baselines.variational.scales import GroupLasso, Horseshoe, Regulariser, Scales
 from sgmcmc_prune.baselines.variational.units import StructuredUnit, Unit
 from sgmcmc_prune.priors.groups import GroupMap
@@ -139,8 +138,8 @@ class Structured:
             return network
         mean, variance = network.moments()
         groups = {n: GroupMap("weight", tuple(m.shape)) for n, m in mean.items() if m.ndim >= 2}
-        odds = {n: point_spike_log_odds(mean[n], variance[n], g, self.prior_std, 0.5) for n, g in groups.items()}
-        return GaussianPosterior(network.plain, mean, variance, odds, groups, network.readers_mask)
+        bare = GaussianPosterior(network.plain, mean, variance, {}, {}, network.readers_mask)
+        return point_spike(bare, groups, self.prior_std, 0.5)
 
     def _gates_here(self, site: Site) -> bool:
         if self.gates == "input":

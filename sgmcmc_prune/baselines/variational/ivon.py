@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
 from sgmcmc_prune.baselines.variational.graph import find_sites, mask_readers, trace
-from sgmcmc_prune.baselines.variational.posterior import Fitted, GaussianPosterior
+from sgmcmc_prune.baselines.variational.posterior import Fitted, GaussianPosterior, point_spike
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
@@ -114,8 +113,8 @@ def ivon_posterior(network: nn.Module, variance: dict[str, Tensor], prior_std: f
     """The normal posterior around a network's parameters, with the Savage-Dickey log odds of each weight."""
     mean = {name: p.detach().clone() for name, p in network.named_parameters()}
     groups = {n: GroupMap("weight", tuple(m.shape)) for n, m in mean.items() if m.ndim in (2, 4)}
-    odds = {n: point_spike_log_odds(mean[n], variance[n], g, prior_std, 0.5) for n, g in groups.items()}
-    return GaussianPosterior(network, mean, variance, odds, groups, partial(_with_readers, network))
+    bare = GaussianPosterior(network, mean, variance, {}, {}, partial(_with_readers, network))
+    return point_spike(bare, groups, prior_std, 0.5)
 
 
 def _with_readers(network: nn.Module, mask: Mask) -> Mask:

@@ -150,9 +150,8 @@ VariationalLayer = VariationalLinear | VariationalConv2d | VariationalBatchNorm
 @contextmanager
 def once(layers: Iterable[VariationalLayer]) -> Iterator[None]:
     """Inside, the divergence of a layer uses what its forward pass has summed: both share a graph and its backward."""
-    shared = [
-        vars(layer) for layer in layers if isinstance(layer, WeightLayer)
-    ]  # past Module.__setattr__, which is slow
+    # Attributes are set past Module.__setattr__, which is slow.
+    shared = [vars(layer) for layer in layers if isinstance(layer, WeightLayer)]
     for attributes in shared:
         attributes["sharing"] = True
     try:

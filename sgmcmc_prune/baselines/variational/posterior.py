@@ -1,7 +1,8 @@
 """What training leaves: plain networks drawn from the posterior, pruned or not, and their averaged predictions."""
 
 import copy
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from sgmcmc_prune.baselines import kl
+from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
 from sgmcmc_prune.baselines.variational.factors import GateRule, noise_like
 from sgmcmc_prune.baselines.variational.physical import shrink
 from sgmcmc_prune.likelihoods import Likelihood, bernoulli, categorical
@@ -92,6 +95,28 @@ class GaussianPosterior:
     def mask(self) -> Mask:
         """The median probability model."""
         return median_mask(self.odds, self.groups, self.complete)
+
+
+def point_spike(
+    posterior: GaussianPosterior, groups: Mapping[str, GroupMap], slab_std: float, inclusion: float
+) -> GaussianPosterior:
+    """R2 on a trained normal posterior: the same weights with other groups and their Savage-Dickey log odds.
+
+    Parameters
+    ----------
+    posterior : GaussianPosterior
+        Trained under the prior N(0, slab_std^2).
+    groups : mapping of str to GroupMap
+        Groups of the parameters to select from.
+    slab_std, inclusion : float
+        s1 and pi.
+    """
+    kl.check_inclusion(inclusion)
+    odds = {
+        name: point_spike_log_odds(posterior.mean[name], posterior.variance[name], group, slab_std, inclusion)
+        for name, group in groups.items()
+    }
+    return dataclasses.replace(posterior, odds=odds, groups=dict(groups))
 
 
 def _rule(how: Predictor) -> tuple[GateRule, bool]:

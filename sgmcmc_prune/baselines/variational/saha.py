@@ -23,7 +23,7 @@ Carbonetto, Stephens (Bayesian Analysis 2012) and Friston, Penny (NeuroImage 201
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,14 +34,13 @@ from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.variational.evidence import (
     continuous_spike_divergence,
     continuous_spike_log_odds,
-    point_spike_log_odds,
 )
 from sgmcmc_prune.baselines.variational.factors import Normal
 from sgmcmc_prune.baselines.variational.families import make_parts
 from sgmcmc_prune.baselines.variational.graph import Site
 from sgmcmc_prune.baselines.variational.layers import VariationalLayer
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork
-from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior
+from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior, point_spike
 from sgmcmc_prune.baselines.variational.units import Unit
 from sgmcmc_prune.priors.groups import GroupMap
 
@@ -59,7 +58,31 @@ class Spike:
 
 
 @dataclass(frozen=True)
-class ContinuousSpike:
+class _Reading:
+    """What both readings are told, and how they make layers."""
+
+    group: Group = "weight"
+    slab_std: float = 1.0
+    inclusion: float = 0.1
+    initial_std: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.group not in ("weight", "node", "input"):
+            raise ValueError(f"group is {self.group!r}; choose weight, node or input")
+        kl.check_inclusion(self.inclusion)
+
+    def shared(self, sites: Sequence[Site], graph: fx.GraphModule) -> None:
+        """Nothing is shared that is drawn."""
+        if self.group == "node" and all(site.obstacle for site in sites):
+            reasons = "; ".join(f"{site.name or site.norm}: {site.obstacle}" for site in sites)
+            raise ValueError(f"found no layer whose nodes can be removed ({reasons})")
+
+    def _parts(self, site: Site, graph: fx.GraphModule) -> dict[str, VariationalLayer]:
+        return make_parts(site, graph, lambda name, key, value: Normal(value, self.initial_std))
+
+
+@dataclass(frozen=True)
+class ContinuousSpike(_Reading):
     """R1 as a family for `bayesianise`.
 
     Parameters
@@ -81,17 +104,13 @@ class ContinuousSpike:
         Where the standard deviations of the weights start.
     """
 
-    group: Group = "weight"
-    slab_std: float = 1.0
     spike_std: float = 0.05
     spike_start: float = 0.2
     anneal: float = 0.6
-    inclusion: float = 0.1
     learn_inclusion: bool = False
-    initial_std: float = 0.01
 
     def __post_init__(self) -> None:
-        _check_group(self.group)
+        super().__post_init__()
         if not 0 < self.spike_std <= self.spike_start <= self.slab_std:
             raise ValueError(
                 f"spike_std {self.spike_std}, spike_start {self.spike_start} and slab_std {self.slab_std} must be "
@@ -99,16 +118,10 @@ class ContinuousSpike:
             )
         if not 0 <= self.anneal < 1:
             raise ValueError(f"anneal is {self.anneal}; it must be in [0, 1), so that training ends at spike_std")
-        kl.check_inclusion(self.inclusion)
-
-    def shared(self, sites: Sequence[Site], graph: fx.GraphModule) -> None:
-        """Nothing is shared that is drawn."""
-        _check_sites(self.group, sites)
 
     def unit(self, site: Site, graph: fx.GraphModule, shared: None) -> "SpikeUnit":
         """The unit of one site."""
-        parts = make_parts(site, graph, lambda name, key, value: Normal(value, self.initial_std))
-        return SpikeUnit(site, parts, self)
+        return SpikeUnit(site, self._parts(site, graph), self)
 
     def posterior(self, network: VariationalNetwork) -> GaussianPosterior:
         """What training leaves: moments, and the log odds of inclusion under the final spike."""
@@ -117,7 +130,7 @@ class ContinuousSpike:
 
 
 @dataclass(frozen=True)
-class PointSpike:
+class PointSpike(_Reading):
     """R2 as a family for `bayesianise`: trained under the slab alone; the indicators are derived from what that leaves.
 
     Parameters
@@ -130,31 +143,17 @@ class PointSpike:
         Where the standard deviations of the weights start.
     """
 
-    group: Group = "weight"
-    slab_std: float = 1.0
-    inclusion: float = 0.1
-    initial_std: float = 0.01
-
-    def __post_init__(self) -> None:
-        _check_group(self.group)
-        kl.check_inclusion(self.inclusion)
-
-    def shared(self, sites: Sequence[Site], graph: fx.GraphModule) -> None:
-        """Nothing is shared that is drawn."""
-        _check_sites(self.group, sites)
-
     def unit(self, site: Site, graph: fx.GraphModule, shared: None) -> Unit:
         """The unit of one site."""
-        parts = make_parts(site, graph, lambda name, key, value: Normal(value, self.initial_std))
-        return Unit(site, parts, self.slab_std)
+        return Unit(site, self._parts(site, graph), self.slab_std)
 
     def posterior(self, network: VariationalNetwork) -> GaussianPosterior:
         """What training leaves: moments, and the Savage-Dickey log odds of each group."""
         mean, variance = network.moments()
         sites = [unit.site for unit in network.units if _has_indicators(unit.site, self.group)]
         groups = {f"{s.name}.weight": GroupMap(self.group, tuple(mean[f"{s.name}.weight"].shape)) for s in sites}
-        plain = GaussianPosterior(network.plain, mean, variance, {}, {}, network.readers_mask)
-        return point_spike(plain, groups, self.slab_std, self.inclusion)
+        bare = GaussianPosterior(network.plain, mean, variance, {}, {}, network.readers_mask)
+        return point_spike(bare, groups, self.slab_std, self.inclusion)
 
 
 class SpikeUnit(Unit):
@@ -168,7 +167,7 @@ class SpikeUnit(Unit):
 
     def kl(self) -> Tensor:
         """Sum of phi KL(slab) + (1 - phi) KL(spike) + KL(Bernoulli(phi), Bernoulli(pi)) at the optimal phi, 0-d."""
-        terms, prior, s = [], super()._prior(), self.spike
+        terms, prior, s = [], self._prior(), self.spike
         for layer, part in self.parts.items():
             factors = {name: f for name, f, _ in self.factors() if name.rpartition(".")[0] == layer}
             if not factors.keys() & self.groups.keys():
@@ -178,9 +177,7 @@ class SpikeUnit(Unit):
                 if name not in self.groups:
                     terms.append(f.divergence(*prior).sum())
                     continue
-                groups = self.groups[name]
-                groups = None if groups is not None and groups.kind == "weight" else groups  # each entry its own
-                law = (groups, s.spike_std, s.slab_std, s.inclusion)
+                law = (self.groups[name], s.spike_std, s.slab_std, s.inclusion)
                 terms.append(continuous_spike_divergence(f.mean, f.log_std, f.kept, *law))
         return torch.stack(terms).sum()
 
@@ -207,8 +204,7 @@ class SpikeUnit(Unit):
     def _log_odds(self, name: str, factor: Normal) -> Tensor:
         s = self.spike
         mean, variance = factor.moments()
-        odds = continuous_spike_log_odds(mean, variance, self.groups[name], s.spike_std, s.slab_std, s.inclusion)
-        return odds.detach()
+        return continuous_spike_log_odds(mean, variance, self.groups[name], s.spike_std, s.slab_std, s.inclusion)
 
     def _group(self, name: str, factor: Normal) -> GroupMap | Literal[False] | None:
         """Groups of one tensor; None: each entry its own; False: no indicators."""
@@ -220,39 +216,6 @@ class SpikeUnit(Unit):
         return False
 
 
-def _check_group(group: str) -> None:
-    if group not in ("weight", "node", "input"):
-        raise ValueError(f"group is {group!r}; choose weight, node or input")
-
-
-def _check_sites(group: Group, sites: Sequence[Site]) -> None:
-    if group == "node" and all(site.obstacle for site in sites):
-        reasons = "; ".join(f"{site.name or site.norm}: {site.obstacle}" for site in sites)
-        raise ValueError(f"found no layer whose nodes can be removed ({reasons})")
-
-
 def _has_indicators(site: Site, group: Group) -> bool:
     """Whether the weights of a site's layer have indicators."""
     return bool(site.name) and (group == "weight" or (site.first if group == "input" else not site.obstacle))
-
-
-def point_spike(
-    posterior: GaussianPosterior, groups: Mapping[str, GroupMap], slab_std: float, inclusion: float
-) -> GaussianPosterior:
-    """R2 on a trained normal posterior: the same weights with other groups and their Savage-Dickey log odds.
-
-    Parameters
-    ----------
-    posterior : GaussianPosterior
-        Trained under the prior N(0, slab_std^2).
-    groups : mapping of str to GroupMap
-        Groups of the parameters to select from.
-    slab_std, inclusion : float
-        s1 and pi.
-    """
-    kl.check_inclusion(inclusion)
-    odds = {
-        name: point_spike_log_odds(posterior.mean[name], posterior.variance[name], group, slab_std, inclusion)
-        for name, group in groups.items()
-    }
-    return dataclasses.replace(posterior, odds=odds, groups=dict(groups))

@@ -18,6 +18,7 @@ Doshi-Velez (JMLR 2019).
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ Regulariser = float | Literal["learned"]
 _LARGEST_EXPONENT = 80.0
 
 
-class Scales(nn.Module):
+class Scales(nn.Module, ABC):
     """The scales of a network's nodes.
 
     Attributes
@@ -44,13 +45,13 @@ class Scales(nn.Module):
 
     drawn: dict[str, Tensor]
 
+    @abstractmethod
     def resample(self, sampled: bool = True, generator: torch.Generator | None = None) -> None:
         """Draw every scale and what they share, or take means."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kl(self) -> Tensor:
         """KL of all scales and of what they share from their priors, 0-d."""
-        raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
         # What was drawn belongs to a graph, which can be neither copied nor stored.

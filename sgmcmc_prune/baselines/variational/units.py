@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, Normal, gate_values
 from sgmcmc_prune.baselines.variational.gates import Gate, gated_divergence
-from sgmcmc_prune.baselines.variational.graph import Site
+from sgmcmc_prune.baselines.variational.graph import Site, column_values
 from sgmcmc_prune.baselines.variational.layers import VariationalBatchNorm, VariationalLayer
 from sgmcmc_prune.baselines.variational.scales import Horseshoe, Scales
 from sgmcmc_prune.baselines.variational.statistics import per_row
@@ -126,18 +126,17 @@ class StructuredUnit(Unit):
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         """Parameters of the plain layers times the scales as last drawn; closed nodes (or inputs) are exactly zero."""
         weights, _ = super().draw(gates, sampled, generator)
-        scaled = list(self.parts)[-1]
-        if self.scales is not None and not self.centred:
-            for name in weights:
-                if name.rpartition(".")[0] == scaled:
-                    scale = _as_drawn(self.scales, self.site.name)
-                    weights[name] = weights[name] * per_row(scale, weights[name])
+        scaled, part = list(self.parts.items())[-1]
+        if part.scale is not None:
+            scale = part.scale()
+            for name in (name for name in weights if name.rpartition(".")[0] == scaled):
+                weights[name] = weights[name] * per_row(scale, weights[name])
         if self.gate is None:
             return weights, None
         z = gate_values(self.gate.logits, gates, generator)
         if self.gates_input:
             name = f"{self.site.name}.weight"
-            return weights | {name: weights[name] * _columns(z, weights[name])}, None
+            return weights | {name: weights[name] * column_values(z, 1, weights[name])}, None
         return {name: value * per_row((z > 0).to(z), value) for name, value in weights.items()}, z
 
     def log_odds(self) -> tuple[str, GroupMap, Tensor] | None:
@@ -158,13 +157,10 @@ class StructuredUnit(Unit):
 
     def _active(self, factor: Normal) -> Tensor | float:
         """Probability that each entry of a factor is in the slab under gates on the inputs, broadcastable."""
-        return 1.0 if self.gate is None or factor.mean.ndim == 1 else _columns(self.gate.probability, factor.mean)
+        if self.gate is None or factor.mean.ndim == 1:
+            return 1.0
+        return column_values(self.gate.probability, 1, factor.mean)
 
 
 def _as_drawn(scales: Scales, layer: str) -> Tensor:
     return scales.drawn[layer]
-
-
-def _columns(values: Tensor, like: Tensor) -> Tensor:
-    """One value per input, broadcastable over a weight (out, in, ...)."""
-    return values.view(1, -1, *([1] * (like.ndim - 2)))
