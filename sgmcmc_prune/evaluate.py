@@ -195,8 +195,10 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
             bar.update(1)
         for criterion, (k, target) in product(config.prune.in_chain, enumerate(config.prune.targets)):
             stage, n = out / "forks" / criterion, config.prune.cycles * config.prune.draws
-            chain_masks = [masks.load(mask_path(stage, c, target)) for c in range(config.chains)]
-            labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target}
+            paths = [mask_path(stage, c, target) for c in range(config.chains)]
+            chain_masks = [masks.load(path) for path in paths]
+            tied = _mean([masks.load_tied(path) for path in paths]) / _num_groups(evaluator.groups)
+            labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target, "tied": tied}
             found = evaluator.predict(stage, k * n, (k + 1) * n, chain_masks)
             pruned.append(evaluator.row(found, chain_masks, **labels))
             bar.update(1)
@@ -241,41 +243,74 @@ def post_hoc_masks(
     """
     p = config.prune
     found: list[tuple[dict[str, Any], list[Mask]]] = []
+    sizes = [chain_magnitudes(state, groups) for state in chains]
+    seeds = [config.seed * 2**16 + c for c in range(len(chains))]
+
+    def at(target: float, scores: list[Scores]) -> list[Mask]:
+        each = zip(scores, sizes, seeds, strict=True)
+        return [decision.target_sparsity(s, groups, target, p.allocation, second=m, seed=k) for s, m, k in each]
+
     for criterion in p.post_hoc:
-        scores = [chain_scores(criterion, state, groups, config.seed * 2**16 + c) for c, state in enumerate(chains)]
+        scores = [chain_scores(criterion, state, groups, seed) for state, seed in zip(chains, seeds, strict=True)]
         for target in p.targets:
-            labels: dict[str, Any] = {"criterion": criterion, "decision": "target", "target": target}
-            chain_masks = [decision.target_sparsity(s, groups, target, p.allocation) for s in scores]
+            chain_masks = at(target, scores)
             if criterion == "random":
-                first = [chain_scores(p.post_hoc[0], s, groups, 0) for s in chains]
-                reference = [decision.target_sparsity(s, groups, target, p.allocation) for s in first]
+                reference = at(target, [chain_scores(p.post_hoc[0], state, groups, 0) for state in chains])
                 pairs = zip(scores, reference, strict=True)
                 chain_masks = [decision.match_layer_sparsity(s, groups, m) for s, m in pairs]
+            pairs = zip(scores, chain_masks, strict=True)
+            tied = _mean([decision.tied(s, groups, m, p.allocation) for s, m in pairs]) / _num_groups(groups)
+            labels: dict[str, Any] = {"criterion": criterion, "decision": "target", "target": target, "tied": tied}
             found.append((labels, chain_masks))
         if criterion == "inclusion_probability":
+            labels = {"criterion": criterion, "target": None, "tied": 0.0}
             probabilities = [inclusion_probabilities(state) for state in chains]
-            labels = {"criterion": criterion, "decision": "median", "target": None}
-            found.append((labels, [decision.median_probability_model(i, groups) for i in probabilities]))
-            labels = {"criterion": criterion, "decision": f"fdr {p.fdr:g}", "target": None}
-            found.append((labels, [decision.bayesian_false_discovery_rate(i, groups, p.fdr) for i in probabilities]))
+            median = [decision.median_probability_model(i, groups) for i in probabilities]
+            found.append(({**labels, "decision": "median"}, median))
+            each = zip(probabilities, scores, seeds, strict=True)
+            discoveries = [
+                decision.bayesian_false_discovery_rate(i, groups, p.fdr, second=s, seed=k) for i, s, k in each
+            ]
+            found.append(({**labels, "decision": f"fdr {p.fdr:g}"}, discoveries))
     return found
 
 
+def _num_groups(groups: Mapping[str, Any]) -> int:
+    return sum(group.num_groups for group in groups.values())
+
+
 def chain_scores(criterion: str, state: Mapping[str, Any], groups: Mapping[str, Any], seed: int) -> Scores:
-    """Scores of one chain's groups from its running averages (higher = keep)."""
+    """Scores of one chain's groups from its running averages (higher = keep).
+
+    Raises
+    ------
+    ValueError
+        If no criterion has that name, or the chain did not accumulate what it needs.
+    """
     if criterion == "random":
         return criteria.random(groups, seed)
     if criterion in ("inclusion_probability", "em_responsibility"):
         averages = _inclusion(state)
-        included = {name: a.included for name, a in averages.items()}
-        return criteria.inclusion_log_odds(included, {name: a.excluded for name, a in averages.items()})
+        included = {name: a.log_included for name, a in averages.items()}
+        return criteria.inclusion_log_odds(included, {name: a.log_excluded for name, a in averages.items()})
     if criterion == "expected_log_odds":
         return {name: a.expected_log_odds for name, a in _inclusion(state).items()}
-    moments = {name: _restored(Moments(), s) for name, s in state["moments"].items() if name in groups}
-    mean = {name: m.mean for name, m in moments.items()}
+    if criterion == "magnitude":
+        return chain_magnitudes(state, groups)
     if criterion == "signal_to_noise":
+        moments = _moments(state, groups)
+        mean = {name: m.mean for name, m in moments.items()}
         return criteria.signal_to_noise(mean, {name: m.variance for name, m in moments.items()}, groups)
-    return criteria.magnitude(mean, groups)
+    raise ValueError(f"criterion is {criterion!r}; choose among {', '.join(criteria.NAMES)}")
+
+
+def chain_magnitudes(state: Mapping[str, Any], groups: Mapping[str, Any]) -> Scores:
+    """Magnitude of the mean weights of one chain: a criterion, and what decides between equal scores of others."""
+    return criteria.magnitude({name: m.mean for name, m in _moments(state, groups).items()}, groups)
+
+
+def _moments(state: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Moments]:
+    return {name: _restored(Moments(), s) for name, s in state["moments"].items() if name in groups}
 
 
 def inclusion_probabilities(state: Mapping[str, Any]) -> dict[str, Tensor]:

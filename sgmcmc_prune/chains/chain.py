@@ -225,7 +225,8 @@ class Chain:
         self.draws += 1
         if isinstance(self.prior, SpikeSlab):
             for name, average in self.inclusion.items():
-                average.update(self.prior.log_odds(name, self.parameters[name], plan.temperature))
+                eta = self.prior.log_odds(name, self.parameters[name])
+                average.update(eta, self.prior.indicator_temperature(plan.temperature))
         for name, moments in self.moments.items():
             moments.update(self.parameters[name])
 

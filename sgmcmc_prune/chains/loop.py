@@ -157,7 +157,7 @@ class Stage:
             checkpoint.save(path, means)
         if chain.pruner is not None:
             target = chain.pruner.targets[chain.pruner.target_index(plan.cycle)]
-            masks.save(mask_path(self.directory, chain.index, target), chain.mask)
+            masks.save(mask_path(self.directory, chain.index, target), chain.mask, chain.pruner.tied)
 
     def _save(self, chain: Chain) -> None:
         chain.check()  # a diverged state is nothing to go on from

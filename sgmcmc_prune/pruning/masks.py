@@ -81,7 +81,7 @@ def total_sparsity(mask: Mapping[str, Tensor], model: nn.Module) -> float:
     return _num_masked(mask) / sum(parameter.numel() for parameter in parameters.values())
 
 
-def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor]) -> None:
+def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor], tied: int = 0) -> None:
     """Write a mask to a safetensors file; the file appears complete or not at all.
 
     Parameters
@@ -90,6 +90,8 @@ def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor]) -> None:
         The file; missing directories are made.
     mask : mapping of str to bool Tensor
         The mask.
+    tied : int
+        How many groups it decided by tie (`decision.tied`); `load_tied` reads it.
 
     Raises
     ------
@@ -100,7 +102,8 @@ def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor]) -> None:
 
     check_mask(mask, mask)
     with atomic_path(Path(path)) as partial:
-        partial.write_bytes(tensors_to_bytes({name: kept.cpu().contiguous() for name, kept in mask.items()}))
+        tensors = {name: kept.cpu().contiguous() for name, kept in mask.items()}
+        partial.write_bytes(tensors_to_bytes(tensors, {"tied": str(tied)}))
 
 
 def load(path: str | os.PathLike[str]) -> Mask:
@@ -124,6 +127,14 @@ def load(path: str | os.PathLike[str]) -> Mask:
         ) from error
     check_mask(mask, mask)
     return mask
+
+
+def load_tied(path: str | os.PathLike[str]) -> int:
+    """Read how many groups a mask written by `save` decided by tie."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return int(file.metadata()["tied"])
 
 
 def _num_masked(mask: Mapping[str, Tensor]) -> int:
