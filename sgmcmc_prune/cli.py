@@ -194,7 +194,8 @@ class AuditRun(RunConfig):
         """Print one line for each finding; exit code 1 if there is any."""
         from sgmcmc_prune.audit import audit_run
 
-        findings = audit_run(RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)}))
+        found, findings = audit_run(RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)}))
+        print("\n".join(found.lines()))
         checked = "gradients over an epoch, N, loss reduction, prior, augmentation, randomness, dependence on the batch"
         print("\n".join(findings) or f"nothing found; checked: {checked}")
         if findings:

@@ -3,14 +3,15 @@
 Every chain predicts under its own mask, and chains are pooled in function space only. This is the one place where the
 test split is read.
 
-Where a network has batch normalisation, its statistics are re-estimated from training inputs for every draw, dense or
-masked: those that a chain carries along are averages over its past weights, and fit no draw. That costs
-`BATCHNORM_BATCHES` forward passes a draw.
+Where a network has batch normalisation, its statistics are re-estimated for every draw, dense or masked: those that a
+chain carries along are averages over its past weights, and fit no draw. The inputs are those that training saw,
+augmented as they were; plain images have other statistics than crops with black borders. That costs
+`build.STATISTICS_BATCHES` forward passes a draw.
 """
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -32,6 +33,7 @@ from sgmcmc_prune.flops import multiply_adds
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
 from sgmcmc_prune.metrics import auroc, reliability, summarise
 from sgmcmc_prune.models import num_parameters
+from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.predict import Predictive, pool, posterior_predictive
 from sgmcmc_prune.pruning import batchnorm, criteria, decision, masks
 from sgmcmc_prune.pruning.shrink import shrink
@@ -39,8 +41,6 @@ from sgmcmc_prune.weights import WeightStore
 
 Mask = dict[str, Tensor]
 Scores = dict[str, Tensor]
-#: Training examples that re-estimate the BatchNorm statistics of a draw.
-BATCHNORM_BATCH, BATCHNORM_BATCHES = 250, 8
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Predictions:
     pooled: Predictive
     singles: list[dict[str, float]]
     foreign: Predictive | None
-    sizes: list[dict[str, int]]
+    sizes: list[dict[str, int | None]]
 
 
 class _Evaluator:
@@ -60,21 +60,21 @@ class _Evaluator:
         self.config, self.out = config, out
         self.inputs, self.labels = data.test if config.evaluate == "test" else data.validation
         self.foreign = foreign_inputs(config, data)
-        self.training_inputs = data.train[0]
+        self.statistics_batches = build.statistics_batches(config, data)
         self.model = build.build_model(config, data, 0)
-        self.groups = build.groups(config, self.model)
+        self.groups = build.groups(config, data, self.model)
         self.not_shrinkable = _why_not_shrinkable(self.model, self.inputs[:1])
 
     def predict(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
         """Predict with the draws first, ..., last - 1 of every chain, one after the other."""
         weights = WeightStore(stage / "draws")
         singles: list[dict[str, float]] = []
-        sizes: list[dict[str, int]] = []
+        sizes: list[dict[str, int | None]] = []
         pooled, foreign = None, None
         for chain in range(self.config.chains):
             mask = chain_masks[chain] if chain_masks else {}
             for draw in members(weights, chain, first, last):
-                network = masked_network(self.model, draw, mask, self.training_inputs)
+                network = masked_network(self.model, draw, mask, self.statistics_batches)
                 latest = self._predictive(network, self.inputs)
                 singles.append(summarise(latest.probabilities, self.labels))
                 pooled = _with(pooled, latest)
@@ -84,7 +84,7 @@ class _Evaluator:
         assert pooled is not None, "a run has a draw"
         return _Predictions(pooled, singles, foreign, sizes)
 
-    def _size(self, network: nn.Module, mask: Mask) -> list[dict[str, int]]:
+    def _size(self, network: nn.Module, mask: Mask) -> list[dict[str, int | None]]:
         """The size of a network once it is cut; nothing where it cannot be, and from then on."""
         if not self.not_shrinkable:
             try:
@@ -95,7 +95,7 @@ class _Evaluator:
 
     @staticmethod
     def _predictive(network: nn.Module, inputs: Tensor) -> Predictive:
-        return posterior_predictive(network, [network.state_dict()], inputs)
+        return posterior_predictive(network, [network_state(network)], inputs)
 
     def row(self, found: _Predictions, chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
         """Metrics of the pooled predictive, of the average single network, and the size of the shrunk one."""
@@ -113,16 +113,22 @@ class _Evaluator:
         if found.foreign is not None:
             row |= detection(found.pooled, found.foreign)
         if len(found.sizes) == self.config.chains:
-            row |= {key: _mean([size[key] for size in found.sizes]) for key in found.sizes[0]}
+            row |= {key: _mean_if_known([size[key] for size in found.sizes]) for key in found.sizes[0]}
         return row
 
 
-def masked_network(model: nn.Module, weights: Mapping[str, Tensor], mask: Mask, training_inputs: Tensor) -> nn.Module:
-    """A copy of a network with these weights, under a mask, with BatchNorm statistics (if it has any) that fit them."""
+def masked_network(
+    model: nn.Module, weights: Mapping[str, Tensor], mask: Mask, batches: Callable[[], Sequence[Tensor]]
+) -> nn.Module:
+    """A copy of a network with these weights, under a mask, with BatchNorm statistics (if it has any) that fit them.
+
+    The statistics come from `batches`, as `build.statistics_batches` gives them.
+    """
     network = copy.deepcopy(model)
-    network.load_state_dict(weights)
+    load_network_state(network, weights)
     masks.apply(mask, dict(network.named_parameters()))
-    batchnorm.reestimate(network, training_inputs.split(BATCHNORM_BATCH)[:BATCHNORM_BATCHES])
+    if batchnorm.layers(network):
+        batchnorm.reestimate(network, batches())
     return network
 
 
@@ -133,6 +139,11 @@ def _with(total: Predictive | None, latest: Predictive) -> Predictive:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
+
+
+def _mean_if_known(values: Sequence[int | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if len(known) == len(values) else None
 
 
 def foreign_inputs(config: RunConfig, data: build.Data) -> Tensor | None:
@@ -155,8 +166,8 @@ def detection(native: Predictive, foreign: Predictive) -> dict[str, float]:
     }
 
 
-def physical_size(model: nn.Module, mask: Mask, example: Tensor) -> dict[str, int]:
-    """Parameters, and multiply-adds of one input, of a masked network with its superfluous nodes cut out."""
+def physical_size(model: nn.Module, mask: Mask, example: Tensor) -> dict[str, int | None]:
+    """Parameters, and multiply-adds of one input (if they are known), of a network with superfluous nodes cut out."""
     small = shrink(model, mask, example).model
     return {"parameters": num_parameters(small), "multiply_adds": multiply_adds(small, example)}
 

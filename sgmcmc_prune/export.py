@@ -61,7 +61,8 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     data = build.load_data(config)
     mask, draws, origin = _chosen(config, data, run_dir, choice)
     dense = build.build_model(config, data, choice.chain).cpu()
-    network = masked_network(build.build_model(config, data, choice.chain), average(draws), mask, data.train[0])
+    batches = build.statistics_batches(config, data)
+    network = masked_network(build.build_model(config, data, choice.chain), average(draws), mask, batches)
     small = shrink(network, mask, data.train[0][:1]).model
     mean, std = (tuple(float(v) for v in moment) for moment in (data.dataset.mean, data.dataset.std))
     shape, classes = data.input_shape, data.dataset.num_classes
@@ -88,13 +89,14 @@ def table(result: dict[str, Any]) -> str:
     rows = [
         [
             name,
-            *(f"{result[name][size]:,}" for size in ("parameters", "multiply_adds")),
+            *("-" if (n := result[name][size]) is None else f"{n:,}" for size in ("parameters", "multiply_adds")),
             *(number(result["latency"][batch][name], 3) for batch in BATCHES),
         ]
         for name in ("dense", "pruned")
     ]
     ratios = [str(measure.Ratio(**result["latency"][batch]["ratio"])) for batch in BATCHES]
-    sizes = [f"{result['pruned'][size] / result['dense'][size]:.3f}" for size in ("parameters", "multiply_adds")]
+    pairs = [(result["pruned"][size], result["dense"][size]) for size in ("parameters", "multiply_adds")]
+    sizes = ["-" if after is None or before is None else f"{after / before:.3f}" for after, before in pairs]
     scores = f"accuracy {result['accuracy']:.4f}, NLL {number(result['nll'], 4)} on the {result['split']} split"
     text = format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
     return f"{result['origin']}: {scores}\n\n{text}"
@@ -141,14 +143,14 @@ def _post_hoc_mask(
     config: RunConfig, data: build.Data, run_dir: Path, choice: NetworkChoice, criterion: str, target: float | None
 ) -> masks.Mask:
     states = [checkpoint.load(run_dir / "checkpoints" / f"chain{c}.safetensors") for c in range(config.chains)]
-    for labels, found in post_hoc_masks(config, build.groups(config, build.build_model(config, data, 0)), states):
+    for labels, found in post_hoc_masks(config, build.groups(config, data, build.build_model(config, data, 0)), states):
         decided = labels["decision"].split()[0]
         if labels["criterion"] == criterion and decided == choice.decision and labels["target"] in (None, target):
             return found[choice.chain]
     raise ValueError(f"{run_dir} has no decision {choice.decision} by {criterion}; inclusion_probability has")
 
 
-def _size(model: nn.Module, example: Tensor) -> dict[str, int]:
+def _size(model: nn.Module, example: Tensor) -> dict[str, int | None]:
     return {"parameters": num_parameters(model), "multiply_adds": multiply_adds(model, example)}
 
 

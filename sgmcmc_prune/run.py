@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from sgmcmc_prune import __version__, build, distributed
+from sgmcmc_prune import __version__, build, distributed, likelihoods
 from sgmcmc_prune.chains.batched import require_batchable
 from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import interruptible
@@ -29,6 +29,7 @@ from sgmcmc_prune.distributed import Ranks
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.evaluate import evaluate, foreign_inputs
 from sgmcmc_prune.files import finite_or_null, locked, read_json, write_json
+from sgmcmc_prune.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.samplers import tiers
 from sgmcmc_prune.stages import (
     departures,
@@ -143,11 +144,16 @@ def _check(config: RunConfig, data: build.Data, world: Ranks) -> None:
     if config.schedule.cycles < 1:
         raise ValueError(f"schedule.cycles is {config.schedule.cycles}; a run draws in at least one cycle")
     foreign_inputs(config, data)
+    model = build.build_model(config, data, 0)
+    inputs, labels = (part[:EXAMPLES] for part in data.train)
+    found = rehearse(model, inputs, labels, likelihoods.categorical, data.dataset.num_classes)
+    if (config.prune.in_chain or config.prune.post_hoc) and not build.groups(config, data, model):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.not_prunable.items())
+        raise ValueError(f"the network has no weight that may be pruned ({reasons}); run without prune criteria")
     chain = build.build_chain(config, data, 0, stage_schedule(config, data, None))
-    build.groups(config, chain.model)
     for criterion in config.prune.in_chain:
         stage_schedule(config, data, criterion)
-        build.build_pruner(config, chain.model, criterion, 0, None)
+        build.build_pruner(config, data, chain.model, criterion, 0, None)
     if config.execution == "batched":
         require_batchable(chain)
     at_once = {"processes": num_workers(config.chains), "batched": config.chains}
@@ -254,7 +260,7 @@ def _describe(config: RunConfig, data: build.Data, out: Path, world: Ranks) -> d
         },
         "execution": _execution(config, data, out, world),
         "processes": _history(out, {"processes": world.size, "ranks_per_chain": _ranks_per_chain(config, world)}),
-        "departures": departures(config, model, _ranks_per_chain(config, world)),
+        "departures": departures(config, data, model, _ranks_per_chain(config, world)),
     }
 
 

@@ -49,10 +49,15 @@ def size_rows(metrics: dict[str, Any]) -> list[list[str]]:
         header,
         *(
             [*named, f"{row['sparsity']:.1%}"]
-            + [part for size in SIZE_COLUMNS for part in (f"{row[size]:,.0f}", f"{row[size] / dense[size]:.1%}")]
+            + [part for size in SIZE_COLUMNS for part in _size_cells(row[size], dense[size])]
             for named, row in _named_rows(metrics)
         ),
     ]
+
+
+def _size_cells(size: float | None, dense: float | None) -> tuple[str, str]:
+    """A size, and its share of the dense network's; dashes where it is not known."""
+    return ("-", "-") if size is None or dense is None else (f"{size:,.0f}", f"{size / dense:.1%}")
 
 
 def _named_rows(metrics: dict[str, Any]) -> list[tuple[list[str], dict[str, Any]]]:

@@ -22,6 +22,7 @@ from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.distributed import LostRank
 from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.schedules import Plan
 from sgmcmc_prune.store import DrawStore
@@ -143,7 +144,7 @@ class Stage:
         if plan.collect:
             for group, values in self.recorder.draw(chain, plan).items():
                 self.store.append(group, chain.index, chain.draws - 1, values)
-            self.weights.save(chain.index, chain.draws - 1, chain.model.state_dict())
+            self.weights.save(chain.index, chain.draws - 1, network_state(chain.model))
         if plan.end_of_cycle:
             self._end_cycle(chain, plan)
         bar.update(1)

@@ -56,7 +56,7 @@ class SpikeSlab(Prior):
     params : mapping of str to Tensor
         All parameters of the model, by name, in order (`dict(model.named_parameters())`).
     group : str or mapping of str to GroupMap
-        Kind of group (see :class:`GroupMap`) for every parameter with two or four dimensions; or the sparse parameters
+        Kind of group (see :class:`GroupMap`) for every parameter with two dimensions or more; or the sparse parameters
         with their own group maps.
     mode : {"marginal", "gibbs", "em"}
     spike : {"gaussian", "laplace"}
@@ -95,7 +95,7 @@ class SpikeSlab(Prior):
         check_hyperparameters(inclusion_rate, spike_variance, slab_variance)
         check_positive("dense_variance", dense_variance)
         if isinstance(group, str):
-            group = {n: GroupMap(group, tuple(p.shape)) for n, p in params.items() if p.dim() in (2, 4)}
+            group = {n: GroupMap(group, tuple(p.shape)) for n, p in params.items() if p.dim() > 1}
         self.mode, self.seed, self.chain = mode, seed, chain
         self.dense_variance = dense_variance
         self.layers: dict[str, Layer] = {}

@@ -9,13 +9,9 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.files import atomic_path
 from sgmcmc_prune.mask_check import check_mask
+from sgmcmc_prune.pruning.prunable import prunable as prunable
 
 Mask = dict[str, Tensor]
-
-
-def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that may be masked, by name: those with two or more dimensions (no biases, no norms)."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.ndim >= 2}
 
 
 @torch.no_grad()

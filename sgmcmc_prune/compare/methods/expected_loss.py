@@ -40,7 +40,7 @@ def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
     require(batches > 1, f"{problem.steps} steps leave {batches} minibatches for the curvature of a draw; it needs 2")
     curvatures, more = timed(lambda: [curvature(problem, posterior.model, draw, batches) for draw in posterior.draws])
     spent = (steps + batches * len(posterior.draws)) * problem.batch_size
-    groups = build.groups(config, posterior.model)
+    groups = build.groups(config, problem.data, posterior.model)
     scores = criteria.expected_loss(posterior.draws, curvatures, groups)
     yield from at_sparsities(problem, replace(posterior, cost=Cost(spent, seconds + more)), scores, groups)
 
