@@ -86,7 +86,10 @@ def rehearse(model: nn.Module, inputs: Tensor, targets: Tensor, likelihood: Like
         For a network that cannot be sampled, in one line.
     """
     inputs, targets = inputs[:EXAMPLES], targets[:EXAMPLES]
+    _check_parameters(model)
     with unchanged(model), in_mode(model, nn.Module, True):
+        with in_mode(model, nn.Module, False):
+            _outputs(model, inputs, num_outputs)
         outputs = _outputs(model, inputs, num_outputs)
         _check_state(model)
         _check_gradients(model, likelihood(outputs.float(), targets), len(inputs))
@@ -97,12 +100,32 @@ def rehearse(model: nn.Module, inputs: Tensor, targets: Tensor, likelihood: Like
             tuple(name for name, reason in reasons.items() if not reason),
             {name: reason for name, reason in reasons.items() if reason},
             tuple(sorted(output_weights(model, inputs))),
-            (*_randomness(model, inputs), *interaction(model, inputs)),
+            (*_randomness(model, inputs), *_interaction(model, inputs)),
         )
 
 
+def _check_parameters(model: nn.Module) -> None:
+    """Refuse parameters that no sampler can move."""
+    for name, p in model.named_parameters():
+        if isinstance(p, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{name!r} has no shape yet; pass one batch through the network before it is returned")
+        if p.requires_grad and p.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"{name!r} is {p.dtype}; samplers move float32 and float64 (lower precision: autocast)")
+
+
 def _outputs(model: nn.Module, inputs: Tensor, num_outputs: int) -> Tensor:
-    outputs = model(inputs)
+    before = inputs.clone()
+    try:
+        outputs = model(inputs)
+    except Exception as error:  # a user's forward may raise anything
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"the network fails on {len(inputs)} training examples, shape {tuple(inputs.shape)} and {inputs.dtype}: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    if not torch.equal(before, inputs):
+        inputs.copy_(before)
+        raise ValueError("the network changes its inputs, the data, in place; work on a copy (relu, not relu_)")
     if not isinstance(outputs, Tensor):
         parts = f" of {len(outputs)}" if isinstance(outputs, Sequence) else ""
         raise ValueError(
@@ -180,14 +203,14 @@ def _randomness(model: nn.Module, inputs: Tensor) -> list[str]:
 
 
 @torch.no_grad()
-def interaction(model: nn.Module, inputs: Tensor) -> list[str]:
+def _interaction(model: nn.Module, inputs: Tensor) -> list[str]:
     """Half a batch alone, and within the batch; all that is random is switched off for this."""
     half = len(inputs) // 2
     if half < 2:
         return []
     with in_mode(model, nn.Module, False), in_mode(model, _BatchNorm, True):
-        whole, alone = model(inputs), model(inputs[:half])
-    if relative(whole[:half], alone) < ROUNDING:
+        whole, again, alone = model(inputs), model(inputs), model(inputs[:half])
+    if relative(whole[:half], alone) < ROUNDING or relative(whole, again) >= ROUNDING:
         return []
     what = "batch normalisation" if any(isinstance(m, _BatchNorm) for m in model.modules()) else "examples interact"
     return [f"{what}: the likelihood of an example depends on the rest of its minibatch"]
