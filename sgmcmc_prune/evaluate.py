@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sgmcmc_prune import build, checkpoint
+from sgmcmc_prune import build
 from sgmcmc_prune.chains.loop import mask_path, members
 from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.convergence import in_function_space
@@ -37,6 +37,8 @@ from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.predict import Predictive, pool, posterior_predictive
 from sgmcmc_prune.pruning import batchnorm, criteria, decision, masks
 from sgmcmc_prune.pruning.shrink import shrink
+from sgmcmc_prune.stages import load_averages
+from sgmcmc_prune.store_damage import damage_named
 from sgmcmc_prune.weights import WeightStore
 
 Mask = dict[str, Tensor]
@@ -193,7 +195,7 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
     """
     evaluator = _Evaluator(config, data, out)
     draws = config.schedule.cycles * config.schedule.draws
-    chains = [checkpoint.load(out / "checkpoints" / f"chain{c}.safetensors") for c in range(config.chains)]
+    chains = [load_averages(out, chain) for chain in range(config.chains)]
     with tqdm(total=1 + _num_rows(config), desc="evaluate", unit="row", disable=not progress) as bar:
         found = evaluator.predict(out, 0, draws, None)
         dense = evaluator.row(found, None)
@@ -222,7 +224,7 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
         "dense": dense,
         "pruned": pruned,
         "diagnostics": {
-            **diagnostics(config, out),
+            **_diagnostics(config, out),
             "inclusion": inclusion_errors(chains) if config.prior.mode != "em" else {},
         },
     }
@@ -232,7 +234,7 @@ def _write_reliability(out: Path, predictive: Predictive, labels: Tensor) -> Non
     """Keep the bins of the dense reliability diagram, which a report cannot recompute without the data."""
     bins = reliability(predictive.probabilities, labels)
     content = {name: getattr(bins, name).tolist() for name in ("confidence", "accuracy", "count")}
-    write_json(out / "reliability.json", finite_or_null(content))
+    write_json(out / "reliability.json", finite_or_null(content), checksum=True)
 
 
 def _num_rows(config: RunConfig) -> int:
@@ -362,6 +364,11 @@ def _inclusion(state: Mapping[str, Any]) -> dict[str, InclusionAverage]:
 def _restored(average: Any, state: Mapping[str, Any]) -> Any:
     average.load_state_dict(state)
     return average
+
+
+def _diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:
+    with damage_named(out / "posterior.zarr"):
+        return diagnostics(config, out)
 
 
 def diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune import build, checkpoint
+from sgmcmc_prune import build, models
 from sgmcmc_prune.bench import measure
 from sgmcmc_prune.chains.loop import mask_path
 from sgmcmc_prune.config import NetworkChoice, RunConfig
@@ -23,7 +23,7 @@ from sgmcmc_prune.network_file import About, load_network, save_network
 from sgmcmc_prune.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.shrink import shrink
-from sgmcmc_prune.stages import load_config, stage_directory
+from sgmcmc_prune.stages import load_averages, load_config, stage_directory
 from sgmcmc_prune.tables import format_rows, number
 from sgmcmc_prune.weights import WeightStore, average
 
@@ -67,7 +67,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     mean, std = (tuple(float(v) for v in moment) for moment in (data.dataset.mean, data.dataset.std))
     shape, classes = data.input_shape, data.dataset.num_classes
     save_network(out, small, About(config.model.name, config.model.normalisation, shape, classes, mean, std, origin))
-    read, _ = load_network(out)
+    read, _ = load_network(out, models.find(config.model.name))
     inputs, labels = data.test if config.evaluate == "test" else data.validation
     scores = summarise(class_probabilities(read, inputs.cpu()), labels.cpu())
     example = data.train[0][: max(BATCHES)].cpu()
@@ -142,7 +142,7 @@ def _chosen(
 def _post_hoc_mask(
     config: RunConfig, data: build.Data, run_dir: Path, choice: NetworkChoice, criterion: str, target: float | None
 ) -> masks.Mask:
-    states = [checkpoint.load(run_dir / "checkpoints" / f"chain{c}.safetensors") for c in range(config.chains)]
+    states = [load_averages(run_dir, chain) for chain in range(config.chains)]
     for labels, found in post_hoc_masks(config, build.groups(config, data, build.build_model(config, data, 0)), states):
         decided = labels["decision"].split()[0]
         if labels["criterion"] == criterion and decided == choice.decision and labels["target"] in (None, target):

@@ -13,7 +13,7 @@ from sgmcmc_prune import build, checkpoint, likelihoods
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Stage, checkpoint_path, follow, mask_path
 from sgmcmc_prune.chains.record import Recorder
-from sgmcmc_prune.config import RunConfig, from_json
+from sgmcmc_prune.config import RunConfig, from_json, to_json
 from sgmcmc_prune.distributed import ALONE, Ranks
 from sgmcmc_prune.files import locked, read_json
 from sgmcmc_prune.models.state import network_state
@@ -32,8 +32,65 @@ def load_config(out: Path) -> RunConfig:
     path = out / "config.json"
     if not path.is_file():
         raise ValueError(f"{out} is not a run directory: it has no config.json")
-    config: RunConfig = from_json(read_json(path))
+    config: RunConfig = from_json(read_json(path), where=f"{path}: config")
+    _check_unchanged(out, config)
     return config
+
+
+#: Settings that do not touch the draws of a run, which may be others afterwards.
+FREE = (
+    *("device", "execution", "checkpoint_seconds", "keep_checkpoints", "keep_weight_draws", "ranks_per_chain"),
+    *("rank_timeout", "compile_network", "evaluate", "ood", "ood_dir", "data.data_dir", "data.workers"),
+    *("sampler.implementation", "prune.post_hoc", "prune.fdr"),
+)
+
+
+def _check_unchanged(out: Path, config: RunConfig) -> None:
+    """Refuse a configuration that is not the one with which the draws in a directory were made."""
+    path = out / "posterior.zarr" / "zarr.json"
+    if not path.is_file():
+        return
+    drawn: RunConfig = from_json(read_json(path).get("attributes", {}).get("config"), where=f"config in {path}")
+    made, now = _flat(to_json(drawn)), _flat(to_json(config))
+    if changed := [name for name in made if made[name] != now[name] and name not in FREE]:
+        both = "; ".join(f"{name} is {now[name]!r}, and was {made[name]!r}" for name in changed)
+        raise ValueError(f"{out / 'config.json'} is not the configuration of the draws beside it: {both}")
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def averages_path(out: Path, chain: int) -> Path:
+    """Where the averages over the dense draws of a chain are kept once the run is finished."""
+    return out / "averages" / f"chain{chain}.safetensors"
+
+
+def load_averages(out: Path, chain: int) -> dict[str, Any]:
+    """The averages over the dense draws of a chain: `inclusion` and `moments`, by layer.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there are none yet, or the file is damaged.
+    """
+    path = averages_path(out, chain)
+    state = checkpoint.load(path if path.is_file() else checkpoint_path(out, chain))
+    return {"inclusion": state["inclusion"], "moments": state["moments"]}
+
+
+def keep_averages(config: RunConfig, out: Path) -> None:
+    """Keep what is read of a finished run, and delete what only a resume of unfinished chains would need."""
+    for chain in range(config.chains):
+        checkpoint.save(averages_path(out, chain), load_averages(out, chain))
+    for criterion in stages(config):
+        for path in (stage_directory(out, criterion) / "checkpoints").glob("*.safetensors*"):
+            if not path.name.endswith(".damaged"):
+                path.unlink()
 
 
 def stages(config: RunConfig) -> tuple[str | None, ...]:
@@ -150,6 +207,7 @@ def open_stage(
             static=_static(inputs, labels, chain, layers),
             coords=recorder.coords(),
             attrs={
+                "config": to_json(config),
                 "departures": departures(config, data, chain.model, ranks),
                 "lp_estimator": "minibatch",
                 "integrator": chain.sampler.integrator,

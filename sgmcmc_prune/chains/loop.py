@@ -5,6 +5,7 @@ moment leaves a checkpoint that is never ahead of the store; a resume truncates 
 the same draws again. Of the ranks that share a chain the first runs the stage, and the others `follow`.
 """
 
+import os
 import signal
 import threading
 import time
@@ -119,10 +120,28 @@ class Stage:
             self.store.flush()
 
     def _load(self, chain: Chain, bar: Any) -> Any:
-        state, damaged = checkpoint.load_newest(checkpoint_path(self.directory, chain.index))
+        path = checkpoint_path(self.directory, chain.index)
+        state, damaged = checkpoint.load_newest(path)
+        if state is not None and (bad := self.weights.first_damaged(chain.index, state["draws"])):
+            state = self._before(path, *bad)
+            damaged.append(f"{bad[1]}; drawn again from the checkpoint before")
         for complaint in damaged:
             bar.write(complaint)
         return state
+
+    @staticmethod
+    def _before(path: Path, draw: int, reason: str) -> Any:
+        """The newest checkpoint from which a damaged draw will be drawn again; those after it are deleted."""
+        newer: list[Path] = []
+        for candidate in checkpoint.history(path):
+            state = checkpoint.load(candidate)
+            if state["draws"] <= draw:
+                for other in newer:
+                    other.unlink()
+                os.replace(candidate, path)
+                return state
+            newer.append(candidate)
+        raise ValueError(f"{reason}; no checkpoint is from before it. Delete {path} and those like it to begin anew")
 
     def _cut(self, chain: Chain, bar: Any) -> None:
         """Forget the draws after the step at which the chain is; they will be drawn again."""
@@ -201,7 +220,7 @@ def _advance(chain: Chain, advance: Callable[[], list[Plan]], after: Callable[[l
             stop = chain.ranks.any(bool(received))
             after(plans, stop)
             if stop:
-                raise Interrupted
+                raise Interrupted(*received[:1])
 
 
 def skip(bar: Any, steps: int) -> None:
@@ -242,7 +261,7 @@ def interruptible() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into `Interrupted`, where there is nothing to finish first (main thread only)."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
+        raise Interrupted(number)
 
     with handled(interrupt):
         yield

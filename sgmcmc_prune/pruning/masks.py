@@ -2,16 +2,16 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.files import atomic_path
 from sgmcmc_prune.mask_check import check_mask
 from sgmcmc_prune.pruning.prunable import prunable as prunable
+from sgmcmc_prune.tensor_file import read_tensors, write_tensors
 
 Mask = dict[str, Tensor]
+FORMAT = "sgmcmc_prune.mask/1"
 
 
 @torch.no_grad()
@@ -94,12 +94,8 @@ def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor], tied: int = 0
     TypeError
         If a tensor is not boolean.
     """
-    from safetensors.torch import save as tensors_to_bytes  # not at the top: masks must work without it
-
     check_mask(mask, mask)
-    with atomic_path(Path(path)) as partial:
-        tensors = {name: kept.cpu().contiguous() for name, kept in mask.items()}
-        partial.write_bytes(tensors_to_bytes(tensors, {"tied": str(tied)}))
+    write_tensors(path, mask, FORMAT, tied=str(tied))
 
 
 def load(path: str | os.PathLike[str]) -> Mask:
@@ -112,25 +108,14 @@ def load(path: str | os.PathLike[str]) -> Mask:
     TypeError, ValueError
         If the file holds something else than boolean tensors, or is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load as tensors_from_bytes
-
-    try:
-        mask = tensors_from_bytes(Path(path).read_bytes())
-    except SafetensorError as error:
-        raise ValueError(
-            f"{os.fspath(path)} is not a readable safetensors file ({error}); save the mask again"
-        ) from error
+    mask, _ = read_tensors(path, FORMAT)
     check_mask(mask, mask)
     return mask
 
 
 def load_tied(path: str | os.PathLike[str]) -> int:
     """Read how many groups a mask written by `save` decided by tie."""
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        return int(file.metadata()["tied"])
+    return int(read_tensors(path, FORMAT)[1]["tied"])
 
 
 def _num_masked(mask: Mapping[str, Tensor]) -> int:
