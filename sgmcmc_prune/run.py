@@ -138,7 +138,8 @@ def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks, held: 
         if made:  # a run that is refused leaves nothing
             held.close()
             (out / LOCK).unlink()
-            out.rmdir()
+            for directory in made:
+                directory.rmdir()
         raise
     for path in old:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -146,11 +147,11 @@ def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks, held: 
     return data
 
 
-def _take(out: Path, held: ExitStack) -> bool:
-    """Hold the lock of a directory, which is made if there is none: whether it was."""
+def _take(out: Path, held: ExitStack) -> list[Path]:
+    """Hold the lock of a directory, made if there is none; give the directories that were made, inner ones first."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; choose another --out")
-    made = not out.exists()
+    made = [directory for directory in (out, *out.parents) if not directory.exists()]
     held.enter_context(locked(out / LOCK))
     return made
 

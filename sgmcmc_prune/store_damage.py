@@ -23,7 +23,7 @@ def damage_named(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Zarr, its codecs and xarray raise errors of many kinds
-        if path.is_dir() and (part := damaged_part(path)):
+        if (path / "zarr.json").is_file() and (part := damaged_part(path)):
             raise ValueError(f"{part} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
         raise
 

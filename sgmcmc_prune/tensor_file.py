@@ -96,7 +96,9 @@ def read_tensors(path: str | os.PathLike[str], format: str) -> tuple[dict[str, T
     if kind != format.partition("/")[0]:
         raise Damaged(f"{path} is not of format {format}: its format is {found or 'not stated'}")
     if found != format:
-        raise ValueError(f"{path} is of version {version} of {kind}, and this release reads {format}")
+        raise ValueError(
+            f"{path} is of version {version} of {kind}, and this release reads {format}: use the release that wrote it"
+        )
     if checksum != str(_checksum(tensors, about)):
         raise Damaged(f"{path} is damaged: its checksum does not match its content")
     del about["format"]

@@ -136,8 +136,8 @@ def test_a_tempered_chain_sees_a_tempered_prior() -> None:
     cold = ChainReduction(linear(), draws, Gaussian(1.0), allow_empty=True)
     hot = ChainReduction(linear(), warm, Gaussian(1.0), temperature=4.0, allow_empty=True)
     torch.testing.assert_close(hot.delta_f, cold.delta_f)
-    x = torch.randn(3, 6).double()
-    assert cold.predict(x).shape == cold.predict(x, "single").shape == (3, 1)
+    with pytest.raises(ValueError, match=r"two classes or more, and the model gives \(3, 1\)"):
+        cold.predict(torch.randn(3, 6).double())
 
 
 def test_weights_that_did_not_move_are_floored_and_wide_ones_set_aside() -> None:

@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-import shutil
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lives import start_resume
 from small_run import assert_same_run, new_run, small
 from torch import Tensor
 
@@ -119,10 +121,10 @@ def test_truncated_and_foreign_files_are_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for length in (0, 4, 100, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="is not a whole checkpoint"):
+        with pytest.raises(ValueError, match="is not a whole file of tensors"):
             checkpoint.load(path)
     save_file({"0": torch.ones(1)}, path)
-    with pytest.raises(ValueError, match="is not a checkpoint of format"):
+    with pytest.raises(ValueError, match=r"is not of format sgmcmc_prune.checkpoint/\d: its format is not stated"):
         checkpoint.load(path)
     save_file({"weight": torch.ones(1)}, path)
     with pytest.raises(ValueError, match=str(path)):
@@ -185,7 +187,7 @@ def test_a_damaged_newest_is_reported_once_and_the_one_before_is_used(tmp_path: 
 def test_no_whole_checkpoint_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     for name in ("c", "c.1"):
         (tmp_path / name).write_bytes(b"no checkpoint")
-    with pytest.raises(ValueError, match=r"c is not a whole checkpoint.*c\.1 is not.*or delete it to begin"):
+    with pytest.raises(ValueError, match=r"c is not a whole file.*c\.1 is not.*or delete it to begin"):
         checkpoint.load_newest(tmp_path / "c")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c", "c.1"]
 
@@ -193,9 +195,10 @@ def test_no_whole_checkpoint_is_an_error_that_says_what_to_do(tmp_path: Path) ->
 def test_another_version_is_refused_and_not_taken_for_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "c"
     checkpoint.save(path, {"step": 0})
-    monkeypatch.setattr(checkpoint, "VERSION", 2)
+    version = int(checkpoint.FORMAT.rpartition("/")[2])
+    monkeypatch.setattr(checkpoint, "FORMAT", f"sgmcmc_prune.checkpoint/{version + 1}")
     for load in (checkpoint.load, checkpoint.load_newest):
-        with pytest.raises(ValueError, match="c is a checkpoint of version 1, and this release reads version 2: go on"):
+        with pytest.raises(ValueError, match=f"c is of version {version} .* reads .*/{version + 1}: use the release"):
             load(path)
     assert path.exists()
 
@@ -204,7 +207,11 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path: Path) 
     config = small(**{"chains": 1, "prune.in_chain": (), "keep_weight_draws": True})
     whole, broken = (new_run(config, tmp_path / name) for name in ("whole", "broken"))
     resume(whole, progress=False)
-    shutil.copytree(whole, broken, dirs_exist_ok=True)
+    life = start_resume(broken)
+    while not list(broken.glob("checkpoints/*.safetensors.1")) and life.alive:
+        time.sleep(0.01)
+    life.send(signal.SIGKILL)
+    life.end()
     path = broken / "checkpoints" / "chain0.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
     resume(broken, progress=False)

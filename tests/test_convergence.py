@@ -14,6 +14,7 @@ from test_inference_data import synthetic
 
 from sgmcmc_prune import convergence
 from sgmcmc_prune.convergence import StreamedDraws, ess, from_files, mcse_mean, nested_rhat, rhat, summarise
+from sgmcmc_prune.weights import WeightStore
 
 TAILS = (0.05, 0.95)
 
@@ -129,13 +130,12 @@ def test_of_weights_reads_a_run(tmp_path: Path) -> None:
     drawn = synthetic(tmp_path, [20, 20])
     with pytest.raises(ValueError, match="no weight draws of every chain"):
         convergence.of_weights(tmp_path)
-    (tmp_path / "draws").mkdir()
     weights = torch.from_numpy(drawn["weight_norm"])  # (chain, draw, 2), of which the second is masked
     weights[..., 1] = 0.0
     for chain in range(2):
         for draw in range(20):
             state = {"fc1.weight": weights[chain, draw].reshape(1, 2), "counter": torch.tensor(3)}
-            save_file(state, tmp_path / "draws" / f"chain{chain}-{draw:05d}.safetensors")
+            WeightStore(tmp_path / "draws").save(chain, draw, state)
     found = convergence.of_weights(tmp_path)
     assert set(found) == {"fc1.weight"}
     row = found["fc1.weight"]

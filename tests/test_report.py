@@ -78,9 +78,13 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 
 
 def _change_config(path: Path, section: str | None, **changes: object) -> None:
+    """As if the run and its draws had been made so."""
     config = json.loads((path / "config.json").read_text())
     (config[section] if section else config).update(changes)
     (path / "config.json").write_text(json.dumps(config))
+    store = json.loads((path / "posterior.zarr" / "zarr.json").read_text())
+    store["attributes"]["config"] = config
+    (path / "posterior.zarr" / "zarr.json").write_text(json.dumps(store))
 
 
 def _script(name: str) -> ModuleType:
@@ -128,7 +132,7 @@ def test_text_from_the_run_is_escaped(copy: Path) -> None:
 
 def test_unfinished_run_shows_what_there_is(copy: Path) -> None:
     shutil.rmtree(copy / "report", ignore_errors=True)
-    for name in ("metrics.json", "reliability.json", "checkpoints/chain1.safetensors"):
+    for name in ("metrics.json", "reliability.json", "averages/chain1.safetensors"):
         (copy / name).unlink()
     shutil.rmtree(copy / "forks")
     store = DrawStore.open(copy / "posterior.zarr")

@@ -228,7 +228,7 @@ def test_weight_draws(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="chain 0 has 2 weight draws"):
         store.load(0, 2)
     (tmp_path / "draws" / "chain0-00001.safetensors").write_bytes(b"x")
-    with pytest.raises(ValueError, match="is not a whole weight draw"):
+    with pytest.raises(ValueError, match="is not a whole file of tensors"):
         store.load(0, 1)
     assert estimate_bytes(states[0], draws=10, chains=2) == 20 * (6 * 4 + 8)
     require_space(tmp_path / "new" / "draws", 1)
