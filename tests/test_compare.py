@@ -36,8 +36,8 @@ QUICK = ["sgd-magnitude", "sgd-random", "snip", "deep-ensemble", "sun-mixture", 
 QUICK += ["mean-field-snr", "flat-map", "bmr-spike-slab", "spam-opd", "map-opd"]
 OWN_RULE = {"inclusion-probability", "em-responsibility", "sun-mixture", "mean-field", "svbnn", "ss-ig", "ss-gl"}
 OWN_RULE |= {"ss-ghs", "bmr-spike-slab", "bmr-horseshoe", "bmr-chain", "spam-opd", "map-opd", "saha-r1"}
-#: Nodes are removed whole; Sun's own rule comes before any target.
-COARSE = {"ss-ig", "ss-gl", "ss-ghs", "sun-mixture"}
+#: Nodes are removed whole.
+COARSE = {"ss-ig", "ss-gl", "ss-ghs"}
 
 
 def network(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
@@ -45,13 +45,13 @@ def network(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
 
 
 def tiny(**changes: object) -> Comparison:
-    """Two hundred training images, eight units, eight epochs."""
+    """Two hundred training images in batches that do not divide them, eight units, ten epochs."""
     settings: dict[str, object] = {
         "sparsities": (0.5, 0.9),
         "seeds": (0,),
-        "epochs": 8,
+        "epochs": 10,
         "members": 3,
-        "data": DataConfig(validation=6800, batch_size=20),
+        "data": DataConfig(validation=6800, batch_size=11),
         "model": ModelConfig(name=f"{__name__}:network"),
     }
     return Comparison(**{**settings, **changes})  # type: ignore[arg-type]
@@ -73,8 +73,8 @@ def check(problem: Problem, name: str, candidates: list[Candidate]) -> None:
         achieved = [masks.sparsity(mask) for mask in candidate.masks]
         if candidate.target is not None and name not in COARSE:
             assert achieved == pytest.approx([candidate.target] * len(achieved), abs=2e-3)
-        assert candidate.cost.gradient_evaluations <= problem.epochs * problem.num_data
-        assert candidate.cost.gradient_evaluations >= 0.75 * problem.epochs * problem.num_data
+        spent = candidate.cost.gradient_evaluations / (problem.epochs * problem.num_data)
+        assert abs(spent - 1) <= 0.005, f"{name} spends {spent:.4f} of its budget"
         single, ensemble = (p(problem.data.validation[0]) for p in (candidate.single, candidate.ensemble))
         torch.testing.assert_close(single.sum(1), torch.ones_like(single[:, 0]))
         torch.testing.assert_close(ensemble.sum(1), torch.ones_like(single[:, 0]))

@@ -30,6 +30,7 @@ class Problem:
         Targets, rising, inside (0, 1).
     epochs : int
         Budget of *each* candidate in passes over the training data: backward passes of one example, over their number.
+        Methods are built from `steps`, and spend all of them.
     members : int
         Networks in an ensemble, where a method may choose.
     shared : Path
@@ -64,7 +65,11 @@ class Problem:
     @property
     def steps(self) -> int:
         """The budget in minibatches."""
-        return self.epochs * self.num_data // self.batch_size
+        return self.steps_beside(0)
+
+    def steps_beside(self, evaluations: float) -> int:
+        """Minibatches that are left of the budget beside so many backward passes of one example."""
+        return round((self.epochs * self.num_data - evaluations) / self.batch_size)
 
     def network(self, member: int = 0) -> nn.Module:
         """The network at the start that all methods share; a member of an ensemble may have another."""

@@ -35,13 +35,14 @@ def _applies(problem: Problem) -> str | None:
 
 def _fit(method: str, problem: Problem, folder: Path) -> Iterator[Candidate]:
     reduces, settings = method.startswith("bmr"), SETTINGS["bmr"]
-    warm_up = round(settings["warm_up"] * problem.steps) if reduces else 0
+    rounds = settings["rounds"] if reduces else 1
+    iterations = round((1 - settings["warm_up"]) * problem.steps) // rounds if reduces else problem.steps
     paper = paper_recipe("B", method)
     recipe = replace(
         paper,
-        rounds=settings["rounds"],
-        iterations=(problem.steps - warm_up) // settings["rounds"],
-        warm_up=warm_up,
+        rounds=rounds,
+        iterations=iterations,
+        warm_up=problem.steps - rounds * iterations,
         batch_size=problem.batch_size,
         lr=problem.settings.get("lr", paper.lr),
     )

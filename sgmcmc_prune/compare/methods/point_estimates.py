@@ -38,17 +38,10 @@ def in_memory(problem: Problem) -> str | None:
     return None if isinstance(problem.data.train[0], Tensor) else "the training images are not in memory"
 
 
-def recipe(problem: Problem, optimizer: Any = "sgd", epochs: int = 0) -> Recipe:
-    """The training that spends the budget, or so many epochs of it."""
-    epochs = epochs or whole_epochs(problem, problem.epochs)
+def recipe(problem: Problem, optimizer: Any = "sgd", steps: int = 0) -> Recipe:
+    """The training that spends the budget, or so many steps of it."""
     chosen = {**SETTINGS[optimizer], **problem.settings}
-    return Recipe(optimizer, epochs=epochs, batch_size=problem.batch_size, **chosen)
-
-
-def whole_epochs(problem: Problem, epochs: float) -> int:
-    """Epochs of ceil(N / B) steps that fit in so many passes over the data; at least one."""
-    steps_per_epoch = -(-problem.num_data // problem.batch_size)
-    return max(1, int(epochs * problem.num_data / problem.batch_size / steps_per_epoch))
+    return Recipe(optimizer, steps=steps or problem.steps, batch_size=problem.batch_size, **chosen)
 
 
 def _method(name: str, paper: str, fit: Any, optimizer: str = "sgd") -> Method:
@@ -88,9 +81,8 @@ def _sparse(problem: Problem, folder: Path, fit: Any) -> Iterator[Candidate]:
 
 def _gradual(problem: Problem, target: float, settings: Recipe | None = None, member: int = 0) -> Trained:
     settings = settings or recipe(problem)
-    steps = settings.epochs * problem.num_data // problem.batch_size
     share = SETTINGS["gradual"]
-    every = max(1, round(steps * (share["end"] - share["begin"]) / share["updates"]))
+    every = max(1, round(settings.steps * (share["end"] - share["begin"]) / share["updates"]))
     gradual = magnitude.Gradual(target, share["begin"], share["end"], every)
     seed = problem.seed * 2**16 + member
     return magnitude.fit(problem.network(member), problem.data.train, settings, gradual, seed=seed)
@@ -98,8 +90,7 @@ def _gradual(problem: Problem, target: float, settings: Recipe | None = None, me
 
 def _snip(problem: Problem, target: float) -> Trained:
     examples = min(512, problem.num_data)
-    epochs = whole_epochs(problem, problem.epochs - examples / problem.num_data)
-    settings = recipe(problem, epochs=epochs)
+    settings = recipe(problem, steps=problem.steps_beside(examples))
     return snip.fit(problem.network(), problem.data.train, target, settings, examples=examples, seed=problem.seed)
 
 
@@ -110,10 +101,10 @@ def _rigl(problem: Problem, target: float, drop: float) -> Trained:
 
 def _deep_ensemble(problem: Problem, folder: Path) -> Iterator[Candidate]:
     count = SETTINGS["deep-ensemble"]["networks"]
-    settings = recipe(problem, epochs=whole_epochs(problem, problem.epochs / count))
+    parts = [recipe(problem, steps=(problem.steps + member) // count) for member in range(count)]
     for target in problem.sparsities:
         trained, seconds = timed(
-            lambda target=target: [_gradual(problem, target, settings, m) for m in range(count)]  # type: ignore[misc]
+            lambda target=target: [_gradual(problem, target, part, m) for m, part in enumerate(parts)]  # type: ignore[misc]
         )
         networks = [masked(problem, t.model, t.model.state_dict(), t.mask()) for t in trained]
         cost = Cost(sum(t.gradient_evaluations for t in trained), seconds)

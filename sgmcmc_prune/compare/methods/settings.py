@@ -46,7 +46,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gradual": {"updates": 50, "begin": 0.05, "end": 0.5},
     "deep-ensemble": {"networks": 4},
     "sun-mixture": {"lr": 0.1, "plain": 0.5, "fine_tune": 0.1},
-    "sghmc-sa": {"lr": 0.1, "half_life": 0.1},
+    "sghmc-sa": {"lr": 0.1, "half_life": 0.1, "fine_tune": 0.25},
     # With a wide slab and narrow factors, closing every gate is the cheapest way to lower the loss.
     "variational": {
         "lr": 3e-3,
@@ -58,7 +58,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "bmr": {"rounds": 5, "warm_up": 0.2},
     "horseshoe": {"iterations": 1000},  # of 5000, before each round: they cost no gradient evaluation, but hours
-    "laplace": {"every": 5, "lr": 1e-3, "precision": 1.0},
+    # Passes over the data between two updates of the prior, each of which costs another.
+    "laplace": {"every": 1.0, "lr": 1e-3, "precision": 1.0},
 }
 
 #: What a search may try beside the default and the learning rate.
@@ -68,6 +69,7 @@ _OWN: dict[str, dict[str, tuple[float, ...]]] = {
     "in_chain": {"prior.slab_variance": (0.1,)},
     "sgd": {"weight_decay": (1e-4,)},
     "adamw": {"weight_decay": (0.5,)},
+    "laplace": {"every": (2.0,)},
     "variational": {"prior_std": (0.2,)},
 }
 
