@@ -40,7 +40,7 @@ SUN = sun_mixture.Recipe(
     steps=100,
     plain_steps=50,
     fine_tune_steps=10,
-    widen_every=5,
+    raise_every=5,
     lr=0.02,
     fine_tune_lr=1e-3,
     batch_size=30,
@@ -110,7 +110,7 @@ def test_gradient_evaluations_count_every_backward_pass() -> None:
 
 
 def test_a_unit_keeps_its_variance_under_a_mask() -> None:
-    """Rows with k of n inputs: sums of squares are those of the dense rows in expectation, the kept ones times n / k."""
+    """A row with k of n inputs: the squares of its weights grow by n / k."""
     weight = torch.arange(1.0, 13.0).view(3, 4)
     kept = torch.tensor([[True, True, True, True], [True, False, False, False], [False] * 4])
     before = weight.clone()
@@ -251,21 +251,24 @@ def test_the_mixture_separates_weights_and_masks_by_its_threshold() -> None:
     assert float((1 - odds[odds < 0] / at_zero).mean().sqrt()) < 0.4
 
 
-@pytest.mark.parametrize("spike", [1e-6, 1e-4, 1e-3])
-def test_a_threshold_gives_its_spike_back(spike: float) -> None:
-    threshold = sun_mixture.threshold_of_spike(spike, 1e-6, 0.04)
-    assert sun_mixture.spike_of_threshold(threshold, 1e-6, 0.04) == pytest.approx(spike, rel=1e-6)
+@pytest.mark.parametrize("rate", [1e-200, 1e-6, 0.01])
+def test_a_threshold_gives_its_inclusion_rate_back(rate: float) -> None:
+    threshold = sun_mixture.threshold(rate, 1e-4, 0.04)
+    assert sun_mixture.inclusion_rate(threshold, 1e-4, 0.04) == pytest.approx(rate, rel=1e-6)
 
 
-def test_a_spike_widens_to_a_sparsity_and_never_narrows() -> None:
-    weights = {"w": torch.arange(1.0, 101.0).view(10, 10) / 1000}
-    mixture = SpikeSlab(weights, inclusion_rate=1e-6, spike_variance=1e-6, slab_variance=0.04)
+@pytest.mark.parametrize(("scale", "widens"), [(1e-3, False), (1.0, True)])
+def test_a_threshold_rises_to_a_sparsity_and_never_falls(scale: float, widens: bool) -> None:
+    """Where the inclusion rate would leave double precision, the spike widens."""
+    weights = {"w": torch.arange(1.0, 101.0).view(10, 10) * scale}
+    mixture = SpikeSlab(weights, inclusion_rate=1e-6, spike_variance=1e-4, slab_variance=4000 * scale)
     counts = []
-    for sparsity in (0.0, 0.5, 0.3, 0.9):
-        sun_mixture.widen(mixture, weights, sparsity)
+    for sparsity in (0.5, 0.3, 0.9):
+        sun_mixture.raise_threshold(mixture, weights, sparsity)
         counts.append(int((mixture.log_odds("w", weights["w"]) < 0).sum()))
-    assert counts[1:] == [50, 50, 90]
-    assert counts[0] < 10
+    assert counts == [50, 50, 90]
+    assert 0 < mixture.layers["w"].inclusion_rate < 1e-6
+    assert (mixture.layers["w"].spike_variance > 1e-4) == widens
 
 
 def test_the_own_rule_of_the_mixture_ends_at_the_target_or_beyond() -> None:

@@ -79,9 +79,7 @@ def test_training_and_evidence_have_one_temperature(temperature: float) -> None:
     """At the trained weights the log joint of the evidence, log p / T - sum delta theta^2 / 2, is stationary."""
     x, y = clusters(60)
     x = x.double()
-    recipe = Recipe(
-        burn_in=801, steps=800, batch_size=60, optimizer="sgd", lr=0.5, lr_min=0.5, temperature=temperature
-    )
+    recipe = Recipe(burn_in=801, steps=800, batch_size=60, optimizer="sgd", lr=0.5, lr_min=0.5, temperature=temperature)
     fitted = fit(nn.Sequential(nn.Linear(6, 3)).double(), (x, y), recipe)
     assert fitted.method == "map"
     log_joint = -categorical(fitted.model(x), y).sum() / temperature

@@ -78,8 +78,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if min(self.half_life, self.steps, self.prune_every) < 1 or not 1 <= self.draws <= self.fine_tune_steps:
             raise ValueError(
-                f"half_life is {self.half_life}, steps {self.steps}, prune_every {self.prune_every}, draws {self.draws} "
-                f"and fine_tune_steps {self.fine_tune_steps}; give at least 1, and draws <= fine_tune_steps"
+                f"half_life is {self.half_life}, steps {self.steps}, prune_every {self.prune_every}, draws {self.draws}"
+                f" and fine_tune_steps {self.fine_tune_steps}; give at least 1, and draws <= fine_tune_steps"
             )
         if not (0 < self.final_temperature <= self.temperature and 0 < self.lr_min <= self.lr):
             raise ValueError(
@@ -199,7 +199,7 @@ def _adapt(trainer: Trainer, em: EM, recipe: Recipe, end: int) -> None:
 
 def _fine_tune(trainer: Trainer, recipe: Recipe) -> list[Mapping[str, Tensor]]:
     """Sample on under the mask; the networks at the ends of equal parts."""
-    draws = []
+    draws: list[Mapping[str, Tensor]] = []
     for index in range(1, recipe.draws + 1):
         trainer.run(recipe.steps + index * recipe.fine_tune_steps // recipe.draws - trainer.step)
         draws.append({name: p.detach().clone() for name, p in trainer.parameters.items()})

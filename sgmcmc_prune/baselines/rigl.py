@@ -7,7 +7,8 @@ each layer drops the fraction
     f(t) = alpha / 2 (1 + cos(pi t / T_end))
 
 of its connections, those of the smallest magnitude, and grows as many where the dense gradient is largest. A grown
-connection starts at zero. The step in which connections move also trains them; the paper's skips it. With alpha = 0 the random masks stay: static sparse training, the control.
+connection starts at zero. The step in which connections move also trains them; the paper's skips it. With alpha = 0 the
+random masks stay: static sparse training, the control.
 
 References
 ----------

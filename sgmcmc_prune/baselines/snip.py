@@ -5,7 +5,8 @@ With a mask c on the weights, at c = 1, the connection sensitivity on one batch 
     s_k = |dL / dc_k| = |w_k dL / dw_k|,
 
 and the highest are kept over all layers together. Weights start at variance 1 / fan-in, as in the paper: the score of a
-weight follows the scale of its layer's start. (Of the released reimplementations some leave out w.)
+weight follows the scale of its layer's start. Training starts from the kept weights, scaled to their mask (see
+`sparse_start`), where the paper's are not. (Of the released reimplementations some leave out w.)
 
 References
 ----------
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from sgmcmc_prune.baselines.sparse_start import variance_scaling
+from sgmcmc_prune.baselines.sparse_start import fit_to_mask, variance_scaling
 from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer, single_weights
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
@@ -98,6 +99,7 @@ def fit(
     scores = connection_sensitivity(model, *first, likelihood)
     trainer.gradient_evaluations += len(first[1])
     mask = target_sparsity(scores, single_weights(model), sparsity)
+    fit_to_mask(trainer.parameters, mask)
     trainer.set_mask(mask)
     trainer.run(trainer.num_steps, name="snip", progress=progress)
     return Trained("snip", model, scores, mask, trainer.gradient_evaluations)

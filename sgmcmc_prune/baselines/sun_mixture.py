@@ -8,10 +8,16 @@ and v0:
 3. prune where r(w) < 1/2, which is |w| < w*, w*^2 = 2 log((1 - lambda) / lambda sqrt(v1 / v0)) / (1 / v0 - 1 / v1);
 4. train what is left under N(0, v1), briefly.
 
-The sparsity follows from lambda and v0, which the paper fixes for each sparsity by trial. For a given sparsity v0 is
-found here within the one training: in stage 2 it widens until w* cuts off the share s(t) of all weights, with s(t) on
-the cubic schedule to the target and constant from the middle of the stage on. v0 never narrows, so that the own rule
-ends at the target or beyond it; where it ends beyond, the mask of stage 3 keeps the weights with the next largest r.
+The sparsity follows from lambda and v0, which the paper fixes for each sparsity by trial. For a given sparsity they are
+found here within the one training: in stage 2 lambda falls until w* cuts off the share s(t) of all weights, with s(t) on
+the cubic schedule to the target and constant from the middle of the stage on, at the v0 of the recipe,
+
+    log((1 - lambda) / lambda) = w*^2 (1 / v0 - 1 / v1) / 2 - log(v1 / v0) / 2.
+
+(A wider v0 reaches the same w*, but holds the weights of the spike more loosely: at 98 % of a LeNet they carry the
+prediction, and the cut takes it away.) Where this odds leave double precision, v0 widens. The threshold never falls, so
+that the own rule ends at the target or beyond it; where it ends beyond, the mask of stage 3 keeps the weights with the
+next largest r.
 
 SGD is the sampler at T = 0, so the prior is the library's own, on weights with two or more dimensions; biases and
 normalisation are N(0, v1) throughout, where the authors' code has the mixture too.
@@ -41,6 +47,10 @@ from sgmcmc_prune.pruning.schedule import cubic_sparsity
 from sgmcmc_prune.samplers import SGHMC
 
 
+#: Of the spike at w = 0; beyond it lambda would leave double precision.
+LARGEST_LOG_ODDS = 600.0
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Training and prior; the prior's defaults are the authors' for ResNet-20 on CIFAR-10 at 10 % density.
@@ -48,11 +58,11 @@ class Recipe:
     Attributes
     ----------
     inclusion_rate, spike_variance, slab_variance : float
-        lambda, v0 and v1; v0 is the narrowest where it follows a sparsity.
+        lambda, v0 and v1; where a sparsity is given, the largest lambda and the narrowest v0.
     steps, plain_steps, fine_tune_steps : int
         Minibatches of stages 1 and 2 together, of stage 1, and of stage 4.
-    widen_every : int
-        Steps between two values of v0, where it follows a sparsity.
+    raise_every : int
+        Steps between two thresholds, where they follow a sparsity.
     lr, fine_tune_lr : float
         At the start; the first is annealed by one cosine over stages 1 and 2.
     momentum : float
@@ -65,7 +75,7 @@ class Recipe:
     steps: int = 10_000
     plain_steps: int = 5_000
     fine_tune_steps: int = 1_000
-    widen_every: int = 20
+    raise_every: int = 20
     lr: float = 0.1
     fine_tune_lr: float = 1e-3
     momentum: float = 0.9
@@ -73,10 +83,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_hyperparameters(self.inclusion_rate, self.spike_variance, self.slab_variance)
-        if not 0 < self.plain_steps < self.steps or min(self.fine_tune_steps, self.widen_every) < 1:
+        if not 0 < self.plain_steps < self.steps or min(self.fine_tune_steps, self.raise_every) < 1:
             raise ValueError(
                 f"plain_steps is {self.plain_steps} of {self.steps} steps, fine_tune_steps {self.fine_tune_steps} and "
-                f"widen_every {self.widen_every}; give 0 < plain_steps < steps, and at least 1 for the others"
+                f"raise_every {self.raise_every}; give 0 < plain_steps < steps, and at least 1 for the others"
             )
 
 
@@ -101,7 +111,7 @@ def fit(
         Inputs (n, ...) and targets (n, ...), on the model's device.
     recipe : Recipe
     sparsity : float, optional
-        Fraction of the prunable weights to mask, in [0, 1); without it v0 stays and the method's own rule decides.
+        Fraction of the prunable weights to mask, in [0, 1); without it lambda and v0 stay and the method's own rule decides.
     likelihood : callable
     seed : int
         Of the minibatches.
@@ -152,18 +162,20 @@ def _train(
     trainer.run(recipe.plain_steps, name="sun-mixture: plain", progress=progress)
     sampler.prior = mixture
     middle = (recipe.plain_steps + recipe.steps) // 2
-    every = recipe.steps if sparsity is None else recipe.widen_every
+    every = recipe.steps if sparsity is None else recipe.raise_every
     for begin in counted(range(recipe.plain_steps, recipe.steps, every), "sun-mixture: mixture", "part", progress):
         if sparsity is not None:
-            widen(mixture, trainer.parameters, cubic_sparsity(begin, recipe.plain_steps, middle, 0.0, sparsity))
+            raise_threshold(
+                mixture, trainer.parameters, cubic_sparsity(begin, recipe.plain_steps, middle, 0.0, sparsity)
+            )
         trainer.run(min(every, recipe.steps - begin))
     if sparsity is not None:
-        widen(mixture, trainer.parameters, sparsity)
+        raise_threshold(mixture, trainer.parameters, sparsity)
     return trainer.gradient_evaluations
 
 
-def widen(mixture: SpikeSlab, parameters: Mapping[str, Tensor], sparsity: float) -> None:
-    """Widen the spike of all layers until the threshold cuts off a share of all weights; it never narrows.
+def raise_threshold(mixture: SpikeSlab, parameters: Mapping[str, Tensor], sparsity: float) -> None:
+    """Lower lambda of all layers until w* cuts off a share of all weights; it never rises.
 
     Parameters
     ----------
@@ -175,29 +187,28 @@ def widen(mixture: SpikeSlab, parameters: Mapping[str, Tensor], sparsity: float)
     """
     magnitudes = torch.cat([parameters[name].detach().abs().flatten() for name in mixture.layers]).sort().values
     count = min(round(sparsity * len(magnitudes)), len(magnitudes) - 1)
-    if count == 0:
-        return
+    first = next(iter(mixture.layers.values()))
+    present = threshold(first.inclusion_rate, first.spike_variance, first.slab_variance)
     # Between the largest that falls and the smallest that stays.
-    threshold = math.sqrt(float(magnitudes[count - 1]) * float(magnitudes[count]))
+    wanted = math.sqrt(float(magnitudes[max(count, 1) - 1]) * float(magnitudes[count])) if count else 0.0
+    if wanted <= present:
+        return
+    spike = max(first.spike_variance, wanted**2 / (2 * LARGEST_LOG_ODDS))
+    rate = inclusion_rate(wanted, spike, first.slab_variance)
     for layer in mixture.layers.values():
-        found = spike_of_threshold(threshold, layer.inclusion_rate, layer.slab_variance)
-        layer.spike_variance = max(layer.spike_variance, found)
+        layer.spike_variance, layer.inclusion_rate = spike, rate
 
 
-def threshold_of_spike(spike_variance: float, inclusion_rate: float, slab_variance: float) -> float:
-    """w*, the magnitude at which r = 1/2; it grows with v0."""
+def threshold(inclusion_rate: float, spike_variance: float, slab_variance: float) -> float:
+    """w*, the magnitude at which r = 1/2; 0 where every weight is likelier in the slab."""
     odds = math.log1p(-inclusion_rate) - math.log(inclusion_rate) + 0.5 * math.log(slab_variance / spike_variance)
-    return math.sqrt(2 * odds / (1 / spike_variance - 1 / slab_variance))
+    return math.sqrt(max(0.0, 2 * odds / (1 / spike_variance - 1 / slab_variance)))
 
 
-def spike_of_threshold(threshold: float, inclusion_rate: float, slab_variance: float) -> float:
-    """The smallest v0 < v1 whose w* is above a magnitude, by bisection of its logarithm to 1e-9."""
-    low, high = math.log(slab_variance) - 60, math.log(slab_variance) - 1e-6
-    for _ in range(40):
-        middle = (low + high) / 2
-        above = threshold_of_spike(math.exp(middle), inclusion_rate, slab_variance) > threshold
-        low, high = (low, middle) if above else (middle, high)
-    return math.exp(high)
+def inclusion_rate(threshold: float, spike_variance: float, slab_variance: float) -> float:
+    """Lambda at which w* is a given magnitude."""
+    gap = 1 / spike_variance - 1 / slab_variance
+    return 1 / (1 + math.exp(threshold**2 * gap / 2 - 0.5 * math.log(slab_variance / spike_variance)))
 
 
 def log_odds(mixture: SpikeSlab, model: nn.Module) -> dict[str, Tensor]:

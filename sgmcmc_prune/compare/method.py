@@ -14,6 +14,8 @@ from sgmcmc_prune.pruning.masks import Mask
 Predict = Callable[[Tensor], Tensor]
 #: Hyperparameters by the names of a method's recipe.
 Settings = Mapping[str, float]
+#: What a training serves.
+ONE_EACH, ONE_FOR_ALL = "one for each target", "one for all targets"
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ class Method:
         starts afresh.
     grid : mapping of str to tuple of float
         What a search may choose: values of each hyperparameter, the default first. Earlier names are changed first.
+    training : str
+        What a training serves: one target, or all of them.
     """
 
     name: str
@@ -142,6 +146,7 @@ class Method:
     applies: Callable[[Problem], str | None]
     fit: Callable[[Problem, Path], Iterator[Candidate]]
     grid: Mapping[str, tuple[float, ...]]
+    training: str = ONE_EACH
 
 
 def in_words(settings: Settings) -> str:

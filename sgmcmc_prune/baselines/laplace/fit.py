@@ -4,8 +4,8 @@
     fitted.scores(); fitted.mask(); fitted.predict(test_inputs)
 
 The weights follow mean NLL + (T / N) / 2 sum_k delta_k theta_k^2, with the temperature of the evidence. Every
-`recipe.every` steps the curvature is computed anew over all the data, and the precisions delta climb the evidence at fixed weights. The
-final scores use a curvature computed at the final weights.
+`recipe.every` steps the curvature is computed anew over all the data, and the precisions delta climb the evidence at
+fixed weights. The final scores use a curvature computed at the final weights.
 
 References
 ----------

@@ -30,8 +30,8 @@ class OnlinePruning:
 
     References
     ----------
-    Dhahri et al.: Shaving weights with Occam's razor (NeurIPS 2024); the schedule, with I of ten epochs and 10 to 99 %, and
-    `regrow` are those of its released code.
+    Dhahri et al.: Shaving weights with Occam's razor (NeurIPS 2024); the schedule, with I of ten epochs and 10 to 99 %,
+    and `regrow` are those of its released code.
     """
 
     final: float = 0.99

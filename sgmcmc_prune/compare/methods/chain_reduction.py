@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sgmcmc_prune.baselines.bmr import ChainReduction
 from sgmcmc_prune.baselines.training import single_weights
-from sgmcmc_prune.compare.method import Candidate, Method, Problem
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Method, Problem
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config, drawn, run_once
 from sgmcmc_prune.compare.methods.settings import grid
 from sgmcmc_prune.compare.networks import at_sparsities, under_mask
@@ -20,7 +20,8 @@ from sgmcmc_prune.priors import Gaussian
 def methods() -> Iterator[Method]:
     """All methods of the family."""
     paper = "Markovic, Friston and Kiebel 2023, on a chain"
-    yield Method("bmr-chain", "sgmcmc", paper, "every network", lambda problem: None, _fit, grid("reduction_chain"))
+    applies, chosen = lambda problem: None, grid("reduction_chain")
+    yield Method("bmr-chain", "sgmcmc", paper, "every network", applies, _fit, chosen, ONE_FOR_ALL)
 
 
 def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from sgmcmc_prune import build, checkpoint
 from sgmcmc_prune.chains.loop import mask_path
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem, Settings
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem, Settings
 from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, under_mask
 from sgmcmc_prune.config import Criterion, PruneConfig, RunConfig, ScheduleConfig, replace, to_json
@@ -42,9 +42,8 @@ def methods() -> Iterator[Method]:
         "chain-random": (marginal, "random", "control: layer sparsities of inclusion-probability"),
     }
     for name, (fit, criterion, paper) in post_hoc.items():
-        yield Method(
-            name, family, paper, scope, lambda problem: None, partial(fit, criterion=criterion), grid("dense_chain")
-        )
+        applies, chosen, criterion_fit = lambda problem: None, grid("dense_chain"), partial(fit, criterion=criterion)
+        yield Method(name, family, paper, scope, applies, criterion_fit, chosen, ONE_FOR_ALL)
     in_chain: dict[str, tuple[Criterion, str]] = {
         "inclusion-in-chain": ("inclusion_probability", "this library"),
         "log-odds-in-chain": ("expected_log_odds", "this library"),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune import build
 from sgmcmc_prune.compare.config import require
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config, drawn, run_once
 from sgmcmc_prune.compare.methods.settings import grid
 from sgmcmc_prune.compare.networks import Weights, at_sparsities, timed
@@ -25,9 +25,8 @@ from sgmcmc_prune.pruning.masks import prunable
 def methods() -> Iterator[Method]:
     """All methods of the family."""
     paper = "this library; LeCun, Denker and Solla 1990"
-    yield Method(
-        "expected-loss", "sgmcmc", paper, "every network", lambda problem: None, _fit, grid("expected_loss_chain")
-    )
+    applies, chosen = lambda problem: None, grid("expected_loss_chain")
+    yield Method("expected-loss", "sgmcmc", paper, "every network", applies, _fit, chosen, ONE_FOR_ALL)
 
 
 def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from sgmcmc_prune.baselines import laplace
 from sgmcmc_prune.baselines.laplace.layers import find_layers
 from sgmcmc_prune.baselines.training import single_weights
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
 from sgmcmc_prune.compare.networks import complete, masked, predict_with, timed
@@ -31,7 +31,7 @@ def methods() -> Iterator[Method]:
         ("map-opd", False, True),
     ):
         scope, fit = "Linear and Conv2d layers, nothing else with parameters", partial(_fit, learn_prior, by_damage)
-        yield Method(name, "laplace", "Dhahri et al. 2024", scope, _applies, fit, grid("laplace"))
+        yield Method(name, "laplace", "Dhahri et al. 2024", scope, _applies, fit, grid("laplace"), ONE_FOR_ALL)
 
 
 def _applies(problem: Problem) -> str | None:

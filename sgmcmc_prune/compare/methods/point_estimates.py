@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sgmcmc_prune.baselines import magnitude, rigl, snip
 from sgmcmc_prune.baselines.training import Recipe, Trained, single_weights
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.method import ONE_EACH, ONE_FOR_ALL, Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, masked, predict_with, timed, under_mask
 from sgmcmc_prune.pruning import criteria
@@ -22,10 +22,14 @@ from sgmcmc_prune.pruning.decision import match_layer_sparsity, target_sparsity
 def methods() -> Iterator[Method]:
     """All methods of the family."""
     han, zhu = "Han et al. 2015", "Zhu and Gupta 2017"
-    yield _method("sgd-magnitude", han, partial(_one_shot, optimizer="sgd", allocation="global"))
-    yield _method("sgd-magnitude-layerwise", han, partial(_one_shot, optimizer="sgd", allocation="layerwise"))
-    yield _method("sgd-random", "control: layer sparsities of sgd-magnitude", _random)
-    yield _method("adamw-magnitude", han, partial(_one_shot, optimizer="adamw", allocation="global"), "adamw")
+    for name, optimizer, allocation in (
+        ("sgd-magnitude", "sgd", "global"),
+        ("sgd-magnitude-layerwise", "sgd", "layerwise"),
+        ("adamw-magnitude", "adamw", "global"),
+    ):
+        fit = partial(_one_shot, optimizer=optimizer, allocation=allocation)
+        yield _method(name, han, fit, optimizer, ONE_FOR_ALL)
+    yield _method("sgd-random", "control: layer sparsities of sgd-magnitude", _random, training=ONE_FOR_ALL)
     yield _method("gradual-magnitude", zhu, partial(_sparse, fit=_gradual))
     yield _method("snip", "Lee, Ajanthan and Torr 2019", partial(_sparse, fit=_snip))
     yield _method("rigl", "Evci et al. 2020", partial(_sparse, fit=partial(_rigl, drop=0.3)))
@@ -44,9 +48,9 @@ def recipe(problem: Problem, optimizer: Any = "sgd", steps: int = 0) -> Recipe:
     return Recipe(optimizer, steps=steps or problem.steps, batch_size=problem.batch_size, **chosen)
 
 
-def _method(name: str, paper: str, fit: Any, optimizer: str = "sgd") -> Method:
+def _method(name: str, paper: str, fit: Any, optimizer: str = "sgd", training: str = ONE_EACH) -> Method:
     scope = "every network; images in memory"
-    return Method(name, "point estimate", paper, scope, in_memory, fit, grid(optimizer))
+    return Method(name, "point estimate", paper, scope, in_memory, fit, grid(optimizer), training)
 
 
 def _one_shot(problem: Problem, folder: Path, optimizer: str, allocation: str) -> Iterator[Candidate]:

@@ -70,7 +70,7 @@ _OWN: dict[str, dict[str, tuple[float, ...]]] = {
     "sgd": {"weight_decay": (1e-4,)},
     "adamw": {"weight_decay": (0.5,)},
     "laplace": {"every": (2.0,)},
-    "variational": {"prior_std": (0.2,)},
+    "variational": {"prior_std": (0.2, 0.05)},
 }
 
 
