@@ -261,13 +261,13 @@ def test_a_threshold_gives_its_inclusion_rate_back(rate: float) -> None:
 def test_a_threshold_rises_to_a_sparsity_and_never_falls(scale: float, widens: bool) -> None:
     """Where the inclusion rate would leave double precision, the spike widens."""
     weights = {"w": torch.arange(1.0, 101.0).view(10, 10) * scale}
-    mixture = SpikeSlab(weights, inclusion_rate=1e-6, spike_variance=1e-4, slab_variance=4000 * scale)
+    mixture = SpikeSlab(weights, inclusion_rate=0.3, spike_variance=1e-4, slab_variance=4e5 * scale**2)
     counts = []
     for sparsity in (0.5, 0.3, 0.9):
         sun_mixture.raise_threshold(mixture, weights, sparsity)
         counts.append(int((mixture.log_odds("w", weights["w"]) < 0).sum()))
     assert counts == [50, 50, 90]
-    assert 0 < mixture.layers["w"].inclusion_rate < 1e-6
+    assert 0 < mixture.layers["w"].inclusion_rate < 0.3
     assert (mixture.layers["w"].spike_variance > 1e-4) == widens
 
 

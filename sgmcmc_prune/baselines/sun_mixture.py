@@ -9,8 +9,8 @@ and v0:
 4. train what is left under N(0, v1), briefly.
 
 The sparsity follows from lambda and v0, which the paper fixes for each sparsity by trial. For a given sparsity they are
-found here within the one training: in stage 2 lambda falls until w* cuts off the share s(t) of all weights, with s(t) on
-the cubic schedule to the target and constant from the middle of the stage on, at the v0 of the recipe,
+found here within the one training: in stage 2 lambda falls until w* cuts off the share s(t) of all weights, with s(t)
+on the cubic schedule to the target and constant from the middle of the stage on, at the v0 of the recipe,
 
     log((1 - lambda) / lambda) = w*^2 (1 / v0 - 1 / v1) / 2 - log(v1 / v0) / 2.
 
@@ -45,7 +45,6 @@ from sgmcmc_prune.pruning.allocation import check_sparsity
 from sgmcmc_prune.pruning.decision import target_sparsity
 from sgmcmc_prune.pruning.schedule import cubic_sparsity
 from sgmcmc_prune.samplers import SGHMC
-
 
 #: Of the spike at w = 0; beyond it lambda would leave double precision.
 LARGEST_LOG_ODDS = 600.0
@@ -111,7 +110,8 @@ def fit(
         Inputs (n, ...) and targets (n, ...), on the model's device.
     recipe : Recipe
     sparsity : float, optional
-        Fraction of the prunable weights to mask, in [0, 1); without it lambda and v0 stay and the method's own rule decides.
+        Fraction of the prunable weights to mask, in [0, 1). Without it lambda and v0 stay, and the method's own rule
+        decides.
     likelihood : callable
     seed : int
         Of the minibatches.

@@ -35,7 +35,7 @@ def _sun(problem: Problem, folder: Path) -> Iterator[Candidate]:
 def _sun_recipe(problem: Problem) -> sun_mixture.Recipe:
     share = {**SETTINGS["sun-mixture"], **problem.settings}
     fine_tune = max(1, round(share["fine_tune"] * problem.steps))
-    steps, default = problem.steps - fine_tune, sun_mixture.Recipe(lr=share["lr"])
+    steps, default = problem.steps - fine_tune, sun_mixture.Recipe(lr=share["lr"], fine_tune_lr=share["fine_tune_lr"])
     floor = smallest_stable_spike(default.lr, problem.num_data, 1.0, default.momentum)
     return replace(
         default,
