@@ -19,7 +19,7 @@ from sgmcmc_prune.compare.cell import compute, load_problem
 from sgmcmc_prune.compare.comparison import compare, rows_path
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Candidate, Problem
-from sgmcmc_prune.compare.methods import METHODS
+from sgmcmc_prune.compare.methods import METHODS, laplace
 from sgmcmc_prune.compare.score import COLUMNS, Row, blank
 from sgmcmc_prune.compare.statistics import average_ranks, critical_difference, friedman
 from sgmcmc_prune.compare.table import paired, read_csv, summary, write_csv
@@ -123,6 +123,22 @@ def test_the_budget_counts_every_training_example(
     short = replace(problem, sparsities=(0.5,))
     candidates = METHODS[name].fit(short, tmp_path)
     assert next(candidates).cost.gradient_evaluations == drawn
+
+
+def test_spam_updates_its_prior_while_it_trains(problem: Problem) -> None:
+    """Every epoch, each update paid by another pass: five and five of ten. The control never does."""
+    recipe = laplace._recipe(problem, learn_prior=True)
+    updates = [step for step in recipe.events if recipe.updates_at(step)]
+    assert updates == pytest.approx([18, 36, 54, 72, 91], abs=1)
+    assert (updates[-1], recipe.events) == (recipe.steps, updates)
+    control = laplace._recipe(problem, learn_prior=False)
+    assert control.events == [control.steps]
+    assert not control.updates_at(control.steps)
+
+
+@pytest.mark.parametrize("name", ["sgd-magnitude", "spam-opd", "bmr-spike-slab", "inclusion-probability"])
+def test_a_training_that_serves_all_targets_says_so(name: str) -> None:
+    assert METHODS[name].training == "one for all targets"
 
 
 def test_a_masked_weight_changes_no_prediction(problem: Problem, tmp_path: Path) -> None:
