@@ -102,7 +102,8 @@ def test_a_reduction_of_a_chain_needs_draws_that_have_mixed(problem: Problem, tm
     fit = METHODS["bmr-chain"].fit
     with pytest.raises(ValueError, match="a reduction needs at least 4"):
         list(fit(problem, tmp_path / "short"))
-    long = replace(problem, epochs=1200)
+    config = replace(problem.config, data=replace(problem.config.data, batch_size=20))
+    long = replace(problem, config=config, epochs=600)
     check(long, "bmr-chain", list(fit(long, tmp_path / "long")))
 
 
