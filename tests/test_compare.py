@@ -20,6 +20,7 @@ from sgmcmc_prune.compare.comparison import compare, rows_path
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Candidate, Problem
 from sgmcmc_prune.compare.methods import METHODS, laplace
+from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config
 from sgmcmc_prune.compare.score import COLUMNS, Row, blank
 from sgmcmc_prune.compare.statistics import average_ranks, critical_difference, friedman
 from sgmcmc_prune.compare.table import paired, read_csv, summary, write_csv
@@ -94,6 +95,14 @@ def test_candidates_keep_the_contract(problem: Problem, name: str, tmp_path: Pat
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {*QUICK, "bmr-chain"}))
 def test_candidates_of_the_other_methods_keep_it_too(problem: Problem, name: str, tmp_path: Path) -> None:
     check(problem, name, list(METHODS[name].fit(problem, tmp_path)))
+
+
+@pytest.mark.parametrize("section", ["dense_chain", "reduction_chain"])
+def test_every_chain_takes_all_steps(problem: Problem, section: str) -> None:
+    """Also that of bmr-chain, which is refused before it makes a candidate at this length."""
+    for epochs in (8, 10, 13):
+        long = replace(problem, epochs=epochs)
+        assert chain_steps(long, dense_config(long, section)) == long.steps
 
 
 @pytest.mark.slow
