@@ -7,28 +7,25 @@ its numbers.
 """
 
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from sgmcmc_prune import likelihoods
 from sgmcmc_prune.config import RunConfig, replace
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import mean_nll
+from sgmcmc_prune.rehearsal import ROUNDING, Rehearsal, in_mode, rehearse, relative, unchanged
 from sgmcmc_prune.samplers import Sampler
 
 #: outputs, targets -> the loss of a batch, a scalar
 Loss = Callable[[Tensor, Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
-#: Relative differences below this are rounding.
-ROUNDING = 1e-4
 
 
 def audit(
@@ -64,7 +61,7 @@ def audit(
     >>> audit(model, nn.CrossEntropyLoss(), loader, num_data=60_000, sampler=sampler)  # doctest: +SKIP
     ['one epoch holds 59904 examples, but num_data is 60000: ...']
     """
-    with _unchanged(model):
+    with unchanged(model):
         first = _Epoch()
         for inputs, targets in batches:
             first.add(inputs, targets)
@@ -80,8 +77,8 @@ def audit(
         return findings + ([] if sampler is None else _sampler(model, sampler, num_data) + _prior(sampler))
 
 
-def audit_run(config: RunConfig) -> list[str]:
-    """Audit the first chain of a configuration at its random start, on its training data.
+def audit_run(config: RunConfig) -> tuple[Rehearsal, list[str]]:
+    """Rehearse and audit the first chain of a configuration at its random start, on its training data.
 
     Batches have the largest size that divides the number of examples and is not above the configured one, so that a
     pass is an epoch exactly.
@@ -97,11 +94,13 @@ def audit_run(config: RunConfig) -> list[str]:
     data = build.load_data(config)
     num_data = len(data.train[1])
     size = max(b for b in range(1, config.data.batch_size + 1) if num_data % b == 0)
+    model = build.build_model(config, data, 0)
+    found = rehearse(model, data.train[0], data.train[1], likelihoods.categorical, data.dataset.num_classes)
     schedule = build.dense_schedule(config, num_data / config.data.batch_size)
     chain = build.build_chain(replace(config, **{"data.batch_size": size}), data, 0, schedule)
     chain.model.train()
     loss = partial(mean_nll, chain.likelihood)
-    return audit(chain.model, loss, _Epochs(chain.stream, num_data // size), num_data, chain.sampler)
+    return found, audit(chain.model, loss, _Epochs(chain.stream, num_data // size), num_data, chain.sampler)
 
 
 @dataclass
@@ -140,7 +139,7 @@ class _Epoch:
         """Add the gradient of a batch, in the model's own mode and in eval mode."""
         gradient = _gradient(model, loss, inputs, targets)
         self.seen, self.by_example = self.seen + gradient, self.by_example + gradient * len(inputs)
-        with _in_eval_mode(model, nn.Module):
+        with in_mode(model, nn.Module, False):
             self.evaluated = self.evaluated + _gradient(model, loss, inputs, targets) * len(inputs)
 
     @property
@@ -179,7 +178,7 @@ def _count(epoch: _Epoch, num_data: int) -> list[str]:
 @torch.no_grad()
 def _reduction(model: nn.Module, loss: Loss, inputs: Tensor, targets: Tensor) -> list[str]:
     """A mean does not change when every example is given twice; a sum doubles."""
-    with _in_eval_mode(model, nn.Module):
+    with in_mode(model, nn.Module, False):
         outputs = model(inputs)
     once = _checked(loss(outputs, targets)).item()
     twice = _checked(loss(torch.cat([outputs, outputs]), torch.cat([targets, targets]))).item()
@@ -212,7 +211,7 @@ def _augmentation(first: _Epoch, second: _Epoch, num_data: int) -> list[str]:
 @torch.no_grad()
 def _randomness(model: nn.Module, inputs: Tensor) -> list[str]:
     """The same batch twice."""
-    change = _relative(model(inputs), model(inputs))
+    change = relative(model(inputs), model(inputs))
     if change < ROUNDING:
         return []
     return [
@@ -225,11 +224,11 @@ def _randomness(model: nn.Module, inputs: Tensor) -> list[str]:
 def _interaction(model: nn.Module, inputs: Tensor) -> list[str]:
     """Half a batch alone, and within the batch; dropout is switched off for this."""
     half = len(inputs) // 2
-    with _in_eval_mode(model, _DropoutNd):
+    with in_mode(model, _DropoutNd, False):
         whole, again = model(inputs), model(inputs)
         alone = model(inputs[:half]) if half > 1 else whole[:half]
-    change = _relative(whole[:half], alone)
-    if half < 2 or change < ROUNDING or _relative(whole, again) >= ROUNDING:
+    change = relative(whole[:half], alone)
+    if half < 2 or change < ROUNDING or relative(whole, again) >= ROUNDING:
         return []
     return [
         f"the outputs of {half} examples differ by {change:.2%} without the rest of their batch: examples depend on "
@@ -241,12 +240,12 @@ def _epoch_gradient(epoch: _Epoch) -> list[str]:
     """The average of the minibatch gradients, and the gradient of all the data."""
     seen, by_example = torch.as_tensor(epoch.seen) / len(epoch.sizes), torch.as_tensor(epoch.by_example) / epoch.count
     findings = []
-    if (change := _relative(by_example, seen)) >= ROUNDING:
+    if (change := relative(by_example, seen)) >= ROUNDING:
         findings.append(
             f"the average of the minibatch gradients differs by {change:.2%} from the gradient of all the data: "
             f"batches have {min(epoch.sizes)} to {max(epoch.sizes)} examples, and those of the smaller ones weigh more"
         )
-    if (change := _relative(torch.as_tensor(epoch.evaluated) / epoch.count, by_example)) >= ROUNDING:
+    if (change := relative(torch.as_tensor(epoch.evaluated) / epoch.count, by_example)) >= ROUNDING:
         findings.append(
             f"the gradient of all the data in the model's present mode differs by {change:.2%} from that in eval mode"
         )
@@ -277,49 +276,14 @@ def _prior(sampler: Sampler) -> list[str]:
     gradients = torch.autograd.grad(density, list(shifted.values()), allow_unused=True)
     findings = []
     for (name, _, _, group), g in zip(states, gradients, strict=True):
-        if g is not None and (change := _relative(-g / group["num_data"], forces[name])) >= ROUNDING:
+        if g is not None and (change := relative(-g / group["num_data"], forces[name])) >= ROUNDING:
             findings.append(
                 f"the prior's force on {name} differs by {change:.2%} from the slope of its log density / N"
             )
     return findings
 
 
-def _relative(expected: Tensor, found: Tensor) -> float:
-    """Norm of the difference, relative to what was expected."""
-    scale = float(expected.double().norm())
-    return float((found.double() - expected.double()).norm()) / scale if scale > 0 else float(found.any())
-
-
 def _named(model: nn.Module, kind: type[nn.Module]) -> str:
     """The active modules of a kind, for a sentence."""
     names = [n for n, m in model.named_modules() if isinstance(m, kind) and m.training and getattr(m, "p", 1) > 0]
     return f" ({', '.join(names)} in train mode)" if names else ""
-
-
-@contextmanager
-def _in_eval_mode(model: nn.Module, kind: type[nn.Module]) -> Iterator[None]:
-    """Put the modules of a kind into eval mode for a while."""
-    modes = [(m, m.training) for m in model.modules() if isinstance(m, kind)]
-    try:
-        for module, _ in modes:
-            module.training = False
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Restore buffers (the running statistics of BatchNorm) and random generators."""
-    buffers = [(b, b.clone()) for b in model.buffers()]
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    try:
-        with torch.random.fork_rng(devices=list(devices)):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        for buffer, saved in buffers:
-            buffer.copy_(saved)

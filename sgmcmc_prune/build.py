@@ -1,8 +1,9 @@
 """From a configuration to the pieces of a run: data, networks, priors, samplers, chains."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,9 +25,14 @@ from sgmcmc_prune.preconditioners import PRECONDITIONERS, Preconditioner
 from sgmcmc_prune.priors import Gaussian, GroupMap, Horseshoe, Laplace, Prior, SpikeSlab, StudentT
 from sgmcmc_prune.priors.scale_family import ScaleFamily
 from sgmcmc_prune.priors.spike_slab import smallest_stable_spike
-from sgmcmc_prune.pruning.masks import prunable
+from sgmcmc_prune.pruning.prunable import output_weights, prunable, trainable
+from sgmcmc_prune.rehearsal import EXAMPLES
 from sgmcmc_prune.samplers import SAMPLERS, MomentumSampler, Sampler
 from sgmcmc_prune.schedules import Cyclical, Phase
+
+#: Training examples that re-estimate the BatchNorm statistics of a draw, and the key of their minibatches.
+STATISTICS_BATCH, STATISTICS_BATCHES = 250, 8
+STATISTICS_CHAIN = 2**16 - 1
 
 
 @dataclass(frozen=True)
@@ -64,16 +70,32 @@ def build_model(config: RunConfig, data: Data, chain: int) -> nn.Module:
     return models.in_fast_layout(config.model.name, model.to(config.device))
 
 
-def build_stream(config: RunConfig, data: Data, chain: int) -> MinibatchStream:
+def build_stream(config: RunConfig, data: Data, chain: int, batch_size: int | None = None) -> MinibatchStream:
     """The minibatches of one chain, augmented if that was asked for, and read ahead if they are not in memory."""
     (inputs, labels), d = data.train, config.data
+    batch_size = batch_size or d.batch_size
     augment = None
     if d.augmentation != "none":
         mean, std = (torch.tensor(moment, device=config.device) for moment in (data.dataset.mean, data.dataset.std))
         augment = Augmentation(d.augmentation, data.input_shape[-1], -mean / std, config.seed, chain)
     if isinstance(inputs, PictureInputs):
-        return PrefetchedStream(inputs, labels, d.batch_size, config.seed, chain, augment, d.workers)
-    return MinibatchStream(inputs, labels, d.batch_size, config.seed, chain, augment)
+        return PrefetchedStream(inputs, labels, batch_size, config.seed, chain, augment, d.workers)
+    return MinibatchStream(inputs, labels, batch_size, config.seed, chain, augment)
+
+
+def statistics_batches(config: RunConfig, data: Data) -> Callable[[], list[Tensor]]:
+    """Input batches for the statistics of BatchNorm, as training sees them, under a key of their own.
+
+    They are made at the first call: a network without batch normalisation needs none.
+    """
+
+    @cache
+    def batches() -> list[Tensor]:
+        size = min(STATISTICS_BATCH, len(data.train[1]))
+        stream = build_stream(config, data, STATISTICS_CHAIN, size)
+        return [stream.batch(step)[0] for step in range(STATISTICS_BATCHES)]
+
+    return batches
 
 
 def dense_schedule(config: RunConfig, steps_per_epoch: float) -> Cyclical:
@@ -124,7 +146,7 @@ def _cyclical(
     )
 
 
-def build_prior(config: RunConfig, model: nn.Module, chain: int, min_variance: float = 0.0) -> Prior:
+def build_prior(config: RunConfig, data: Data, model: nn.Module, chain: int, min_variance: float = 0.0) -> Prior:
     """The prior of one chain (hyperparameters are learned by each chain on its own).
 
     `min_variance` is the narrowest that the sampler's largest step can follow; the horseshoe's scales stop there.
@@ -138,7 +160,7 @@ def build_prior(config: RunConfig, model: nn.Module, chain: int, min_variance: f
         nu = p.degrees_of_freedom
         return StudentT(math.sqrt(p.slab_variance * (nu - 2) / nu), nu)
     shared: dict[str, Any] = {"dense_variance": p.dense_variance, "seed": config.seed, "chain": chain}
-    params = dict(model.named_parameters())
+    params = trainable(model)
     if p.family == "horseshoe":
         return Horseshoe(
             params,
@@ -149,7 +171,7 @@ def build_prior(config: RunConfig, model: nn.Module, chain: int, min_variance: f
         )
     return SpikeSlab(
         params,
-        group=p.group,
+        group=groups(config, data, model),
         mode=p.mode,
         spike=p.spike,
         inclusion_rate=p.inclusion_rate,
@@ -193,7 +215,7 @@ def build_sampler(config: RunConfig, model: nn.Module, prior: Prior, num_data: i
     kind = SAMPLERS[s.name]
     if issubclass(kind, MomentumSampler):
         settings["momentum"] = s.momentum
-    return kind(model.named_parameters(), **settings)
+    return kind(trainable(model).items(), **settings)
 
 
 def smallest_spike(config: RunConfig, preconditioner: Preconditioner, num_data: int) -> float:
@@ -217,7 +239,7 @@ def build_chain(
     model = build_model(config, data, index)
     num_data = len(data.train[1])
     floor = smallest_spike(config, PRECONDITIONERS[config.sampler.preconditioner](), num_data)
-    prior = build_prior(config, model, index, floor)
+    prior = build_prior(config, data, model, index, floor)
     sampler = build_sampler(config, model, prior, num_data, index)
     stream = build_stream(config, data, index)
     adapt: tuple[Phase, ...] = ("burn_in",)
@@ -240,21 +262,27 @@ def build_chain(
     )
 
 
-def groups(config: RunConfig, model: nn.Module) -> dict[str, GroupMap]:
-    """Group maps of the prunable parameters."""
+def groups(config: RunConfig, data: Data, model: nn.Module) -> dict[str, GroupMap]:
+    """Group maps of the prunable parameters: where whole units are pruned, not of those that are the outputs."""
     kind = config.prior.group if config.prior.family == "spike_slab" else "weight"
-    return {name: GroupMap(kind, tuple(p.shape)) for name, p in prunable(model).items()}
+    kept = output_weights(model, data.train[0][:EXAMPLES]) if kind in ("node", "filter") else set()
+    return {name: GroupMap(kind, tuple(p.shape)) for name, p in prunable(model).items() if name not in kept}
 
 
 def build_pruner(
-    config: RunConfig, model: nn.Module, criterion: str, chain: int, reference: Sequence[dict[str, Tensor]] | None
+    config: RunConfig,
+    data: Data,
+    model: nn.Module,
+    criterion: str,
+    chain: int,
+    reference: Sequence[dict[str, Tensor]] | None,
 ) -> Pruner:
     """The pruner of one in-chain fork."""
     p = config.prune
     return Pruner(
         criterion,
         p.targets,
-        groups(config, model),
+        groups(config, data, model),
         allocation=p.allocation,
         growth=p.growth,
         cycles=p.cycles,

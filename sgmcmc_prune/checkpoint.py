@@ -9,23 +9,17 @@ PATH.damaged, and those before it move up.
 
 import json
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from sgmcmc_prune.files import atomic_path
+from sgmcmc_prune.tensor_file import Damaged, fill, read_tensors
 
 #: Name and version of the file's layout and of a chain's state in it; a change of either is a new version.
-FORMAT, VERSION = "sgmcmc_prune.checkpoint", 1
-
-
-class Damaged(ValueError):
-    """A file whose content is not what was written."""
+FORMAT = "sgmcmc_prune.checkpoint/2"
 
 
 def save(path: str | Path, tree: Any, keep: int = 1) -> None:
@@ -48,9 +42,8 @@ def save(path: str | Path, tree: Any, keep: int = 1) -> None:
     tensors: list[Tensor] = []
     structure = json.dumps(_encode(tree, "state", tensors))
     named = {str(number): tensor for number, tensor in enumerate(tensors)}
-    metadata = {"format": f"{FORMAT}/{VERSION}", "structure": structure, "crc32": str(_checksum(structure, tensors))}
     with atomic_path(path) as partial:
-        save_file(named, partial, metadata)
+        fill(partial, named, FORMAT, structure=structure)
         for age in range(keep - 1, 0, -1):
             if (earlier := _aged(path, age - 1)).exists():
                 os.replace(earlier, _aged(path, age))
@@ -75,26 +68,11 @@ def load(path: str | Path) -> Any:
     ValueError
         When the file is truncated, damaged, not a checkpoint of this library, or one of another version.
     """
+    tensors, about = read_tensors(path, FORMAT)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = [file.get_tensor(str(number)).clone() for number in range(len(file.keys()))]
-    except FileNotFoundError:
-        raise
-    except (SafetensorError, OSError) as error:
-        raise Damaged(f"{path} is not a whole checkpoint: {error}") from None
-    name, _, version = metadata.get("format", "").partition("/")
-    if name != FORMAT:
-        raise Damaged(f"{path} is not a checkpoint of format {FORMAT}: its format is {metadata.get('format')}")
-    if version != str(VERSION):
-        raise ValueError(
-            f"{path} is a checkpoint of version {version}, and this release reads version {VERSION}: "
-            "go on with the release that wrote it, which run.json names"
-        )
-    structure = metadata.get("structure", "")
-    if metadata.get("crc32") != str(_checksum(structure, tensors)):
-        raise Damaged(f"{path} is damaged: its checksum does not match its content")
-    return _decode(json.loads(structure), tensors)
+        return _decode(json.loads(about["structure"]), [tensors[str(number)] for number in range(len(tensors))])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is no checkpoint: its structure cannot be read ({type(error).__name__})") from None
 
 
 def load_newest(path: str | Path) -> tuple[Any, list[str]]:
@@ -117,10 +95,8 @@ def load_newest(path: str | Path) -> tuple[Any, list[str]]:
     ValueError
         When there are checkpoints but none verifies, or when one is of another version.
     """
-    ages = [int(age) for p in Path(path).parent.glob(f"{Path(path).name}.*") if (age := p.suffix[1:]).isdecimal()]
-    candidates = [p for age in (0, *sorted(ages)) if (p := _aged(path, age)).exists()]
     damaged: dict[Path, str] = {}
-    for candidate in candidates:
+    for candidate in history(path):
         try:
             state = load(candidate)
         except Damaged as error:
@@ -136,6 +112,12 @@ def load_newest(path: str | Path) -> tuple[Any, list[str]]:
             f"{'; '.join(damaged.values())}; put a copy in its place, or delete it to begin this chain anew"
         )
     return None, []
+
+
+def history(path: str | Path) -> list[Path]:
+    """The checkpoints that are kept, the newest first."""
+    ages = [int(age) for p in Path(path).parent.glob(f"{Path(path).name}.*") if (age := p.suffix[1:]).isdecimal()]
+    return [p for age in (0, *sorted(ages)) if (p := _aged(path, age)).exists()]
 
 
 def _aged(path: str | Path, age: int) -> Path:
@@ -176,15 +158,6 @@ def _plain(tensor: Tensor, where: str) -> Tensor:
             f"{where} is a {tensor.dtype} tensor on {tensor.device}, {tensor.layout}: use a dense, plain one"
         )
     return tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-
-
-def _checksum(structure: str, tensors: list[Tensor]) -> int:
-    """CRC-32 over the structure and every tensor's type, shape and bytes."""
-    crc = zlib.crc32(structure.encode())
-    for tensor in tensors:
-        crc = zlib.crc32(f"{tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
-        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
-    return crc
 
 
 def _decode(node: Any, tensors: list[Tensor]) -> Any:

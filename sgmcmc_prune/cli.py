@@ -1,20 +1,23 @@
 """The command line: `sgmcmc-prune run | resume | summary | report | compare | methods | certify | audit | bench | ...`.
 
 Options of `run` are derived from the configuration dataclasses. Bad input is one line on standard error and exit code
-2; a failed run is one line and exit code 1; an interrupted run has saved everything, says how to go on, and exits with
-0.
+2; a failed run is one line and exit code 1. An interrupted command ends with 130 (SIGINT) or 143 (SIGTERM); an
+interrupted run has saved everything, and says how to go on.
 """
 
 import contextlib
 import io
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import reduce
 from operator import or_
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -194,7 +197,8 @@ class AuditRun(RunConfig):
         """Print one line for each finding; exit code 1 if there is any."""
         from sgmcmc_prune.audit import audit_run
 
-        findings = audit_run(RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)}))
+        found, findings = audit_run(RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)}))
+        print("\n".join(found.lines()))
         checked = "gradients over an epoch, N, loss reduction, prior, augmentation, randomness, dependence on the batch"
         print("\n".join(findings) or f"nothing found; checked: {checked}")
         if findings:
@@ -261,9 +265,9 @@ class Compare(Comparison):
         check_methods((self.reference,))
         try:
             rows = compare(comparison, self.out, self.jobs)
-        except Interrupted:
+        except Interrupted as stop:
             print("interrupted; finished cells are saved. Go on with the same command")
-            return
+            sys.exit(stop.exit_code)
         print(f"{summary(rows, self.reference)}\n\ntable: {self.out / 'comparison.csv'}")
 
 
@@ -304,11 +308,16 @@ def _command_type() -> Any:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point; exits with 0, 1 (a failed run) or 2 (bad input)."""
+    """Entry point; exits with 0, 1 (a failed run), 2 (bad input), 130 (SIGINT) or 143 (SIGTERM)."""
     keep_freed_memory()
     sys.path.insert(0, str(Path.cwd()))  # a user's network, "mynet:Net", lies where the command is typed
     try:
-        _parse(argv)()
+        with _terminated():
+            _parse(argv)()
+    except KeyboardInterrupt:
+        sys.exit(_complain(Interrupted(signal.SIGINT), 128 + signal.SIGINT))
+    except Interrupted as stop:
+        sys.exit(_complain(stop, stop.exit_code))
     except RunError as error:
         sys.exit(_complain(error, 1))
     except BrokenPipeError:  # nobody reads on, as in `| head`
@@ -316,6 +325,23 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
     except (ValueError, TypeError, OSError) as error:
         sys.exit(_complain(error, 2))
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """Let SIGTERM end a command as it should, with what is written half done away; a run saves before (main thread)."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parse(argv: list[str] | None) -> Callable[[], None]:
@@ -350,10 +376,10 @@ def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
 
     try:
         metrics = work()
-    except Interrupted:
+    except Interrupted as stop:
         if is_first_process():
             print(f"interrupted; everything is saved. Go on with: {resume_command(out)}")
-        return
+        sys.exit(stop.exit_code)
     if not metrics:  # a process that only took its part in the chains
         return
     print()

@@ -16,8 +16,6 @@ Criterion = Literal[
     "inclusion_probability", "expected_log_odds", "em_responsibility", "magnitude", "signal_to_noise", "random"
 ]
 
-_BY_LOG_ODDS = frozenset({"inclusion_probability", "expected_log_odds", "em_responsibility"})
-
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -331,12 +329,6 @@ class RunConfig:
         _require(
             "signal_to_noise" not in self.prune.post_hoc or draws >= 2,
             f"criterion signal_to_noise needs the variance over at least two draws of a chain; there are {draws}",
-        )
-        cold = self.sampler.temperature == 0 or self.sampler.explore_temperature == 0
-        _require(
-            not (cold and self.prior.mode != "marginal" and _BY_LOG_ODDS.intersection(self.prune.in_chain)),
-            f"at temperature 0 the log-odds of mode {self.prior.mode!r} are infinite: in the chain prune by magnitude "
-            "or signal_to_noise, or use mode marginal",
         )
 
     def _check_criterion(self, criterion: str) -> None:

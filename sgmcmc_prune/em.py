@@ -1,19 +1,35 @@
 r"""Stochastic-approximation EM over the hyperparameters of a prior: a spike-and-slab, or one scale per weight matrix.
 
-E-step, per layer, at the current draw w (temperature T > 0, groups that no mask removed):
+**Objective.** With U(w; theta) = N * mean NLL(w) - log p(w | theta), the log prior normalised, EM climbs the tempered
+evidence with a prior on theta,
 
-    S = ( sum_g r_g,   sum_g r_g |w_g|^2 / T,   sum_g r_g |g|,   sum_g (1 - r_g) |w_g|^2 / T,   sum_g (1 - r_g) |g| ).
+    J(theta) = T log Z(theta) + log p(theta),        Z(theta) = integral exp(-U(w; theta) / T) dw.
+
+Mode `gibbs` has the sum over the indicators inside Z, exp(log p(w, gamma | theta) / T); mode `em` has the expectation
+of log p(w, gamma | theta) under the held responsibilities in place of log p(w | theta). By Jensen's inequality
+J(theta') - J(theta) >= E[log p(w | theta') - log p(w | theta)] + log p(theta') - log p(theta), the expectation under
+exp(-U(w; theta) / T). So the statistics of a draw are those of T = 1, and T appears in two places only: the draws come
+from the tempered posterior, and where the joint is tempered (`gibbs`, `em`) the responsibility is sigmoid(eta / T).
+
+**E-step**, per layer, at the current draw w (T > 0, groups that no mask removed), with r_g the responsibility, in mode
+`em` the held one:
+
+    S = ( sum_g r_g,   sum_g r_g |w_g|^2,   sum_g r_g |g|,   sum_g (1 - r_g) |w_g|^2,   sum_g (1 - r_g) |g| ).
 
 Stochastic approximation smooths the statistics over noisy draws with decreasing weights, S <- (1 - omega_k) S +
 omega_k S~, omega_k = (1 + k / delay)^-decay; soft EM is omega = 1; hard EM is soft EM with r_g rounded to 0 or 1.
 
-M-step, with G all groups of the layer (a masked group counts as gamma = 0) and pi ~ Beta(a, b):
+**M-step**, with G all groups of the layer (a masked group counts as gamma = 0) and pi ~ Beta(a, b):
 
     pi = (S_0 + a - 1) / (G + a + b - 2),        b = beta_b + complexity * G,
     v1 = S_1 / S_2,        v0 = S_3 / S_4,        v_min <= v0 <= v1 / ratio.
 
 A Laplace spike has |w_g|_1 in place of |w_g|^2 in S_3, and v0 = 2 (S_3 / S_4)^2. Laplace and Student-t priors
 (`ScaleEM`) smooth the mean of one statistic per weight matrix in the same way.
+
+Below T = 1 the objective has a second maximum where the data leave small weights free: a spike of no width, in which
+they are exactly zero (as T falls, J becomes the joint density at its mode, which has no bound there). So the spike's
+variance is not learned unless asked for, and stops at v_min.
 
 References
 ----------
@@ -68,18 +84,19 @@ class EM:
     @torch.no_grad()
     def _e_step(self, params: Mapping[str, Tensor], temperature: float, omega: float) -> None:
         for name, layer in self.prior.layers.items():
-            new = self._fused_statistics(name, params[name], temperature)
+            new = self._fused_statistics(name, params[name])
             if new is None:
                 r = torch.sigmoid(self.prior.log_odds(name, params[name], temperature))
                 if self.settings.kind == "hard":
                     r = r.round()
                 if self.prior.mode == "em":
                     layer.held = torch.lerp(layer.held, r.to(layer.held), omega)
-                new = sufficient_statistics(layer, params[name], r, temperature)
+                    r = layer.held
+                new = sufficient_statistics(layer, params[name], r)
             old = self.statistics.get(name)
             self.statistics[name] = new if old is None else torch.lerp(old, new, omega)
 
-    def _fused_statistics(self, name: str, w: Tensor, temperature: float) -> Tensor | None:
+    def _fused_statistics(self, name: str, w: Tensor) -> Tensor | None:
         """The sums in one pass over memory, where the compiled tier knows the responsibility; else None."""
         form, layer = self.prior.fused_form(name), self.prior.layers[name]
         if form is None or form.kind != "mixture" or self.settings.kind == "hard":
@@ -88,7 +105,7 @@ class EM:
             return None
         alive = layer.alive if not bool(layer.alive.all()) else None
         r, square, size, rest = native.mixture_sums(w, alive, form.numbers["log_odds"], form.numbers["slope"])
-        return torch.tensor([r, square / temperature, r, rest / temperature, size - r], dtype=torch.float64)
+        return torch.tensor([r, square, r, rest, size - r], dtype=torch.float64)
 
     def _m_step(self) -> None:
         s = self.settings
@@ -130,7 +147,7 @@ class EM:
 class ScaleEM:
     """EM over the scale of each weight matrix under a Laplace or Student-t prior; biases keep the starting scale.
 
-    At temperature T the prior is tempered with the posterior, p(w | scale)^(1 / T): the mean statistic is divided by T.
+    The objective is that of the module docstring, so the statistic of a draw does not depend on the temperature.
 
     Parameters
     ----------
@@ -159,7 +176,7 @@ class ScaleEM:
         for name, w in params.items():
             kept = self.prior.kept(name, w.detach()).double()
             if w.dim() > 1 and kept.numel():
-                new = float(self.prior.statistic(kept, self.prior.scale_of(name)).mean()) / temperature
+                new = float(self.prior.statistic(kept, self.prior.scale_of(name)).mean())
                 smoothed = (1 - omega) * self.statistics.get(name, new) + omega * new
                 self.statistics[name] = smoothed
                 self.prior.scales[name] = max(self.prior.scale_from(smoothed), self.min_scale)
@@ -173,12 +190,12 @@ class ScaleEM:
         self.iteration, self.statistics = state["iteration"], dict(state["statistics"])
 
 
-def sufficient_statistics(layer: Layer, w: Tensor, responsibility: Tensor, temperature: float = 1.0) -> Tensor:
+def sufficient_statistics(layer: Layer, w: Tensor, responsibility: Tensor) -> Tensor:
     """The five sums S of the module docstring for one layer, over groups that no mask removed: shape (5,), float64."""
     w, size = w.detach(), layer.groups.group_size.to(w)
     slab = responsibility * layer.alive.to(w)  # a masked group counts in neither
     spike = layer.alive.to(w) - slab
     square, moment = layer.groups.sum(w.square()), layer.groups.sum(layer.spike_moment(w))
     # Torch adds in pairs, so a sum is good to a few ulp in the type of the weights.
-    sums = [slab, slab * square / temperature, slab * size, spike * moment / temperature, spike * size]
+    sums = [slab, slab * square, slab * size, spike * moment, spike * size]
     return torch.stack([x.sum() for x in sums]).double().cpu()

@@ -1,9 +1,26 @@
 """The errors of our own: a run that failed, or was stopped. Bad input raises `ValueError` or `TypeError`."""
 
+import signal
+
 
 class RunError(RuntimeError):
     """A run that could not go on, in one line a person can act on; what was stored before is intact."""
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop; everything is saved."""
+    """A signal asked the run to stop; everything is saved.
+
+    Parameters
+    ----------
+    number : int
+        The signal; SIGTERM if another process received it.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.number = int(number)
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell or a scheduler expects: 130 after SIGINT, 143 after SIGTERM."""
+        return 128 + self.number

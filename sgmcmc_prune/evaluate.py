@@ -3,14 +3,15 @@
 Every chain predicts under its own mask, and chains are pooled in function space only. This is the one place where the
 test split is read.
 
-Where a network has batch normalisation, its statistics are re-estimated from training inputs for every draw, dense or
-masked: those that a chain carries along are averages over its past weights, and fit no draw. That costs
-`BATCHNORM_BATCHES` forward passes a draw.
+Where a network has batch normalisation, its statistics are re-estimated for every draw, dense or masked: those that a
+chain carries along are averages over its past weights, and fit no draw. The inputs are those that training saw,
+augmented as they were; plain images have other statistics than crops with black borders. That costs
+`build.STATISTICS_BATCHES` forward passes a draw.
 """
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sgmcmc_prune import build, checkpoint
+from sgmcmc_prune import build
 from sgmcmc_prune.chains.loop import mask_path, members
 from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.convergence import in_function_space
@@ -32,15 +33,16 @@ from sgmcmc_prune.flops import multiply_adds
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
 from sgmcmc_prune.metrics import auroc, reliability, summarise
 from sgmcmc_prune.models import num_parameters
+from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.predict import Predictive, pool, posterior_predictive
 from sgmcmc_prune.pruning import batchnorm, criteria, decision, masks
 from sgmcmc_prune.pruning.shrink import shrink
+from sgmcmc_prune.stages import load_averages
+from sgmcmc_prune.store_damage import damage_named
 from sgmcmc_prune.weights import WeightStore
 
 Mask = dict[str, Tensor]
 Scores = dict[str, Tensor]
-#: Training examples that re-estimate the BatchNorm statistics of a draw.
-BATCHNORM_BATCH, BATCHNORM_BATCHES = 250, 8
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class _Predictions:
     pooled: Predictive
     singles: list[dict[str, float]]
     foreign: Predictive | None
-    sizes: list[dict[str, int]]
+    sizes: list[dict[str, int | None]]
 
 
 class _Evaluator:
@@ -60,21 +62,21 @@ class _Evaluator:
         self.config, self.out = config, out
         self.inputs, self.labels = data.test if config.evaluate == "test" else data.validation
         self.foreign = foreign_inputs(config, data)
-        self.training_inputs = data.train[0]
+        self.statistics_batches = build.statistics_batches(config, data)
         self.model = build.build_model(config, data, 0)
-        self.groups = build.groups(config, self.model)
+        self.groups = build.groups(config, data, self.model)
         self.not_shrinkable = _why_not_shrinkable(self.model, self.inputs[:1])
 
     def predict(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
         """Predict with the draws first, ..., last - 1 of every chain, one after the other."""
         weights = WeightStore(stage / "draws")
         singles: list[dict[str, float]] = []
-        sizes: list[dict[str, int]] = []
+        sizes: list[dict[str, int | None]] = []
         pooled, foreign = None, None
         for chain in range(self.config.chains):
             mask = chain_masks[chain] if chain_masks else {}
             for draw in members(weights, chain, first, last):
-                network = masked_network(self.model, draw, mask, self.training_inputs)
+                network = masked_network(self.model, draw, mask, self.statistics_batches)
                 latest = self._predictive(network, self.inputs)
                 singles.append(summarise(latest.probabilities, self.labels))
                 pooled = _with(pooled, latest)
@@ -84,7 +86,7 @@ class _Evaluator:
         assert pooled is not None, "a run has a draw"
         return _Predictions(pooled, singles, foreign, sizes)
 
-    def _size(self, network: nn.Module, mask: Mask) -> list[dict[str, int]]:
+    def _size(self, network: nn.Module, mask: Mask) -> list[dict[str, int | None]]:
         """The size of a network once it is cut; nothing where it cannot be, and from then on."""
         if not self.not_shrinkable:
             try:
@@ -95,7 +97,7 @@ class _Evaluator:
 
     @staticmethod
     def _predictive(network: nn.Module, inputs: Tensor) -> Predictive:
-        return posterior_predictive(network, [network.state_dict()], inputs)
+        return posterior_predictive(network, [network_state(network)], inputs)
 
     def row(self, found: _Predictions, chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
         """Metrics of the pooled predictive, of the average single network, and the size of the shrunk one."""
@@ -113,16 +115,22 @@ class _Evaluator:
         if found.foreign is not None:
             row |= detection(found.pooled, found.foreign)
         if len(found.sizes) == self.config.chains:
-            row |= {key: _mean([size[key] for size in found.sizes]) for key in found.sizes[0]}
+            row |= {key: _mean_if_known([size[key] for size in found.sizes]) for key in found.sizes[0]}
         return row
 
 
-def masked_network(model: nn.Module, weights: Mapping[str, Tensor], mask: Mask, training_inputs: Tensor) -> nn.Module:
-    """A copy of a network with these weights, under a mask, with BatchNorm statistics (if it has any) that fit them."""
+def masked_network(
+    model: nn.Module, weights: Mapping[str, Tensor], mask: Mask, batches: Callable[[], Sequence[Tensor]]
+) -> nn.Module:
+    """A copy of a network with these weights, under a mask, with BatchNorm statistics (if it has any) that fit them.
+
+    The statistics come from `batches`, as `build.statistics_batches` gives them.
+    """
     network = copy.deepcopy(model)
-    network.load_state_dict(weights)
+    load_network_state(network, weights)
     masks.apply(mask, dict(network.named_parameters()))
-    batchnorm.reestimate(network, training_inputs.split(BATCHNORM_BATCH)[:BATCHNORM_BATCHES])
+    if batchnorm.layers(network):
+        batchnorm.reestimate(network, batches())
     return network
 
 
@@ -133,6 +141,11 @@ def _with(total: Predictive | None, latest: Predictive) -> Predictive:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
+
+
+def _mean_if_known(values: Sequence[int | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if len(known) == len(values) else None
 
 
 def foreign_inputs(config: RunConfig, data: build.Data) -> Tensor | None:
@@ -155,8 +168,8 @@ def detection(native: Predictive, foreign: Predictive) -> dict[str, float]:
     }
 
 
-def physical_size(model: nn.Module, mask: Mask, example: Tensor) -> dict[str, int]:
-    """Parameters, and multiply-adds of one input, of a masked network with its superfluous nodes cut out."""
+def physical_size(model: nn.Module, mask: Mask, example: Tensor) -> dict[str, int | None]:
+    """Parameters, and multiply-adds of one input (if they are known), of a network with superfluous nodes cut out."""
     small = shrink(model, mask, example).model
     return {"parameters": num_parameters(small), "multiply_adds": multiply_adds(small, example)}
 
@@ -182,7 +195,7 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
     """
     evaluator = _Evaluator(config, data, out)
     draws = config.schedule.cycles * config.schedule.draws
-    chains = [checkpoint.load(out / "checkpoints" / f"chain{c}.safetensors") for c in range(config.chains)]
+    chains = [load_averages(out, chain) for chain in range(config.chains)]
     with tqdm(total=1 + _num_rows(config), desc="evaluate", unit="row", disable=not progress) as bar:
         found = evaluator.predict(out, 0, draws, None)
         dense = evaluator.row(found, None)
@@ -195,8 +208,10 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
             bar.update(1)
         for criterion, (k, target) in product(config.prune.in_chain, enumerate(config.prune.targets)):
             stage, n = out / "forks" / criterion, config.prune.cycles * config.prune.draws
-            chain_masks = [masks.load(mask_path(stage, c, target)) for c in range(config.chains)]
-            labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target}
+            paths = [mask_path(stage, c, target) for c in range(config.chains)]
+            chain_masks = [masks.load(path) for path in paths]
+            tied = _mean([masks.load_tied(path) for path in paths]) / _num_groups(evaluator.groups)
+            labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target, "tied": tied}
             found = evaluator.predict(stage, k * n, (k + 1) * n, chain_masks)
             pruned.append(evaluator.row(found, chain_masks, **labels))
             bar.update(1)
@@ -209,7 +224,7 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
         "dense": dense,
         "pruned": pruned,
         "diagnostics": {
-            **diagnostics(config, out),
+            **_diagnostics(config, out),
             "inclusion": inclusion_errors(chains) if config.prior.mode != "em" else {},
         },
     }
@@ -219,7 +234,7 @@ def _write_reliability(out: Path, predictive: Predictive, labels: Tensor) -> Non
     """Keep the bins of the dense reliability diagram, which a report cannot recompute without the data."""
     bins = reliability(predictive.probabilities, labels)
     content = {name: getattr(bins, name).tolist() for name in ("confidence", "accuracy", "count")}
-    write_json(out / "reliability.json", finite_or_null(content))
+    write_json(out / "reliability.json", finite_or_null(content), checksum=True)
 
 
 def _num_rows(config: RunConfig) -> int:
@@ -241,41 +256,74 @@ def post_hoc_masks(
     """
     p = config.prune
     found: list[tuple[dict[str, Any], list[Mask]]] = []
+    sizes = [chain_magnitudes(state, groups) for state in chains]
+    seeds = [config.seed * 2**16 + c for c in range(len(chains))]
+
+    def at(target: float, scores: list[Scores]) -> list[Mask]:
+        each = zip(scores, sizes, seeds, strict=True)
+        return [decision.target_sparsity(s, groups, target, p.allocation, second=m, seed=k) for s, m, k in each]
+
     for criterion in p.post_hoc:
-        scores = [chain_scores(criterion, state, groups, config.seed * 2**16 + c) for c, state in enumerate(chains)]
+        scores = [chain_scores(criterion, state, groups, seed) for state, seed in zip(chains, seeds, strict=True)]
         for target in p.targets:
-            labels: dict[str, Any] = {"criterion": criterion, "decision": "target", "target": target}
-            chain_masks = [decision.target_sparsity(s, groups, target, p.allocation) for s in scores]
+            chain_masks = at(target, scores)
             if criterion == "random":
-                first = [chain_scores(p.post_hoc[0], s, groups, 0) for s in chains]
-                reference = [decision.target_sparsity(s, groups, target, p.allocation) for s in first]
+                reference = at(target, [chain_scores(p.post_hoc[0], state, groups, 0) for state in chains])
                 pairs = zip(scores, reference, strict=True)
                 chain_masks = [decision.match_layer_sparsity(s, groups, m) for s, m in pairs]
+            pairs = zip(scores, chain_masks, strict=True)
+            tied = _mean([decision.tied(s, groups, m, p.allocation) for s, m in pairs]) / _num_groups(groups)
+            labels: dict[str, Any] = {"criterion": criterion, "decision": "target", "target": target, "tied": tied}
             found.append((labels, chain_masks))
         if criterion == "inclusion_probability":
+            labels = {"criterion": criterion, "target": None, "tied": 0.0}
             probabilities = [inclusion_probabilities(state) for state in chains]
-            labels = {"criterion": criterion, "decision": "median", "target": None}
-            found.append((labels, [decision.median_probability_model(i, groups) for i in probabilities]))
-            labels = {"criterion": criterion, "decision": f"fdr {p.fdr:g}", "target": None}
-            found.append((labels, [decision.bayesian_false_discovery_rate(i, groups, p.fdr) for i in probabilities]))
+            median = [decision.median_probability_model(i, groups) for i in probabilities]
+            found.append(({**labels, "decision": "median"}, median))
+            each = zip(probabilities, scores, seeds, strict=True)
+            discoveries = [
+                decision.bayesian_false_discovery_rate(i, groups, p.fdr, second=s, seed=k) for i, s, k in each
+            ]
+            found.append(({**labels, "decision": f"fdr {p.fdr:g}"}, discoveries))
     return found
 
 
+def _num_groups(groups: Mapping[str, Any]) -> int:
+    return sum(group.num_groups for group in groups.values())
+
+
 def chain_scores(criterion: str, state: Mapping[str, Any], groups: Mapping[str, Any], seed: int) -> Scores:
-    """Scores of one chain's groups from its running averages (higher = keep)."""
+    """Scores of one chain's groups from its running averages (higher = keep).
+
+    Raises
+    ------
+    ValueError
+        If no criterion has that name, or the chain did not accumulate what it needs.
+    """
     if criterion == "random":
         return criteria.random(groups, seed)
     if criterion in ("inclusion_probability", "em_responsibility"):
         averages = _inclusion(state)
-        included = {name: a.included for name, a in averages.items()}
-        return criteria.inclusion_log_odds(included, {name: a.excluded for name, a in averages.items()})
+        included = {name: a.log_included for name, a in averages.items()}
+        return criteria.inclusion_log_odds(included, {name: a.log_excluded for name, a in averages.items()})
     if criterion == "expected_log_odds":
         return {name: a.expected_log_odds for name, a in _inclusion(state).items()}
-    moments = {name: _restored(Moments(), s) for name, s in state["moments"].items() if name in groups}
-    mean = {name: m.mean for name, m in moments.items()}
+    if criterion == "magnitude":
+        return chain_magnitudes(state, groups)
     if criterion == "signal_to_noise":
+        moments = _moments(state, groups)
+        mean = {name: m.mean for name, m in moments.items()}
         return criteria.signal_to_noise(mean, {name: m.variance for name, m in moments.items()}, groups)
-    return criteria.magnitude(mean, groups)
+    raise ValueError(f"criterion is {criterion!r}; choose among {', '.join(criteria.NAMES)}")
+
+
+def chain_magnitudes(state: Mapping[str, Any], groups: Mapping[str, Any]) -> Scores:
+    """Magnitude of the mean weights of one chain: a criterion, and what decides between equal scores of others."""
+    return criteria.magnitude({name: m.mean for name, m in _moments(state, groups).items()}, groups)
+
+
+def _moments(state: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Moments]:
+    return {name: _restored(Moments(), s) for name, s in state["moments"].items() if name in groups}
 
 
 def inclusion_probabilities(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -316,6 +364,11 @@ def _inclusion(state: Mapping[str, Any]) -> dict[str, InclusionAverage]:
 def _restored(average: Any, state: Mapping[str, Any]) -> Any:
     average.load_state_dict(state)
     return average
+
+
+def _diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:
+    with damage_named(out / "posterior.zarr"):
+        return diagnostics(config, out)
 
 
 def diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune import build, checkpoint
+from sgmcmc_prune import build, models
 from sgmcmc_prune.bench import measure
 from sgmcmc_prune.chains.loop import mask_path
 from sgmcmc_prune.config import NetworkChoice, RunConfig
@@ -23,7 +23,7 @@ from sgmcmc_prune.network_file import About, load_network, save_network
 from sgmcmc_prune.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.shrink import shrink
-from sgmcmc_prune.stages import load_config, stage_directory
+from sgmcmc_prune.stages import load_averages, load_config, stage_directory
 from sgmcmc_prune.tables import format_rows, number
 from sgmcmc_prune.weights import WeightStore, average
 
@@ -61,12 +61,13 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     data = build.load_data(config)
     mask, draws, origin = _chosen(config, data, run_dir, choice)
     dense = build.build_model(config, data, choice.chain).cpu()
-    network = masked_network(build.build_model(config, data, choice.chain), average(draws), mask, data.train[0])
+    batches = build.statistics_batches(config, data)
+    network = masked_network(build.build_model(config, data, choice.chain), average(draws), mask, batches)
     small = shrink(network, mask, data.train[0][:1]).model
     mean, std = (tuple(float(v) for v in moment) for moment in (data.dataset.mean, data.dataset.std))
     shape, classes = data.input_shape, data.dataset.num_classes
     save_network(out, small, About(config.model.name, config.model.normalisation, shape, classes, mean, std, origin))
-    read, _ = load_network(out)
+    read, _ = load_network(out, models.find(config.model.name))
     inputs, labels = data.test if config.evaluate == "test" else data.validation
     scores = summarise(class_probabilities(read, inputs.cpu()), labels.cpu())
     example = data.train[0][: max(BATCHES)].cpu()
@@ -88,13 +89,14 @@ def table(result: dict[str, Any]) -> str:
     rows = [
         [
             name,
-            *(f"{result[name][size]:,}" for size in ("parameters", "multiply_adds")),
+            *("-" if (n := result[name][size]) is None else f"{n:,}" for size in ("parameters", "multiply_adds")),
             *(number(result["latency"][batch][name], 3) for batch in BATCHES),
         ]
         for name in ("dense", "pruned")
     ]
     ratios = [str(measure.Ratio(**result["latency"][batch]["ratio"])) for batch in BATCHES]
-    sizes = [f"{result['pruned'][size] / result['dense'][size]:.3f}" for size in ("parameters", "multiply_adds")]
+    pairs = [(result["pruned"][size], result["dense"][size]) for size in ("parameters", "multiply_adds")]
+    sizes = ["-" if after is None or before is None else f"{after / before:.3f}" for after, before in pairs]
     scores = f"accuracy {result['accuracy']:.4f}, NLL {number(result['nll'], 4)} on the {result['split']} split"
     text = format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
     return f"{result['origin']}: {scores}\n\n{text}"
@@ -140,15 +142,15 @@ def _chosen(
 def _post_hoc_mask(
     config: RunConfig, data: build.Data, run_dir: Path, choice: NetworkChoice, criterion: str, target: float | None
 ) -> masks.Mask:
-    states = [checkpoint.load(run_dir / "checkpoints" / f"chain{c}.safetensors") for c in range(config.chains)]
-    for labels, found in post_hoc_masks(config, build.groups(config, build.build_model(config, data, 0)), states):
+    states = [load_averages(run_dir, chain) for chain in range(config.chains)]
+    for labels, found in post_hoc_masks(config, build.groups(config, data, build.build_model(config, data, 0)), states):
         decided = labels["decision"].split()[0]
         if labels["criterion"] == criterion and decided == choice.decision and labels["target"] in (None, target):
             return found[choice.chain]
     raise ValueError(f"{run_dir} has no decision {choice.decision} by {criterion}; inclusion_probability has")
 
 
-def _size(model: nn.Module, example: Tensor) -> dict[str, int]:
+def _size(model: nn.Module, example: Tensor) -> dict[str, int | None]:
     return {"parameters": num_parameters(model), "multiply_adds": multiply_adds(model, example)}
 
 

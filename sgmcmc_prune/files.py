@@ -1,18 +1,25 @@
 """Files that are either whole or absent: atomic writes, and JSON without NaN."""
 
+import errno
 import json
 import math
 import os
 import time
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sgmcmc_prune.errors import RunError
+
+#: Entry of a JSON object that holds the checksum of the others.
+CHECKSUM = "crc32"
+
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; what is written there becomes `path` when the block ends without error.
 
     The file is flushed to disk before it is renamed, and its directory after, so that a kill or a power cut leaves
@@ -35,14 +42,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     partial.touch()
     mode = partial.stat().st_mode
     try:
-        yield partial
-        partial.chmod(mode)  # safetensors leaves files that only their owner can read
-        sync(partial)
-        os.replace(partial, path)
+        with disk_full_is_failure(path):
+            yield partial
+            partial.chmod(mode)  # safetensors leaves files that only their owner can read
+            sync(partial)
+            os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextmanager
+def disk_full_is_failure(path: Path) -> Iterator[None]:
+    """Turn the system's word for a full disk into a failure of the run that names the file."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+        if full:
+            raise RunError(f"the disk is full: {path} could not be written; free some space and resume") from None
+        raise
 
 
 def sync(path: Path) -> None:
@@ -60,7 +80,7 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_json(path: str | Path, obj: Any) -> None:
+def write_json(path: str | Path, obj: Any, checksum: bool = False) -> None:
     """Write `obj` as indented JSON, atomically.
 
     JSON has no NaN or infinity, and a number must not turn into `null` unseen: pass what may hold them through
@@ -71,6 +91,8 @@ def write_json(path: str | Path, obj: Any) -> None:
     path : str or Path
         The file to write or replace.
     obj : dict, list, tuple, str, int, float, bool or None, nested
+    checksum : bool
+        Add a checksum of a dict's content as its last entry, "crc32", which `read_json` verifies.
 
     Raises
     ------
@@ -80,6 +102,8 @@ def write_json(path: str | Path, obj: Any) -> None:
         When JSON has no form for a value (tensors and NumPy scalars: call `.item()` or `.tolist()` first).
     """
     try:
+        if checksum:
+            obj = {**obj, CHECKSUM: _checksum(obj)}
         text = json.dumps(obj, indent=2, allow_nan=False)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; pass it through finite_or_null to write null instead") from None
@@ -89,12 +113,18 @@ def write_json(path: str | Path, obj: Any) -> None:
         partial.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+def _checksum(obj: Any) -> str:
+    return str(zlib.crc32(json.dumps(obj, sort_keys=True, allow_nan=False).encode()))
+
+
+def read_json(path: str | Path, checksum: bool = False) -> Any:
+    """Read a JSON file; the entry of its checksum, if it has one, is verified and left out.
 
     Parameters
     ----------
     path : str or Path
+    checksum : bool
+        Whether it must have one.
 
     Returns
     -------
@@ -105,12 +135,18 @@ def read_json(path: str | Path) -> Any:
     FileNotFoundError
         When there is no such file.
     ValueError
-        When it is not JSON.
+        When it is not JSON, or is damaged.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+        obj = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}") from None
+    stored = obj.pop(CHECKSUM, None) if isinstance(obj, dict) else None
+    if stored is None and checksum:
+        raise ValueError(f"{path} is damaged: it has no checksum, which was written with it")
+    if stored is not None and stored != _checksum(obj):
+        raise ValueError(f"{path} is damaged, or was edited: its checksum does not match its content")
+    return obj
 
 
 def finite_or_null(obj: Any) -> Any:

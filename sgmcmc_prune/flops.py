@@ -1,18 +1,31 @@
 """Multiply-adds of one input under a mask: a weight that is masked costs nothing, wherever it lies."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from sgmcmc_prune.predict import class_probabilities
+from sgmcmc_prune.predict import evaluation_mode
+
+aten = torch.ops.aten
+#: Operations that torch's counter does not know, and that multiply nothing by a weight.
+_FREE = {
+    aten.embedding, aten.index_select, aten.index, aten.gather, aten.cat, aten.stack, aten.clone, aten.copy_,
+    aten._to_copy, aten.empty_like, aten.zeros_like, aten.norm, aten.sum, aten.mean, aten.linalg_vector_norm,
+    aten.native_layer_norm, aten.native_group_norm, aten.native_batch_norm, aten._native_batch_norm_legit,
+    aten.cudnn_batch_norm, aten._weight_norm_interface, aten.lift_fresh,
+}  # fmt: skip
 
 
-def multiply_adds(model: nn.Module, inputs: Tensor, mask: Mapping[str, Tensor] | None = None) -> int:
-    r"""Count :math:`\sum_l R_l K_l`: the R positions at which a layer works, times the K weights that it keeps.
+def multiply_adds(model: nn.Module, inputs: Tensor, mask: Mapping[str, Tensor] | None = None) -> int | None:
+    """Count the multiply-adds of one input, as torch's own counter does (`torch.utils.flop_counter`), under a mask.
 
-    Linear and Conv2d layers count; biases, normalisation and the products inside attention do not. At the border of a
-    padded image all of a kernel's weights count.
+    Of every product that reads a masked weight the kept share counts. At the border of a padded image all of a kernel's
+    weights count; products inside attention count, too; biases and elementwise operations do not.
 
     Parameters
     ----------
@@ -21,21 +34,58 @@ def multiply_adds(model: nn.Module, inputs: Tensor, mask: Mapping[str, Tensor] |
         The first is counted.
     mask : mapping of str to bool Tensor, optional
         Layers without a mask are dense.
+
+    Returns
+    -------
+    int or None
+        None where an operation reads a weight and torch's counter does not know it (recurrent layers): a number would
+        be too small.
     """
-    names = {id(module): name for name, module in model.named_modules()}
-    mask, total = mask or {}, 0
+    device = next((p.device for p in model.parameters()), inputs.device)
+    counter = _Counter(model, mask or {})
+    # With gradients, and the plain form of attention, torch fuses nothing that its counter does not know.
+    with evaluation_mode(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        model(inputs[:1].to(device))
+    return None if counter.unknown else round(counter.total)
 
-    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        weight = module.get_parameter("weight")
-        kept = mask.get(f"{names[id(module)]}.weight".lstrip("."), torch.ones_like(weight, dtype=torch.bool))
-        total += int(kept.sum()) * (output.numel() // len(weight))
 
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    handles = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        class_probabilities(model, inputs[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return total
+class _Counter(TorchDispatchMode):
+    """Adds up the multiply-adds of all operations; `unknown` where one reads a weight and nobody knows its cost."""
+
+    def __init__(self, model: nn.Module, mask: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.total, self.unknown = 0.0, False
+        self.kept = {
+            p.untyped_storage().data_ptr(): float(mask[name].double().mean()) if name in mask else 1.0
+            for name, p in model.named_parameters()
+            if p.dim() > 1
+        }
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        packet = func._overloadpacket
+        if packet not in flop_registry:
+            with self:  # what torch makes of other operations
+                made = func.decompose(*args, **kwargs)
+            if made is not NotImplemented:
+                return made
+        out = func(*args, **kwargs)
+        read = [x.untyped_storage().data_ptr() for x in _tensors((*args, *kwargs.values()))]
+        weights = [self.kept[pointer] for pointer in read if pointer in self.kept]
+        if packet in flop_registry:
+            flops = flop_registry[packet](*args, **kwargs, out_val=out)
+            self.total += flops / 2 * min(weights, default=1.0)
+        elif weights and not (packet in _FREE or func.is_view or torch.Tag.pointwise in func.tags):
+            self.unknown = True
+        return out
+
+
+def _tensors(arguments: Any) -> list[Tensor]:
+    """All tensors among some arguments, in lists too."""
+    found = []
+    for x in arguments:
+        if isinstance(x, Tensor):
+            found.append(x)
+        elif isinstance(x, list | tuple):
+            found += _tensors(x)
+    return found

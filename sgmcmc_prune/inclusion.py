@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 #: Under this many batches a batch-means standard error is not trustworthy, and is reported as NaN.
@@ -18,9 +19,11 @@ class InclusionAverage:
     r"""Rao-Blackwellised inclusion probability of each group, (1/S) sum_s p(gamma_g = 1 | w_s), by batches.
 
     A batch is a whole cycle in a cyclical run, and at constant step a stretch longer than the autocorrelation time. The
-    standard error comes from the variance of the batch means. The complement (1/S) sum_s p(gamma_g = 0 | w_s) is
-    averaged beside it, so that log-odds do not saturate where the probability rounds to one; and so are the log-odds
-    themselves, (1/S) sum_s eta_g(w_s).
+    standard error comes from the variance of the batch means.
+
+    Groups are ranked by averages in log space, log (1/S) sum_s p(gamma_g = 1 | w_s) and the same of gamma_g = 0: one of
+    the two tells groups apart where the probability has rounded to zero or one. The untempered log-odds are averaged
+    beside them, (1/S) sum_s eta_g(w_s).
 
     All tensors have shape (G,) and are float64.
     """
@@ -31,17 +34,27 @@ class InclusionAverage:
         self._in_batch = 0
         self._sums: dict[str, Tensor] = {}
 
-    def update(self, log_odds: Tensor) -> None:
-        """Add one draw's conditional log-odds, shape (G,)."""
+    def update(self, log_odds: Tensor, temperature: float = 1.0) -> None:
+        """Add one draw.
+
+        Parameters
+        ----------
+        log_odds : Tensor, shape (G,)
+            eta_g(w_s), untempered.
+        temperature : float
+            p(gamma_g = 1 | w_s) = sigmoid(eta_g / temperature): see `SpikeSlab.indicator_temperature`.
+        """
         eta = log_odds.double()
-        included, excluded = torch.sigmoid(eta), torch.sigmoid(-eta)
+        included, excluded = log_probabilities(eta, temperature)
         if not self._sums:
-            names = ("included", "excluded", "log_odds", "batch", "last", "mean", "square")
+            names = ("log_odds", "batch", "last", "mean", "square")
             self._sums = {name: torch.zeros_like(eta) for name in names}
-        self._sums["included"] += included
-        self._sums["excluded"] += excluded
-        self._sums["log_odds"] += eta
-        self._sums["batch"] += included
+            self._sums |= {name: torch.full_like(eta, -math.inf) for name in ("log_included", "log_excluded")}
+        s = self._sums
+        s["log_included"] = torch.logaddexp(s["log_included"], included)
+        s["log_excluded"] = torch.logaddexp(s["log_excluded"], excluded)
+        s["log_odds"] += eta
+        s["batch"] += included.exp()
         self.count += 1
         self._in_batch += 1
 
@@ -59,20 +72,30 @@ class InclusionAverage:
         self._in_batch = 0
 
     @property
+    def log_included(self) -> Tensor:
+        """Log of the mean of p(gamma = 1 | w_s)."""
+        count = self._checked_count()
+        return self._sums["log_included"] - math.log(count)
+
+    @property
+    def log_excluded(self) -> Tensor:
+        """Log of the mean of p(gamma = 0 | w_s)."""
+        count = self._checked_count()
+        return self._sums["log_excluded"] - math.log(count)
+
+    @property
     def included(self) -> Tensor:
         """Mean of p(gamma = 1 | w_s)."""
-        count = self._checked_count()
-        return self._sums["included"] / count
+        return self.log_included.exp().clamp(max=1.0)
 
     @property
     def excluded(self) -> Tensor:
         """Mean of p(gamma = 0 | w_s)."""
-        count = self._checked_count()
-        return self._sums["excluded"] / count
+        return self.log_excluded.exp().clamp(max=1.0)
 
     @property
     def expected_log_odds(self) -> Tensor:
-        """Mean of log p(gamma = 1 | w_s) - log p(gamma = 0 | w_s)."""
+        """Mean of the untempered log-odds eta(w_s)."""
         count = self._checked_count()
         return self._sums["log_odds"] / count
 
@@ -103,6 +126,12 @@ class InclusionAverage:
         """Restore what `state_dict` returned."""
         self.batches, self.count, self._in_batch = state["batches"], state["count"], state["in_batch"]
         self._sums = dict(state["sums"])
+
+
+def log_probabilities(log_odds: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log p(gamma = 1) and log p(gamma = 0) at log-odds eta / T; neither is infinite."""
+    eta = log_odds / temperature
+    return F.logsigmoid(eta), F.logsigmoid(-eta)
 
 
 class Moments:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sgmcmc_prune.store_damage import damage_named
+
 if TYPE_CHECKING:
     import pandas
     import xarray
@@ -38,11 +40,14 @@ def load(run_dir: str | Path) -> "xarray.DataTree":
     import xarray
 
     path = Path(run_dir) / "posterior.zarr"
+    if not path.is_dir():
+        raise ValueError(f"{run_dir} is not a run directory: it has no store of draws posterior.zarr")
     try:
-        tree = xarray.open_datatree(path, engine="zarr")
-        progress = tree["progress"]
+        with damage_named(path):
+            tree = xarray.open_datatree(path, engine="zarr")
+            progress = tree["progress"].load()
     except (FileNotFoundError, KeyError):
-        raise ValueError(f"{run_dir} is not a run directory: it has no store of draws posterior.zarr") from None
+        raise ValueError(f"{run_dir} is not a run directory: posterior.zarr is no store of draws") from None
     complete: dict[str, int] = {}
     for counter in progress.data_vars.values():
         dim = counter.attrs["sample_dim"]
@@ -87,7 +92,8 @@ def summary(
 
     from sgmcmc_prune.convergence.statistics import MIN_DRAWS_ESS
 
-    posterior = load(run_dir)["posterior"].to_dataset()
+    with damage_named(Path(run_dir) / "posterior.zarr"):
+        posterior = load(run_dir)["posterior"].to_dataset().load()
     if not posterior.sizes["draw"]:
         raise ValueError(f"{run_dir} has no draw that all chains have reached: let the run go on")
     series: dict[str, np.ndarray] = {}

@@ -4,6 +4,7 @@ The layers may be narrower than the architecture makes them: their sizes are tho
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 
 from sgmcmc_prune import models
 from sgmcmc_prune.config import from_json
-from sgmcmc_prune.files import atomic_path
+from sgmcmc_prune.tensor_file import read_tensors, write_tensors
 
-FORMAT = "sgmcmc_prune.network/1"
+FORMAT = "sgmcmc_prune.network/2"
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,18 @@ class About:
 
 def save_network(path: Path, model: nn.Module, about: About) -> None:
     """Write a network to a safetensors file; the file appears complete or not at all."""
-    from safetensors.torch import save_file
-
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with atomic_path(path) as partial:
-        save_file(tensors, partial, {"format": FORMAT, "about": json.dumps(asdict(about))})
+    write_tensors(path, model.state_dict(), FORMAT, about=json.dumps(asdict(about)))
 
 
-def load_network(path: Path) -> tuple[nn.Module, About]:
-    """Read what `save_network` wrote.
+def load_network(path: Path, factory: Callable[..., nn.Module] | None = None) -> tuple[nn.Module, About]:
+    """Read what `save_network` wrote; a file runs no code.
+
+    Parameters
+    ----------
+    path : Path
+    factory : callable, optional
+        What makes the network, if it is a user's own: it takes (input_shape, num_classes, **options). A network of this
+        library needs none.
 
     Returns
     -------
@@ -68,21 +72,19 @@ def load_network(path: Path) -> tuple[nn.Module, About]:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, holds no network, or one of another architecture than it says.
+        If the file is damaged, holds no network or one of another architecture than it says, or names a callable of a
+        user's own and none is given.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} holds no network of format {FORMAT}: its format is {metadata.get('format')}")
+    tensors, metadata = read_tensors(path, FORMAT)
     about: About = from_json(json.loads(metadata["about"]), About, f"about in {path}")
     options = {} if about.normalisation is None else {"normalisation": about.normalisation}
-    model = models.build(about.model, about.input_shape, about.num_classes, seed=0, **options)
+    if ":" in about.model and factory is None:
+        raise ValueError(
+            f"{path} holds a network that is made by {about.model}, and a file runs no code: import it, and give it to "
+            "load_network as `factory`"
+        )
+    make = about.model if factory is None else factory
+    model = models.build(make, about.input_shape, about.num_classes, seed=0, **options)
     expected = model.state_dict().keys()
     if expected != tensors.keys():
         differing = sorted(expected ^ tensors.keys())

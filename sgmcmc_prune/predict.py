@@ -200,8 +200,12 @@ def _logits(model: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tenso
 
 
 def _checked(logits: Tensor) -> Tensor:
-    if logits.ndim != 2:
-        raise ValueError(f"the model must give logits of shape (batch, classes), not {tuple(logits.shape)}")
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"class probabilities need logits of shape (batch, classes) with two classes or more, and the model gives "
+            f"{found}; of a regression average the outputs themselves"
+        )
     return logits
 
 

@@ -12,13 +12,14 @@ import os
 import platform
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from sgmcmc_prune import __version__, build, distributed
+from sgmcmc_prune import __version__, build, distributed, likelihoods
 from sgmcmc_prune.chains.batched import require_batchable
 from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import interruptible
@@ -29,9 +30,11 @@ from sgmcmc_prune.distributed import Ranks
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.evaluate import evaluate, foreign_inputs
 from sgmcmc_prune.files import finite_or_null, locked, read_json, write_json
+from sgmcmc_prune.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.samplers import tiers
 from sgmcmc_prune.stages import (
     departures,
+    keep_averages,
     load_config,
     measurable_chain,
     num_steps,
@@ -41,6 +44,9 @@ from sgmcmc_prune.stages import (
     take_batched,
     take_chain,
 )
+
+#: Whoever works in a run directory holds this file.
+LOCK = ".lock"
 
 
 def run(config: RunConfig, out: Path, overwrite: bool = False, progress: bool = True) -> dict[str, Any]:
@@ -71,8 +77,8 @@ def run(config: RunConfig, out: Path, overwrite: bool = False, progress: bool = 
     Interrupted
         After SIGINT or SIGTERM; `resume` continues.
     """
-    with distributed.world() as world:
-        data = world.first_only(lambda: _prepare(config, out, overwrite, world))
+    with distributed.world() as world, ExitStack() as held:
+        data = world.first_only(lambda: _prepare(config, out, overwrite, world, held))
         return _work(config, data or build.load_data(config), out, progress, world)
 
 
@@ -86,13 +92,19 @@ def resume(out: Path, progress: bool = True) -> dict[str, Any]:
     ValueError
         If `out` is not a run directory.
     """
-    with distributed.world() as world:
-        world.first_only(lambda: _check_processes(load_config(out), world))
+    with distributed.world() as world, ExitStack() as held:
+        world.first_only(lambda: _take_up(out, world, held))
         config = load_config(out)
         if not config.keep_weight_draws and _finished(out):
-            metrics: dict[str, Any] = read_json(out / "metrics.json")  # its draws are gone
+            metrics: dict[str, Any] = read_json(out / "metrics.json", checksum=True)  # its draws are gone
             return metrics if world.first else {}
         return _work(config, build.load_data(config), out, progress, world)
+
+
+def _take_up(out: Path, world: Ranks, held: ExitStack) -> None:
+    """Check that a directory can be continued, and keep others out of it."""
+    _check_processes(load_config(out), world)
+    held.enter_context(locked(out / LOCK))
 
 
 def _finished(out: Path) -> bool:
@@ -102,27 +114,45 @@ def _finished(out: Path) -> bool:
 def _earlier(out: Path) -> dict[str, Any]:
     """What `run.json` says of the run so far; empty before it has begun."""
     path = out / "run.json"
-    return dict(read_json(path)) if path.is_file() else {}
+    return dict(read_json(path, checksum=True)) if path.is_file() else {}
 
 
-def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks) -> build.Data:
-    """Refuse what cannot run, before a directory is made or deleted; make it, and write the configuration."""
+def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks, held: ExitStack) -> build.Data:
+    """Take the directory for oneself, refuse what cannot run, and only then delete or write anything in it."""
     _check_processes(config, world)
-    if distributed.restarted() and (out / "config.json").is_file() and load_config(out) == config:
-        return build.load_data(config)
-    old = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    if old and not overwrite:
-        raise ValueError(
-            f"{out} exists and is not empty; choose another --out, continue it with "
-            f"`sgmcmc-prune resume {out}`, or replace it with --overwrite"
-        )
-    data = build.load_data(config)
-    _check(config, data, world)
-    if old:
-        _remove_run(out)
-    out.mkdir(parents=True, exist_ok=True)
+    made = _take(out, held)
+    try:
+        if distributed.restarted() and (out / "config.json").is_file() and load_config(out) == config:
+            return build.load_data(config)
+        old = [path for path in out.iterdir() if path.name != LOCK]
+        if old and not overwrite:
+            raise ValueError(
+                f"{out} exists and is not empty; choose another --out, continue it with "
+                f"`sgmcmc-prune resume {out}`, or replace it with --overwrite"
+            )
+        if old and not (out / "config.json").is_file():
+            raise ValueError(f"{out} is not a run directory, so --overwrite will not delete it; choose another --out")
+        data = build.load_data(config)
+        _check(config, data, world)
+    except BaseException:
+        if made:  # a run that is refused leaves nothing
+            held.close()
+            (out / LOCK).unlink()
+            out.rmdir()
+        raise
+    for path in old:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     write_json(out / "config.json", to_json(config))
     return data
+
+
+def _take(out: Path, held: ExitStack) -> bool:
+    """Hold the lock of a directory, which is made if there is none: whether it was."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; choose another --out")
+    made = not out.exists()
+    held.enter_context(locked(out / LOCK))
+    return made
 
 
 def _check_processes(config: RunConfig, world: Ranks) -> None:
@@ -143,11 +173,16 @@ def _check(config: RunConfig, data: build.Data, world: Ranks) -> None:
     if config.schedule.cycles < 1:
         raise ValueError(f"schedule.cycles is {config.schedule.cycles}; a run draws in at least one cycle")
     foreign_inputs(config, data)
+    model = build.build_model(config, data, 0)
+    inputs, labels = (part[:EXAMPLES] for part in data.train)
+    found = rehearse(model, inputs, labels, likelihoods.categorical, data.dataset.num_classes)
+    if (config.prune.in_chain or config.prune.post_hoc) and not build.groups(config, data, model):
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.not_prunable.items())
+        raise ValueError(f"the network has no weight that may be pruned ({reasons}); run without prune criteria")
     chain = build.build_chain(config, data, 0, stage_schedule(config, data, None))
-    build.groups(config, chain.model)
     for criterion in config.prune.in_chain:
         stage_schedule(config, data, criterion)
-        build.build_pruner(config, chain.model, criterion, 0, None)
+        build.build_pruner(config, data, chain.model, criterion, 0, None)
     if config.execution == "batched":
         require_batchable(chain)
     at_once = {"processes": num_workers(config.chains), "batched": config.chains}
@@ -158,30 +193,38 @@ def _work(config: RunConfig, data: build.Data, out: Path, progress: bool, world:
     if not world.first:
         _run_ranks(config, data, out, False, world)
         return {}
-    with locked(out / ".lock"), interruptible():
+    with interruptible():
         return _first_work(config, data, out, progress, world)
 
 
 def _first_work(config: RunConfig, data: build.Data, out: Path, progress: bool, world: Ranks) -> dict[str, Any]:
-    started = time.time()
+    started, sampled = time.time(), _finished(out)
     info = _describe(config, data, out, world)
-    write_json(out / "run.json", {**info, "status": "running"})
+    if not sampled:
+        _write_info(out, {**info, "status": "running"})
     try:
-        _run_chains(config, data, out, progress, world, info["execution"]["mode"])
+        if not sampled:
+            _run_chains(config, data, out, progress, world, info["execution"]["mode"])
         metrics = evaluate(config, data, out, progress)
     except Exception as error:  # whatever it is: nobody should wait for a run that has ended
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
-        damaged = _damaged_checkpoints(out)
-        write_json(out / "run.json", {**info, **damaged, "status": status, "error": str(error)})
+        if not sampled:  # what was sampled stays so, whatever its evaluation says
+            _write_info(out, {**info, **_damaged_checkpoints(out), "status": status, "error": str(error)})
         raise
-    write_json(out / "metrics.json", finite_or_null(metrics))
+    write_json(out / "metrics.json", finite_or_null(metrics), checksum=True)
     info["departures"] += metrics["diagnostics"]["temperature"]["findings"]
-    info |= {**_damaged_checkpoints(out), "status": "finished", "seconds": time.time() - started}
-    write_json(out / "run.json", info)
+    seconds = _earlier(out)["seconds"] if sampled else time.time() - started
+    info |= {**_damaged_checkpoints(out), "status": "finished", "seconds": seconds}
+    _write_info(out, info)
+    keep_averages(config, out)
     if not config.keep_weight_draws:
         for stage in (out, *(out / "forks" / criterion for criterion in config.prune.in_chain)):
             shutil.rmtree(stage / "draws", ignore_errors=True)
     return metrics
+
+
+def _write_info(out: Path, info: dict[str, Any]) -> None:
+    write_json(out / "run.json", info, checksum=True)
 
 
 def _damaged_checkpoints(out: Path) -> dict[str, list[str]]:
@@ -254,7 +297,7 @@ def _describe(config: RunConfig, data: build.Data, out: Path, world: Ranks) -> d
         },
         "execution": _execution(config, data, out, world),
         "processes": _history(out, {"processes": world.size, "ranks_per_chain": _ranks_per_chain(config, world)}),
-        "departures": departures(config, model, _ranks_per_chain(config, world)),
+        "departures": departures(config, data, model, _ranks_per_chain(config, world)),
     }
 
 
@@ -262,10 +305,3 @@ def _history(out: Path, now: dict[str, int]) -> list[dict[str, int]]:
     """How many processes took the run, one after the other: where `ranks_per_chain` changes, rounding does."""
     before: list[dict[str, int]] = _earlier(out).get("processes", [])
     return before if before[-1:] == [now] else [*before, now]
-
-
-def _remove_run(out: Path) -> None:
-    """Delete an earlier run; refuse to delete anything that is not one."""
-    if not (out / "config.json").is_file():
-        raise ValueError(f"{out} is not a run directory, so --overwrite will not delete it; choose another --out")
-    shutil.rmtree(out)

@@ -9,15 +9,17 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sgmcmc_prune import build, checkpoint
+from sgmcmc_prune import build, checkpoint, likelihoods
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Stage, checkpoint_path, follow, mask_path
 from sgmcmc_prune.chains.record import Recorder
-from sgmcmc_prune.config import RunConfig, from_json
+from sgmcmc_prune.config import RunConfig, from_json, to_json
 from sgmcmc_prune.distributed import ALONE, Ranks
 from sgmcmc_prune.files import locked, read_json
+from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.pruning.masks import prunable
+from sgmcmc_prune.pruning.prunable import prunable
+from sgmcmc_prune.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.schedules import Cyclical
 from sgmcmc_prune.store import DrawStore
 from sgmcmc_prune.weights import estimate_bytes, require_space
@@ -30,8 +32,65 @@ def load_config(out: Path) -> RunConfig:
     path = out / "config.json"
     if not path.is_file():
         raise ValueError(f"{out} is not a run directory: it has no config.json")
-    config: RunConfig = from_json(read_json(path))
+    config: RunConfig = from_json(read_json(path), where=f"{path}: config")
+    _check_unchanged(out, config)
     return config
+
+
+#: Settings that do not touch the draws of a run, which may be others afterwards.
+FREE = (
+    *("device", "execution", "checkpoint_seconds", "keep_checkpoints", "keep_weight_draws", "ranks_per_chain"),
+    *("rank_timeout", "compile_network", "evaluate", "ood", "ood_dir", "data.data_dir", "data.workers"),
+    *("sampler.implementation", "prune.post_hoc", "prune.fdr"),
+)
+
+
+def _check_unchanged(out: Path, config: RunConfig) -> None:
+    """Refuse a configuration that is not the one with which the draws in a directory were made."""
+    path = out / "posterior.zarr" / "zarr.json"
+    if not path.is_file():
+        return
+    drawn: RunConfig = from_json(read_json(path).get("attributes", {}).get("config"), where=f"config in {path}")
+    made, now = _flat(to_json(drawn)), _flat(to_json(config))
+    if changed := [name for name in made if made[name] != now[name] and name not in FREE]:
+        both = "; ".join(f"{name} is {now[name]!r}, and was {made[name]!r}" for name in changed)
+        raise ValueError(f"{out / 'config.json'} is not the configuration of the draws beside it: {both}")
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def averages_path(out: Path, chain: int) -> Path:
+    """Where the averages over the dense draws of a chain are kept once the run is finished."""
+    return out / "averages" / f"chain{chain}.safetensors"
+
+
+def load_averages(out: Path, chain: int) -> dict[str, Any]:
+    """The averages over the dense draws of a chain: `inclusion` and `moments`, by layer.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there are none yet, or the file is damaged.
+    """
+    path = averages_path(out, chain)
+    state = checkpoint.load(path if path.is_file() else checkpoint_path(out, chain))
+    return {"inclusion": state["inclusion"], "moments": state["moments"]}
+
+
+def keep_averages(config: RunConfig, out: Path) -> None:
+    """Keep what is read of a finished run, and delete what only a resume of unfinished chains would need."""
+    for chain in range(config.chains):
+        checkpoint.save(averages_path(out, chain), load_averages(out, chain))
+    for criterion in stages(config):
+        for path in (stage_directory(out, criterion) / "checkpoints").glob("*.safetensors*"):
+            if not path.name.endswith(".damaged"):
+                path.unlink()
 
 
 def stages(config: RunConfig) -> tuple[str | None, ...]:
@@ -115,7 +174,7 @@ def _stage_chain(
     if criterion == "random":
         first = out / "forks" / config.prune.in_chain[0]
         reference = [masks.load(mask_path(first, index, t)) for t in config.prune.targets]
-    pruner = build.build_pruner(config, build.build_model(config, data, index), criterion, index, reference)
+    pruner = build.build_pruner(config, data, build.build_model(config, data, index), criterion, index, reference)
     chain = build.build_chain(config, data, index, schedule, pruner, ranks)
     chain.load_position(checkpoint.load(checkpoint_path(out, index)))
     return chain
@@ -136,7 +195,7 @@ def open_stage(
     if path.exists():
         store = DrawStore.open(path)
     else:
-        needed = estimate_bytes(chain.model.state_dict(), schedule.num_draws, config.chains)
+        needed = estimate_bytes(network_state(chain.model), schedule.num_draws, config.chains)
         require_space(directory, needed)
         if progress:
             draws = config.chains * schedule.num_draws
@@ -148,7 +207,8 @@ def open_stage(
             static=_static(inputs, labels, chain, layers),
             coords=recorder.coords(),
             attrs={
-                "departures": departures(config, chain.model, ranks),
+                "config": to_json(config),
+                "departures": departures(config, data, chain.model, ranks),
                 "lp_estimator": "minibatch",
                 "integrator": chain.sampler.integrator,
                 "momentum": schedule(schedule.num_steps - 1).momentum,
@@ -170,9 +230,11 @@ def _static(inputs: Tensor, labels: Tensor, chain: Chain, layers: Sequence[str])
     }
 
 
-def departures(config: RunConfig, model: nn.Module, ranks: int = 1) -> list[str]:
+def departures(config: RunConfig, data: build.Data, model: nn.Module, ranks: int = 1) -> list[str]:
     """Every way in which the draws are not draws from the stated Bayesian posterior, in words."""
-    minibatch = "its minibatch" if ranks == 1 else f"the part of its minibatch that one of {ranks} ranks takes"
+    inputs, labels = (part[:EXAMPLES] for part in data.train)
+    network = rehearse(model, inputs, labels, likelihoods.categorical, data.dataset.num_classes).departures
+    minibatch = f"the part of its minibatch that one of {ranks} ranks takes"
     found = [
         f"step size {config.sampler.lr_min:g} while sampling: minibatch gradient noise heats the chain above T",
         "hyperparameters of the prior are fitted to the same data; draws are conditional on them"
@@ -182,12 +244,7 @@ def departures(config: RunConfig, model: nn.Module, ranks: int = 1) -> list[str]
         "mode em: the chain targets a Gaussian posterior with held precisions, not the mixture posterior"
         if config.prior.family == "spike_slab" and config.prior.mode == "em"
         else "",
-        f"batch normalisation: the likelihood of an example depends on {minibatch}"
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
-        else "",
-        "dropout: the likelihood of an example is that of a network drawn anew at every step"
-        if any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in model.modules())
-        else "",
+        *(line if ranks == 1 else line.replace("the rest of its minibatch", minibatch) for line in network),
         f"augmentation {config.data.augmentation}: an image counts with ever new pixels, so there is no likelihood"
         if config.data.augmentation != "none"
         else "",

@@ -144,6 +144,7 @@ def _create_sampled(node: Any, name: str, group: Group, chains: int, coords: Map
             shape=(chains, group.length, *variable.shape),
             chunks=(1, slots, *(max(1, size) for size in variable.shape)),
             dtype=variable.dtype,
+            compressors=_compressors(),
             fill_value=variable.fill,
             dimension_names=("chain", group.sample_dim, *variable.dims),
         )
@@ -182,10 +183,18 @@ def _create_progress(root: Any, groups: Mapping[str, Group], chains: int) -> Non
             shape=(chains,),
             chunks=(1,),
             dtype="int64",
+            compressors=_compressors(),
             fill_value=0,
             dimension_names=("chain",),
             attributes={"sample_dim": group.sample_dim},
         )
+
+
+def _compressors() -> list[Any]:
+    """Compress, then add a checksum, which Zarr verifies on reading."""
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+
+    return [ZstdCodec(level=0), Crc32cCodec()]
 
 
 def _check_sizes(where: str, dims: tuple[str, ...], shape: tuple[int, ...], sizes: dict[str, int]) -> None:
@@ -205,6 +214,7 @@ def _write_whole(node: Any, name: str, dims: tuple[str, ...], values: np.ndarray
         shape=values.shape,
         chunks=tuple(max(1, size) for size in values.shape),
         dtype="string" if text else values.dtype,
+        compressors=_compressors(),
         dimension_names=dims,
     )
     array[...] = values.astype(object) if text else values

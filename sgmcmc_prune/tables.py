@@ -9,6 +9,8 @@ from sgmcmc_prune.inference_data import RHAT_THRESHOLD
 
 COLUMNS = ("method", "when", "decision", "sparsity", "accuracy", "NLL", "Brier", "ECE", "members", "single acc.")
 OOD_COLUMNS = {"ood_auroc": "OOD AUROC", "ood_auroc_mutual_information": "by MI"}
+#: Share of the groups decided by tie from which a table says so.
+TIED_THRESHOLD = 0.01
 SIZE_COLUMNS = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
 
 
@@ -27,7 +29,8 @@ def format_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def metrics_table(metrics: dict[str, Any]) -> str:
     """The table of a run: the dense predictive, then every pruned one."""
     header, *rows = metrics_rows(metrics)
-    return "\n".join([format_rows(header, rows), *ood_lines(metrics), *starved_lines(metrics)])
+    notes = [*ood_lines(metrics), *starved_lines(metrics), *tied_lines(metrics)]
+    return "\n".join([format_rows(header, rows), *notes])
 
 
 def metrics_rows(metrics: dict[str, Any]) -> list[list[str]]:
@@ -46,10 +49,15 @@ def size_rows(metrics: dict[str, Any]) -> list[list[str]]:
         header,
         *(
             [*named, f"{row['sparsity']:.1%}"]
-            + [part for size in SIZE_COLUMNS for part in (f"{row[size]:,.0f}", f"{row[size] / dense[size]:.1%}")]
+            + [part for size in SIZE_COLUMNS for part in _size_cells(row[size], dense[size])]
             for named, row in _named_rows(metrics)
         ),
     ]
+
+
+def _size_cells(size: float | None, dense: float | None) -> tuple[str, str]:
+    """A size, and its share of the dense network's; dashes where it is not known."""
+    return ("-", "-") if size is None or dense is None else (f"{size:,.0f}", f"{size / dense:.1%}")
 
 
 def _named_rows(metrics: dict[str, Any]) -> list[tuple[list[str], dict[str, Any]]]:
@@ -115,6 +123,16 @@ def starved_lines(metrics: dict[str, Any]) -> list[str]:
         f"STARVED: {' '.join(named)}: almost nothing passes {', '.join(row['starved'])} under the mask of a chain"
         for named, row in _named_rows(metrics)
         if row.get("starved")
+    ]
+
+
+def tied_lines(metrics: dict[str, Any]) -> list[str]:
+    """A warning for every mask of which a good part was decided between equal scores."""
+    return [
+        f"TIED: {' '.join(named)}: {row['tied']:.1%} of the groups have the score of a group with the opposite fate; "
+        "magnitude decided, and then chance"
+        for named, row in _named_rows(metrics)
+        if row.get("tied", 0.0) > TIED_THRESHOLD
     ]
 
 

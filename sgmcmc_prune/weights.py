@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sgmcmc_prune.files import atomic_path
+from sgmcmc_prune.tensor_file import read_tensors, write_tensors
+
+FORMAT = "sgmcmc_prune.draw/1"
 
 
 class WeightStore:
@@ -35,11 +35,7 @@ class WeightStore:
         state : mapping of str to Tensor
             All weights (and buffers) by name, of any shape, dtype and device.
         """
-        plain = {
-            name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()
-        }
-        with atomic_path(self._file(chain, draw)) as partial:
-            save_file(plain, partial)
+        write_tensors(self._file(chain, draw), state, FORMAT)
 
     def load(self, chain: int, draw: int) -> dict[str, Tensor]:
         """Read one draw.
@@ -60,11 +56,18 @@ class WeightStore:
         """
         file = self._file(chain, draw)
         try:
-            return load_file(file)
+            return read_tensors(file, FORMAT)[0]
         except FileNotFoundError:
             raise ValueError(f"{file} does not exist: chain {chain} has {self.count(chain)} weight draws") from None
-        except SafetensorError as error:
-            raise ValueError(f"{file} is not a whole weight draw: {error}") from None
+
+    def first_damaged(self, chain: int, draws: int) -> tuple[int, str] | None:
+        """Find the first of so many draws that is missing or does not verify: its number, and what is wrong."""
+        for draw in range(draws):
+            try:
+                self.load(chain, draw)
+            except ValueError as error:
+                return draw, str(error)
+        return None
 
     def count(self, chain: int) -> int:
         """Count the draws of a chain that follow each other without a gap, from draw 0 on.

@@ -68,13 +68,13 @@ def test_one_iteration_by_hand() -> None:
     assert layer.spike_variance == pytest.approx(spike, rel=1e-9)
 
 
-def test_temperature_divides_log_odds_and_squares() -> None:
-    """At temperature T the sums are those of w / sqrt(T), at log-odds eta / T."""
+def test_temperature_divides_the_log_odds_and_nothing_else() -> None:
+    """At temperature T the responsibilities are sigmoid(eta / T); the squares are those of the draw."""
     params, temperature = weights(), 0.25
     prior = spike_slab(params)
     layer = prior.layers["a"]
     r = (layer.log_odds(params["a"]) / temperature).sigmoid()
-    square = params["a"].square().sum(1) / temperature
+    square = params["a"].square().sum(1)
     after = updated(params, temperature).layers["a"]
     torch.testing.assert_close(after.held, r)
     assert after.slab_variance == pytest.approx(float(r @ square / (4 * r.sum())), rel=1e-10)
@@ -192,8 +192,8 @@ def test_stochastic_weights_smooth_the_statistics() -> None:
     for k, draw in enumerate(draws):
         omega = (1 + k / 4.0) ** -0.6
         r = prior.log_odds("a", draw["a"]).sigmoid()
-        expected = (1 - omega) * expected + omega * sufficient_statistics(prior.layers["a"], draw["a"], r)
         held = (1 - omega) * held + omega * r
+        expected = (1 - omega) * expected + omega * sufficient_statistics(prior.layers["a"], draw["a"], held)
         em.update(draw, 1.0)
     torch.testing.assert_close(em.statistics["a"], expected)
     torch.testing.assert_close(prior.layers["a"].held, held)

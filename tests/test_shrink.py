@@ -1,10 +1,14 @@
 """Physically smaller networks: the same function as the masked one, and as small as they can be."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from sgmcmc_prune import models
 from sgmcmc_prune.flops import multiply_adds
@@ -252,3 +256,84 @@ def test_without_a_mask_nothing_goes() -> None:
     model = make_random(sequential())
     assert num_parameters(remove_unread(model).model) == num_parameters(model)
     assert remove_unread(model).kept == {}
+
+
+class Places(nn.Module):
+    """Linear layers at each place of a sequence, then a mean or a flattening, with or without functional dropout."""
+
+    def __init__(self, end: str, dropout: float) -> None:
+        super().__init__()
+        self.end, self.dropout = end, dropout
+        self.a, self.b = nn.Linear(5, 6), nn.Linear(6, 6)
+        self.c = nn.Linear(6 * 4 if end == "flatten" else 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.dropout(self.a(x).relu(), self.dropout, training=self.training)
+        x = self.b(x).relu()
+        return self.c(x.flatten(1) if self.end == "flatten" else x.mean(1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(["mean", "flatten", "pixels"]),
+    st.sampled_from([0.0, 0.4]),
+    st.booleans(),
+    st.floats(0.2, 0.95),
+    st.integers(0, 10**6),
+)
+def test_a_cut_network_is_the_masked_network_on_any_input(
+    end: str, dropout: float, training: bool, share: float, seed: int
+) -> None:
+    """In training mode, too, and whatever the network does between its layers; or it is refused."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 4, 2), nn.Flatten(), nn.Linear(36, 3))
+    shape: tuple[int, ...] = (2, 4, 4)
+    if end != "pixels":
+        model, shape = Places(end, dropout), (4, 5)
+    make_random(model).train(training)
+    mask = {n: (torch.rand(len(p)) > share).view(-1, *[1] * (p.ndim - 1)).expand(p.shape).clone()
+            for n, p in model.named_parameters() if p.ndim > 1}  # fmt: skip
+    small = shrink(model, mask, torch.randn(1, *shape)).model.eval()
+    inputs = 3 * torch.randn(20, *shape)
+    expected = outputs(masked(model, mask).eval(), inputs)
+    torch.testing.assert_close(
+        outputs(small, inputs), expected, rtol=1e-5, atol=1e-5 * (1 + float(expected.abs().max()))
+    )
+
+
+def test_flattened_places_stay_and_the_reason_is_said() -> None:
+    model = make_random(Places("flatten", 0.0))
+    mask = whole_nodes(model, {"b": 2, "a": 3})
+    shrunk = shrink(model, mask, torch.randn(1, 4, 5))
+    assert (shrunk.model.a.out_features, shrunk.model.b.out_features) == (3, 6)
+    assert "flattened together" in shrunk.obstacles["b"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 3)), nn.Linear(3, 2)), "computed from other"),
+        (lambda: tied_layers(), "'2.weight' and '0.weight' are one parameter"),
+        (lambda: Branching(), "cannot be traced"),
+    ],
+)
+def test_shared_and_computed_weights_are_not_cut(make: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        shrink(make(), {}, torch.randn(1, 4))
+
+
+def tied_layers() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    model[2].weight = model[0].weight
+    return model
+
+
+class Branching(nn.Module):
+    """An error of a kind of its own under tracing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer({torch.Size([1, 4]): x}[x.shape])

@@ -87,7 +87,7 @@ def test_a_saved_chain_is_restored_where_its_network_lies(stage: str) -> None:
     pruned = stage == "mask"
     schedule = stage_schedule(config, data, "magnitude" if pruned else None)
     model = build.build_model(config, data, 0)
-    pruner = build.build_pruner(config, model, "magnitude", 0, None) if pruned else None
+    pruner = build.build_pruner(config, data, model, "magnitude", 0, None) if pruned else None
     chain = build.build_chain(config, data, 0, schedule, pruner)
     while not (chain.draws or chain.mask):
         chain.advance()

@@ -58,18 +58,17 @@ def train_and_prune(
     trainer = Trainer(model, stream, categorical, built, steps=0)  # every cosine is begun here
     trainer.anneal(lr, build.dense_schedule(config, stream.steps_per_epoch).num_steps)
     trainer.run(trainer.num_steps, name=optimizer, progress=progress)
-    split = data.test if config.evaluate == "test" else data.validation
-    dense = _row(model, split, {})
-    pruned = _prune(trainer, config, relative_lr * config.sampler.lr_explore, split, f"{optimizer}, pruning", progress)
+    dense = _row(model, _split(config, data), {})
+    pruned = _prune(trainer, config, data, relative_lr * config.sampler.lr_explore, f"{optimizer}, pruning", progress)
     return {"split": config.evaluate, "seed": config.seed, "dense": dense, "pruned": pruned}
 
 
 def _prune(
-    trainer: Trainer, config: RunConfig, lr: float, split: tuple[torch.Tensor, torch.Tensor], name: str, progress: bool
+    trainer: Trainer, config: RunConfig, data: build.Data, lr: float, name: str, progress: bool
 ) -> list[dict[str, Any]]:
     """Train on while the mask grows, with the cycles of an in-chain fork; one row at the end of each target."""
     fork = build.fork_schedule(config, trainer.stream.steps_per_epoch)
-    pruner = build.build_pruner(config, trainer.model, "magnitude", 0, None)
+    pruner = build.build_pruner(config, data, trainer.model, "magnitude", 0, None)
     rows = []
     for step in counted(range(fork.num_steps), name, "step", progress):
         plan = fork(step)
@@ -81,9 +80,13 @@ def _prune(
         trainer.run(1)
         if plan.end_of_cycle and plan.cycle % config.prune.cycles == 0:
             target = config.prune.targets[pruner.target_index(plan.cycle)]
-            row = _row(trainer.model, split, trainer.mask or {})
+            row = _row(trainer.model, _split(config, data), trainer.mask or {})
             rows.append({"criterion": "magnitude", "when": "in_chain", "decision": "target", "target": target, **row})
     return rows
+
+
+def _split(config: RunConfig, data: build.Data) -> tuple[torch.Tensor, torch.Tensor]:
+    return data.test if config.evaluate == "test" else data.validation
 
 
 def _row(model: nn.Module, split: tuple[torch.Tensor, torch.Tensor], mask: masks.Mask) -> dict[str, Any]:

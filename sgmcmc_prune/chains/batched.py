@@ -5,6 +5,7 @@ product. Each network's parameters and gradients are views of the stacks, so sam
 Minibatches and noise are those of each chain alone: the draws are those of a loop to rounding.
 """
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,12 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.likelihoods import Likelihood, mean_nll
+from sgmcmc_prune.pruning.prunable import trainable
+from sgmcmc_prune.rehearsal import ROUNDING, relative, unchanged
 from sgmcmc_prune.schedules import Plan
+
+#: Examples on which batching is tried.
+TRIED = 4
 
 
 def obstacle(chain: Chain) -> str | None:
@@ -25,6 +31,24 @@ def obstacle(chain: Chain) -> str | None:
             return f"{name!r} is batch normalisation, whose running statistics cannot be batched over chains"
         if isinstance(module, nn.modules.dropout._DropoutNd):
             return f"{name!r} is dropout, whose noise would not be that of a chain alone"
+    return _failure(chain)
+
+
+def _failure(chain: Chain) -> str | None:
+    """Try it: the gradients of two networks in one pass must be those of each alone."""
+    inputs, targets = (part[:TRIED] for part in chain.stream.batch(chain.step))
+    models = [copy.deepcopy(chain.model).train() for _ in range(3)]
+    with unchanged(chain.model):
+        mean_nll(chain.likelihood, models[0](inputs), targets).backward()
+        try:
+            networks = BatchedNetworks(models[1:])
+            networks.gradients(chain.likelihood, torch.stack([inputs, inputs]), torch.stack([targets, targets]))
+        except Exception as error:  # torch.func refuses what it cannot batch with errors of many kinds
+            return f"torch.func cannot batch the network ({str(error).splitlines()[0]})"
+    for name, p in trainable(models[0]).items():
+        for other in models[1:]:
+            if relative(p.grad, other.get_parameter(name).grad) > ROUNDING:  # type: ignore[arg-type]
+                return f"batched, the gradient of {name!r} is another than alone"
     return None
 
 

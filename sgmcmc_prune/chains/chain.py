@@ -21,7 +21,9 @@ from sgmcmc_prune.em import EM, ScaleEM
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
 from sgmcmc_prune.likelihoods import Likelihood, mean_nll
+from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
+from sgmcmc_prune.pruning.prunable import prunable, trainable
 from sgmcmc_prune.samplers import Sampler
 from sgmcmc_prune.schedules import Cyclical, Phase, Plan
 
@@ -89,7 +91,7 @@ class Chain:
         if compiled:
             on_cuda = next(model.parameters()).device.type == "cuda"
             self.network = torch.compile(self.network, mode="reduce-overhead" if on_cuda else None)  # type: ignore[assignment]
-        self.parameters: dict[str, Tensor] = dict(model.named_parameters())
+        self.parameters: dict[str, Tensor] = dict(trainable(model))
         self.prior = sampler.prior
         self.step = 0
         self.draws = 0
@@ -100,7 +102,7 @@ class Chain:
         self._dots = 0
         sparse = list(self.prior.layers) if isinstance(self.prior, SpikeSlab) else []
         self.inclusion = {name: InclusionAverage() for name in sparse}
-        self.moments = {name: Moments() for name, p in self.parameters.items() if p.dim() > 1}
+        self.moments = {name: Moments() for name in prunable(model)}
 
     @property
     def finished(self) -> bool:
@@ -225,7 +227,8 @@ class Chain:
         self.draws += 1
         if isinstance(self.prior, SpikeSlab):
             for name, average in self.inclusion.items():
-                average.update(self.prior.log_odds(name, self.parameters[name], plan.temperature))
+                eta = self.prior.log_odds(name, self.parameters[name])
+                average.update(eta, self.prior.indicator_temperature(plan.temperature))
         for name, moments in self.moments.items():
             moments.update(self.parameters[name])
 
@@ -258,7 +261,7 @@ class Chain:
             "records": self.records,
             "loss": self.loss,
             "dot": [float(self._dot), self._dots],
-            "model": dict(self.model.state_dict()),
+            "model": network_state(self.model),
             "sampler": self.sampler.state_dict(),
             "prior": self.prior.state_dict() if self.prior is not None else None,
             "em": self.em.state_dict() if self.em is not None else None,
@@ -286,7 +289,7 @@ class Chain:
 
     def load_position(self, state: Mapping[str, Any]) -> None:
         """Start from another chain's weights, sampler, prior and EM state, but at step 0 of this schedule: a fork."""
-        self.model.load_state_dict(state["model"])
+        load_network_state(self.model, state["model"])
         self.sampler.load_state_dict(state["sampler"])
         if self.prior is not None:
             self.prior.load_state_dict(state["prior"])

@@ -5,6 +5,7 @@ moment leaves a checkpoint that is never ahead of the store; a resume truncates 
 the same draws again. Of the ranks that share a chain the first runs the stage, and the others `follow`.
 """
 
+import os
 import signal
 import threading
 import time
@@ -22,6 +23,7 @@ from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.distributed import LostRank
 from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.schedules import Plan
 from sgmcmc_prune.store import DrawStore
@@ -118,10 +120,28 @@ class Stage:
             self.store.flush()
 
     def _load(self, chain: Chain, bar: Any) -> Any:
-        state, damaged = checkpoint.load_newest(checkpoint_path(self.directory, chain.index))
+        path = checkpoint_path(self.directory, chain.index)
+        state, damaged = checkpoint.load_newest(path)
+        if state is not None and (bad := self.weights.first_damaged(chain.index, state["draws"])):
+            state = self._before(path, *bad)
+            damaged.append(f"{bad[1]}; drawn again from the checkpoint before")
         for complaint in damaged:
             bar.write(complaint)
         return state
+
+    @staticmethod
+    def _before(path: Path, draw: int, reason: str) -> Any:
+        """The newest checkpoint from which a damaged draw will be drawn again; those after it are deleted."""
+        newer: list[Path] = []
+        for candidate in checkpoint.history(path):
+            state = checkpoint.load(candidate)
+            if state["draws"] <= draw:
+                for other in newer:
+                    other.unlink()
+                os.replace(candidate, path)
+                return state
+            newer.append(candidate)
+        raise ValueError(f"{reason}; no checkpoint is from before it. Delete {path} and those like it to begin anew")
 
     def _cut(self, chain: Chain, bar: Any) -> None:
         """Forget the draws after the step at which the chain is; they will be drawn again."""
@@ -143,7 +163,7 @@ class Stage:
         if plan.collect:
             for group, values in self.recorder.draw(chain, plan).items():
                 self.store.append(group, chain.index, chain.draws - 1, values)
-            self.weights.save(chain.index, chain.draws - 1, chain.model.state_dict())
+            self.weights.save(chain.index, chain.draws - 1, network_state(chain.model))
         if plan.end_of_cycle:
             self._end_cycle(chain, plan)
         bar.update(1)
@@ -157,7 +177,7 @@ class Stage:
             checkpoint.save(path, means)
         if chain.pruner is not None:
             target = chain.pruner.targets[chain.pruner.target_index(plan.cycle)]
-            masks.save(mask_path(self.directory, chain.index, target), chain.mask)
+            masks.save(mask_path(self.directory, chain.index, target), chain.mask, chain.pruner.tied)
 
     def _save(self, chain: Chain) -> None:
         chain.check()  # a diverged state is nothing to go on from
@@ -200,7 +220,7 @@ def _advance(chain: Chain, advance: Callable[[], list[Plan]], after: Callable[[l
             stop = chain.ranks.any(bool(received))
             after(plans, stop)
             if stop:
-                raise Interrupted
+                raise Interrupted(*received[:1])
 
 
 def skip(bar: Any, steps: int) -> None:
@@ -241,7 +261,7 @@ def interruptible() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into `Interrupted`, where there is nothing to finish first (main thread only)."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
+        raise Interrupted(number)
 
     with handled(interrupt):
         yield

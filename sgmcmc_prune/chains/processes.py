@@ -101,7 +101,7 @@ def run_workers(commands: Sequence[Sequence[str]], jobs: int, bar: tqdm) -> None
             while pending:
                 done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
                 if received:
-                    raise Interrupted
+                    raise Interrupted(received[0])
                 for future in done:
                     future.result()
         except BaseException:

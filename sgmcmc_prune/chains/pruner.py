@@ -5,12 +5,14 @@ goes on exploring under the finished mask, and then samples; further cycles at t
 that mask. Criteria see running averages over the noisy steps, not one noisy draw.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sgmcmc_prune.inclusion import log_probabilities
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
@@ -45,7 +47,12 @@ class Pruner:
     reference : sequence of masks or None
         For "random": the masks of another criterion at the same targets, whose per-layer sparsity it copies.
     seed : int
-        For "random".
+        For "random", and for what decides between equal scores.
+
+    Attributes
+    ----------
+    tied : int
+        Groups that the last mask decided by tie.
     """
 
     def __init__(
@@ -62,14 +69,17 @@ class Pruner:
         reference: Sequence[Mapping[str, Tensor]] | None = None,
         seed: int = 0,
     ) -> None:
+        if criterion not in criteria.NAMES:
+            raise ValueError(f"criterion is {criterion!r}; choose among {', '.join(criteria.NAMES)}")
         if list(targets) != sorted(set(targets)) or not targets or not 0 < targets[0] <= targets[-1] < 1:
             raise ValueError(f"targets are {list(targets)}; give increasing sparsities inside (0, 1)")
         self.criterion, self.targets, self.groups = criterion, tuple(targets), dict(groups)
-        self.allocation, self.growth, self.cycles = allocation, growth, cycles
+        self.allocation, self.growth, self.cycles, self.seed = allocation, growth, cycles, seed
         self.every, self.smoothing = every, smoothing
         self.reference = reference
         self.random_scores = criteria.random(groups, seed) if criterion == "random" else {}
         self.mask: dict[str, Tensor] | None = None
+        self.tied = 0
         self.finished_cycle = 0
         self.averages: dict[str, dict[str, Tensor]] = {}
 
@@ -96,9 +106,12 @@ class Pruner:
         if self.reference is not None:
             self.mask = self._copy_layers(k, (sparsity - previous) / (target - previous))
         else:
+            scores, size = self._scores(), criteria.magnitude(params, self.groups)
             self.mask = decision.target_sparsity(
-                self._scores(), self.groups, sparsity, self.allocation, previous=self.mask
+                scores, self.groups, sparsity, self.allocation, previous=self.mask, second=size, seed=self.seed
             )
+            if self.finished_cycle == plan.cycle:
+                self.tied = decision.tied(scores, self.groups, self.mask, self.allocation)
         return self.mask
 
     def target_index(self, cycle: int) -> int:
@@ -121,24 +134,34 @@ class Pruner:
 
     def _observe(self, params: Mapping[str, Tensor], prior: Prior | None, temperature: float) -> None:
         for name in self.groups:
-            w = params[name]
-            values: dict[str, Tensor] = {}
-            if self.criterion in ("inclusion_probability", "expected_log_odds", "em_responsibility"):
-                if not isinstance(prior, SpikeSlab):
-                    raise ValueError(f"criterion {self.criterion!r} needs a spike-and-slab prior")
-                eta = prior.log_odds(name, w, temperature).double()
-                values = {"included": torch.sigmoid(eta), "excluded": torch.sigmoid(-eta), "log_odds": eta}
-            elif self.criterion in ("magnitude", "signal_to_noise"):
-                values = {"mean": w.detach().double(), "square": w.detach().double().square()}
+            new = self._observed(name, params[name].detach(), prior, temperature)
             old = self.averages.get(name)
-            self.averages[name] = (
-                values if old is None else {k: old[k].lerp(v, self.smoothing) for k, v in values.items()}
-            )
+            self.averages[name] = new if old is None else {k: self._mixed(k, old[k], v) for k, v in new.items()}
+
+    def _observed(self, name: str, w: Tensor, prior: Prior | None, temperature: float) -> dict[str, Tensor]:
+        """What the criterion averages, at one state."""
+        if self.criterion == "random":
+            return {}
+        if self.criterion in ("magnitude", "signal_to_noise"):
+            return {"mean": w.double(), "square": w.double().square()}
+        if not isinstance(prior, SpikeSlab):
+            raise ValueError(f"criterion {self.criterion!r} needs a spike-and-slab prior")
+        eta = prior.log_odds(name, w)
+        if self.criterion == "expected_log_odds":
+            return {"log_odds": eta}
+        included, excluded = log_probabilities(eta, prior.indicator_temperature(temperature))
+        return {"log_included": included, "log_excluded": excluded}
+
+    def _mixed(self, key: str, old: Tensor, new: Tensor) -> Tensor:
+        """The running average with the newest step in it; probabilities are averaged in log space."""
+        if key not in ("log_included", "log_excluded"):
+            return old.lerp(new, self.smoothing)
+        return torch.logaddexp(old + math.log1p(-self.smoothing), new + math.log(self.smoothing))
 
     def _scores(self) -> dict[str, Tensor]:
         column = {k: {n: a[k] for n, a in self.averages.items()} for k in next(iter(self.averages.values()))}
         if self.criterion in ("inclusion_probability", "em_responsibility"):
-            return criteria.inclusion_log_odds(column["included"], column["excluded"])
+            return criteria.inclusion_log_odds(column["log_included"], column["log_excluded"])
         if self.criterion == "expected_log_odds":
             return column["log_odds"]
         if self.criterion == "magnitude":
@@ -150,9 +173,14 @@ class Pruner:
 
     def state_dict(self) -> dict[str, Any]:
         """The mask and the running averages."""
-        return {"mask": self.mask, "finished_cycle": self.finished_cycle, "averages": self.averages}
+        return {
+            "mask": self.mask,
+            "tied": self.tied,
+            "finished_cycle": self.finished_cycle,
+            "averages": self.averages,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.mask, self.finished_cycle = state["mask"], state["finished_cycle"]
+        self.mask, self.tied, self.finished_cycle = state["mask"], state["tied"], state["finished_cycle"]
         self.averages = {n: dict(a) for n, a in state["averages"].items()}

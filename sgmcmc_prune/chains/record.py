@@ -121,13 +121,13 @@ class Recorder:
     @staticmethod
     def _step_statistics(chain: Chain, plan: Plan) -> Values:
         masked = sum(int((~m).sum()) for m in chain.mask.values())
-        prunable = sum(p.numel() for p in chain.parameters.values() if p.dim() > 1)
+        prunable = sum(chain.parameters[name].numel() for name in chain.moments)
         squares = list(chain.sampler.momentum_squares().values())
         return {
             "step_size": plan.lr,
             "temperature": plan.temperature,
             "kinetic_temperature": kinetic_temperature(sum(s for s, _ in squares), sum(d for _, d in squares)),
-            "sparsity": masked / prunable,
+            "sparsity": masked / max(prunable, 1),
         }
 
     def _heat(self, chain: Chain) -> Values:

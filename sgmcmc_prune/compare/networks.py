@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune import build
 from sgmcmc_prune.compare.method import Candidate, Cost, Predict, Problem
 from sgmcmc_prune.evaluate import masked_network
 from sgmcmc_prune.predict import class_probabilities
@@ -43,7 +44,8 @@ class Posterior:
 
 def masked(problem: Problem, model: nn.Module, weights: Weights, mask: masks.Mask) -> nn.Module:
     """A copy of a network with these weights (and its own buffers, if they hold none), under the mask."""
-    return masked_network(model, {**model.state_dict(), **weights}, mask, problem.data.train[0])
+    batches = build.statistics_batches(problem.config, problem.data)
+    return masked_network(model, {**model.state_dict(), **weights}, mask, batches)
 
 
 def predict_with(networks: Sequence[nn.Module]) -> Predict:

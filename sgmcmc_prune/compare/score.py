@@ -1,5 +1,6 @@
 """A candidate to two rows of the table: the single network, and the ensemble."""
 
+import math
 import resource
 import sys
 from typing import Any
@@ -43,7 +44,8 @@ def rows(
         Inputs from another data set; detected by the entropy of the prediction.
     """
     zeros = np.mean([sum(int((~kept).sum()) for kept in mask.values()) for mask in candidate.masks])
-    flops = np.mean([multiply_adds(model, split[0][:1], mask) for mask in candidate.masks])
+    counts = [multiply_adds(model, split[0][:1], mask) for mask in candidate.masks]
+    flops = np.mean([math.nan if count is None else count for count in counts])
     common = {
         **blank(method, seed),
         "sparsity": candidate.target,

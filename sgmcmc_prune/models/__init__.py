@@ -29,15 +29,17 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build(name: str, input_shape: tuple[int, ...], num_classes: int, *, seed: int, **options: Any) -> nn.Module:
+def build(
+    name: str | Callable[..., nn.Module], input_shape: tuple[int, ...], num_classes: int, *, seed: int, **options: Any
+) -> nn.Module:
     """Build a network with initial weights that depend on `seed` alone; the global generators are left as they were.
 
     Parameters
     ----------
-    name : str
+    name : str or callable
         `lenet`, `mlp`, `linear`, `vit`, `mlp-mixer`, a residual network (`resnet.NETWORKS`,
         `wide_resnet.NETWORKS`), `vgg16`, or "package.module:callable" for your own: a callable that takes
-        (input_shape, num_classes, **options) and returns a module.
+        (input_shape, num_classes, **options) and returns a module. Or the callable itself.
     input_shape : tuple of int
         Shape of one example, such as (1, 28, 28).
     num_classes : int
@@ -59,7 +61,8 @@ def build(name: str, input_shape: tuple[int, ...], num_classes: int, *, seed: in
     TypeError
         If an option is unknown to the network, or your callable returns no module.
     """
-    factory = _MODELS[name] if name in _MODELS else _imported(name)
+    factory = name if callable(name) else find(name)
+    name = name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)
     if not input_shape or min(input_shape) < 1 or num_classes < 1:
         raise ValueError(f"input_shape is {tuple(input_shape)} and num_classes {num_classes}; both must be positive")
     if not 0 <= seed < 2**64:
@@ -74,8 +77,10 @@ def build(name: str, input_shape: tuple[int, ...], num_classes: int, *, seed: in
     return model
 
 
-def _imported(path: str) -> Callable[..., nn.Module]:
-    """Import "package.module:callable"."""
+def find(path: str) -> Callable[..., nn.Module]:
+    """What makes the network of a name, one of this library's or "package.module:callable"."""
+    if path in _MODELS:
+        return _MODELS[path]
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         raise ValueError(f"model is {path!r}; choose one of {', '.join(_MODELS)}, or 'package.module:callable'")

@@ -10,12 +10,14 @@ sampler's step can follow. The slab enters as the factor N(w_j; 0, c^2), an obse
 (Nishimura and Suchard), not through the normaliser of p(w_j | s_j) (Piironen and Vehtari): all conditionals are then
 closed. With auxiliary nu_j and xi,
 
-    s_j^2 | . ~ IG(1, 1 / nu_j + w_j^2 / 2)  on s_j^2 >= s_min^2,       nu_j | . ~ IG(1, 1 / tau^2 + 1 / s_j^2),
+    s_j^2 | . ~ IG((1 + 1/T) / 2, 1 / nu_j + w_j^2 / (2 T))  on s_j^2 >= s_min^2,
+    nu_j  | . ~ IG(1, 1 / tau^2 + 1 / s_j^2),
     tau^2 | . ~ IG((G + 1) / 2, 1 / xi + sum_j 1 / nu_j),               xi   | . ~ IG(1, 1 / tau_0^2 + 1 / tau^2),
 
-and the marginal density of one weight, given tau, is proportional to N(w; 0, c^2) times the horseshoe's. At temperature
-T the weights given their scales are N(0, T / precision), normalised, so the conditionals see w / sqrt(T). Scales
-redrawn at a finite step make the prior's force noisy, which heats the chain, as indicators do.
+and at T = 1 the marginal density of one weight, given tau, is proportional to N(w; 0, c^2) times the horseshoe's. The
+temperature tempers likelihood and p(w | scales), which is normalised; the hyperprior of the scales is as it stands, so
+that the target does not depend on how a scale is parametrised. Scales redrawn at a finite step make the prior's force
+noisy, which heats the chain, as indicators do.
 
 References
 ----------
@@ -128,7 +130,7 @@ class Horseshoe(Prior):
             w = params[name].detach()
             rate = layer.auxiliary.reciprocal() + w.square() / (2 * temperature)
             u, v = self._uniforms(layer, step)
-            layer.local_variance = inverse_gamma_above(u, rate, self.min_variance)
+            layer.local_variance = inverse_gamma_above(u, (1 + 1 / temperature) / 2, rate, self.min_variance)
             auxiliary_rate = layer.local_variance.reciprocal() + 1 / layer.global_variance
             layer.auxiliary = auxiliary_rate / -v.log()
             self._sample_global(layer, np.random.default_rng([self.seed, self.chain, step, index]))
@@ -167,10 +169,18 @@ class Horseshoe(Prior):
                 setattr(layer, key, value.to(device) if isinstance(value, Tensor) else value)
 
 
-def inverse_gamma_above(u: Tensor, rate: Tensor, floor: float) -> Tensor:
-    """IG(1, rate) restricted to values >= floor, from uniforms u in (0, 1).
+def inverse_gamma_above(u: Tensor, shape: float, rate: Tensor, floor: float) -> Tensor:
+    """IG(shape, rate) restricted to values >= floor, from uniforms u in (0, 1).
 
-    The reciprocal is exponential, restricted to (0, 1 / floor]: x = -log(1 - u (1 - exp(-rate / floor))) / rate.
+    The reciprocal x is Gamma(shape, rate) restricted to (0, 1 / floor]: with P the regularised incomplete gamma
+    function, P(shape, rate x) = u P(shape, rate / floor); at shape 1 x = -log(1 - u (1 - exp(-rate / floor))) / rate.
     """
-    exponential = -torch.log1p(u * torch.expm1(-rate / floor))
-    return (rate / exponential).clamp_(min=floor)
+    if shape == 1:
+        scaled = -torch.log1p(u * torch.expm1(-rate / floor))
+    else:
+        from scipy.special import gammainc, gammaincinv  # here: priors work with torch and numpy alone
+
+        at, below = (v.double().cpu().numpy() for v in (u, rate / floor))
+        scaled = torch.from_numpy(gammaincinv(shape, at * gammainc(shape, below))).to(rate)
+    # Far above the floor P underflows, and every value of the restricted law is at the floor.
+    return (rate / scaled).nan_to_num(floor, posinf=floor).clamp_(min=floor)

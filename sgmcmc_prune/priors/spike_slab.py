@@ -43,6 +43,8 @@ from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.layer import LAYERS, Layer
 
 Mode = Literal["marginal", "gibbs", "em"]
+#: Stands for temperature zero where log-odds are divided by it.
+COLDEST = 1e-100
 Spike = Literal["gaussian", "laplace"]
 
 
@@ -54,7 +56,7 @@ class SpikeSlab(Prior):
     params : mapping of str to Tensor
         All parameters of the model, by name, in order (`dict(model.named_parameters())`).
     group : str or mapping of str to GroupMap
-        Kind of group (see :class:`GroupMap`) for every parameter with two or four dimensions; or the sparse parameters
+        Kind of group (see :class:`GroupMap`) for every parameter with two dimensions or more; or the sparse parameters
         with their own group maps.
     mode : {"marginal", "gibbs", "em"}
     spike : {"gaussian", "laplace"}
@@ -93,7 +95,7 @@ class SpikeSlab(Prior):
         check_hyperparameters(inclusion_rate, spike_variance, slab_variance)
         check_positive("dense_variance", dense_variance)
         if isinstance(group, str):
-            group = {n: GroupMap(group, tuple(p.shape)) for n, p in params.items() if p.dim() in (2, 4)}
+            group = {n: GroupMap(group, tuple(p.shape)) for n, p in params.items() if p.dim() > 1}
         self.mode, self.seed, self.chain = mode, seed, chain
         self.dense_variance = dense_variance
         self.layers: dict[str, Layer] = {}
@@ -110,15 +112,19 @@ class SpikeSlab(Prior):
             self.layers[name] = layer
             offset += groups.num_groups
 
-    def log_odds(self, name: str, w: Tensor, temperature: float = 1.0) -> Tensor:
-        """Conditional log-odds of inclusion of each group given w, shape (G,).
+    def indicator_temperature(self, temperature: float) -> float:
+        """Temperature of p(gamma | w) when the chain's is T: T in the modes that temper the joint density, else 1.
 
-        In the modes that temper the joint density they are divided by the temperature; zero gives hard assignments.
+        At T = 0 it is tiny instead, so that indicators are hard but log-odds stay finite, and in order.
         """
-        eta = self.layers[name].log_odds(w.detach())
-        if self.mode == "marginal" or temperature == 1:
-            return eta
-        return eta / temperature if temperature > 0 else torch.where(eta >= 0, math.inf, -math.inf)
+        return 1.0 if self.mode == "marginal" else max(temperature, COLDEST)
+
+    def log_odds(self, name: str, w: Tensor, temperature: float = 1.0) -> Tensor:
+        """Conditional log-odds of inclusion of each group given w, shape (G,), float64.
+
+        In the modes that temper the joint density they are divided by the temperature.
+        """
+        return self.layers[name].log_odds(w.detach().double()) / self.indicator_temperature(temperature)
 
     def potential_gradient(self, name: str, w: Tensor) -> Tensor:
         """-d log p / dw: each weight times its precision (given r(w), or the held r or indicator)."""

@@ -38,20 +38,25 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> int:
     ----------
     Izmailov et al. (2018), Averaging weights leads to wider optima and better generalization, section 3.2.
     """
-    layers = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-    if not layers:
+    found = layers(model)
+    if not found:
         return 0
     remaining = iter(batches)
     first = next(remaining, None)
     if first is None:
         raise ValueError("no batch to re-estimate BatchNorm from; give at least one input batch")
-    with _only_training(model, layers):
-        for layer in layers:
+    with _only_training(model, found):
+        for layer in found:
             layer.reset_running_stats()
             layer.momentum = None  # torch's word for a cumulative average
         for inputs in chain([first], remaining):
             model(inputs)
-    return len(layers)
+    return len(found)
+
+
+def layers(model: nn.Module) -> list[_BatchNorm]:
+    """Return the BatchNorm layers with running statistics."""
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 @contextmanager

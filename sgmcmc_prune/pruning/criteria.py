@@ -13,6 +13,18 @@ from torch import Tensor
 
 from sgmcmc_prune.priors.groups import GroupMap
 
+#: The criteria that a run can name.
+NAMES = (
+    "inclusion_probability",
+    "expected_log_odds",
+    "em_responsibility",
+    "magnitude",
+    "signal_to_noise",
+    "random",
+)
+#: Standard deviation of a weight that did not move.
+SMALLEST_DEVIATION = 1e-100
+
 
 def magnitude(weights: Mapping[str, Tensor], groups: Mapping[str, GroupMap]) -> dict[str, Tensor]:
     r"""Root-mean-square weight of each group: :math:`s_g = \sqrt{\sum_{i \in g} w_i^2 / |g|}`.
@@ -47,7 +59,7 @@ def signal_to_noise(
 ) -> dict[str, Tensor]:
     r"""Root-mean-square of mean over standard deviation: :math:`s_g = \sqrt{\sum_{i \in g} \mu_i^2/\sigma_i^2 / |g|}`.
 
-    Where the variance is zero, a zero mean scores 0 and any other mean scores infinity.
+    Where the variance is zero, the standard deviation counts as `SMALLEST_DEVIATION`, so that no score is infinite.
 
     Parameters
     ----------
@@ -118,17 +130,16 @@ def expected_loss(
     return {name: torch.stack([rise(*pair, name) for pair in pairs]).mean(0) for name in groups}
 
 
-def inclusion_log_odds(included: Mapping[str, Tensor], excluded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def inclusion_log_odds(log_included: Mapping[str, Tensor], log_excluded: Mapping[str, Tensor]) -> dict[str, Tensor]:
     r"""Log odds of inclusion: :math:`s_g = \log \bar p(\gamma_g = 1) - \log \bar p(\gamma_g = 0)`.
 
-    It ranks groups as the inclusion probability does, without the ties at 1.0 that set in at
-    :math:`1 - p < 10^{-16}`: the small side of the odds is averaged on its own. An average that is exactly zero gives
-    plus or minus infinity, and 0 (even odds) where both are, which says that nothing was observed.
+    It ranks groups as the inclusion probability does, and goes on where that rounds to zero or one: both sides are
+    averaged in log space.
 
     Parameters
     ----------
-    included, excluded : mapping of str to Tensor, shape (G,), float64
-        Averages over draws of :math:`p(\gamma_g = 1 \mid w_s)` and of :math:`p(\gamma_g = 0 \mid w_s)`.
+    log_included, log_excluded : mapping of str to Tensor, shape (G,), float64
+        Logs of the averages over draws of :math:`p(\gamma_g = 1 \mid w_s)` and of :math:`p(\gamma_g = 0 \mid w_s)`.
 
     Returns
     -------
@@ -137,13 +148,13 @@ def inclusion_log_odds(included: Mapping[str, Tensor], excluded: Mapping[str, Te
     Raises
     ------
     TypeError
-        If an average is not float64, in which the small side would underflow.
+        If an average is not float64.
     ValueError
-        If the two mappings differ in names or shapes, or an average is negative.
+        If the two mappings differ in names or shapes, or a log probability is infinite or above zero.
     """
-    if included.keys() != excluded.keys():
-        raise ValueError(f"included has parameters {sorted(included)}, excluded has {sorted(excluded)}; give the same")
-    return {name: _log_odds(name, included[name], excluded[name]) for name in included}
+    if log_included.keys() != log_excluded.keys():
+        raise ValueError(f"included has {sorted(log_included)}, excluded has {sorted(log_excluded)}; give the same")
+    return {name: _log_odds(name, log_included[name], log_excluded[name]) for name in log_included}
 
 
 def random(groups: Mapping[str, GroupMap], seed: int) -> dict[str, Tensor]:
@@ -183,17 +194,16 @@ def _squared_ratio(mean: Mapping[str, Tensor], variance: Mapping[str, Tensor], n
     centre, spread = _weight(mean, name, group), _weight(variance, name, group)
     if bool((spread < 0).any()):
         raise ValueError(f"variance of {name!r} is negative ({float(spread.min()):.3g}); variances are >= 0")
-    # 0/0 is the only indeterminate case: a weight that never left zero carries no signal.
-    return torch.where(centre == 0, torch.zeros_like(centre), (centre / spread.sqrt()).square())
+    # The floor keeps weights that never moved in the order of their size, above all that did.
+    return (centre / spread.sqrt().clamp(min=SMALLEST_DEVIATION)).square()
 
 
 def _log_odds(name: str, included: Tensor, excluded: Tensor) -> Tensor:
     for side, average in (("included", included), ("excluded", excluded)):
         if average.dtype != torch.float64:
-            raise TypeError(f"{side}[{name!r}] is {average.dtype}; average in torch.float64")
-        if bool((average < 0).any()):
-            raise ValueError(f"{side}[{name!r}] is negative ({float(average.min()):.3g}); probabilities are >= 0")
+            raise TypeError(f"log {side}[{name!r}] is {average.dtype}; average in torch.float64")
+        if bool((average > 1e-9).any()) or not bool(average.isfinite().all()):
+            raise ValueError(f"log {side}[{name!r}] is infinite or above 0; give logs of probabilities, of every group")
     if included.shape != excluded.shape:
         raise ValueError(f"{name!r}: included has shape {tuple(included.shape)}, excluded {tuple(excluded.shape)}")
-    odds = included.log() - excluded.log()
-    return torch.where((included == 0) & (excluded == 0), torch.zeros_like(odds), odds)
+    return included - excluded

@@ -1,5 +1,10 @@
-"""Scores to a mask: a target sparsity, the median probability model, or a Bayesian false discovery rate."""
+"""Scores to a mask: a target sparsity, the median probability model, or a Bayesian false discovery rate.
 
+Where scores are equal a second score decides, and then a keyed shuffle, never the position of a group: a decision by
+position keeps the last units of every layer because they are last. `tied` counts the groups that a mask decided so.
+"""
+
+import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -23,15 +28,19 @@ def target_sparsity(
     *,
     previous: Mapping[str, Tensor] | None = None,
     allow_empty: bool = False,
+    second: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
 ) -> Mask:
     r"""Mask whole groups in the order of rising score, up to :math:`\mathrm{round}(s N)` of the N weights.
 
     Groups are masked one after the other as long as the next one still fits, so the sparsity falls short by less than
-    one group, and is exact for single weights. Of equal scores the earlier group (in the order of `groups`, then of
-    index) is masked first. With "layerwise" or "erk" the groups of a layer are masked in the same order, and layers
-    take turns so that each stays close to its share :math:`q_l` of the masked weights: group k of a
+    one group, and is exact for single weights. With "layerwise" or "erk" the groups of a layer are masked in the same
+    order, and layers take turns so that each stays close to its share :math:`q_l` of the masked weights: group k of a
     layer has the key :math:`(c_k - n_k / 2) / q_l`, with :math:`c_k` the weights masked up to and with it and
     :math:`n_k` its own, and the lowest keys are masked first (Webster's apportionment, exact in total and monotone).
+
+    Log-odds of a group grow with its size. Where groups of unlike sizes are ranked by them (nodes of wide and of narrow
+    layers), "layerwise" or "erk" compares like with like.
 
     Parameters
     ----------
@@ -47,6 +56,10 @@ def target_sparsity(
         A mask whose masked groups stay masked whatever their score; they count towards `sparsity`.
     allow_empty : bool
         If False, the best group of every layer is kept, even where the target is then missed.
+    second : mapping of str to Tensor, shape (G,), optional
+        What decides between equal scores; higher = keep.
+    seed : int
+        Key of the shuffle that decides between groups that are equal in that, too.
 
     Returns
     -------
@@ -62,15 +75,50 @@ def target_sparsity(
     check_sparsity(sparsity)
     if allocation not in ALLOCATIONS:
         raise ValueError(f"allocation is {allocation!r}; choose one of {', '.join(ALLOCATIONS)}")
-    _check_scores(scores, groups)
-    stages = {name: _stage(name, scores[name], group, previous, allow_empty) for name, group in groups.items()}
-    sizes = {name: _sizes(group, scores[name].device) for name, group in groups.items()}
-    keys: Mapping[str, Tensor] = scores
+    ranks = _ranks(scores, second, groups, seed)
+    stages = {name: _stage(name, ranks[name], group, previous, allow_empty) for name, group in groups.items()}
+    sizes = {name: _sizes(group, ranks[name].device) for name, group in groups.items()}
+    keys = ranks
     if allocation != "global":
-        keys = _turns(scores, stages, sizes, _masked_shares(groups, sparsity, allocation))
-    size = _pool(sizes, groups)
-    masked = _mask_lowest(_pool(keys, groups), _pool(stages, groups), size, round(sparsity * float(size.sum())))
-    return _to_mask(~masked, groups)
+        keys = _turns(ranks, stages, sizes, _masked_shares(groups, sparsity, allocation))
+    size, rank = _pool(sizes, groups), _pool(ranks, groups)
+    budget = round(sparsity * float(size.sum()))
+    return _to_mask(~_mask_lowest(_pool(keys, groups), rank, _pool(stages, groups), size, budget), groups)
+
+
+def tied(
+    scores: Mapping[str, Tensor], groups: Mapping[str, GroupMap], mask: Mapping[str, Tensor], allocation: str = "global"
+) -> int:
+    """Count the groups that a mask decided by tie: another group has the same score and the opposite fate.
+
+    Parameters
+    ----------
+    scores : mapping of str to Tensor, shape (G,)
+        The scores that the mask was made from.
+    groups : mapping of str to GroupMap
+        The groups of every prunable parameter.
+    mask : mapping of str to bool Tensor, shaped like the weights
+        True = kept.
+    allocation : {"global", "layerwise", "erk"}
+        With the last two, groups are compared with those of their own layer alone.
+
+    Returns
+    -------
+    int
+    """
+    kept = {name: group.sum(mask[name].double()) > 0 for name, group in groups.items()}
+    if allocation == "global":
+        return _tied(_pool(scores, groups), torch.cat([kept[name].to(scores[name].device) for name in groups]))
+    return sum(_tied(scores[name], kept[name].to(scores[name].device)) for name in groups)
+
+
+def _tied(score: Tensor, kept: Tensor) -> int:
+    if bool(kept.all()) or not bool(kept.any()):
+        return 0
+    # Only scores between the lowest that was kept and the highest that was masked can have both fates.
+    near = (score >= score[kept].min()) & (score <= score[~kept].max())
+    score, kept = score[near], kept[near]
+    return int(torch.where(kept, torch.isin(score, score[~kept]), torch.isin(score, score[kept])).sum())
 
 
 def match_layer_sparsity(
@@ -99,13 +147,12 @@ def match_layer_sparsity(
     ValueError
         If names or shapes differ, or a score is NaN.
     """
-    _check_scores(scores, groups)
-    kept = []
-    for name, group in groups.items():
-        _check_mask(name, group, reference)
-        stage = torch.full_like(scores[name], _FREE, dtype=torch.uint8)
-        size = _sizes(group, scores[name].device)
-        kept.append(~_mask_lowest(scores[name], stage, size, int((~reference[name]).sum())))
+    ranks, kept = _ranks(scores, None, groups, 0), []
+    for name, rank in ranks.items():
+        _check_mask(name, groups[name], reference)
+        stage = torch.full_like(rank, _FREE, dtype=torch.uint8)
+        size = _sizes(groups[name], rank.device)
+        kept.append(~_mask_lowest(rank, rank, stage, size, int((~reference[name]).sum())))
     return _to_mask(torch.cat(kept), groups)
 
 
@@ -140,7 +187,12 @@ def median_probability_model(inclusion: Mapping[str, Tensor], groups: Mapping[st
 
 
 def bayesian_false_discovery_rate(
-    inclusion: Mapping[str, Tensor], groups: Mapping[str, GroupMap], level: float
+    inclusion: Mapping[str, Tensor],
+    groups: Mapping[str, GroupMap],
+    level: float,
+    *,
+    second: Mapping[str, Tensor] | None = None,
+    seed: int = 0,
 ) -> Mask:
     r"""Keep the largest set K of groups with expected false discovery rate at most `level`.
 
@@ -156,6 +208,10 @@ def bayesian_false_discovery_rate(
         The groups of every prunable parameter.
     level : float
         The bound :math:`\alpha`, in [0, 1].
+    second : mapping of str to Tensor, shape (G,), optional
+        What decides between equal probabilities, such as log-odds, which do not round to one.
+    seed : int
+        Key of the shuffle that decides between groups that are equal in that, too.
 
     Returns
     -------
@@ -176,7 +232,8 @@ def bayesian_false_discovery_rate(
     if not 0 <= level <= 1:
         raise ValueError(f"false discovery level is {level}; it must be in [0, 1]")
     _check_probabilities(inclusion, groups)
-    exclusion, order = (1 - _pool(inclusion, groups)).sort(stable=True)
+    order = _pool(_ranks(inclusion, second, groups, seed), groups).argsort(descending=True)
+    exclusion = 1 - _pool(inclusion, groups)[order]
     allowed = level * torch.arange(1, len(order) + 1, dtype=torch.float64, device=order.device)
     # The running mean of a rising sequence rises, so the sets within the bound are those up to the last one.
     within = (exclusion.cumsum(0) <= allowed).nonzero()
@@ -185,35 +242,60 @@ def bayesian_false_discovery_rate(
     return _to_mask(kept, groups)
 
 
-def _mask_lowest(key: Tensor, stage: Tensor, size: Tensor, budget: int) -> Tensor:
+def _ranks(
+    scores: Mapping[str, Tensor], second: Mapping[str, Tensor] | None, groups: Mapping[str, GroupMap], seed: int
+) -> dict[str, Tensor]:
+    """Rank all groups of all layers by score, then by the second score, then by a keyed shuffle: no two are equal."""
+    _check_scores(scores, groups)
+    score = _pool(scores, groups)
+    order = score.argsort()
+    if bool((score[order].diff() == 0).any()):
+        order = _pool({name: _shuffle(name, group.num_groups, seed) for name, group in groups.items()}, groups)
+        order = order.to(score.device).argsort()
+        if second is not None:
+            _check_scores(second, groups)
+            order = order[_pool(second, groups).to(score.device)[order].argsort(stable=True)]
+        order = order[score[order].argsort(stable=True)]
+    ranks = torch.empty_like(score)
+    ranks[order] = torch.arange(len(order), dtype=score.dtype, device=score.device)
+    return dict(zip(groups, ranks.split([group.num_groups for group in groups.values()]), strict=True))
+
+
+def _shuffle(name: str, count: int, seed: int) -> Tensor:
+    """Uniform numbers for the groups of a layer; they depend on its name and the seed, and not on other layers."""
+    key = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:7], "little")
+    return torch.rand(count, generator=torch.Generator().manual_seed(key), dtype=torch.float64)
+
+
+def _mask_lowest(key: Tensor, rank: Tensor, stage: Tensor, size: Tensor, budget: int) -> Tensor:
     """Say which groups to mask: those masked before, then by rising key while the total size stays within budget."""
-    order = _order(key, stage)
+    order = _order(key, rank, stage)
     fits = size[order].cumsum(0) <= budget
     masked = torch.empty(len(key), dtype=torch.bool, device=key.device)
     masked[order] = (stage[order] == _MASKED) | (fits & (stage[order] == _FREE))
     return masked
 
 
-def _order(key: Tensor, stage: Tensor) -> Tensor:
-    """Order by stage, then key, then index."""
-    order = key.argsort(stable=True)
+def _order(key: Tensor, rank: Tensor, stage: Tensor) -> Tensor:
+    """Order by stage, then key, then rank."""
+    order = rank.argsort()
+    order = order[key[order].argsort(stable=True)]
     return torch.cat([order[stage[order] == which] for which in (_MASKED, _FREE, _PROTECTED)])
 
 
 def _stage(
-    name: str, score: Tensor, group: GroupMap, previous: Mapping[str, Tensor] | None, allow_empty: bool
+    name: str, rank: Tensor, group: GroupMap, previous: Mapping[str, Tensor] | None, allow_empty: bool
 ) -> Tensor:
-    stage = torch.full_like(score, _FREE, dtype=torch.uint8)
+    stage = torch.full_like(rank, _FREE, dtype=torch.uint8)
     if previous is not None:
         _check_mask(name, group, previous)
-        fraction = group.sum((~previous[name]).double()).to(score.device) / _sizes(group, score.device)
+        fraction = group.sum((~previous[name]).double()).to(rank.device) / _sizes(group, rank.device)
         if bool(((fraction > 0) & (fraction < 1)).any()):
             raise ValueError(f"the previous mask of {name!r} masks a part of a {group.kind} group; mask whole groups")
         stage[fraction == 1] = _MASKED
     free = stage == _FREE
     if not allow_empty and bool(free.any()):
-        best = free & (score == score[free].max())
-        stage[best.nonzero()[-1]] = _PROTECTED
+        stage[rank.where(free, -1).argmax()] = _PROTECTED
     return stage
 
 
@@ -226,12 +308,12 @@ def _masked_shares(groups: Mapping[str, GroupMap], sparsity: float, allocation: 
 
 
 def _turns(
-    scores: Mapping[str, Tensor], stages: Mapping[str, Tensor], sizes: Mapping[str, Tensor], shares: Mapping[str, float]
+    ranks: Mapping[str, Tensor], stages: Mapping[str, Tensor], sizes: Mapping[str, Tensor], shares: Mapping[str, float]
 ) -> dict[str, Tensor]:
     """Turn each layer's order into keys that compare across layers: how far into its share a group's middle lies."""
     keys = {}
     for name, size in sizes.items():
-        order = _order(scores[name], stages[name])
+        order = _order(ranks[name], ranks[name], stages[name])
         keys[name] = torch.empty_like(size)
         keys[name][order] = (size[order].cumsum(0) - size[order] / 2) / shares[name]
     return keys

@@ -100,11 +100,12 @@ def trace(model: nn.Module, supported: Sequence[type[nn.Module]]) -> fx.GraphMod
     """
     try:
         graph = fx.GraphModule(model, _Tracer().trace(model))
-    except (fx.proxy.TraceError, RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a user's forward, run with symbols instead of tensors, may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
             f"{type(model).__name__} cannot be traced ({reason}); its forward must not branch on values"
         ) from error
+    _check_shared(model)
     seen: set[str] = set()
     for node in graph.graph.nodes:
         if node.op == "get_attr" and isinstance(_attribute(graph, node.target), nn.Parameter):
@@ -112,6 +113,13 @@ def trace(model: nn.Module, supported: Sequence[type[nn.Module]]) -> fx.GraphMod
         if node.op == "call_module":
             _check_module(node.target, graph.get_submodule(node.target), supported, seen)
     return graph
+
+
+def _check_shared(model: nn.Module) -> None:
+    first: dict[int, str] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(p), name) != name:
+            raise ValueError(f"{name!r} and {first[id(p)]!r} are one parameter, so that neither can be cut alone")
 
 
 def _attribute(graph: fx.GraphModule, path: str) -> object:
@@ -124,6 +132,8 @@ def _check_module(name: str, module: nn.Module, supported: Sequence[type[nn.Modu
         return
     if not isinstance(module, tuple(supported)) or getattr(module, "padding_mode", "zeros") != "zeros":
         raise ValueError(f"{name!r} is a {type(module).__name__}, which cannot be converted; {_said(supported)}")
+    if not isinstance(getattr(module, "weight", None), nn.Parameter | None):
+        raise ValueError(f"the weight of {name!r} is computed from other parameters, so that it cannot be cut")
     if name in seen:
         raise ValueError(f"{name!r} is used more than once in the network; give each use a layer of its own")
     seen.add(name)

@@ -2,20 +2,16 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.files import atomic_path
 from sgmcmc_prune.mask_check import check_mask
+from sgmcmc_prune.pruning.prunable import prunable as prunable
+from sgmcmc_prune.tensor_file import read_tensors, write_tensors
 
 Mask = dict[str, Tensor]
-
-
-def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that may be masked, by name: those with two or more dimensions (no biases, no norms)."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.ndim >= 2}
+FORMAT = "sgmcmc_prune.mask/1"
 
 
 @torch.no_grad()
@@ -81,7 +77,7 @@ def total_sparsity(mask: Mapping[str, Tensor], model: nn.Module) -> float:
     return _num_masked(mask) / sum(parameter.numel() for parameter in parameters.values())
 
 
-def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor]) -> None:
+def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor], tied: int = 0) -> None:
     """Write a mask to a safetensors file; the file appears complete or not at all.
 
     Parameters
@@ -90,17 +86,16 @@ def save(path: str | os.PathLike[str], mask: Mapping[str, Tensor]) -> None:
         The file; missing directories are made.
     mask : mapping of str to bool Tensor
         The mask.
+    tied : int
+        How many groups it decided by tie (`decision.tied`); `load_tied` reads it.
 
     Raises
     ------
     TypeError
         If a tensor is not boolean.
     """
-    from safetensors.torch import save as tensors_to_bytes  # not at the top: masks must work without it
-
     check_mask(mask, mask)
-    with atomic_path(Path(path)) as partial:
-        partial.write_bytes(tensors_to_bytes({name: kept.cpu().contiguous() for name, kept in mask.items()}))
+    write_tensors(path, mask, FORMAT, tied=str(tied))
 
 
 def load(path: str | os.PathLike[str]) -> Mask:
@@ -113,17 +108,14 @@ def load(path: str | os.PathLike[str]) -> Mask:
     TypeError, ValueError
         If the file holds something else than boolean tensors, or is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load as tensors_from_bytes
-
-    try:
-        mask = tensors_from_bytes(Path(path).read_bytes())
-    except SafetensorError as error:
-        raise ValueError(
-            f"{os.fspath(path)} is not a readable safetensors file ({error}); save the mask again"
-        ) from error
+    mask, _ = read_tensors(path, FORMAT)
     check_mask(mask, mask)
     return mask
+
+
+def load_tied(path: str | os.PathLike[str]) -> int:
+    """Read how many groups a mask written by `save` decided by tie."""
+    return int(read_tensors(path, FORMAT)[1]["tied"])
 
 
 def _num_masked(mask: Mapping[str, Tensor]) -> int:

@@ -29,6 +29,8 @@ SUPPORTED = (
 )
 
 Kept = dict[str, dict[int, Tensor]]
+#: Largest difference between the outputs of the masked and the smaller network, relative to their size.
+TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
     mask : mapping of str to bool Tensor
         True = kept.
     example : Tensor, shape (1, ...)
-        One input: the constants are computed with it, and the result is checked on it.
+        One input: the constants are computed with it, and the result is checked on it and on others of its kind.
 
     Returns
     -------
@@ -75,25 +77,27 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
     Raises
     ------
     TypeError, ValueError
-        If the mask does not fit, the network cannot be traced or holds a layer that is not supported (named), or it
-        rearranges channels so that the smaller network is not the same function.
+        If the mask does not fit, the network cannot be traced or holds a layer that is not supported (named), or the
+        smaller network is not the same function.
     """
     masked = copy.deepcopy(model)
     masks.apply(mask, dict(masked.named_parameters()))
-    graph = trace(masked, SUPPORTED)
-    with evaluation_mode(masked):
+    folded = copy.deepcopy(masked)
+    with evaluation_mode(folded):
+        graph = trace(folded, SUPPORTED)
         interpreter = fx.Interpreter(graph, garbage_collect_values=False)
-        expected = interpreter.run(example)
+        interpreter.run(example)
         sites = find_sites(graph)
-        for site, constants in _constant_nodes(masked, sites, interpreter.env):
-            _pass_on(masked, site, constants)
-    shrunk = remove_unread(masked)
-    _check(shrunk.model, example, expected)
+        _find_places(graph, sites, interpreter.env)
+        for site, constants in _constant_nodes(folded, sites, interpreter.env):
+            _pass_on(folded, site, constants)
+    shrunk = remove_unread(folded, {site.name: site.obstacle for site in sites if site.obstacle})
+    _check(shrunk.model, masked, example)
     return shrunk
 
 
 @torch.no_grad()
-def remove_unread(model: nn.Module) -> Shrunk:
+def remove_unread(model: nn.Module, obstacles: Mapping[str, str] | None = None) -> Shrunk:
     """Cut out nodes all of whose outgoing weights are exactly zero; this changes no output.
 
     Layers are visited from the last to the first, so that what only removed nodes read goes, too. A layer that would be
@@ -103,6 +107,8 @@ def remove_unread(model: nn.Module) -> Shrunk:
     ----------
     model : Module
         Left as it is; must be traceable.
+    obstacles : mapping of str to str, optional
+        Layers whose nodes stay, and why, beyond what the trace shows.
 
     Returns
     -------
@@ -114,7 +120,10 @@ def remove_unread(model: nn.Module) -> Shrunk:
         As `shrink`.
     """
     small = copy.deepcopy(model)
-    sites = find_sites(trace(small, SUPPORTED))
+    with evaluation_mode(small):
+        sites = find_sites(trace(small, SUPPORTED))
+    for site in sites:
+        site.obstacle = site.obstacle or (obstacles or {}).get(site.name, "")
     kept: Kept = {}
     for site in reversed(sites):
         if _removable(site):
@@ -122,23 +131,48 @@ def remove_unread(model: nn.Module) -> Shrunk:
     return Shrunk(small, kept, {site.name: site.obstacle for site in sites if site.name and not _removable(site)})
 
 
-def _check(small: nn.Module, example: Tensor, expected: Tensor) -> None:
-    """Make sure of what tracing cannot see: fixed shapes in `view`, and channels that change places."""
-    try:
-        with evaluation_mode(small):
-            error = float((small(example) - expected).abs().max())
-    except RuntimeError as failure:
-        reason = str(failure).splitlines()[0]
-        raise ValueError(
-            f"{type(small).__name__} cannot run with fewer channels ({reason}); write no sizes into its forward, as in "
-            "flatten(1) instead of view(-1, 400)"
-        ) from failure
-    # Reduced-precision products on a GPU round at 1e-3; channels that changed places err by about 1.
-    if not error <= 1e-2 * (1 + float(expected.abs().max())):
-        raise ValueError(
-            f"{type(small).__name__} rearranges channels in a way that cannot be followed: cut, its outputs differ by "
-            f"{error:.2g}"
-        )
+def _check(small: nn.Module, masked: nn.Module, example: Tensor) -> None:
+    """Make sure of what tracing cannot see: on several inputs the smaller network gives what the masked one gives.
+
+    Both run in float64 on a CPU, so that only the constants are rounded.
+    """
+    networks = [copy.deepcopy(network).cpu().double().eval() for network in (masked, small)]
+    for inputs in _others(example.cpu()):
+        expected = networks[0](inputs)
+        try:
+            error = float((networks[1](inputs) - expected).abs().max())
+        except RuntimeError as failure:
+            reason = str(failure).splitlines()[0]
+            raise ValueError(
+                f"{type(small).__name__} cannot run with fewer channels ({reason}); write no sizes into its forward, "
+                "as in flatten(1) instead of view(-1, 400)"
+            ) from failure
+        scale = 1 + float(expected.abs().max())
+        if not error <= TOLERANCE * scale:
+            raise ValueError(
+                f"{type(small).__name__} uses its channels in a way that cannot be followed: cut, its outputs differ "
+                f"by {error / scale:.2g} of their size"
+            )
+
+
+def _others(example: Tensor) -> list[Tensor]:
+    """The example, and others of its shape; of whole numbers (tokens) only such as occur."""
+    g = torch.Generator().manual_seed(0)
+    if not example.is_floating_point():
+        flat = example.flatten()
+        shuffled = [flat[torch.randint(len(flat), flat.shape, generator=g)].view_as(example) for _ in range(3)]
+        return [example, *shuffled]
+    example = example.double()
+    noise = torch.randn(3, *example.shape, generator=g, dtype=torch.float64)
+    return [example, *(noise * (1 + example.std(correction=0)) + example.mean())]
+
+
+def _find_places(graph: fx.GraphModule, sites: list[Site], values: Mapping[fx.Node, Tensor]) -> None:
+    """Note where a linear layer works at several places and its outputs are then laid side by side."""
+    for site in sites:
+        several = isinstance(graph.get_submodule(site.name or site.norm), nn.Linear) and values[site.start].ndim > 2
+        if several and any(block > 1 for _, block in site.readers):
+            site.obstacle = "it works at several places, whose outputs are then flattened together"
 
 
 def _removable(site: Site) -> bool:
@@ -153,7 +187,8 @@ def _constant_nodes(model: nn.Module, sites: list[Site], values: Mapping[fx.Node
         weight = model.get_submodule(site.name).get_parameter("weight")
         inputs = varying.get(site.name, torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device))
         reads = (weight[:, inputs] != 0).flatten(1).any(1)
-        pixels = values[site.gated][0].reshape(site.num_nodes, -1)
+        linear = isinstance(model.get_submodule(site.name), nn.Linear)
+        pixels = values[site.gated][0].movedim(-1 if linear else 0, 0).reshape(site.num_nodes, -1)
         low, high = pixels.amin(1), pixels.amax(1)
         # What padding has made different at the border is no constant.
         fixed = ~reads & torch.isclose(low, high, rtol=1e-5, atol=1e-7)

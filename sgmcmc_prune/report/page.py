@@ -9,7 +9,7 @@ from sgmcmc_prune.config import to_json
 from sgmcmc_prune.report.facts import facts
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.style import Picture
-from sgmcmc_prune.tables import diagnostics_lines, metrics_rows, ood_lines, size_rows, starved_lines
+from sgmcmc_prune.tables import diagnostics_lines, metrics_rows, ood_lines, size_rows, starved_lines, tied_lines
 
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 54rem; margin: 0 auto; padding: 1rem; }
@@ -88,7 +88,7 @@ def _table(run: RunData) -> str:
     if run.metrics is None:
         return "<p>Not evaluated yet.</p>"
     lines = [f"On the {run.metrics['split']} split; one seed, so no interval over seeds."]
-    lines += [*ood_lines(run.metrics), *starved_lines(run.metrics)]
+    lines += [*ood_lines(run.metrics), *starved_lines(run.metrics), *tied_lines(run.metrics)]
     return "".join(f"<p>{escape(text)}</p>" for text in lines) + _html_table(*metrics_rows(run.metrics))
 
 

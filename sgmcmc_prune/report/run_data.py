@@ -13,7 +13,8 @@ from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.evaluate import inclusion_probabilities
 from sgmcmc_prune.files import read_json
 from sgmcmc_prune.priors import GroupMap
-from sgmcmc_prune.run import load_config
+from sgmcmc_prune.stages import load_averages, load_config
+from sgmcmc_prune.store_damage import damage_named
 
 Inclusion = dict[str, Tensor]
 
@@ -32,9 +33,10 @@ class Stage:
     def __init__(self, name: str, path: Path) -> None:
         import xarray
 
-        self.name = name
-        self.tree: Any = xarray.open_datatree(path, engine="zarr")
-        self.chains = int(self.tree["progress"].sizes["chain"])
+        self.name, self.path = name, path
+        with damage_named(path):
+            self.tree: Any = xarray.open_datatree(path, engine="zarr")
+            self.chains = int(self.tree["progress"].sizes["chain"])
 
     def values(self, group: str, variable: str, chain: int) -> np.ndarray:
         """One chain's values, without the slots that are not written yet."""
@@ -112,13 +114,14 @@ class RunData:
     def groups(self, chain: int) -> dict[str, GroupMap]:
         """Which weights share an indicator, for every layer with inclusion probabilities."""
         state = self._state(chain)
-        shapes = {name: tuple(state["model"][name].shape) for name in state["inclusion"]}
+        shapes = {name: tuple(state["moments"][name]["mean"].shape) for name in state["inclusion"]}
         return {name: GroupMap(self.config.prior.group, shape) for name, shape in shapes.items()}
 
     def _state(self, chain: int) -> Mapping[str, Any]:
-        path = self.path / "checkpoints" / f"chain{chain}.safetensors"
-        state: Mapping[str, Any] = checkpoint.load(path) if path.is_file() else {"inclusion": {}, "model": {}}
-        return state
+        try:
+            return load_averages(self.path, chain)
+        except FileNotFoundError:
+            return {"inclusion": {}, "moments": {}}
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Draw everything a run directory can show, and write it to RUN/report/."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from sgmcmc_prune.files import atomic_path
@@ -14,6 +15,7 @@ from sgmcmc_prune.report.sparsity import quality_against_sparsity
 from sgmcmc_prune.report.style import Picture, png
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace, training_trace
+from sgmcmc_prune.store_damage import damage_named
 
 #: In the order of the page.
 PICTURES: tuple[Callable[[RunData], Picture], ...] = (
@@ -52,7 +54,7 @@ def write_report(run_dir: Path) -> Path:
     out.mkdir(exist_ok=True)
     drawn = []
     for draw in PICTURES:
-        picture = draw(run)
+        picture = _drawn(draw, run)
         image = png(picture.figure) if picture.figure is not None else None
         if image is not None:
             _write(out / f"{picture.name}.png", image)
@@ -60,6 +62,14 @@ def write_report(run_dir: Path) -> Path:
     index = out / "index.html"
     _write(index, page(run, drawn).encode())
     return index
+
+
+def _drawn(draw: Callable[[RunData], Picture], run: RunData) -> Picture:
+    """A picture of the run; an error that damage in a store caused names its place."""
+    with ExitStack() as named:
+        for stage in run.stages:
+            named.enter_context(damage_named(stage.path))
+        return draw(run)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -189,8 +189,6 @@ def bayesianise(model: nn.Module, family: Family) -> VariationalNetwork:
         raise TypeError(f"family is {family!r}; give what a family's function returns, such as ss_ig()")
     _check_untied(model)
     plain = copy.deepcopy(model)
-    for parameter in plain.parameters():
-        parameter.requires_grad_(False)
     graph = trace(copy.deepcopy(model))
     sites = find_sites(graph)
     if not sites:

@@ -124,7 +124,7 @@ def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iter
     state = checkpoint.load(out / "checkpoints" / "chain0.safetensors")
     steps = chain_steps(problem, config)
     posterior = drawn(problem, out, 0, config.schedule.cycles, config.schedule.draws, steps, seconds)
-    groups = build.groups(config, posterior.model)
+    groups = build.groups(config, problem.data, posterior.model)
     scores = chain_scores(criterion, state, groups, problem.seed)
     if criterion == "random":
         reference = chain_scores("inclusion_probability", state, groups, problem.seed)

@@ -42,7 +42,7 @@ def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
         lambda: [curvature(problem, posterior.model, w, b) for w, b in zip(posterior.draws, batches, strict=True)]
     )
     spent = problem.steps * problem.batch_size
-    groups = build.groups(config, posterior.model)
+    groups = build.groups(config, problem.data, posterior.model)
     scores = criteria.expected_loss(posterior.draws, curvatures, groups)
     yield from at_sparsities(problem, replace(posterior, cost=Cost(spent, seconds + more)), scores, groups)
 

@@ -1,0 +1,72 @@
+"""What is a prunable weight? The one answer, for priors, masks, groups, moments and counts alike.
+
+A weight is prunable if it is trained, has two dimensions or more, and its layer uses it as it is. A weight that two
+layers share is one weight, with its first name. Whole output units are never pruned: see `output_weights`.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune.predict import evaluation_mode
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by name; a frozen one is in nothing, a shared one is there once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that may be masked, by name."""
+    return {name: p for name, p in trainable(model).items() if not why_not_prunable(model, name, p)}
+
+
+def why_not_prunable(model: nn.Module, name: str, p: Tensor) -> str:
+    """Say why a parameter may not be masked; empty if it may."""
+    path, _, own = name.rpartition(".")
+    if not p.requires_grad:
+        return "frozen"
+    if p.dim() < 2:
+        return "a vector: a bias, or a scale of a normalisation"
+    if ".parametrizations." in f".{name}":
+        return "a part of a parametrised weight: its zeros are not zeros of the weight"
+    made = own.removesuffix("_g").removesuffix("_v").removesuffix("_orig")
+    if made != own and hasattr(model.get_submodule(path), made):
+        return f"a part of {made!r}, which is computed before every pass: its zeros are not zeros of the weight"
+    return ""
+
+
+def output_weights(model: nn.Module, inputs: Tensor) -> set[str]:
+    """Find the weights whose first dimension are the network's outputs: whole units of these are never pruned.
+
+    Found by running: the difference of outputs i and j depends on rows i and j of such a weight alone (a softmax at the
+    end cancels in the difference).
+
+    Parameters
+    ----------
+    model : nn.Module
+        Gives outputs of shape (n, classes).
+    inputs : Tensor, shape (n, ...)
+        A few examples.
+
+    Returns
+    -------
+    set of str
+    """
+    parameters = trainable(model)
+    with evaluation_mode(model), torch.enable_grad():
+        outputs = model(inputs)
+        count = outputs.shape[-1]
+        pairs = {(0, min(1, count - 1)), (max(0, count - 2), count - 1)}
+        names = {name for name, p in parameters.items() if p.dim() > 1 and len(p) == count}
+        for i, j in pairs:
+            difference = outputs[..., i].sum() - outputs[..., j].sum() if i != j else outputs[..., i].sum()
+            gradients = torch.autograd.grad(difference, list(parameters.values()), allow_unused=True, retain_graph=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                if name in names and (gradient is None or not _rows(gradient) <= {i, j}):
+                    names.remove(name)
+    return names
+
+
+def _rows(gradient: Tensor) -> set[int]:
+    """The rows that are not all zero."""
+    return set(gradient.flatten(1).any(1).nonzero().flatten().tolist())
