@@ -23,7 +23,9 @@ from sgmcmc_prune.config import RunConfig, replace
 from sgmcmc_prune.presets import PRESETS
 
 SPARSITIES = (0.2, 0.4, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
-COMMON = Recipe(epochs=100, batch_size=128, optimizer="sgd", lr=0.1, lr_min=1e-6, every=5)
+#: Steps of an epoch: 60,000 images in batches of 128.
+EPOCH, EPOCHS = 469, 100
+COMMON = Recipe(steps=EPOCHS * EPOCH, batch_size=128, optimizer="sgd", lr=0.1, lr_min=1e-6, every=5 * EPOCH)
 
 
 def variant(**changes: object) -> Recipe:
@@ -40,8 +42,8 @@ TRAININGS = {
     "layerwise, KFAC": variant(prior="layerwise", structure="kfac"),
     "unitwise, KFAC": variant(prior="unitwise", structure="kfac"),
     "parameterwise, KFAC": variant(structure="kfac"),
-    "parameterwise, diagonal, online 99 % hard": variant(online=OnlinePruning()),
-    "parameterwise, diagonal, online 99 % regrow": variant(online=OnlinePruning(mode="regrow")),
+    "parameterwise, diagonal, online 99 % hard": variant(online=OnlinePruning(every=10 * EPOCH)),
+    "parameterwise, diagonal, online 99 % regrow": variant(online=OnlinePruning(every=10 * EPOCH, mode="regrow")),
 }
 
 
@@ -66,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     text = __doc__ or ""
     p = dhahri_cells.parser(text.splitlines()[0], "dhahri_lenet", list(TRAININGS))
     p.add_argument("--data", choices=("fashion-mnist", "fashion-mnist-subset"), default="fashion-mnist")
-    p.add_argument("--epochs", type=int, default=COMMON.epochs)
+    p.add_argument("--epochs", type=int, default=EPOCHS)
     p.add_argument("--device", default="cpu")
     a = p.parse_args(argv)
     build.check_device(a.device)
@@ -79,10 +81,10 @@ def main(argv: list[str] | None = None) -> None:
         return models.build("dhahri_lenet:LeNet", (1, 28, 28), 10, seed=seed).to(a.device)
 
     experiment = dhahri_cells.Experiment(network, data.train, data.test, SPARSITIES, "fc2.weight")
-    trainings = {name: dataclasses.replace(recipe, epochs=a.epochs) for name, recipe in TRAININGS.items()}
+    trainings = {n: dataclasses.replace(recipe, steps=a.epochs * EPOCH) for n, recipe in TRAININGS.items()}
     if a.device == "cpu":
         torch.set_num_threads(1)
-    if (a.data, a.epochs) != ("fashion-mnist", COMMON.epochs) and a.out.parent == sweep.ROOT / "benchmarks":
+    if (a.data, a.epochs) != ("fashion-mnist", EPOCHS) and a.out.parent == sweep.ROOT / "benchmarks":
         p.error("a shortened run is no benchmark: give --out")
     dhahri_cells.run(a, experiment, trainings, "SpaM and OPD: LeNet on Fashion-MNIST", text)
 

@@ -132,6 +132,7 @@ def run(args: argparse.Namespace, family: str, seed: int) -> dict[str, Any]:
         seed=seed,
         on_empty="warn",
         trace_every=max(1, steps // 50),
+        bound_draws=4,
     )
     fitted = fit(model, data, settings, progress=args.progress)
     small, started = fitted.network("median_mean").eval(), time.perf_counter()

@@ -19,6 +19,7 @@ tell them apart; the bound can. The pilots (20,000 steps, another implementation
 
 import argparse
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,13 @@ def without(student: nn.Module, node: int) -> nn.Module:
 
 
 def eliminate(fitted: Fitted, data: tuple[Tensor, Tensor], start: dict[str, float], steps: int, seed: int) -> Fitted:
-    """Leave nodes out one by one as long as the evidence bound rises."""
+    """Leave nodes out one by one as long as the evidence bound rises, by two standard errors."""
     student: Any = fitted.network("median_mean")
     with torch.no_grad():
         influence = student.hidden(data[0]).sigmoid().std(0) * student.output.weight[0].abs()
     for node in influence.argsort().tolist() if len(influence) > 1 else []:
         smaller = train(without(student, node), data, {**start, "start": 0.9}, steps, seed)
-        if smaller.bound > fitted.bound:
+        if smaller.bound - fitted.bound > 2 * math.hypot(smaller.bound_error, fitted.bound_error):
             return eliminate(smaller, data, start, steps, seed)
     return fitted
 
@@ -95,6 +96,7 @@ def run(seed: int, start: str, steps: int, refit: int) -> dict[str, Any]:
         "inclusion": sorted(fitted.inclusion()["hidden.weight"].tolist(), reverse=True),
         "rmse_over_noise": errors(fitted),
         "bound": fitted.bound,
+        "bound_error": fitted.bound_error,
         "kept_after_elimination": int((final.inclusion()["hidden.weight"] > 0.5).sum()),
         "bound_after_elimination": final.bound,
         "rmse_over_noise_after_elimination": errors(final),

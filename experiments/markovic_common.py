@@ -7,8 +7,9 @@ mixer normalises at its end over tokens and channels together. Here every networ
 
 As in the authors' scripts, images are normalised per channel and not augmented, those of 28x28 pixels padded to 32x32
 but for the MLP, and dropout .2 is for flat-map alone. Different: minibatches pass through shuffled epochs and not
-through independent draws; a pruned weight is exactly zero and not 1e-12, and does not count in the inclusion rate;
-curves average `CURVE_DRAWS` networks, and only the last row as many as the recipe says.
+through independent draws; a pruned weight is exactly zero and not 1e-12 (it counts in the inclusion
+rate, with delta F = 0, as there); curves average `CURVE_DRAWS` networks, and only the last row as many as the recipe
+says.
 """
 
 import argparse
@@ -79,8 +80,8 @@ class Cell:
     def settings(self) -> Recipe:
         """The numbers."""
         if self.recipe != "short":
-            return paper_recipe(self.recipe, self.method)
-        return dataclasses.replace(paper_recipe("B", self.method), rounds=10, draws=30)
+            return dataclasses.replace(paper_recipe(self.recipe, self.method), count_pruned=True)
+        return dataclasses.replace(paper_recipe("B", self.method), rounds=10, draws=30, count_pruned=True)
 
 
 def build_network(name: str, input_shape: tuple[int, ...], num_classes: int, dropout: float) -> nn.Module:

@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.bmr import METHODS, Fitted, HorseshoeSettings, Recipe, fit, paper_recipe
+from sgmcmc_prune.baselines.bmr import METHODS, Fitted, HorseshoeSettings, Recipe, fit, paper_recipe, reduction
 from sgmcmc_prune.baselines.bmr.fit import Trainer
 from sgmcmc_prune.baselines.bmr.layers import layers_of, pruned_fraction, unflatten
 from sgmcmc_prune.baselines.bmr.posterior import NetworkPosterior
-from sgmcmc_prune.baselines.bmr.rounds import reduce_horseshoe
+from sgmcmc_prune.baselines.bmr.rounds import inclusion_log_odds, reduce_horseshoe
 from sgmcmc_prune.baselines.bmr.scales import FlatScale, GammaPrior, HorseshoeScale
+from sgmcmc_prune.baselines.bmr.spike_slab import infer_inclusion
 from sgmcmc_prune.data import MinibatchStream
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import gaussian
@@ -55,6 +56,21 @@ def classes(n: int = 2000) -> tuple[Tensor, Tensor]:
 
 def network() -> nn.Module:
     return build("mlp", (10,), 3, seed=0, widths=(8,), activation="silu")
+
+
+def test_pruned_weights_count_in_the_inclusion_rate_if_told_with_no_evidence() -> None:
+    """As if each of them were one more weight with delta F = 0; left out, they are as if they were not there."""
+    fitted = fit(network(), classes(), "bmr-spike-slab", TINY, seed=1)
+    layer = fitted.posterior.layers[0]
+    kept = fitted.posterior.kept[layer.slice]
+    pruned = int((~kept).sum())
+    assert 0 < pruned < len(kept)
+    delta_f = reduction.diagonal(fitted.posterior.loc, fitted.posterior.variance, 1.0)[layer.slice][kept]
+    for count, extra in ((True, pruned), (False, 0)):
+        padded = torch.cat([delta_f, torch.zeros(extra, dtype=torch.float64)])
+        expected = infer_inclusion(padded, torch.ones(len(padded), dtype=torch.bool)).log_odds[: len(delta_f)]
+        found = inclusion_log_odds(fitted.posterior, 4, count_pruned=count)[layer.slice][kept]
+        torch.testing.assert_close(found, expected)
 
 
 def test_t11_mean_field_inference_finds_conditional_variances() -> None:

@@ -124,8 +124,8 @@ def test_adabelief_is_its_formula_and_does_not_see_the_scale_of_the_loss() -> No
         paths.append(w.detach())
     m, s, w = torch.zeros(2).double(), torch.zeros(2).double(), torch.zeros(2).double()
     for t, g in enumerate(gradients, 1):
+        s = 0.999 * s + 0.001 * (g - m) ** 2 + 1e-16  # from the mean before this gradient
         m = 0.9 * m + 0.1 * g
-        s = 0.999 * s + 0.001 * (g - m) ** 2 + 1e-16
         w = w - 0.01 * (m / (1 - 0.9**t)) / ((s / (1 - 0.999**t)).sqrt() + 1e-16)
     torch.testing.assert_close(paths[0], w)
     torch.testing.assert_close(paths[1], w, rtol=1e-6, atol=0)

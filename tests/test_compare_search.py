@@ -1,5 +1,6 @@
 """The search: the best point of a planted grid, validation images alone, finished trials, its place in the table."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +15,15 @@ from sgmcmc_prune.compare.cell import compute, load_problem
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods import METHODS
-from sgmcmc_prune.compare.search import SEARCH_SEED, grid_points, of_trials, search
+from sgmcmc_prune.compare.search import EXTENSIONS, SEARCH_SEED, beyond, grid_points, of_trials, search
 from sgmcmc_prune.compare.table import summary
 from sgmcmc_prune.config import DataConfig, ModelConfig
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.files import read_json
 from sgmcmc_prune.pruning import masks
 
-GRID = {"lr": (0.1, 0.01, 1.0), "weight_decay": (0.0, 0.5)}
+#: The best step is inside the grid; a weight decay of zero has no ratio to go on in.
+GRID = {"lr": (0.1, 0.01, 0.001), "weight_decay": (0.0, 0.5)}
 BEST = {"lr": 0.01, "weight_decay": 0.5}
 
 
@@ -48,9 +50,9 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
 class Planted:
     """A method whose prediction is right with a probability that is highest at `BEST`, and which keeps its problems."""
 
-    def __init__(self, failing: tuple[float, ...] = ()) -> None:
+    def __init__(self, failing: tuple[float, ...] = (), best: dict[str, float] = BEST) -> None:
         self.seen: list[Problem] = []
-        self.failing = failing
+        self.failing, self.best = failing, best
         self.method = Method("planted", "test", "paper", "scope", lambda problem: None, self.fit, GRID)
 
     def fit(self, problem: Problem, folder: Path) -> Iterator[Candidate]:
@@ -58,7 +60,7 @@ class Planted:
         settings = problem.settings
         if settings["lr"] in self.failing:
             raise RunError("diverged")
-        right = 0.9 - 0.1 * sum(settings[name] != value for name, value in BEST.items())
+        right = 0.9 - 0.1 * sum(abs(math.log((settings[n] + 0.01) / (v + 0.01))) / 5 for n, v in self.best.items())
 
         def predict(inputs: Tensor) -> Tensor:
             assert bool(inputs.isfinite().all())
@@ -78,6 +80,35 @@ def test_the_best_point_wins_and_every_trial_is_paid(problem: Problem, tmp_path:
     assert choice.gradient_evaluations == 6 * 7 * 40
     assert [seen.settings for seen in planted.seen] == grid_points(GRID, 6)
     assert {(seen.sparsities, seen.epochs) for seen in planted.seen} == {((0.93,), 40)}
+
+
+def test_the_search_goes_on_beyond_the_edge_of_its_grid(problem: Problem, tmp_path: Path) -> None:
+    """The best step is ten times below the grid: two more trials find it and what is beyond it."""
+    planted = Planted(best={"lr": 1e-5, "weight_decay": 0.0})
+    choice = search(planted.method, of_trials(problem), 3, tmp_path)
+    steps = [seen.settings["lr"] for seen in planted.seen]
+    assert steps[:3] == [0.1, 0.01, 0.001]
+    assert steps[3:] == pytest.approx([1e-4, 1e-5, 1e-6])
+    assert choice.settings == {"lr": pytest.approx(1e-5), "weight_decay": 0.0}
+    assert choice.gradient_evaluations == 6 * 7 * 40
+    again = Planted(best=planted.best)
+    assert search(again.method, of_trials(problem), 3, tmp_path) == choice
+    assert again.seen == []
+
+
+def test_the_growth_of_a_grid_is_bounded(problem: Problem, tmp_path: Path) -> None:
+    planted = Planted(best={"lr": 1e-30, "weight_decay": 0.0})
+    search(planted.method, of_trials(problem), 3, tmp_path)
+    assert len(planted.seen) == 3 + EXTENSIONS
+
+
+def test_beyond_needs_an_edge_and_a_ratio() -> None:
+    tried = [{"lr": lr, "decay": 0.0} for lr in (0.1, 0.03, 0.3)]
+    assert beyond(tried, tried[0]) is None
+    assert beyond(tried, tried[2]) == {"lr": 0.9, "decay": 0.0}
+    assert beyond(tried, tried[1]) == {"lr": 0.009, "decay": 0.0}
+    assert beyond([*tried, {"lr": 0.9, "decay": 0.0}], tried[2]) is None
+    assert beyond(tried[:1], tried[0]) is None
 
 
 def test_a_point_that_was_not_tried_is_not_chosen(problem: Problem, tmp_path: Path) -> None:
@@ -108,22 +139,23 @@ def test_a_trial_that_fails_is_never_chosen_but_paid(problem: Problem, tmp_path:
     choice = search(Planted(failing=(0.01,)).method, short, 6, tmp_path)
     assert choice.settings["lr"] != 0.01
     assert choice.settings["weight_decay"] == 0.5
-    assert choice.gradient_evaluations == 4 * 7 * 40 + 2 * 40 * short.num_data
-    everything = search(Planted(failing=GRID["lr"]).method, short, 6, tmp_path / "all")
+    # Four of the grid and one beyond its edge, where the best now lies.
+    assert choice.gradient_evaluations == 5 * 7 * 40 + 2 * 40 * short.num_data
+    everything = search(Planted(failing=(*GRID["lr"], 1.0)).method, short, 6, tmp_path / "all")
     assert everything.settings == {"lr": 0.1, "weight_decay": 0.0}
 
 
 def test_grid_points_change_one_setting_first_then_more() -> None:
     points = [(p["lr"], p["weight_decay"]) for p in grid_points(GRID, 99)]
-    assert points == [(0.1, 0.0), (0.01, 0.0), (1.0, 0.0), (0.1, 0.5), (0.01, 0.5), (1.0, 0.5)]
+    assert points == [(0.1, 0.0), (0.01, 0.0), (0.001, 0.0), (0.1, 0.5), (0.01, 0.5), (0.001, 0.5)]
     assert grid_points(GRID, 4) == grid_points(GRID, 99)[:4]
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_grid_is_small_and_starts_at_the_default(name: str) -> None:
-    """A learning rate, and at most one setting more."""
+    """A learning rate, and at most two settings more."""
     grid = METHODS[name].grid
-    assert len(grid) <= 2
+    assert len(grid) <= 3
     assert all(len(values) == len(set(values)) >= 2 for values in grid.values())
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune import models
 from sgmcmc_prune.baselines import deng_sa, magnitude, rigl, snip, sun_mixture
+from sgmcmc_prune.baselines.sparse_start import fit_to_mask, variance_scaling
 from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.em_settings import EMSettings
@@ -34,12 +35,29 @@ def network() -> nn.Module:
     return models.build("mlp", (6,), 3, seed=0, widths=(16,), activation="relu")
 
 
-QUICK = Recipe(epochs=8, batch_size=30, lr=0.05)
+QUICK = Recipe(steps=80, batch_size=30, lr=0.05)
 SUN = sun_mixture.Recipe(
-    epochs=10, plain_epochs=5, lr=0.02, fine_tune_lr=1e-3, batch_size=30, inclusion_rate=0.1, spike_variance=1e-3
+    steps=100,
+    plain_steps=50,
+    fine_tune_steps=10,
+    raise_every=5,
+    lr=0.02,
+    fine_tune_lr=1e-3,
+    batch_size=30,
+    inclusion_rate=0.1,
+    spike_variance=1e-3,
 )
 DENG = deng_sa.Recipe(
-    epochs=8, draws=3, lr=0.02, lr_min=0.005, batch_size=30, half_life=20, em=EMSettings(every=5), spike_variance=1e-3
+    steps=60,
+    prune_every=10,
+    fine_tune_steps=20,
+    draws=3,
+    lr=0.02,
+    lr_min=0.005,
+    batch_size=30,
+    half_life=20,
+    em=EMSettings(every=5),
+    spike_variance=1e-3,
 )
 
 #: method, how to fit it at 75 %, whether that sparsity is exact
@@ -51,8 +69,8 @@ FITS: dict[str, tuple[Callable[..., Trained], bool]] = {
         lambda model, train, **o: magnitude.fit(model, train, QUICK, magnitude.Gradual(0.75, every=7), **o),
         True,
     ),
-    "adamw": (lambda model, train, **o: magnitude.fit(model, train, Recipe("adamw", 0.01, epochs=8), **o), False),
-    "sun-mixture": (lambda model, train, **o: sun_mixture.fit(model, train, SUN, **o), False),
+    "adamw": (lambda model, train, **o: magnitude.fit(model, train, Recipe("adamw", 0.01, steps=80), **o), False),
+    "sun-mixture": (lambda model, train, **o: sun_mixture.fit(model, train, SUN, 0.75, **o), True),
     "sghmc-sa": (lambda model, train, **o: deng_sa.fit(model, train, 0.75, DENG, **o), True),
 }
 
@@ -87,8 +105,46 @@ def test_gradient_evaluations_count_every_backward_pass() -> None:
     train = clusters()
     assert snip.fit(network(), train, 0.5, QUICK, examples=60).gradient_evaluations == 8 * 300 + 60
     assert rigl.fit(network(), train, 0.5, QUICK).gradient_evaluations == 8 * 300
-    assert sun_mixture.fit(network(), train, SUN).gradient_evaluations == (10 + 1) * 300
+    assert sun_mixture.fit(network(), train, SUN).gradient_evaluations == (100 + 10) * 30
     assert deng_sa.fit(network(), train, 0.5, DENG).gradient_evaluations == 8 * 300
+
+
+def test_a_unit_keeps_its_variance_under_a_mask() -> None:
+    """A row with k of n inputs: the squares of its weights grow by n / k."""
+    weight = torch.arange(1.0, 13.0).view(3, 4)
+    kept = torch.tensor([[True, True, True, True], [True, False, False, False], [False] * 4])
+    before = weight.clone()
+    fit_to_mask({"w": weight}, {"w": kept})
+    torch.testing.assert_close(weight / before, torch.tensor([1.0, 2.0, 2.0])[:, None].expand(3, 4))
+
+
+def test_the_variance_of_a_scaled_start_is_one_over_fan_in() -> None:
+    """60,000 draws: the standard error of a variance is 0.6 % of it, and the bound three of these."""
+    weight = torch.empty(600, 4, 5, 5)
+    variance_scaling({"w": weight}, seed=0)
+    assert float(weight.var() * 100) == pytest.approx(1, abs=0.018)
+    assert float(weight.abs().max()) < 2.28 * 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["rigl", "snip"])
+def test_a_very_sparse_start_still_carries_signal(method: str) -> None:
+    """A LeNet at 99 %: its logits vary over inputs before any training (with a dense start they differ by 1e-5)."""
+    inputs = torch.randn(64, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    train = inputs, torch.arange(64) % 10
+    model = models.build("lenet", (1, 28, 28), 10, seed=0)
+    one_step = Recipe(steps=1, batch_size=32, lr=1e-12)
+    fit = {"rigl": rigl.fit, "snip": snip.fit}[method]
+    fitted = fit(model, train, 0.99, one_step)
+    with torch.no_grad():
+        assert float(fitted.model(inputs).std(0).max()) > 1e-3
+
+
+def test_connection_sensitivity_leaves_the_network_alone() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    snip.connection_sensitivity(model, *clusters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_connection_sensitivity_is_the_derivative_with_respect_to_the_mask() -> None:
@@ -107,7 +163,9 @@ def test_connection_sensitivity_is_the_derivative_with_respect_to_the_mask() -> 
 
 def test_snip_keeps_the_most_sensitive_weights_from_the_start() -> None:
     fitted = snip.fit(network(), clusters(), 0.5, QUICK, examples=300)
-    expected = snip.connection_sensitivity(network(), *clusters())
+    start = network()
+    variance_scaling(masks.prunable(start), 0)
+    expected = snip.connection_sensitivity(start, *clusters())
     kept = torch.cat([mask.flatten() for mask in fitted.mask().values()])
     scores = torch.cat(list(expected.values()))
     torch.testing.assert_close(torch.cat(list(fitted.scores().values())), scores)
@@ -147,7 +205,7 @@ def test_topology_schedule() -> None:
 
 def test_grown_weights_start_at_zero_with_a_clear_momentum() -> None:
     model = network()
-    trainer = Trainer(model, MinibatchStream(*clusters(), 30, 0, 0), categorical, QUICK.build(model), 8)
+    trainer = Trainer(model, MinibatchStream(*clusters(), 30, 0, 0), categorical, QUICK.build(model), 80)
     name = "layers.0.weight"
     first = {name: torch.arange(96).view(16, 6) % 2 == 0}
     trainer.run(5)
@@ -193,6 +251,48 @@ def test_the_mixture_separates_weights_and_masks_by_its_threshold() -> None:
     assert float((1 - odds[odds < 0] / at_zero).mean().sqrt()) < 0.4
 
 
+@pytest.mark.parametrize("rate", [1e-200, 1e-6, 0.01])
+def test_a_threshold_gives_its_inclusion_rate_back(rate: float) -> None:
+    threshold = sun_mixture.threshold(rate, 1e-4, 0.04)
+    assert sun_mixture.inclusion_rate(threshold, 1e-4, 0.04) == pytest.approx(rate, rel=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "widens"), [(1e-3, False), (1.0, True)])
+def test_a_threshold_rises_to_a_sparsity_and_never_falls(scale: float, widens: bool) -> None:
+    """Where the inclusion rate would leave double precision, the spike widens."""
+    weights = {"w": torch.arange(1.0, 101.0).view(10, 10) * scale}
+    mixture = SpikeSlab(weights, inclusion_rate=0.3, spike_variance=1e-4, slab_variance=4e5 * scale**2)
+    counts = []
+    for sparsity in (0.5, 0.3, 0.9):
+        sun_mixture.raise_threshold(mixture, weights, sparsity)
+        counts.append(int((mixture.log_odds("w", weights["w"]) < 0).sum()))
+    assert counts == [50, 50, 90]
+    assert 0 < mixture.layers["w"].inclusion_rate < 0.3
+    assert (mixture.layers["w"].spike_variance > 1e-4) == widens
+
+
+def test_the_own_rule_of_the_mixture_ends_at_the_target_or_beyond() -> None:
+    """The mask of stage 3 then keeps no weight that another one beats."""
+    for sparsity in (0.6, 0.9):
+        fitted = sun_mixture.fit(network(), clusters(), SUN, sparsity)
+        odds = torch.cat(list(fitted.scores().values()))
+        assert float((odds < 0).double().mean()) >= sparsity - 1 / len(odds)
+        assert masks.sparsity(fitted.mask()) == pytest.approx(sparsity, abs=1 / len(odds))
+
+
+def test_a_step_that_masks_also_trains() -> None:
+    """A mask of everything at every step leaves the training as it is without them."""
+    full = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(network()).items()}
+    trained = []
+    for update in (None, lambda step: full):
+        model = network()
+        trainer = Trainer(model, MinibatchStream(*clusters(), 30, 0, 0), categorical, QUICK.build(model), 80)
+        trainer.run(5, update)
+        trained.append(trainer.parameters)
+    for name, p in trained[0].items():
+        assert torch.equal(p, trained[1][name])
+
+
 def test_the_mixture_refuses_an_empty_layer_unless_told() -> None:
     narrow = sun_mixture.Recipe(**{**SUN.__dict__, "inclusion_rate": 1e-300})
     with pytest.raises(ValueError, match=r"all weights of 'layers.0.weight' fell into the spike; raise inclusion_rate"):
@@ -207,6 +307,14 @@ def test_a_spike_too_narrow_for_the_step_is_refused() -> None:
         sun_mixture.fit(network(), clusters(), sun_mixture.Recipe(**{**SUN.__dict__, "spike_variance": 1e-6}))
     with pytest.raises(ValueError, match=r"spike_variance 1e-06 is too narrow for the step 0.02"):
         deng_sa.fit(network(), clusters(), 0.5, deng_sa.Recipe(**{**DENG.__dict__, "spike_variance": 1e-6}))
+
+
+def test_the_temperature_of_sghmc_sa_is_annealed() -> None:
+    recipe = deng_sa.Recipe(temperature=1e-3, final_temperature=1e-5, steps=100)
+    assert [recipe.temperature_at(t) for t in (0, 50, 100, 120)] == pytest.approx([1e-3, 1e-4, 1e-5, 1e-5])
+    hot = deng_sa.Recipe(**{**DENG.__dict__, "temperature": 1.0, "final_temperature": 1.0})
+    cold, warm = (deng_sa.fit(network(), clusters(), 0.5, recipe).scores() for recipe in (DENG, hot))
+    assert not torch.equal(cold["layers.0.weight"], warm["layers.0.weight"])
 
 
 def test_every_draw_of_sghmc_sa_is_sparse_and_the_prior_adapts() -> None:
@@ -230,12 +338,12 @@ def test_equal_seeds_give_equal_networks() -> None:
     [
         (lambda: Recipe(optimizer="lion"), "optimizer is 'lion'; choose sgd or adamw"),  # type: ignore[arg-type]
         (lambda: Recipe(lr=-1), "lr is -1, momentum 0.9 and weight_decay 0.0005"),
-        (lambda: Recipe(epochs=0), "epochs is 0 and batch_size 128; both must be at least 1"),
+        (lambda: Recipe(steps=0), "steps is 0 and batch_size 128; both must be at least 1"),
         (lambda: rigl.Topology(drop=1.0), "every is 100, drop 1.0 and stop 0.75"),
         (lambda: magnitude.Gradual(0.9, begin=0.8), "begin is 0.8, end 0.75 and every 100"),
-        (lambda: sun_mixture.Recipe(plain_epochs=30), "plain_epochs is 30 of 30 epochs"),
-        (lambda: deng_sa.Recipe(draws=0), "half_life is 3449, draws 0 and epochs 30"),
-        (lambda: deng_sa.Recipe(temperature=0), "temperature is 0, lr_min 0.01 and lr 0.1"),
+        (lambda: sun_mixture.Recipe(plain_steps=10_000), "plain_steps is 10000 of 10000 steps"),
+        (lambda: deng_sa.Recipe(draws=0), "half_life is 3449, steps 10000, prune_every 400, draws 0"),
+        (lambda: deng_sa.Recipe(temperature=0), "temperature is 0, final_temperature"),
         (lambda: snip.fit(network(), clusters(), 1.0, QUICK), "sparsity is 1.0"),
         (lambda: deng_sa.fit(network(), clusters(), -0.1, DENG), "sparsity is -0.1"),
     ],
@@ -247,4 +355,4 @@ def test_bad_input_is_one_line(make: Callable[[], Any], message: str) -> None:
 
 def test_divergence_is_one_line() -> None:
     with pytest.raises(RunError, match=r"training diverged at step \d+: the loss is (nan|inf). Lower lr"):
-        magnitude.fit(network(), clusters(), Recipe(lr=1e15, epochs=3, batch_size=30))
+        magnitude.fit(network(), clusters(), Recipe(lr=1e15, steps=30, batch_size=30))

@@ -40,7 +40,8 @@ def network(seed: int = 0, width: int = 8) -> nn.Module:
     return models.build("mlp", (6,), 3, seed=seed, widths=(width,), activation="relu")
 
 
-QUICK = Recipe(epochs=4, batch_size=20, prior_steps=20, lr=5e-3, lr_min=5e-3, draws=5)
+#: Four passes over 120 examples.
+QUICK = Recipe(steps=24, every=6, batch_size=20, prior_steps=20, lr=5e-3, lr_min=5e-3, draws=5)
 
 
 def quick(**changes: object) -> Recipe:
@@ -78,9 +79,7 @@ def test_training_and_evidence_have_one_temperature(temperature: float) -> None:
     """At the trained weights the log joint of the evidence, log p / T - sum delta theta^2 / 2, is stationary."""
     x, y = clusters(60)
     x = x.double()
-    recipe = Recipe(
-        burn_in=801, epochs=800, batch_size=60, optimizer="sgd", lr=0.5, lr_min=0.5, temperature=temperature
-    )
+    recipe = Recipe(burn_in=801, steps=800, batch_size=60, optimizer="sgd", lr=0.5, lr_min=0.5, temperature=temperature)
     fitted = fit(nn.Sequential(nn.Linear(6, 3)).double(), (x, y), recipe)
     assert fitted.method == "map"
     log_joint = -categorical(fitted.model(x), y).sum() / temperature
@@ -136,7 +135,7 @@ def test_the_method_record(prior: str, structure: str, estimator: str, update: s
         assert probabilities.shape == (120, 3)
         torch.testing.assert_close(probabilities.sum(1), torch.ones(120, dtype=torch.float64))
         assert members in (1, fitted.members)
-    assert [row["epoch"] for row in fitted.history] == [1, 2, 3, 4]
+    assert [row["step"] for row in fitted.history] == [6, 12, 18, 24]
     assert fitted.history[-1]["log_evidence"] == pytest.approx(fitted.log_evidence())
 
 
@@ -153,24 +152,24 @@ def test_the_linearised_predictive_is_exact_for_a_linear_model() -> None:
 
 
 def test_equal_seeds_give_equal_fits_and_the_prior_is_updated_when_told() -> None:
-    a, b = (fit(network(), clusters(), quick(estimator="monte_carlo", burn_in=2, every=2), seed=3) for _ in range(2))
+    a, b = (fit(network(), clusters(), quick(estimator="monte_carlo", burn_in=12, every=12), seed=3) for _ in range(2))
     assert all(torch.equal(a.scores()[n], b.scores()[n]) for n in a.scores())
-    assert [row["epoch"] for row in a.history] == [2, 4]
+    assert [row["step"] for row in a.history] == [12, 24]
 
 
 def test_online_hard_masks_only_grow_and_hold() -> None:
     seen: list[dict[str, Tensor]] = []
 
-    def after(epoch: int, fitted: Fitted) -> None:
+    def after(step: int, fitted: Fitted) -> None:
         if fitted.hard_mask is not None:
             assert all(bool((fitted.weights[n][~kept] == 0).all()) for n, kept in fitted.hard_mask.items())
             seen.append(fitted.hard_mask)
 
-    recipe = quick(epochs=6, online=OnlinePruning(final=0.9, initial=0.1, every=2), update="closed_form")
-    fitted = fit(network(), clusters(), recipe, after_epoch=after)
+    recipe = quick(steps=36, online=OnlinePruning(final=0.9, initial=0.1, every=12), update="closed_form")
+    fitted = fit(network(), clusters(), recipe, after_update=after)
     total = sum(kept.numel() for kept in seen[0].values())
     counts = [sum(int((~kept).sum()) for kept in mask.values()) for mask in seen]
-    planned = [recipe.online.sparsity(e - e % 2, 6) for e in range(2, 7)]  # type: ignore[union-attr]
+    planned = [recipe.online.sparsity(t - t % 12, 36) for t in range(12, 37, 6)]  # type: ignore[union-attr]
     assert counts == [round(float(s) * total) for s in planned]  # type: ignore[arg-type]
     assert not any(bool((new[n] & ~old[n]).any()) for old, new in itertools.pairwise(seen) for n in new)
     assert all(torch.equal(kept, seen[-1][n]) for n, kept in fitted.mask().items())
@@ -180,9 +179,9 @@ def test_online_hard_masks_only_grow_and_hold() -> None:
 
 def test_online_regrowth_lets_weights_return() -> None:
     zeros: list[dict[str, Tensor]] = []
-    recipe = quick(epochs=5, online=OnlinePruning(final=0.8, initial=0.8, every=4, mode="regrow"))
+    recipe = quick(steps=30, online=OnlinePruning(final=0.8, initial=0.8, every=24, mode="regrow"))
     fitted = fit(
-        network(), clusters(), recipe, after_epoch=lambda e, f: zeros.append({n: w == 0 for n, w in f.weights.items()})
+        network(), clusters(), recipe, after_update=lambda t, f: zeros.append({n: w == 0 for n, w in f.weights.items()})
     )
     masked = sum(int(z.sum()) for n, z in zeros[3].items() if "weight" in n)
     assert masked == round(0.8 * 72)
@@ -273,7 +272,7 @@ def test_divergence_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "epochs is 0; it must be at least 1"),
+        ({"steps": 0}, "steps is 0; it must be at least 1"),
         ({"temperature": 0.0}, "temperature is 0.0 and precision 1.0; both must be finite and > 0"),
         ({"lr": 1e-4}, "lr is 0.0001 and lr_min 0.005; they must satisfy"),
         ({"damage": -1.0}, "damage is -1.0; a budget is >= 0 nats per example"),
@@ -289,7 +288,7 @@ def test_recipes_out_of_range_are_refused(changes: dict[str, object], message: s
 def test_online_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"online sparsities are 0.5 and 0.2; give 0 <= initial <= final < 1"):
         OnlinePruning(final=0.2, initial=0.5)
-    with pytest.raises(ValueError, match="online pruning every 0 epochs; give at least 1"):
+    with pytest.raises(ValueError, match="online pruning every 0 steps; give at least 1"):
         OnlinePruning(every=0)
     with pytest.raises(ValueError, match="online mode is 'soft'; choose regrow or hard"):
         OnlinePruning(mode="soft")  # type: ignore[arg-type]

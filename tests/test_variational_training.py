@@ -149,7 +149,7 @@ def test_loss_is_minus_bound_over_num_data_at_any_batch_size() -> None:
         losses.append(torch.stack([step_loss(network, categorical, part, 60)[0] for part in parts]).mean().detach())
     assert torch.allclose(losses[0], losses[1], rtol=1e-5)
     assert torch.allclose(losses[0], losses[2], rtol=1e-5)
-    bounds = [lower_bound(network, categorical, (x, y), size) for size in (7, 60)]
+    bounds = [lower_bound(network, categorical, (x, y), 1, size)[0] for size in (7, 60)]
     assert bounds == pytest.approx([-60 * float(losses[0])] * 2, rel=1e-5)
     loss, nll, divergence = step_loss(network, categorical, (x, y), 60)
     assert float((loss - nll).detach()) == pytest.approx(float(divergence.detach()) / 60)

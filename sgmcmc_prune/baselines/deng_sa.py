@@ -1,14 +1,17 @@
 r"""Deng et al.'s SGHMC-SA: sample weights, adapt a Laplace-spike prior by stochastic approximation, prune by magnitude.
 
-1. SGHMC on the posterior whose prior holds the smoothed responsibilities: Laplace spike, Gaussian slab.
+1. SGHMC on the posterior whose prior holds the smoothed responsibilities: Laplace spike, Gaussian slab. The temperature
+   falls from 1/1000 by one factor an epoch.
 2. E- and M-steps at the noisy draws, smoothed with weights that decrease; soft EM without the smoothing is worse in the
-   paper, and is `EMSettings(kind="soft")` here.
-3. At each epoch's end, mask the smallest |w| of every layer up to s(t) = S (1 - 2^(-t / half_life)); masked weights are
-   set to zero and move on from there, so that each epoch chooses anew.
+   paper, and is `EMSettings(kind="soft")` here. Responsibilities are those of the draw itself, without tempering.
+3. Every `prune_every` steps (an epoch, in the paper), mask the smallest |w| of every layer up to
+   s(t) = S (1 - 2^(-t / half_life)); masked weights are set to zero and move on from there, so that each time chooses
+   anew.
+4. Mask to S, and sample on under that mask; networks of this part are averaged.
 
 Sampler, prior and EM are the library's own. Departures from the paper: the scale sigma of each layer is not a variable
-of its own (the M-step learns the slab variance in its place); one temperature, not annealed; all layers are pruned, the
-first included.
+of its own (the M-step learns the slab variance in its place); all layers are pruned, the first included; the step
+follows a cosine.
 
 References
 ----------
@@ -44,40 +47,49 @@ class Recipe:
     inclusion_rate, spike_variance, slab_variance : float
         Starting values; the spike's variance stays.
     em : EMSettings
-    temperature : float
-        T > 0.
+    temperature, final_temperature : float
+        T at the start and at the end of the adaptive part, T > 0; the paper's factor is 1.005 in 1000 epochs.
     half_life : int
         Steps after which half of the final sparsity is reached; the paper's 0.99^(t / 50) has 3449.
-    epochs, draws : int
-        Length, and how many of the last epochs end with a draw that is averaged.
+    steps, prune_every, fine_tune_steps : int
+        Length of the adaptive part, steps between two of its masks, and length of the part under the last mask.
+    draws : int
+        Networks that are averaged, evenly spaced in the last part.
     lr, lr_min, momentum, batch_size
-        The step follows one cosine from `lr` to `lr_min` > 0.
+        The step follows one cosine over both parts from `lr` to `lr_min` > 0.
     """
 
     inclusion_rate: float = 0.5
     spike_variance: float = 1e-4
     slab_variance: float = 0.05
     em: EMSettings = field(default_factory=EMSettings)
-    temperature: float = 1.0
+    temperature: float = 1e-3
+    final_temperature: float = 1e-3 * 1.005**-1000
     half_life: int = 3449
-    epochs: int = 30
+    steps: int = 10_000
+    prune_every: int = 400
+    fine_tune_steps: int = 2_000
     draws: int = 5
     lr: float = 0.1
-    lr_min: float = 0.01
+    lr_min: float = 0.002
     momentum: float = 0.9
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        if self.half_life < 1 or not 1 <= self.draws <= self.epochs:
+        if min(self.half_life, self.steps, self.prune_every) < 1 or not 1 <= self.draws <= self.fine_tune_steps:
             raise ValueError(
-                f"half_life is {self.half_life}, draws {self.draws} and epochs {self.epochs}; "
-                "give half_life >= 1 and 1 <= draws <= epochs"
+                f"half_life is {self.half_life}, steps {self.steps}, prune_every {self.prune_every}, draws {self.draws}"
+                f" and fine_tune_steps {self.fine_tune_steps}; give at least 1, and draws <= fine_tune_steps"
             )
-        if not (self.temperature > 0 and 0 < self.lr_min <= self.lr):
+        if not (0 < self.final_temperature <= self.temperature and 0 < self.lr_min <= self.lr):
             raise ValueError(
-                f"temperature is {self.temperature}, lr_min {self.lr_min} and lr {self.lr}; give temperature > 0 and "
-                "0 < lr_min <= lr"
+                f"temperature is {self.temperature}, final_temperature {self.final_temperature}, lr_min {self.lr_min} "
+                f"and lr {self.lr}; give 0 < final_temperature <= temperature and 0 < lr_min <= lr"
             )
+
+    def temperature_at(self, step: int) -> float:
+        """T after so many steps of the adaptive part: geometric."""
+        return float(self.temperature * (self.final_temperature / self.temperature) ** min(1.0, step / self.steps))
 
 
 def fit(
@@ -99,7 +111,7 @@ def fit(
     train : tuple of Tensor
         Inputs (n, ...) and targets (n, ...), on the model's device.
     sparsity : float
-        S, in [0, 1), of every layer; the last epoch and every draw have it exactly.
+        S, in [0, 1), of every layer.
     recipe : Recipe
     likelihood : callable
     seed : int
@@ -109,7 +121,7 @@ def fit(
     Returns
     -------
     Trained
-        Its scores are magnitudes at the end; each draw of the ensemble has its own mask of that sparsity.
+        Its scores are the magnitudes that the last mask was chosen by.
 
     Raises
     ------
@@ -120,25 +132,23 @@ def fit(
     """
     check_sparsity(sparsity)
     model = copy.deepcopy(model)
-    trainer, em = _begin(model, train, recipe, likelihood, seed)
+    trainer, sampler, em = _begin(model, train, recipe, likelihood, seed)
     groups = single_weights(model)
-    draws: list[Mapping[str, Tensor]] = []
-    mask: masks.Mask = {}
-    for epoch in counted(range(recipe.epochs), "sghmc-sa", "epoch", progress):
-        _epoch(trainer, em, recipe)
-        drawn = epoch >= recipe.epochs - recipe.draws
-        target = sparsity if drawn else sparsity * (1 - math.exp2(-trainer.step / recipe.half_life))
-        mask = _prune(trainer, groups, target)
-        if drawn:
-            draws.append({name: p.detach().clone() for name, p in trainer.parameters.items()})
-    scores = criteria.magnitude(trainer.parameters, groups)
+    for begin in counted(range(0, recipe.steps, recipe.prune_every), "sghmc-sa", "mask", progress):
+        sampler.configure(temperature=recipe.temperature_at(begin))
+        _adapt(trainer, em, recipe, min(begin + recipe.prune_every, recipe.steps))
+        now = sparsity * (1 - math.exp2(-trainer.step / recipe.half_life))
+        masks.apply(smallest(trainer.parameters, groups, now), trainer.parameters)
+    scores, mask = criteria.magnitude(trainer.parameters, groups), smallest(trainer.parameters, groups, sparsity)
+    trainer.set_mask(mask)
+    draws = _fine_tune(trainer, recipe)
     return Trained("sghmc-sa", model, scores, mask, trainer.gradient_evaluations, draws)
 
 
 def _begin(
     model: nn.Module, train: tuple[Tensor, Tensor], recipe: Recipe, likelihood: Likelihood, seed: int
-) -> tuple[Trainer, EM]:
-    """The loop around SGHMC, and the EM that adapts its prior."""
+) -> tuple[Trainer, SGHMC, EM]:
+    """The loop around SGHMC, the sampler, and the EM that adapts its prior."""
     stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
     prior, floor = _prior(model, recipe, stream.num_data)
     sampler = SGHMC(
@@ -150,7 +160,8 @@ def _begin(
         prior=prior,
         seed=seed,
     )
-    return Trainer(model, stream, likelihood, sampler, recipe.epochs, recipe.lr_min), EM(recipe.em, prior, floor)
+    steps = recipe.steps + recipe.fine_tune_steps
+    return Trainer(model, stream, likelihood, sampler, steps, recipe.lr_min), sampler, EM(recipe.em, prior, floor)
 
 
 def _prior(model: nn.Module, recipe: Recipe, num_data: int) -> tuple[SpikeSlab, float]:
@@ -172,18 +183,24 @@ def _prior(model: nn.Module, recipe: Recipe, num_data: int) -> tuple[SpikeSlab, 
     return prior, floor
 
 
-def _epoch(trainer: Trainer, em: EM, recipe: Recipe) -> None:
-    """One epoch of SGHMC with EM iterations in between."""
-    end = trainer.step + trainer.steps_per_epoch
+def smallest(parameters: Mapping[str, Tensor], groups: Mapping[str, GroupMap], sparsity: float) -> masks.Mask:
+    """A mask without the smallest weights of each layer."""
+    return target_sparsity(criteria.magnitude(parameters, groups), groups, sparsity, "layerwise")
+
+
+def _adapt(trainer: Trainer, em: EM, recipe: Recipe, end: int) -> None:
+    """SGHMC to a step, with EM iterations in between."""
     while trainer.step < end:
         until = min(end, (trainer.step // recipe.em.every + 1) * recipe.em.every)
         trainer.run(until - trainer.step)
         if recipe.em.due(trainer.step, burn_in=True):
-            em.update(trainer.parameters, recipe.temperature)
+            em.update(trainer.parameters, 1.0)
 
 
-def _prune(trainer: Trainer, groups: Mapping[str, GroupMap], sparsity: float) -> masks.Mask:
-    """Set the smallest weights of each layer to zero, once."""
-    mask = target_sparsity(criteria.magnitude(trainer.parameters, groups), groups, sparsity, "layerwise")
-    masks.apply(mask, trainer.parameters)
-    return mask
+def _fine_tune(trainer: Trainer, recipe: Recipe) -> list[Mapping[str, Tensor]]:
+    """Sample on under the mask; the networks at the ends of equal parts."""
+    draws: list[Mapping[str, Tensor]] = []
+    for index in range(1, recipe.draws + 1):
+        trainer.run(recipe.steps + index * recipe.fine_tune_steps // recipe.draws - trainer.step)
+        draws.append({name: p.detach().clone() for name, p in trainer.parameters.items()})
+    return draws

@@ -55,7 +55,7 @@ def train_and_prune(
     relative_lr, weight_decay = _SETTINGS[optimizer]
     lr, momentum = relative_lr * config.sampler.lr, config.sampler.momentum
     built = Recipe(optimizer, lr, momentum, weight_decay).build(model)
-    trainer = Trainer(model, stream, categorical, built, epochs=0)  # every cosine is begun here
+    trainer = Trainer(model, stream, categorical, built, steps=0)  # every cosine is begun here
     trainer.anneal(lr, build.dense_schedule(config, stream.steps_per_epoch).num_steps)
     trainer.run(trainer.num_steps, name=optimizer, progress=progress)
     dense = _row(model, _split(config, data), {})

@@ -1,16 +1,19 @@
 r"""RigL: train sparse from the start, moving connections from where weights are small to where gradients are large.
 
-The network starts at random masks with Erdős-Rényi-kernel densities. Every `every` steps until `stop` of the training,
+The network starts at random masks with Erdős-Rényi-kernel densities, its weights scaled to them (see `sparse_start`).
+Every `every` steps until `stop` of the training,
 each layer drops the fraction
 
     f(t) = alpha / 2 (1 + cos(pi t / T_end))
 
 of its connections, those of the smallest magnitude, and grows as many where the dense gradient is largest. A grown
-connection starts at zero. With alpha = 0 the random masks stay: static sparse training, the control.
+connection starts at zero. The step in which connections move also trains them; the paper's skips it. With alpha = 0 the
+random masks stay: static sparse training, the control.
 
 References
 ----------
-Evci, Gale, Menick, Castro, Elsen: Rigging the lottery: making all tickets winners (ICML 2020).
+Evci, Gale, Menick, Castro, Elsen: Rigging the lottery: making all tickets winners (ICML 2020); the start is that of
+Evci, Ioannou, Keskin, Dauphin (arXiv 2010.03533).
 """
 
 import copy
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.baselines.sparse_start import fit_to_mask
 from sgmcmc_prune.baselines.training import MaskUpdate, Recipe, Trained, Trainer, single_weights
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.priors import GroupMap
@@ -137,7 +141,9 @@ def fit(
     model, topology = copy.deepcopy(model), topology or Topology()
     groups = single_weights(model)
     trainer = Trainer.of_recipe(recipe, model, train, likelihood, seed)
-    trainer.set_mask(_random_mask(groups, sparsity, seed, train[0].device))
+    mask = _random_mask(groups, sparsity, seed, train[0].device)
+    fit_to_mask(trainer.parameters, mask)
+    trainer.set_mask(mask)
     trainer.run(trainer.num_steps, _moves(trainer, topology), "rigl", progress)
     assert trainer.mask is not None
     scores = criteria.magnitude(trainer.parameters, groups)

@@ -4,7 +4,9 @@ With a mask c on the weights, at c = 1, the connection sensitivity on one batch 
 
     s_k = |dL / dc_k| = |w_k dL / dw_k|,
 
-and the highest are kept over all layers together. (Of the released reimplementations some leave out w.)
+and the highest are kept over all layers together. Weights start at variance 1 / fan-in, as in the paper: the score of a
+weight follows the scale of its layer's start. Training starts from the kept weights, scaled to their mask (see
+`sparse_start`), where the paper's are not. (Of the released reimplementations some leave out w.)
 
 References
 ----------
@@ -15,7 +17,9 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from sgmcmc_prune.baselines.sparse_start import fit_to_mask, variance_scaling
 from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer, single_weights
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
@@ -31,7 +35,7 @@ def connection_sensitivity(
     Parameters
     ----------
     model : Module
-        At its initial weights; not changed.
+        At its initial weights, in training mode; neither its weights nor its normalisation statistics change.
     inputs, targets : Tensor, shape (n, ...)
         One batch.
     likelihood : callable
@@ -41,7 +45,8 @@ def connection_sensitivity(
     dict of str to Tensor, shape (G,), float64
     """
     weights = prunable(model)
-    loss = mean_nll(likelihood, model(inputs), targets)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    loss = mean_nll(likelihood, functional_call(model, buffers, (inputs,)), targets)
     gradients = torch.autograd.grad(loss, list(weights.values()))
     return {n: (w.detach() * g).double().abs().flatten() for (n, w), g in zip(weights.items(), gradients, strict=True)}
 
@@ -62,7 +67,7 @@ def fit(
     Parameters
     ----------
     model : Module
-        Its weights are the start; it is not changed.
+        Gives the architecture, and the start of all parameters that are not pruned; it is not changed.
     train : tuple of Tensor
         Inputs (n, ...) and targets (n, ...), on the model's device.
     sparsity : float
@@ -72,7 +77,7 @@ def fit(
         Training examples behind the sensitivities.
     likelihood : callable
     seed : int
-        Of the minibatches.
+        Of the start and the minibatches.
     progress : bool
 
     Returns
@@ -88,11 +93,13 @@ def fit(
         If the loss is not finite.
     """
     model = copy.deepcopy(model)
+    variance_scaling(prunable(model), seed)
     trainer = Trainer.of_recipe(recipe, model, train, likelihood, seed)
     first = MinibatchStream(*train, min(examples, len(train[1])), seed, 1).batch(0)
     scores = connection_sensitivity(model, *first, likelihood)
     trainer.gradient_evaluations += len(first[1])
     mask = target_sparsity(scores, single_weights(model), sparsity)
+    fit_to_mask(trainer.parameters, mask)
     trainer.set_mask(mask)
     trainer.run(trainer.num_steps, name="snip", progress=progress)
     return Trained("snip", model, scores, mask, trainer.gradient_evaluations)

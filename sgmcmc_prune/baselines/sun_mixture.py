@@ -1,15 +1,26 @@
 r"""Sun, Song and Liang's consistent sparse deep learning: a point estimate under a marginal Gaussian mixture prior.
 
-Every weight has the prior lambda N(0, v1) + (1 - lambda) N(0, v0) with the indicator summed out, at fixed and very
-small lambda and v0:
+Every weight has the prior lambda N(0, v1) + (1 - lambda) N(0, v0) with the indicator summed out, at very small lambda
+and v0:
 
 1. SGD with momentum under N(0, v1) alone, for the first part of the training;
 2. the same under the mixture: each weight decays at its expected precision r / v1 + (1 - r) / v0;
 3. prune where r(w) < 1/2, which is |w| < w*, w*^2 = 2 log((1 - lambda) / lambda sqrt(v1 / v0)) / (1 / v0 - 1 / v1);
 4. train what is left under N(0, v1), briefly.
 
-The sparsity follows from lambda and v0. SGD is the sampler at T = 0, so the prior is the library's own, on weights with
-two or more dimensions; biases and normalisation are N(0, v1) throughout, where the authors' code has the mixture too.
+The sparsity follows from lambda and v0, which the paper fixes for each sparsity by trial. For a given sparsity they are
+found here within the one training: in stage 2 lambda falls until w* cuts off the share s(t) of all weights, with s(t)
+on the cubic schedule to the target and constant from the middle of the stage on, at the v0 of the recipe,
+
+    log((1 - lambda) / lambda) = w*^2 (1 / v0 - 1 / v1) / 2 - log(v1 / v0) / 2.
+
+(A wider v0 reaches the same w*, but holds the weights of the spike more loosely: at 98 % of a LeNet they carry the
+prediction, and the cut takes it away.) Where this odds leave double precision, v0 widens. The threshold never falls, so
+that the own rule ends at the target or beyond it; where it ends beyond, the mask of stage 3 keeps the weights with the
+next largest r.
+
+SGD is the sampler at T = 0, so the prior is the library's own, on weights with two or more dimensions; biases and
+normalisation are N(0, v1) throughout, where the authors' code has the mixture too.
 
 References
 ----------
@@ -18,17 +29,25 @@ Sun, Song, Liang: Consistent sparse deep learning: theory and computation (JASA 
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.training import Trained, Trainer
+from sgmcmc_prune.baselines.training import Trained, Trainer, counted, single_weights
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.priors import Gaussian, SpikeSlab
 from sgmcmc_prune.priors.spike_slab import check_hyperparameters, smallest_stable_spike
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.allocation import check_sparsity
+from sgmcmc_prune.pruning.decision import target_sparsity
+from sgmcmc_prune.pruning.schedule import cubic_sparsity
 from sgmcmc_prune.samplers import SGHMC
+
+#: Of the spike at w = 0; beyond it lambda would leave double precision.
+LARGEST_LOG_ODDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -38,9 +57,11 @@ class Recipe:
     Attributes
     ----------
     inclusion_rate, spike_variance, slab_variance : float
-        lambda, v0 and v1.
-    epochs, plain_epochs, fine_tune_epochs : int
-        Of stages 1 and 2 together, of stage 1, and of stage 4.
+        lambda, v0 and v1; where a sparsity is given, the largest lambda and the narrowest v0.
+    steps, plain_steps, fine_tune_steps : int
+        Minibatches of stages 1 and 2 together, of stage 1, and of stage 4.
+    raise_every : int
+        Steps between two thresholds, where they follow a sparsity.
     lr, fine_tune_lr : float
         At the start; the first is annealed by one cosine over stages 1 and 2.
     momentum : float
@@ -50,9 +71,10 @@ class Recipe:
     inclusion_rate: float = 1e-6
     spike_variance: float = 4e-5
     slab_variance: float = 0.04
-    epochs: int = 30
-    plain_epochs: int = 15
-    fine_tune_epochs: int = 1
+    steps: int = 10_000
+    plain_steps: int = 5_000
+    fine_tune_steps: int = 1_000
+    raise_every: int = 20
     lr: float = 0.1
     fine_tune_lr: float = 1e-3
     momentum: float = 0.9
@@ -60,10 +82,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_hyperparameters(self.inclusion_rate, self.spike_variance, self.slab_variance)
-        if not 0 < self.plain_epochs < self.epochs or self.fine_tune_epochs < 1:
+        if not 0 < self.plain_steps < self.steps or min(self.fine_tune_steps, self.raise_every) < 1:
             raise ValueError(
-                f"plain_epochs is {self.plain_epochs} of {self.epochs} epochs and fine_tune_epochs "
-                f"{self.fine_tune_epochs}; give 0 < plain_epochs < epochs and at least 1"
+                f"plain_steps is {self.plain_steps} of {self.steps} steps, fine_tune_steps {self.fine_tune_steps} and "
+                f"raise_every {self.raise_every}; give 0 < plain_steps < steps, and at least 1 for the others"
             )
 
 
@@ -71,6 +93,7 @@ def fit(
     model: nn.Module,
     train: tuple[Tensor, Tensor],
     recipe: Recipe,
+    sparsity: float | None = None,
     *,
     likelihood: Likelihood = categorical,
     seed: int = 0,
@@ -86,11 +109,14 @@ def fit(
     train : tuple of Tensor
         Inputs (n, ...) and targets (n, ...), on the model's device.
     recipe : Recipe
+    sparsity : float, optional
+        Fraction of the prunable weights to mask, in [0, 1). Without it lambda and v0 stay, and the method's own rule
+        decides.
     likelihood : callable
     seed : int
         Of the minibatches.
     allow_empty : bool
-        Let a layer lose all its weights.
+        Let a layer lose all its weights by the method's own rule.
     progress : bool
 
     Returns
@@ -101,16 +127,19 @@ def fit(
     Raises
     ------
     ValueError
-        If the spike is too narrow for the step, or a layer lost all its weights.
+        If the sparsity is out of range, the spike too narrow for the step, or a layer lost all its weights.
     RunError
         If the loss is not finite.
     """
+    if sparsity is not None:
+        check_sparsity(sparsity)
     model = copy.deepcopy(model)
     stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
     mixture = _mixture(model, recipe)
     _check_stable(recipe, stream.num_data)
-    spent = _train(model, stream, likelihood, recipe, mixture, progress)
-    odds, mask = _decide(model, mixture)
+    spent = _train(model, stream, likelihood, recipe, mixture, sparsity, progress)
+    odds = log_odds(mixture, model)
+    mask = own_rule(mixture, odds) if sparsity is None else target_sparsity(odds, single_weights(model), sparsity)
     if not allow_empty:
         _refuse_empty(mask)
     spent += _fine_tune(model, stream, likelihood, recipe, mask, progress)
@@ -123,24 +152,74 @@ def _train(
     likelihood: Likelihood,
     recipe: Recipe,
     mixture: SpikeSlab,
+    sparsity: float | None,
     progress: bool,
 ) -> int:
     """Stages 1 and 2; returns their gradient evaluations."""
     sampler = _sgd(model, recipe, recipe.lr, stream.num_data)
     # A sampler's step must stay above zero, even at the end of a cosine.
-    trainer = Trainer(model, stream, likelihood, sampler, recipe.epochs, lr_min=1e-3 * recipe.lr)
-    plain_steps = recipe.plain_epochs * trainer.steps_per_epoch
-    trainer.run(plain_steps, name="sun-mixture: plain", progress=progress)
+    trainer = Trainer(model, stream, likelihood, sampler, recipe.steps, lr_min=1e-3 * recipe.lr)
+    trainer.run(recipe.plain_steps, name="sun-mixture: plain", progress=progress)
     sampler.prior = mixture
-    trainer.run(trainer.num_steps - plain_steps, name="sun-mixture: mixture", progress=progress)
+    middle = (recipe.plain_steps + recipe.steps) // 2
+    every = recipe.steps if sparsity is None else recipe.raise_every
+    for begin in counted(range(recipe.plain_steps, recipe.steps, every), "sun-mixture: mixture", "part", progress):
+        if sparsity is not None:
+            raise_threshold(
+                mixture, trainer.parameters, cubic_sparsity(begin, recipe.plain_steps, middle, 0.0, sparsity)
+            )
+        trainer.run(min(every, recipe.steps - begin))
+    if sparsity is not None:
+        raise_threshold(mixture, trainer.parameters, sparsity)
     return trainer.gradient_evaluations
 
 
-def _decide(model: nn.Module, mixture: SpikeSlab) -> tuple[dict[str, Tensor], masks.Mask]:
-    """Stage 3: the log-odds of inclusion, and a mask of what is likelier in the slab."""
+def raise_threshold(mixture: SpikeSlab, parameters: Mapping[str, Tensor], sparsity: float) -> None:
+    """Lower lambda of all layers until w* cuts off a share of all weights; it never rises.
+
+    Parameters
+    ----------
+    mixture : SpikeSlab
+        Changed in place; its layers share their hyperparameters.
+    parameters : mapping of str to Tensor
+    sparsity : float
+        Fraction of the weights to fall into the spike, in [0, 1).
+    """
+    magnitudes = torch.cat([parameters[name].detach().abs().flatten() for name in mixture.layers]).sort().values
+    count = min(round(sparsity * len(magnitudes)), len(magnitudes) - 1)
+    first = next(iter(mixture.layers.values()))
+    present = threshold(first.inclusion_rate, first.spike_variance, first.slab_variance)
+    # Between the largest that falls and the smallest that stays.
+    wanted = math.sqrt(float(magnitudes[max(count, 1) - 1]) * float(magnitudes[count])) if count else 0.0
+    if wanted <= present:
+        return
+    spike = max(first.spike_variance, wanted**2 / (2 * LARGEST_LOG_ODDS))
+    rate = inclusion_rate(wanted, spike, first.slab_variance)
+    for layer in mixture.layers.values():
+        layer.spike_variance, layer.inclusion_rate = spike, rate
+
+
+def threshold(inclusion_rate: float, spike_variance: float, slab_variance: float) -> float:
+    """w*, the magnitude at which r = 1/2; 0 where every weight is likelier in the slab."""
+    odds = math.log1p(-inclusion_rate) - math.log(inclusion_rate) + 0.5 * math.log(slab_variance / spike_variance)
+    return math.sqrt(max(0.0, 2 * odds / (1 / spike_variance - 1 / slab_variance)))
+
+
+def inclusion_rate(threshold: float, spike_variance: float, slab_variance: float) -> float:
+    """Lambda at which w* is a given magnitude."""
+    gap = 1 / spike_variance - 1 / slab_variance
+    return 1 / (1 + math.exp(threshold**2 * gap / 2 - 0.5 * math.log(slab_variance / spike_variance)))
+
+
+def log_odds(mixture: SpikeSlab, model: nn.Module) -> dict[str, Tensor]:
+    """Log-odds of inclusion of every weight."""
     parameters = dict(model.named_parameters())
-    odds = {name: mixture.log_odds(name, parameters[name]).double() for name in mixture.layers}
-    return odds, {name: mixture.layers[name].groups.expand(score >= 0).clone() for name, score in odds.items()}
+    return {name: mixture.log_odds(name, parameters[name]).double() for name in mixture.layers}
+
+
+def own_rule(mixture: SpikeSlab, odds: Mapping[str, Tensor]) -> masks.Mask:
+    """Stage 3: keep what is likelier in the slab."""
+    return {name: mixture.layers[name].groups.expand(score >= 0).clone() for name, score in odds.items()}
 
 
 def _fine_tune(
@@ -154,7 +233,7 @@ def _fine_tune(
     """Stage 4; returns its gradient evaluations."""
     lr = recipe.fine_tune_lr
     sampler = _sgd(model, recipe, lr, stream.num_data)
-    trainer = Trainer(model, stream, likelihood, sampler, recipe.fine_tune_epochs, lr_min=lr)
+    trainer = Trainer(model, stream, likelihood, sampler, recipe.fine_tune_steps, lr_min=lr)
     trainer.set_mask(mask)
     trainer.run(trainer.num_steps, name="sun-mixture: fine-tune", progress=progress)
     return trainer.gradient_evaluations
@@ -185,12 +264,12 @@ def _mixture(model: nn.Module, recipe: Recipe) -> SpikeSlab:
 
 def _check_stable(recipe: Recipe, num_data: int) -> None:
     """The spike meets the learning rate that the cosine has reached when the mixture begins."""
-    lr = recipe.lr * (1 + math.cos(math.pi * recipe.plain_epochs / recipe.epochs)) / 2
+    lr = recipe.lr * (1 + math.cos(math.pi * recipe.plain_steps / recipe.steps)) / 2
     floor = smallest_stable_spike(lr, num_data, 1.0, recipe.momentum)
     if recipe.spike_variance < floor:
         raise ValueError(
             f"spike_variance {recipe.spike_variance:.3g} is too narrow for the step {lr:.3g} where the mixture begins: "
-            f"SGD would be unstable under {floor:.3g}; widen the spike, lower lr or lengthen plain_epochs"
+            f"SGD would be unstable under {floor:.3g}; widen the spike, lower lr or lengthen plain_steps"
         )
 
 

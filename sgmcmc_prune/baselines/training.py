@@ -35,14 +35,15 @@ class Recipe:
     momentum : float
         Of SGD.
     weight_decay : float
-    epochs, batch_size : int
+    steps, batch_size : int
+        Length of the training in minibatches of so many examples.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    epochs: int = 30
+    steps: int = 10_000
     batch_size: int = 128
 
     def __post_init__(self) -> None:
@@ -53,8 +54,8 @@ class Recipe:
                 f"lr is {self.lr}, momentum {self.momentum} and weight_decay {self.weight_decay}; "
                 "they must be > 0, in [0, 1) and >= 0"
             )
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs is {self.epochs} and batch_size {self.batch_size}; both must be at least 1")
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(f"steps is {self.steps} and batch_size {self.batch_size}; both must be at least 1")
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimiser of all parameters of a model."""
@@ -128,8 +129,8 @@ class Trainer:
     likelihood : callable
     optimizer : Optimizer
         Of torch, or a sampler.
-    epochs : int
-        Of ceil(N / batch size) steps each: the length of the cosine from the optimiser's learning rate.
+    steps : int
+        Length of the cosine from the optimiser's learning rate.
     lr_min : float
         End of the cosine.
 
@@ -148,31 +149,30 @@ class Trainer:
         stream: MinibatchStream,
         likelihood: Likelihood,
         optimizer: torch.optim.Optimizer,
-        epochs: int,
+        steps: int,
         lr_min: float = 0.0,
     ) -> None:
         self.model, self.stream, self.likelihood, self.optimizer = model, stream, likelihood, optimizer
         self.parameters = dict(model.named_parameters())
-        self.steps_per_epoch = math.ceil(stream.steps_per_epoch)
         self.lr_min = lr_min
         self.step = self.gradient_evaluations = 0
-        self.anneal(optimizer.param_groups[0]["lr"], epochs * self.steps_per_epoch)
+        self.anneal(optimizer.param_groups[0]["lr"], steps)
         self.mask: masks.Mask | None = None
 
     @classmethod
     def of_recipe(
         cls, recipe: Recipe, model: nn.Module, train: tuple[Tensor, Tensor], likelihood: Likelihood, seed: int
     ) -> "Trainer":
-        """The loop of a point estimate: the recipe's optimiser and epochs, on minibatches of the training data."""
+        """The loop of a point estimate: the recipe's optimiser and steps, on minibatches of the training data."""
         stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
-        return cls(model, stream, likelihood, recipe.build(model), recipe.epochs)
+        return cls(model, stream, likelihood, recipe.build(model), recipe.steps)
 
     def anneal(self, lr: float, steps: int) -> None:
         """Begin a cosine here: from `lr` to `lr_min` in so many steps."""
         self.lr, self.num_steps, self._begin = lr, steps, self.step
 
     def run(self, steps: int, update: MaskUpdate | None = None, name: str = "", progress: bool = False) -> None:
-        """Take so many steps. A step whose `update` gives a new mask sets that mask and moves no weight.
+        """Take so many steps; one whose `update` gives a new mask sets it first, and moves what it keeps.
 
         Raises
         ------
@@ -185,8 +185,7 @@ class Trainer:
             mask = update(self.step) if update is not None else None
             if mask is not None:
                 self.set_mask(mask)
-            else:
-                self._move()
+            self._move()
             self.step += 1
 
     def gradient(self, inputs: Tensor, targets: Tensor) -> float:

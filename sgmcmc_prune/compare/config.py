@@ -24,7 +24,8 @@ class Comparison:
     members
         Networks in an ensemble.
     search
-        Settings that each method may try on validation images before; 1 takes its defaults.
+        Settings that each method may try on validation images before; 1 takes its defaults. Where the best lies at
+        the edge of what was tried, up to four more are tried beyond it.
     data, model
         As in `run`.
     evaluate

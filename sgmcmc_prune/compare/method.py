@@ -14,6 +14,8 @@ from sgmcmc_prune.pruning.masks import Mask
 Predict = Callable[[Tensor], Tensor]
 #: Hyperparameters by the names of a method's recipe.
 Settings = Mapping[str, float]
+#: What a training serves.
+ONE_EACH, ONE_FOR_ALL = "one for each target", "one for all targets"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Problem:
         Targets, rising, inside (0, 1).
     epochs : int
         Budget of *each* candidate in passes over the training data: backward passes of one example, over their number.
+        Methods are built from `steps`, and spend all of them.
     members : int
         Networks in an ensemble, where a method may choose.
     shared : Path
@@ -64,7 +67,11 @@ class Problem:
     @property
     def steps(self) -> int:
         """The budget in minibatches."""
-        return self.epochs * self.num_data // self.batch_size
+        return self.steps_beside(0)
+
+    def steps_beside(self, evaluations: float) -> int:
+        """Minibatches that are left of the budget beside so many backward passes of one example."""
+        return round((self.epochs * self.num_data - evaluations) / self.batch_size)
 
     def network(self, member: int = 0) -> nn.Module:
         """The network at the start that all methods share; a member of an ensemble may have another."""
@@ -128,6 +135,8 @@ class Method:
         starts afresh.
     grid : mapping of str to tuple of float
         What a search may choose: values of each hyperparameter, the default first. Earlier names are changed first.
+    training : str
+        What a training serves: one target, or all of them.
     """
 
     name: str
@@ -137,6 +146,7 @@ class Method:
     applies: Callable[[Problem], str | None]
     fit: Callable[[Problem, Path], Iterator[Candidate]]
     grid: Mapping[str, tuple[float, ...]]
+    training: str = ONE_EACH
 
 
 def in_words(settings: Settings) -> str:

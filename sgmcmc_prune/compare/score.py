@@ -16,11 +16,12 @@ from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.pruning import masks
 
 #: Columns of comparison.csv. `flops` are multiply-adds of one network for one input; `peak_memory` is in bytes;
+#: `gradient_evaluations` are those of the one training behind a network, which may serve several targets (`training`);
 #: `search_evaluations` are the gradient evaluations spent on choosing `settings`, once for all seeds and targets.
 COLUMNS = (
     *("method", "family", "seed", "sparsity", "achieved_sparsity", "own_stopping_rule", "kind"),
     *("accuracy", "nll", "brier", "ece", "ood_auroc", "parameters_kept", "flops", "members", "inference_flops"),
-    *("gradient_evaluations", "seconds", "peak_memory", "settings", "search_evaluations", "reason"),
+    *("gradient_evaluations", "training", "seconds", "peak_memory", "settings", "search_evaluations", "reason"),
 )
 Row = dict[str, Any]
 
@@ -66,7 +67,7 @@ def rows(
 
 def blank(method: Method, seed: int, reason: str = "") -> Row:
     """A row of a method without results."""
-    named = {"method": method.name, "family": method.family, "seed": seed}
+    named = {"method": method.name, "family": method.family, "seed": seed, "training": method.training}
     return dict.fromkeys(COLUMNS) | named | {"kind": "", "settings": "", "reason": reason}
 
 

@@ -1,15 +1,17 @@
 """Hyperparameters: the same small search for every method, on validation images.
 
     OUT/search/METHOD/trial0.json   a finished trial, which is never computed again
+    OUT/search/METHOD/edge0.json    the same, beyond the edge of the grid
     OUT/search/shared/seed0/...     what several methods use
 
 A trial fits one point of the method's grid at one seed and one target sparsity, at the whole budget: a shorter training
 would choose a larger step. The lowest NLL of the ensemble wins (of the single network, where that is all there is), and
-all seeds and targets get its settings.
+all seeds and targets get its settings. A winner at the edge of what was tried says that the grid was too small: the
+search then goes one value further, in the same ratio, as long as that wins, up to `EXTENSIONS` trials.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -26,6 +28,8 @@ SEARCH_SEED = 2**16 - 1
 SEARCH_SPARSITY = 0.95
 #: Validation images that score a trial, at most: enough for an NLL to about 0.01.
 IMAGES = 10_000
+#: Trials beyond the edges of a grid, at most.
+EXTENSIONS = 4
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,33 @@ def search(method: Method, problem: Problem, count: int, folder: Path) -> Choice
         return Choice(points[0], 0)
     with locked(folder / ".lock", wait_seconds=math.inf):
         trials = [_trial(method, replace(problem, settings=p), folder / f"trial{i}") for i, p in enumerate(points)]
-    scores = [math.inf if trial["nll"] is None else trial["nll"] for trial in trials]
-    best = scores.index(min(scores))
-    return Choice(points[best], sum(trial["gradient_evaluations"] for trial in trials))
+        for i in range(EXTENSIONS):
+            further = beyond([trial["settings"] for trial in trials], _best(trials)["settings"])
+            if further is None:
+                break
+            trials.append(_trial(method, replace(problem, settings=further), folder / f"edge{i}"))
+    return Choice(_best(trials)["settings"], sum(trial["gradient_evaluations"] for trial in trials))
+
+
+def beyond(tried: Sequence[Settings], best: Settings) -> dict[str, float] | None:
+    """The best point with one setting moved on, past the edge of the values tried, in their ratio; None if inside.
+
+    Only positive values have a ratio, and only a setting of which two were tried has an edge.
+    """
+    for name, value in best.items():
+        values = sorted({point[name] for point in tried})
+        if len(values) < 2 or value <= 0:
+            continue
+        neighbour = {values[0]: values[1], values[-1]: values[-2]}.get(value, 0.0)
+        further = {**best, name: float(f"{value * value / neighbour:.6g}")} if neighbour > 0 else None
+        if further is not None and further not in tried:
+            return further
+    return None
+
+
+def _best(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The trial of the lowest score; the first, if every trial failed."""
+    return min(trials, key=lambda trial: math.inf if trial["nll"] is None else trial["nll"])
 
 
 def of_trials(problem: Problem) -> Problem:
@@ -84,7 +112,7 @@ def grid_points(grid: Mapping[str, tuple[float, ...]], count: int) -> list[dict[
 def _trial(method: Method, problem: Problem, folder: Path) -> dict[str, Any]:
     """Compute a trial, or read it; one that fails has no score, and is charged its whole budget."""
     path = folder.with_suffix(".json")
-    if not path.is_file():
+    if not path.is_file() or read_json(path)["settings"] != dict(problem.settings):
         whole = problem.epochs * problem.num_data
         trial = {"settings": dict(problem.settings), "nll": math.nan, "gradient_evaluations": whole, "reason": ""}
         try:

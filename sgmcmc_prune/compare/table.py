@@ -10,7 +10,7 @@ from sgmcmc_prune.files import atomic_path
 from sgmcmc_prune.statistics import mean_and_half_width
 from sgmcmc_prune.tables import format_rows, number
 
-_TEXT = ("method", "family", "kind", "settings", "reason")
+_TEXT = ("method", "family", "kind", "training", "settings", "reason")
 _WHOLE = (
     *("seed", "parameters_kept", "flops", "members", "inference_flops", "gradient_evaluations", "peak_memory"),
     "search_evaluations",
@@ -52,7 +52,7 @@ def results(rows: Sequence[Row], kind: str) -> list[Row]:
 def summary(rows: Sequence[Row], reference: str) -> str:
     """Means over seeds with 95 % intervals, best accuracy first, and differences to a reference, paired by seed.
 
-    What a search chose and why a method has no result stand below.
+    What each network cost, what a search chose and why a method has no result stand below.
     """
     parts = []
     for kind in ("single", "ensemble"):
@@ -61,6 +61,9 @@ def summary(rows: Sequence[Row], reference: str) -> str:
         order = sorted(keys, key=lambda key: (key[0] is None, key[0], -_mean(found, *key), key[1]))
         lines = [_line(found, method, target, reference) for target, method in order]
         parts.append(f"{kind} (Δ: minus {reference}, paired by seed)\n" + format_rows(HEADER, lines))
+    parts.append(
+        "gradient evaluations of a network\n" + format_rows(("method", "evaluations", "training"), _spent(rows))
+    )
     chosen = {row["method"]: [str(row["search_evaluations"]), row["settings"]] for row in rows if row["settings"]}
     if any(int(evaluations) for evaluations, _ in chosen.values()):
         lines = [[method, *cells] for method, cells in chosen.items()]
@@ -69,6 +72,17 @@ def summary(rows: Sequence[Row], reference: str) -> str:
         )
     reasons = sorted({f"{row['method']}, seed {row['seed']}: {row['reason']}" for row in rows if row["reason"]})
     return "\n\n".join([*parts, *(["no result:\n" + "\n".join(reasons)] if reasons else [])])
+
+
+def _spent(rows: Sequence[Row]) -> list[list[str]]:
+    """By method: what the records say that a network cost (a range, if they differ), and what a training serves."""
+    spent: dict[tuple[str, str], list[int]] = {}
+    for row in results(rows, "single"):
+        spent.setdefault((row["method"], row["training"]), []).append(row["gradient_evaluations"])
+    return [
+        [method, " to ".join(f"{v:,}" for v in sorted({min(found), max(found)})), training]
+        for (method, training), found in spent.items()
+    ]
 
 
 def paired(rows: Sequence[Row], method: str, reference: str, target: float | None, score: str) -> list[float]:

@@ -11,8 +11,11 @@ class AdaBelief(Optimizer):
     r"""AdaBelief with the constants of its common JAX form.
 
     .. math:: m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad
-              s \leftarrow \beta_2 s + (1 - \beta_2) (g - m)^2 + \epsilon, \qquad
+              s \leftarrow \beta_2 s + (1 - \beta_2) (g - m^-)^2 + \epsilon, \qquad
               w \leftarrow w - l \, \frac{m / (1 - \beta_1^t)}{\sqrt{s / (1 - \beta_2^t)} + \epsilon}.
+
+    with :math:`m^-` the mean before this gradient, which is what the authors' optimiser measures the deviation from;
+    from the new mean it is :math:`\beta_1` times as large, and the step 1 / :math:`\beta_1` times as long.
 
     But for :math:`\epsilon` the step does not depend on the scale of the loss: a sum over the data and a mean train
     alike.
@@ -50,8 +53,8 @@ class AdaBelief(Optimizer):
                     state.update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
                 state["step"] += 1
                 mean, square, t = state["mean"], state["square"], state["step"]
-                mean.lerp_(p.grad, 1 - beta1)
                 deviation = p.grad - mean
+                mean.lerp_(p.grad, 1 - beta1)
                 square.mul_(beta2).addcmul_(deviation, deviation, value=1 - beta2).add_(eps)
                 denominator = square.div(1 - beta2**t).sqrt_().add_(eps)
                 p.addcdiv_(mean, denominator, value=-group["lr"] / (1 - beta1**t))

@@ -122,7 +122,7 @@ def _scales(method: str, layers: list[Layer]) -> list[Scale]:
 
 def _reduce(fitted: Fitted, settings: HorseshoeSettings, generator: torch.Generator, allow_empty: bool) -> None:
     if fitted.method == "bmr-spike-slab":
-        reduce_spike_slab(fitted.posterior, fitted.recipe.cavi_iterations, fitted.pruned_log_odds)
+        reduce_spike_slab(fitted.posterior, fitted.recipe, fitted.pruned_log_odds)
     elif fitted.method == "bmr-horseshoe":
         reduce_horseshoe(fitted.posterior, settings, generator)
     if not allow_empty:

@@ -55,7 +55,8 @@ class Fitted:
         return {name: odds[name].flatten() for name in names}
 
     def _log_odds(self) -> Tensor:
-        odds, kept = inclusion_log_odds(self.posterior, self.recipe.cavi_iterations), self.posterior.kept
+        recipe, kept = self.recipe, self.posterior.kept
+        odds = inclusion_log_odds(self.posterior, recipe.cavi_iterations, recipe.count_pruned)
         for layer in self.posterior.layers:
             now, alive = odds[layer.slice], kept[layer.slice]
             if not bool(alive.all()):

@@ -25,6 +25,9 @@ class Recipe:
         Of AdaBelief, constant.
     cavi_iterations : int
         Coordinate-ascent steps of the spike-and-slab mask, a part of the method (see `spike_slab`).
+    count_pruned : bool
+        Whether weights that were pruned before still count in a layer's inclusion rate, with a delta F of 0, as in the
+        authors' code; it changes how much is pruned (docs/discrepancies.md).
     draws : int
         Networks averaged in a prediction (one for a point estimate).
     """
@@ -35,6 +38,7 @@ class Recipe:
     batch_size: int = 120
     lr: float = 1e-2
     cavi_iterations: int = 4
+    count_pruned: bool = False
     draws: int = 100
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 from sgmcmc_prune.baselines.bmr import reduction
 from sgmcmc_prune.baselines.bmr.horseshoe import HorseshoeSettings, infer_scales
 from sgmcmc_prune.baselines.bmr.posterior import NetworkPosterior
+from sgmcmc_prune.baselines.bmr.recipe import Recipe
 from sgmcmc_prune.baselines.bmr.spike_slab import infer_inclusion
 from sgmcmc_prune.errors import RunError
 
@@ -14,30 +15,37 @@ SMALLEST_GAIN = 1e-6
 
 
 @torch.no_grad()
-def inclusion_log_odds(posterior: NetworkPosterior, iterations: int) -> Tensor:
-    """Log odds of inclusion of every weight, one inclusion rate per layer; shape (D,), float64."""
+def inclusion_log_odds(posterior: NetworkPosterior, iterations: int, count_pruned: bool = False) -> Tensor:
+    """Log odds of inclusion of every weight, one inclusion rate per layer; shape (D,), float64.
+
+    A pruned weight is out of the likelihood, its posterior is the prior, and removing it again changes no evidence. It
+    counts in the inclusion rate with that delta F = 0, or not at all.
+    """
     parts = []
     for layer in posterior.layers:
         part = layer.slice
         delta_f = reduction.diagonal(posterior.loc[part], posterior.variance[part], 1.0)
-        parts.append(infer_inclusion(delta_f, posterior.kept[part], iterations=iterations).log_odds)
+        kept = posterior.kept[part]
+        if count_pruned:
+            delta_f, kept = delta_f * kept, torch.ones_like(kept)
+        parts.append(infer_inclusion(delta_f, kept, iterations=iterations).log_odds)
     return torch.cat(parts)
 
 
 @torch.no_grad()
-def reduce_spike_slab(posterior: NetworkPosterior, iterations: int, pruned_log_odds: Tensor) -> None:
+def reduce_spike_slab(posterior: NetworkPosterior, recipe: Recipe, pruned_log_odds: Tensor) -> None:
     """Prune every hidden weight whose log odds of inclusion are negative.
 
     Parameters
     ----------
     posterior : NetworkPosterior
         Its `gain` is changed in place.
-    iterations : int
-        Of the coordinate ascent in `spike_slab.infer_inclusion`.
+    recipe : Recipe
+        Its `cavi_iterations` and `count_pruned`.
     pruned_log_odds : Tensor, shape (D,)
         Receives the log odds of the newly pruned, in place.
     """
-    odds = inclusion_log_odds(posterior, iterations)
+    odds = inclusion_log_odds(posterior, recipe.cavi_iterations, recipe.count_pruned)
     pruned = posterior.kept & (odds < 0)
     pruned[posterior.layers[-1].slice] = False
     posterior.gain[pruned] = 0

@@ -3,9 +3,9 @@
     fitted = fit(model, (inputs, labels), Recipe(prior="parameterwise"), seed=0)
     fitted.scores(); fitted.mask(); fitted.predict(test_inputs)
 
-The weights follow mean NLL + (T / N) / 2 sum_k delta_k theta_k^2, with the temperature of the evidence. After an epoch
-the curvature is computed anew over all the data, and the precisions delta climb the evidence at fixed weights. The
-final scores use a curvature computed at the final weights.
+The weights follow mean NLL + (T / N) / 2 sum_k delta_k theta_k^2, with the temperature of the evidence. Every
+`recipe.every` steps the curvature is computed anew over all the data, and the precisions delta climb the evidence at
+fixed weights. The final scores use a curvature computed at the final weights.
 
 References
 ----------
@@ -27,7 +27,7 @@ from sgmcmc_prune.baselines.laplace.fitted import Fitted
 from sgmcmc_prune.baselines.laplace.layers import find_layers
 from sgmcmc_prune.baselines.laplace.prior import PrecisionPrior
 from sgmcmc_prune.baselines.laplace.recipe import Recipe
-from sgmcmc_prune.baselines.training import Trainer, counted
+from sgmcmc_prune.baselines.training import Trainer
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.priors.groups import GroupMap
@@ -43,7 +43,7 @@ def fit(
     likelihood: Likelihood = categorical,
     skip: Collection[str] = (),
     seed: int = 0,
-    after_epoch: Callable[[int, Fitted], Any] | None = None,
+    after_update: Callable[[int, Fitted], Any] | None = None,
     progress: bool = False,
 ) -> Fitted:
     """Train a copy of a network with the marginal likelihood.
@@ -61,8 +61,8 @@ def fit(
         Modules without a curvature rule (normalisation, for one): trained under a flat prior, never pruned.
     seed : int
         Of the minibatches and of `monte_carlo`.
-    after_epoch : callable, optional
-        Called with the epoch (from 1) and the fit as it stands, after each update of the prior.
+    after_update : callable, optional
+        Called with the number of steps done and the fit as it stands, after each update of the prior.
     progress : bool
 
     Returns
@@ -79,22 +79,20 @@ def fit(
     model = copy.deepcopy(model)
     trainer = _Trainer(model, train, recipe, likelihood, skip, seed)
     history: list[dict[str, Any]] = []
-    for epoch in counted(range(1, recipe.epochs + 1), "spam", "epoch", progress):
-        trainer.run(trainer.steps_per_epoch)
-        found = trainer.revise(epoch)
-        if found is not None:
-            fitted = trainer.fitted(found, history)
-            history.append(_summary(epoch, fitted))
-            if after_epoch is not None:
-                after_epoch(epoch, fitted)
+    for step in recipe.events:
+        trainer.run(step - trainer.step, name=f"spam, to step {step}", progress=progress)
+        fitted = trainer.fitted(trainer.revise(), history)
+        history.append(_summary(step, fitted))
+        if after_update is not None:
+            after_update(step, fitted)
     return fitted
 
 
-def _summary(epoch: int, fitted: Fitted) -> dict[str, Any]:
+def _summary(step: int, fitted: Fitted) -> dict[str, Any]:
     determined = sum(float(gamma.sum()) for gamma in fitted.well_determined().values())
     zeros = {name: w != 0 for name, w in fitted.weights.items() if w.ndim >= 2}
     return {
-        "epoch": epoch,
+        "step": step,
         "log_evidence": fitted.log_evidence(),
         "effective_parameters": determined,
         "sparsity": masks.sparsity(zeros),
@@ -116,7 +114,7 @@ class _Trainer(Trainer):
         stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
         optimizer = torch.optim.Adam if recipe.optimizer == "adam" else partial(torch.optim.SGD, momentum=0.9)
         built = optimizer(model.parameters(), lr=recipe.lr)
-        super().__init__(model, stream, likelihood, built, recipe.epochs, recipe.lr_min)
+        super().__init__(model, stream, likelihood, built, recipe.steps, recipe.lr_min)
         self.recipe, self.seed = recipe, seed
         names = [name for layer in find_layers(model, skip) for name in (layer.weight, layer.bias) if name]
         self.weights = {name: self.parameters[name] for name in names}
@@ -135,20 +133,14 @@ class _Trainer(Trainer):
                 w.grad.addcmul_(self.decay[name], w.detach())
         return loss
 
-    def revise(self, epoch: int) -> Curvature | None:
-        """Prune and update the prior where that is due after an epoch; the curvature used, None in between.
-
-        After the last epoch there is always one, for the fit.
-        """
-        prune_to = self.recipe.online.sparsity(epoch, self.recipe.epochs) if self.recipe.online else None
-        update = epoch >= self.recipe.burn_in and epoch % self.recipe.every == 0
-        if not update and prune_to is None and epoch < self.recipe.epochs:
-            return None
+    def revise(self) -> Curvature:
+        """Prune and update the prior where that is due now; the curvature used."""
+        prune_to = self.recipe.online.sparsity(self.step, self.recipe.steps) if self.recipe.online else None
         found = self.curvature()
         if prune_to is not None:
             self.prune(found, prune_to)
             found = self.curvature()
-        if update:
+        if self.recipe.updates_at(self.step):
             self.update_prior(found)
         return found
 

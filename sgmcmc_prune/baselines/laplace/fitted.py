@@ -38,7 +38,7 @@ class Fitted:
     gradient_evaluations : int
         Backward passes of one example, those of the curvature included.
     history : list of dict
-        Per update of the prior: `epoch`, `log_evidence` after it, `effective_parameters`, `sparsity`.
+        Per update of the prior: `step`, `log_evidence` after it, `effective_parameters`, `sparsity`.
     hard_mask : dict of str to bool Tensor, optional
         The mask that training held the weights to.
     """
@@ -46,7 +46,7 @@ class Fitted:
     def __init__(
         self, model: nn.Module, prior: PrecisionPrior, curvature: Curvature, recipe: Recipe, num_data: int, seed: int
     ) -> None:
-        self.method = "map" if recipe.burn_in > recipe.epochs else "spam"
+        self.method = "map" if recipe.burn_in > recipe.steps else "spam"
         self.model, self.prior, self.curvature, self.recipe, self.seed = model, prior, curvature, recipe, seed
         self.num_data = num_data
         self.gradient_evaluations = 0

@@ -7,11 +7,11 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class OnlinePruning:
-    r"""Every `every` epochs, mask the weights with the lowest damage up to the sparsity
+    r"""Every `every` steps, mask the weights with the lowest damage up to the sparsity
 
-    .. math:: s(e) = s_0 + (s_1 - s_0) \min(1, \lfloor e / I \rfloor / \lfloor E / I \rfloor)
+    .. math:: s(t) = s_0 + (s_1 - s_0) \min(1, \lfloor t / I \rfloor / \lfloor N / I \rfloor)
 
-    at epoch e (counted from 1) of E.
+    after step t of N.
 
     Parameters
     ----------
@@ -30,26 +30,26 @@ class OnlinePruning:
 
     References
     ----------
-    Dhahri et al.: Shaving weights with Occam's razor (NeurIPS 2024); the schedule, with I = 10 and 10 to 99 %, and
-    `regrow` are those of its released code.
+    Dhahri et al.: Shaving weights with Occam's razor (NeurIPS 2024); the schedule, with I of ten epochs and 10 to 99 %,
+    and `regrow` are those of its released code.
     """
 
     final: float = 0.99
     initial: float = 0.1
-    every: int = 10
+    every: int = 5_000
     mode: Literal["regrow", "hard"] = "hard"
 
     def __post_init__(self) -> None:
         if not 0 <= self.initial <= self.final < 1:
             raise ValueError(f"online sparsities are {self.initial} and {self.final}; give 0 <= initial <= final < 1")
         if self.every < 1:
-            raise ValueError(f"online pruning every {self.every} epochs; give at least 1")
+            raise ValueError(f"online pruning every {self.every} steps; give at least 1")
         if self.mode not in ("regrow", "hard"):
             raise ValueError(f"online mode is {self.mode!r}; choose regrow or hard")
 
-    def sparsity(self, epoch: int, epochs: int) -> float | None:
-        """The sparsity to mask to after this epoch, or None where there is nothing to do."""
-        if epoch % self.every:
+    def sparsity(self, step: int, steps: int) -> float | None:
+        """The sparsity to mask to after this step, or None where there is nothing to do."""
+        if step % self.every:
             return None
-        events = max(1, math.floor(epochs / self.every))
-        return self.initial + (self.final - self.initial) * min(1.0, (epoch // self.every) / events)
+        events = max(1, math.floor(steps / self.every))
+        return self.initial + (self.final - self.initial) * min(1.0, (step // self.every) / events)

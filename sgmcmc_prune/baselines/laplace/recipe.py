@@ -27,15 +27,14 @@ class Recipe:
     prior_steps, prior_lr
         Steps of each update, and Adam's step size in the log precisions.
     every, burn_in : int
-        The precisions are updated after each epoch e >= burn_in that is a multiple of `every`. With `burn_in` above
-        `epochs` they never are: this is the MAP baseline, with weight decay T delta / N.
+        The precisions are updated after each step t >= burn_in that is a multiple of `every` before the end. With
+        `burn_in` above `steps` they never are: this is the MAP baseline, with weight decay T delta / N.
     temperature : float
         T: the log-likelihood counts 1 / T times, in the training loss and in the evidence alike. Below 1 for augmented
         data.
     precision : float
         Starting delta.
-    epochs, batch_size : int
-        An epoch is ceil(N / batch_size) steps.
+    steps, batch_size : int
     optimizer : {"adam", "sgd"}
         SGD has momentum 0.9.
     lr, lr_min : float
@@ -54,11 +53,11 @@ class Recipe:
     update: Update = "adam"
     prior_steps: int = 100
     prior_lr: float = 0.1
-    every: int = 1
+    every: int = 500
     burn_in: int = 0
     temperature: float = 1.0
     precision: float = 1.0
-    epochs: int = 50
+    steps: int = 10_000
     batch_size: int = 64
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = 1e-3
@@ -68,7 +67,7 @@ class Recipe:
     draws: int = 30
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "every", "draws", "prior_steps"):
+        for name in ("steps", "batch_size", "every", "draws", "prior_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not (0 < self.temperature < math.inf and 0 < self.precision < math.inf):
@@ -85,3 +84,13 @@ class Recipe:
             raise ValueError(
                 "the evidence of a masked layer has no Kronecker form; prune online in mode 'regrow', or use diagonal"
             )
+
+    @property
+    def events(self) -> list[int]:
+        """The steps after which a curvature is due: for the prior, for a mask, and at the end for the fit."""
+        masks = self.online.every if self.online else self.steps
+        return [t for t in range(1, self.steps + 1) if self.updates_at(t) or t % masks == 0 or t == self.steps]
+
+    def updates_at(self, step: int) -> bool:
+        """Whether the prior is updated after this step."""
+        return step >= self.burn_in and (self.steps - step) % self.every == 0

@@ -3,13 +3,17 @@
 from sgmcmc_prune.baselines.variational.evidence import any_active
 from sgmcmc_prune.baselines.variational.families import (
     Structured,
-    jantre_inclusion,
     mean_field,
     ss_ghs,
     ss_gl,
     ss_ig,
     svbnn,
+)
+from sgmcmc_prune.baselines.variational.inclusion import (
+    jantre_inclusion,
+    node_inclusion,
     svbnn_inclusion,
+    weight_inclusion,
 )
 from sgmcmc_prune.baselines.variational.ivon import fit_ivon
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork, bayesianise
@@ -35,6 +39,7 @@ __all__ = [
     "jantre_inclusion",
     "mean_field",
     "multiply_adds",
+    "node_inclusion",
     "point_spike",
     "retrain",
     "shrink",
@@ -43,4 +48,5 @@ __all__ = [
     "ss_ig",
     "svbnn",
     "svbnn_inclusion",
+    "weight_inclusion",
 ]

@@ -13,8 +13,6 @@ Blundell et al. (ICML 2015); Jantre, Bhattacharya, Maiti (Neural Networks 2023; 
 (NeurIPS 2020).
 """
 
-import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -212,64 +210,3 @@ def _group_size(site: Site, graph: fx.GraphModule) -> int:
         return 2
     layer = graph.get_submodule(site.name)
     return layer.get_parameter("weight")[0].numel() + (layer.bias is not None)
-
-
-def jantre_inclusion(widths: Sequence[int], num_data: int) -> list[float]:
-    r"""Prior inclusion of the nodes of each hidden layer, from the theory of layer-adaptive node selection.
-
-    With k_0 inputs, hidden widths k_1..k_L and k_{L+1} outputs,
-
-    .. math:: -\log\lambda_l = \log k_{l+1} + 10^{-9} (k_l + 1) \vartheta_l
-
-    Parameters
-    ----------
-    widths : sequence of int
-        k_0, ..., k_{L+1}.
-    num_data : int
-        n.
-
-    Returns
-    -------
-    list of float
-        lambda of hidden layers 1..L; about 1 / width.
-
-    References
-    ----------
-    Jantre, Bhattacharya, Maiti (Neural Networks 2023), as in the authors' released code.
-    """
-    hidden, log_n = len(widths) - 2, math.log(num_data)
-    squared = (hidden + 1) ** 2
-    u = [squared * (log_n + math.log(hidden + 1) + math.log(k + 1) + math.log(m)) for k, m in _pairs(widths)]
-    inclusion = []
-    for index, (k, m) in enumerate(_pairs(widths)[:hidden]):
-        others = sum(math.log(width + 1) for i, (width, _) in enumerate(_pairs(widths)) if i != index)
-        theta = (k + 1) ** 2 + others + hidden + math.log(m) + math.log(k + 1) + log_n + math.log(sum(u))
-        inclusion.append(math.exp(-math.log(m) - 1e-9 * (k + 1) * theta))
-    return inclusion
-
-
-def svbnn_inclusion(widths: Sequence[int], num_data: int) -> float:
-    r"""Prior inclusion of each weight, from the theory of sparse variational networks.
-
-    With k_0 inputs, L hidden layers of at most N units and T parameters,
-
-    .. math:: -\log\lambda = \log T + 0.1 [ (L + 2) \log N + \log(\sqrt{n} k_0) ]
-
-    Parameters
-    ----------
-    widths : sequence of int
-        k_0, ..., k_{L+1}.
-    num_data : int
-        n.
-
-    References
-    ----------
-    Bai, Song, Cheng (NeurIPS 2020), as in the code of Jantre et al.
-    """
-    parameters = sum((k + 1) * m for k, m in _pairs(widths))
-    depth = len(widths) * math.log(max(widths[1:-1]))
-    return math.exp(-math.log(parameters) - 0.1 * (depth + math.log(math.sqrt(num_data) * widths[0])))
-
-
-def _pairs(widths: Sequence[int]) -> list[tuple[int, int]]:
-    return list(itertools.pairwise(widths))

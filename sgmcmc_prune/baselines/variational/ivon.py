@@ -85,7 +85,9 @@ def fit_ivon(
     hessian = torch.cat([group["hess"] for group in optimizer.param_groups])
     variance = _unflatten(network, 1 / (num_data * (hessian + decay)))
     posterior = ivon_posterior(network, variance, prior_std)
-    return Fitted(posterior, likelihood, data[0], math.nan, steps * batch_size, time.perf_counter() - started, trace)
+    return Fitted(
+        posterior, likelihood, data[0], math.nan, math.nan, steps * batch_size, time.perf_counter() - started, trace
+    )
 
 
 def _train(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, LogNormal
 from sgmcmc_prune.baselines.variational.families import Family
 from sgmcmc_prune.baselines.variational.gates import LOGIT_BOUND, Gate
@@ -151,7 +152,8 @@ class VariationalNetwork(nn.Module):
     def constrain(self) -> None:
         """Put gate logits and log scales back inside their bounds; called after each optimiser step."""
         for gate in self._gates:
-            gate.logits.clamp_(-LOGIT_BOUND, LOGIT_BOUND)
+            bound = LOGIT_BOUND + abs(kl.log_odds(gate.inclusion))
+            gate.logits.clamp_(-bound, bound)
         for factor in self._log_normals:
             factor.mean.clamp_(-_LOG_BOUND, _LOG_BOUND)
             factor.log_std.clamp_(max=_LOG_STD_BOUND)
@@ -187,8 +189,6 @@ def bayesianise(model: nn.Module, family: Family) -> VariationalNetwork:
         raise TypeError(f"family is {family!r}; give what a family's function returns, such as ss_ig()")
     _check_untied(model)
     plain = copy.deepcopy(model)
-    for parameter in plain.parameters():
-        parameter.requires_grad_(False)
     graph = trace(copy.deepcopy(model))
     sites = find_sites(graph)
     if not sites:

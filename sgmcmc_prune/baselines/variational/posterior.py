@@ -145,8 +145,9 @@ class Fitted:
         As trained (a learned noise included).
     inputs : Tensor
         Training inputs, from which normalisation statistics are re-estimated after pruning.
-    bound : float
-        Evidence lower bound in nats over the training set; NaN where the method has none.
+    bound, bound_error : float
+        Evidence lower bound in nats over the training set, and its standard error over the draws that it averages; NaN
+        where the method has none. With gates on nodes training does not end at its maximum (see `gates`).
     gradient_evaluations : int
         Backward passes of one example.
     seconds : float
@@ -159,6 +160,7 @@ class Fitted:
     likelihood: Likelihood
     inputs: Tensor
     bound: float
+    bound_error: float
     gradient_evaluations: int
     seconds: float
     trace: list[dict[str, float]]

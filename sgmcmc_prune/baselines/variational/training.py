@@ -11,6 +11,7 @@ be rid of it. So its weight may rise from zero (`warm_up`), and the factors may 
 import copy
 import itertools
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,8 @@ class Settings:
         What to do when all gates of a layer close (at the end of training: warn, whatever this says).
     trace_every : int
         Steps between two records (and checks).
+    bound_draws : int
+        Draws in the final bound, each a pass over all data; fewer than two give it no standard error.
     """
 
     family: Family = field(default_factory=mean_field)
@@ -61,10 +64,12 @@ class Settings:
     seed: int = 0
     on_empty: OnEmpty = "stop"
     trace_every: int = 200
+    bound_draws: int = 32
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.trace_every < 1:
-            raise ValueError(f"steps is {self.steps} and trace_every {self.trace_every}; both must be at least 1")
+        counts = {"steps": self.steps, "trace_every": self.trace_every, "bound_draws": self.bound_draws}
+        if min(counts.values()) < 1:
+            raise ValueError(f"{counts}: all must be at least 1")
         rates = {"lr": self.lr, "gate_lr": self.gate_lr, "std_lr": self.std_lr}
         for name, rate in rates.items():
             if rate is not None and not rate > 0:
@@ -128,12 +133,13 @@ def fit(
     stream = MinibatchStream(*data, settings.batch_size, settings.seed, 0)
     with _seeded(settings.seed, data[0].device):
         trace = _train(network, stream, likelihood, settings, progress)
-        bound = lower_bound(network, likelihood, data, settings.batch_size)
+        bound, error = lower_bound(network, likelihood, data, settings.bound_draws, settings.batch_size)
     return Fitted(
         settings.family.posterior(network),
         likelihood,
         data[0],
         bound,
+        error,
         settings.steps * settings.batch_size,
         time.perf_counter() - started,
         trace,
@@ -180,12 +186,24 @@ def step_loss(
 
 
 @torch.no_grad()
-def lower_bound(network: VariationalNetwork, likelihood: Likelihood, data: Data, batch_size: int = 1000) -> float:
-    """One-draw estimate of the evidence lower bound of all data, in nats (running normalisation statistics)."""
+def lower_bound(
+    network: VariationalNetwork, likelihood: Likelihood, data: Data, draws: int = 32, batch_size: int = 1000
+) -> tuple[float, float]:
+    """Estimate the evidence lower bound of all data, in nats (running normalisation statistics).
+
+    Returns
+    -------
+    bound, error : float
+        Mean over so many draws of weights and gates, and its standard error (NaN for one draw).
+    """
     network.eval()
-    parts = zip(data[0].split(batch_size), data[1].split(batch_size), strict=True)
-    nll = sum(float(likelihood(network(x), y).double().sum()) for x, y in parts)
-    return -nll - float(network.kl())
+    found = []
+    for _ in range(draws):
+        parts = zip(data[0].split(batch_size), data[1].split(batch_size), strict=True)
+        nll = sum(float(likelihood(network(x), y).double().sum()) for x, y in parts)
+        found.append(-nll - float(network.kl()))
+    error = statistics.stdev(found) / math.sqrt(draws) if draws > 1 else math.nan
+    return statistics.fmean(found), error
 
 
 def stepper(

@@ -9,7 +9,7 @@ from sgmcmc_prune.baselines.bmr import HorseshoeSettings, fit, paper_recipe
 from sgmcmc_prune.baselines.bmr.layers import layers_of
 from sgmcmc_prune.baselines.bmr.recipe import METHODS
 from sgmcmc_prune.baselines.training import single_weights
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
 from sgmcmc_prune.compare.methods.settings import SETTINGS, learning_rates
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, timed, under_mask
@@ -22,7 +22,7 @@ def methods() -> Iterator[Method]:
     for name in METHODS:
         scope = "layers with weights that share their first dimension; the output layer has no own rule"
         grid = learning_rates(paper_recipe("B", name).lr)
-        yield Method(name, _FAMILY, _PAPER, scope, _applies, partial(_fit, name), grid)
+        yield Method(name, _FAMILY, _PAPER, scope, _applies, partial(_fit, name), grid, ONE_FOR_ALL)
 
 
 def _applies(problem: Problem) -> str | None:
@@ -35,13 +35,14 @@ def _applies(problem: Problem) -> str | None:
 
 def _fit(method: str, problem: Problem, folder: Path) -> Iterator[Candidate]:
     reduces, settings = method.startswith("bmr"), SETTINGS["bmr"]
-    warm_up = round(settings["warm_up"] * problem.steps) if reduces else 0
+    rounds = settings["rounds"] if reduces else 1
+    iterations = round((1 - settings["warm_up"]) * problem.steps) // rounds if reduces else problem.steps
     paper = paper_recipe("B", method)
     recipe = replace(
         paper,
-        rounds=settings["rounds"],
-        iterations=(problem.steps - warm_up) // settings["rounds"],
-        warm_up=warm_up,
+        rounds=rounds,
+        iterations=iterations,
+        warm_up=problem.steps - rounds * iterations,
         batch_size=problem.batch_size,
         lr=problem.settings.get("lr", paper.lr),
     )

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sgmcmc_prune import build
 from sgmcmc_prune.baselines.bmr import ChainReduction
 from sgmcmc_prune.baselines.training import single_weights
-from sgmcmc_prune.compare.method import Candidate, Method, Problem
-from sgmcmc_prune.compare.methods.chains import dense_config, drawn, run_once
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Method, Problem
+from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config, drawn, run_once
 from sgmcmc_prune.compare.methods.settings import grid
 from sgmcmc_prune.compare.networks import at_sparsities, under_mask
 from sgmcmc_prune.priors import Gaussian
@@ -21,14 +20,15 @@ from sgmcmc_prune.priors import Gaussian
 def methods() -> Iterator[Method]:
     """All methods of the family."""
     paper = "Markovic, Friston and Kiebel 2023, on a chain"
-    yield Method("bmr-chain", "sgmcmc", paper, "every network", lambda problem: None, _fit, grid("reduction_chain"))
+    applies, chosen = lambda problem: None, grid("reduction_chain")
+    yield Method("bmr-chain", "sgmcmc", paper, "every network", applies, _fit, chosen, ONE_FOR_ALL)
 
 
 def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
     """Log odds of inclusion, and where they are positive. The ensemble is a part of the draws."""
     config = dense_config(problem, "reduction_chain")
     seconds = run_once(config, problem.data, folder / "run")
-    steps = build.dense_schedule(config, problem.num_data / problem.batch_size).num_steps
+    steps = chain_steps(problem, config)
     posterior = drawn(problem, folder / "run", 0, 1, config.schedule.draws, steps, seconds)
     prior, every = Gaussian(config.prior.slab_variance), max(1, len(posterior.draws) // problem.members)
     reduced = ChainReduction(posterior.model, posterior.draws, prior, excess_variance="zero", allow_empty=True)

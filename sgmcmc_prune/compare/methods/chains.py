@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from sgmcmc_prune import build, checkpoint
 from sgmcmc_prune.chains.loop import mask_path
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem, Settings
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem, Settings
 from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, under_mask
 from sgmcmc_prune.config import Criterion, PruneConfig, RunConfig, ScheduleConfig, replace, to_json
@@ -42,9 +42,8 @@ def methods() -> Iterator[Method]:
         "chain-random": (marginal, "random", "control: layer sparsities of inclusion-probability"),
     }
     for name, (fit, criterion, paper) in post_hoc.items():
-        yield Method(
-            name, family, paper, scope, lambda problem: None, partial(fit, criterion=criterion), grid("dense_chain")
-        )
+        applies, chosen, criterion_fit = lambda problem: None, grid("dense_chain"), partial(fit, criterion=criterion)
+        yield Method(name, family, paper, scope, applies, criterion_fit, chosen, ONE_FOR_ALL)
     in_chain: dict[str, tuple[Criterion, str]] = {
         "inclusion-in-chain": ("inclusion_probability", "this library"),
         "log-odds-in-chain": ("expected_log_odds", "this library"),
@@ -99,8 +98,23 @@ def _chain_config(
     config: RunConfig = replace(problem.config, schedule=schedule, prune=prune, **fixed, **chosen)
     floor = build.smallest_spike(config, PRECONDITIONERS[config.sampler.preconditioner](), problem.num_data)
     spike = max(config.prior.spike_variance, 1.01 * floor)  # small data: a step is wide against a narrow spike
-    widened: RunConfig = replace(config, **{"prior.spike_variance": spike})
-    return widened
+    return _spend(problem, section, replace(config, **{"prior.spike_variance": spike}))
+
+
+def _spend(problem: Problem, section: str, config: RunConfig) -> RunConfig:
+    """Lengthen the burn-in by the steps that rounding loses: each phase is whole steps, and thinning drops some."""
+    share, per_epoch = LENGTHS[section], problem.num_data / problem.batch_size
+    whole = share["burn_in"] + share.get("cycles", 1) * (share["explore"] + share["sample"])
+    lost = round(whole * problem.steps) - chain_steps(problem, config)
+    spent: RunConfig = replace(config, **{"schedule.burn_in": config.schedule.burn_in + lost / per_epoch})
+    return spent
+
+
+def chain_steps(problem: Problem, config: RunConfig) -> int:
+    """Steps of a chain, and of its fork if it has one."""
+    per_epoch = problem.num_data / problem.batch_size
+    fork = build.fork_schedule(config, per_epoch).num_steps if config.prune.in_chain else 0
+    return build.dense_schedule(config, per_epoch).num_steps + fork
 
 
 def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iterator[Candidate]:
@@ -108,7 +122,7 @@ def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iter
     out = problem.shared / shared_name(f"chain-{mode}", problem.settings)
     seconds = run_once(config, problem.data, out)
     state = checkpoint.load(out / "checkpoints" / "chain0.safetensors")
-    steps = build.dense_schedule(config, problem.num_data / problem.batch_size).num_steps
+    steps = chain_steps(problem, config)
     posterior = drawn(problem, out, 0, config.schedule.cycles, config.schedule.draws, steps, seconds)
     groups = build.groups(config, problem.data, posterior.model)
     scores = chain_scores(criterion, state, groups, problem.seed)
@@ -128,14 +142,12 @@ def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iter
 
 
 def _in_chain(problem: Problem, folder: Path, criterion: Criterion) -> Iterator[Candidate]:
-    per_epoch = problem.num_data / problem.batch_size
     for target in problem.sparsities:
         config = _in_chain_config(problem, target, criterion)
         out = folder / f"{target:g}"
         seconds = run_once(config, problem.data, out)
-        steps = build.dense_schedule(config, per_epoch).num_steps + build.fork_schedule(config, per_epoch).num_steps
         stage = out / "forks" / criterion
-        posterior = drawn(problem, stage, 0, 1, problem.members, steps, seconds)
+        posterior = drawn(problem, stage, 0, 1, problem.members, chain_steps(problem, config), seconds)
         yield under_mask(problem, posterior, target, masks.load(mask_path(stage, 0, target)))
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sgmcmc_prune import build
 from sgmcmc_prune.compare.config import require
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
-from sgmcmc_prune.compare.methods.chains import dense_config, drawn, run_once
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config, drawn, run_once
 from sgmcmc_prune.compare.methods.settings import grid
 from sgmcmc_prune.compare.networks import Weights, at_sparsities, timed
 from sgmcmc_prune.data.batches import MinibatchStream
@@ -25,21 +25,23 @@ from sgmcmc_prune.pruning.masks import prunable
 def methods() -> Iterator[Method]:
     """All methods of the family."""
     paper = "this library; LeCun, Denker and Solla 1990"
-    yield Method(
-        "expected-loss", "sgmcmc", paper, "every network", lambda problem: None, _fit, grid("expected_loss_chain")
-    )
+    applies, chosen = lambda problem: None, grid("expected_loss_chain")
+    yield Method("expected-loss", "sgmcmc", paper, "every network", applies, _fit, chosen, ONE_FOR_ALL)
 
 
 def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
     config = dense_config(problem, "expected_loss_chain")
     seconds = run_once(config, problem.data, folder / "run")
-    steps = build.dense_schedule(config, problem.num_data / problem.batch_size).num_steps
+    steps = chain_steps(problem, config)
     cycles, draws = config.schedule.cycles, config.schedule.draws
     posterior = drawn(problem, folder / "run", 0, cycles, draws, steps, seconds)
-    batches = (problem.steps - steps) // len(posterior.draws)
-    require(batches > 1, f"{problem.steps} steps leave {batches} minibatches for the curvature of a draw; it needs 2")
-    curvatures, more = timed(lambda: [curvature(problem, posterior.model, draw, batches) for draw in posterior.draws])
-    spent = (steps + batches * len(posterior.draws)) * problem.batch_size
+    left, count = problem.steps - steps, len(posterior.draws)
+    batches = [(left + index) // count for index in range(count)]
+    require(batches[0] > 1, f"{problem.steps} steps leave {left} minibatches for {count} curvatures; each needs 2")
+    curvatures, more = timed(
+        lambda: [curvature(problem, posterior.model, w, b) for w, b in zip(posterior.draws, batches, strict=True)]
+    )
+    spent = problem.steps * problem.batch_size
     groups = build.groups(config, problem.data, posterior.model)
     scores = criteria.expected_loss(posterior.draws, curvatures, groups)
     yield from at_sparsities(problem, replace(posterior, cost=Cost(spent, seconds + more)), scores, groups)

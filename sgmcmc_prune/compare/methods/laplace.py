@@ -14,7 +14,7 @@ from torch import Tensor
 from sgmcmc_prune.baselines import laplace
 from sgmcmc_prune.baselines.laplace.layers import find_layers
 from sgmcmc_prune.baselines.training import single_weights
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
 from sgmcmc_prune.compare.networks import complete, masked, predict_with, timed
@@ -31,7 +31,7 @@ def methods() -> Iterator[Method]:
         ("map-opd", False, True),
     ):
         scope, fit = "Linear and Conv2d layers, nothing else with parameters", partial(_fit, learn_prior, by_damage)
-        yield Method(name, "laplace", "Dhahri et al. 2024", scope, _applies, fit, grid("laplace"))
+        yield Method(name, "laplace", "Dhahri et al. 2024", scope, _applies, fit, grid("laplace"), ONE_FOR_ALL)
 
 
 def _applies(problem: Problem) -> str | None:
@@ -54,20 +54,20 @@ def _fit(learn_prior: bool, by_damage: bool, problem: Problem, folder: Path) -> 
 
 
 def _recipe(problem: Problem, learn_prior: bool) -> laplace.Recipe:
-    """As many epochs as leave room for the curvatures, each of which is one pass over the data."""
+    """As many updates of the prior, evenly spaced, as the budget holds beside their curvatures (a pass each).
+
+    With an update every E epochs and passes p of the budget, n (E + 1) = p. The last update is the end of the training:
+    without a learned prior there is one curvature, for the scores.
+    """
     settings = {**SETTINGS["laplace"], **problem.settings}
-    every = settings["every"]
-
-    def passes(epochs: int) -> int:
-        updates = {e for e in range(1, epochs + 1) if e % every == 0} if learn_prior else set()
-        return epochs + len(updates | {epochs})
-
-    per_epoch = -(-problem.num_data // problem.batch_size) * problem.batch_size / problem.num_data
-    epochs = max(e for e in range(1, problem.epochs) if e * per_epoch + passes(e) - e <= problem.epochs)
+    interval = settings.pop("every")
+    updates = max(1, round(problem.epochs / (interval + 1))) if learn_prior else 1
+    steps = problem.steps_beside(updates * problem.num_data)
     return laplace.Recipe(
         estimator="monte_carlo",
-        burn_in=0 if learn_prior else epochs + 1,
-        epochs=epochs,
+        every=steps // updates,
+        burn_in=steps // updates if learn_prior else steps + 1,
+        steps=steps,
         batch_size=problem.batch_size,
         draws=problem.members,
         **settings,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sgmcmc_prune.baselines import magnitude, rigl, snip
 from sgmcmc_prune.baselines.training import Recipe, Trained, single_weights
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.method import ONE_EACH, ONE_FOR_ALL, Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, masked, predict_with, timed, under_mask
 from sgmcmc_prune.pruning import criteria
@@ -22,10 +22,14 @@ from sgmcmc_prune.pruning.decision import match_layer_sparsity, target_sparsity
 def methods() -> Iterator[Method]:
     """All methods of the family."""
     han, zhu = "Han et al. 2015", "Zhu and Gupta 2017"
-    yield _method("sgd-magnitude", han, partial(_one_shot, optimizer="sgd", allocation="global"))
-    yield _method("sgd-magnitude-layerwise", han, partial(_one_shot, optimizer="sgd", allocation="layerwise"))
-    yield _method("sgd-random", "control: layer sparsities of sgd-magnitude", _random)
-    yield _method("adamw-magnitude", han, partial(_one_shot, optimizer="adamw", allocation="global"), "adamw")
+    for name, optimizer, allocation in (
+        ("sgd-magnitude", "sgd", "global"),
+        ("sgd-magnitude-layerwise", "sgd", "layerwise"),
+        ("adamw-magnitude", "adamw", "global"),
+    ):
+        fit = partial(_one_shot, optimizer=optimizer, allocation=allocation)
+        yield _method(name, han, fit, optimizer, ONE_FOR_ALL)
+    yield _method("sgd-random", "control: layer sparsities of sgd-magnitude", _random, training=ONE_FOR_ALL)
     yield _method("gradual-magnitude", zhu, partial(_sparse, fit=_gradual))
     yield _method("snip", "Lee, Ajanthan and Torr 2019", partial(_sparse, fit=_snip))
     yield _method("rigl", "Evci et al. 2020", partial(_sparse, fit=partial(_rigl, drop=0.3)))
@@ -38,22 +42,15 @@ def in_memory(problem: Problem) -> str | None:
     return None if isinstance(problem.data.train[0], Tensor) else "the training images are not in memory"
 
 
-def recipe(problem: Problem, optimizer: Any = "sgd", epochs: int = 0) -> Recipe:
-    """The training that spends the budget, or so many epochs of it."""
-    epochs = epochs or whole_epochs(problem, problem.epochs)
+def recipe(problem: Problem, optimizer: Any = "sgd", steps: int = 0) -> Recipe:
+    """The training that spends the budget, or so many steps of it."""
     chosen = {**SETTINGS[optimizer], **problem.settings}
-    return Recipe(optimizer, epochs=epochs, batch_size=problem.batch_size, **chosen)
+    return Recipe(optimizer, steps=steps or problem.steps, batch_size=problem.batch_size, **chosen)
 
 
-def whole_epochs(problem: Problem, epochs: float) -> int:
-    """Epochs of ceil(N / B) steps that fit in so many passes over the data; at least one."""
-    steps_per_epoch = -(-problem.num_data // problem.batch_size)
-    return max(1, int(epochs * problem.num_data / problem.batch_size / steps_per_epoch))
-
-
-def _method(name: str, paper: str, fit: Any, optimizer: str = "sgd") -> Method:
+def _method(name: str, paper: str, fit: Any, optimizer: str = "sgd", training: str = ONE_EACH) -> Method:
     scope = "every network; images in memory"
-    return Method(name, "point estimate", paper, scope, in_memory, fit, grid(optimizer))
+    return Method(name, "point estimate", paper, scope, in_memory, fit, grid(optimizer), training)
 
 
 def _one_shot(problem: Problem, folder: Path, optimizer: str, allocation: str) -> Iterator[Candidate]:
@@ -88,9 +85,8 @@ def _sparse(problem: Problem, folder: Path, fit: Any) -> Iterator[Candidate]:
 
 def _gradual(problem: Problem, target: float, settings: Recipe | None = None, member: int = 0) -> Trained:
     settings = settings or recipe(problem)
-    steps = settings.epochs * problem.num_data // problem.batch_size
     share = SETTINGS["gradual"]
-    every = max(1, round(steps * (share["end"] - share["begin"]) / share["updates"]))
+    every = max(1, round(settings.steps * (share["end"] - share["begin"]) / share["updates"]))
     gradual = magnitude.Gradual(target, share["begin"], share["end"], every)
     seed = problem.seed * 2**16 + member
     return magnitude.fit(problem.network(member), problem.data.train, settings, gradual, seed=seed)
@@ -98,8 +94,7 @@ def _gradual(problem: Problem, target: float, settings: Recipe | None = None, me
 
 def _snip(problem: Problem, target: float) -> Trained:
     examples = min(512, problem.num_data)
-    epochs = whole_epochs(problem, problem.epochs - examples / problem.num_data)
-    settings = recipe(problem, epochs=epochs)
+    settings = recipe(problem, steps=problem.steps_beside(examples))
     return snip.fit(problem.network(), problem.data.train, target, settings, examples=examples, seed=problem.seed)
 
 
@@ -110,10 +105,10 @@ def _rigl(problem: Problem, target: float, drop: float) -> Trained:
 
 def _deep_ensemble(problem: Problem, folder: Path) -> Iterator[Candidate]:
     count = SETTINGS["deep-ensemble"]["networks"]
-    settings = recipe(problem, epochs=whole_epochs(problem, problem.epochs / count))
+    parts = [recipe(problem, steps=(problem.steps + member) // count) for member in range(count)]
     for target in problem.sparsities:
         trained, seconds = timed(
-            lambda target=target: [_gradual(problem, target, settings, m) for m in range(count)]  # type: ignore[misc]
+            lambda target=target: [_gradual(problem, target, part, m) for m, part in enumerate(parts)]  # type: ignore[misc]
         )
         networks = [masked(problem, t.model, t.model.state_dict(), t.mask()) for t in trained]
         cost = Cost(sum(t.gradient_evaluations for t in trained), seconds)

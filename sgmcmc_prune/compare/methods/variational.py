@@ -29,49 +29,75 @@ from sgmcmc_prune.pruning.decision import target_sparsity
 Decision = tuple[float | None, masks.Mask]
 Prune = Callable[[Problem, variational.Fitted], Iterator[Decision]]
 
+#: The family for a problem, with a slab of this standard deviation.
+MakeFamily = Callable[[Problem, float], Family]
+
 _SCOPE = "Linear, Conv2d and BatchNorm layers, traceable"
 
 
 def methods() -> Iterator[Method]:
     """All methods of the family."""
     jantre = "Jantre, Bhattacharya and Maiti"
-    yield _method("mean-field-snr", "Blundell et al. 2015; Graves 2011", variational.mean_field, _signal_to_noise)
-    yield _method("mean-field", "Blundell et al. 2015, pruned by evidence", variational.mean_field, _by_odds)
-    yield _method("svbnn", "Bai, Song and Cheng 2020", variational.svbnn, _by_odds)
-    yield _method("saha-r1", "Saha, Liu and Liang 2024, continuous spike", _continuous_spike, _by_odds)
-    yield _method("ss-ig", f"{jantre} 2023", variational.ss_ig, _by_nodes)
-    yield _method("ss-gl", f"{jantre} 2024", variational.ss_gl, _by_nodes)
+    yield _method("mean-field-snr", "Blundell et al. 2015; Graves 2011", _mean_field, _signal_to_noise, False)
+    yield _method("mean-field", "Blundell et al. 2015, pruned by evidence", _mean_field, _by_odds, False)
+    yield _method("svbnn", "Bai, Song and Cheng 2020", _svbnn, _by_odds)
+    yield _method("saha-r1", "Saha, Liu and Liang 2024, continuous spike", _continuous_spike, _by_odds, False)
+    yield _method("ss-ig", f"{jantre} 2023", partial(_on_nodes, variational.ss_ig), _by_nodes)
+    yield _method("ss-gl", f"{jantre} 2024", partial(_on_nodes, variational.ss_gl), _by_nodes)
     # The released c = 1 saturates on the small weights of image networks: s~ is c for every node.
     horseshoe = partial(variational.ss_ghs, regulariser="learned")
-    yield _method("ss-ghs", f"{jantre} 2024", horseshoe, _by_nodes)
+    yield _method("ss-ghs", f"{jantre} 2024", partial(_on_nodes, horseshoe), _by_nodes)
 
 
-def _continuous_spike(prior_std: float = 1.0) -> Family:
+def _mean_field(problem: Problem, prior_std: float) -> Family:
+    return variational.mean_field(prior_std=prior_std)
+
+
+def _svbnn(problem: Problem, prior_std: float) -> Family:
+    """Gates on weights, under the authors' prior inclusion to a power: 1 is their rule."""
+    inclusion = variational.weight_inclusion(problem.network(), problem.num_data)
+    return variational.svbnn(prior_std=prior_std, inclusion=inclusion ** _power(problem))
+
+
+def _on_nodes(make: Callable[..., Family], problem: Problem, prior_std: float) -> Family:
+    """Gates on nodes, under the authors' prior inclusion to a power: 1 is their rule."""
+    inclusion = variational.node_inclusion(problem.network(), problem.num_data)
+    return make(prior_std=prior_std, inclusion={name: rate ** _power(problem) for name, rate in inclusion.items()})
+
+
+def _power(problem: Problem) -> float:
+    return problem.settings.get("inclusion_power", float(SETTINGS["gates"]["inclusion_power"]))
+
+
+def _continuous_spike(problem: Problem, prior_std: float) -> Family:
     """R1 with an indicator per weight; the widths of the spike are its defaults relative to the slab's."""
     return variational.ContinuousSpike(slab_std=prior_std, spike_std=prior_std / 20, spike_start=prior_std / 5)
 
 
-def _method(name: str, paper: str, family: Callable[..., Family], prune: Prune) -> Method:
+def _method(name: str, paper: str, family: MakeFamily, prune: Prune, gated: bool = True) -> Method:
     applies, fit = partial(_applies, family=family), partial(_fit, family=family, prune=prune)
-    return Method(name, "variational", paper, _SCOPE, applies, fit, grid("variational"))
+    chosen = grid("variational", "gates") if gated else grid("variational")
+    training = "gates once, survivors for each target"
+    return Method(name, "variational", paper, _SCOPE, applies, fit, chosen, training)
 
 
-def _applies(problem: Problem, family: Callable[[], Family]) -> str | None:
+def _applies(problem: Problem, family: MakeFamily) -> str | None:
     if reason := in_memory(problem):
         return reason
     try:
-        variational.bayesianise(problem.network(), family())
+        variational.bayesianise(problem.network(), family(problem, 1.0))
     except ValueError as error:
         return str(error)
     return None
 
 
-def _fit(problem: Problem, folder: Path, family: Callable[..., Family], prune: Prune) -> Iterator[Candidate]:
+def _fit(problem: Problem, folder: Path, family: MakeFamily, prune: Prune) -> Iterator[Candidate]:
     chosen = {**SETTINGS["variational"], **problem.settings}
     prior_std, share = chosen.pop("prior_std"), chosen.pop("fine_tune")
+    chosen.pop("inclusion_power", None)  # the family's
     last = max(1, round(share * problem.steps))
-    prior, first = family(prior_std=prior_std), problem.steps - last
-    settings = variational.Settings(prior, first, problem.batch_size, seed=problem.seed, **chosen)
+    prior, first = family(problem, prior_std), problem.steps - last
+    settings = variational.Settings(prior, first, problem.batch_size, seed=problem.seed, bound_draws=1, **chosen)
     fitted = variational.fit(problem.network(), problem.data.train, settings)
     survivors = replace(settings, family=variational.mean_field(prior_std=prior_std), steps=last, warm_up=0.0)
     for target, mask in prune(problem, fitted):

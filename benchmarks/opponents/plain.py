@@ -1,0 +1,229 @@
+"""Independent opponents in plain torch: gradual magnitude, RigL and SNIP on Fashion-MNIST, nothing of the package used.
+
+    python benchmarks/opponents/plain.py gradual-magnitude --network lenet --sparsity 0.95 --seeds 0 1 2 --data DIR
+
+They are written from the papers, and read the idx files themselves. Budget: EPOCHS passes over 50,000 images in batches
+of 128 (3,125 steps), SGD with momentum 0.9, a cosine; the last 10,000 training images are not used. One JSON line for
+each seed goes to `plain.jsonl` beside this file.
+"""
+
+import argparse
+import gzip
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPOCHS, BATCH, TRAIN = 8, 128, 50_000
+STEPS = round(EPOCHS * TRAIN / BATCH)
+
+
+def idx(folder: Path, name: str) -> np.ndarray:
+    """One idx file, compressed or not."""
+    path = folder / name
+    data = path.read_bytes() if path.is_file() else gzip.decompress(path.with_name(f"{name}.gz").read_bytes())
+    dims = [int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(data[3])]
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * len(dims)).reshape(dims)
+
+
+def load(folder: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Standardised training and test images with their labels."""
+    parts = []
+    for part in ("train", "t10k"):
+        images = torch.from_numpy(idx(folder, f"{part}-images-idx3-ubyte").copy()).float()[:, None] / 255
+        labels = torch.from_numpy(idx(folder, f"{part}-labels-idx1-ubyte").copy()).long()
+        parts += [(images - 0.2860) / 0.3530, labels]
+    return parts[0][:TRAIN], parts[1][:TRAIN], parts[2], parts[3]
+
+
+class LeNet(nn.Module):
+    """LeNet-5: tanh and average pooling, 61,706 parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1, self.c2, self.c3 = nn.Conv2d(1, 6, 5, padding=2), nn.Conv2d(6, 16, 5), nn.Conv2d(16, 120, 5)
+        self.f1, self.f2 = nn.Linear(120, 84), nn.Linear(84, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.avg_pool2d(self.c1(x).tanh(), 2)
+        x = F.avg_pool2d(self.c2(x).tanh(), 2)
+        return self.f2(self.f1(self.c3(x).tanh().flatten(1)).tanh())
+
+
+def mlp() -> nn.Module:
+    """784-400-400-10, ReLU."""
+    layers = [nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10)]
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+Masks = dict[str, Tensor]
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """Everything that is pruned: weights, not biases."""
+    return {name: p for name, p in model.named_parameters() if p.ndim > 1}
+
+
+def global_mask(scores: dict[str, Tensor], sparsity: float) -> Masks:
+    """Keep the highest scores over all layers."""
+    flat = torch.cat([s.flatten() for s in scores.values()])
+    count = round(sparsity * len(flat))
+    if count == 0:
+        return {name: torch.ones_like(s, dtype=torch.bool) for name, s in scores.items()}
+    cut = flat.kthvalue(count).values
+    return {name: s > cut for name, s in scores.items()}
+
+
+def erk_densities(shapes: dict[str, torch.Size], sparsity: float) -> dict[str, float]:
+    """Erdős-Rényi-kernel densities (Evci et al.): proportional to sum(shape) / prod(shape), at most 1."""
+    full: set[str] = set()
+    while True:
+        kept = (1 - sparsity) * sum(s.numel() for s in shapes.values()) - sum(shapes[n].numel() for n in full)
+        free = {n: sum(s) for n, s in shapes.items() if n not in full}
+        densities = {n: kept * total / sum(free.values()) / shapes[n].numel() for n, total in free.items()}
+        over = {n for n, d in densities.items() if d > 1}
+        if not over:
+            return {n: densities.get(n, 1.0) for n in shapes}
+        full |= over
+
+
+def random_masks(model: nn.Module, sparsity: float, generator: torch.Generator) -> Masks:
+    """ERK densities, at random in each layer."""
+    masks = {}
+    for name, density in erk_densities({n: w.shape for n, w in weights(model).items()}, sparsity).items():
+        noise = torch.rand(weights(model)[name].shape, generator=generator)
+        masks[name] = noise <= noise.flatten().kthvalue(max(1, round(density * noise.numel()))).values
+    return masks
+
+
+@torch.no_grad()
+def scale_start(model: nn.Module, masks: Masks) -> None:
+    """Each unit's weights at the variance of its remaining fan-in (Evci et al., arXiv 2010.03533)."""
+    for name, w in weights(model).items():
+        inputs = masks[name].flatten(1).sum(1).clamp(min=1)
+        w *= (w[0].numel() / inputs).sqrt().view(-1, *[1] * (w.ndim - 1))
+
+
+def move(model: nn.Module, masks: Masks, fraction: float) -> Masks:
+    """RigL: drop the smallest weights of each layer, grow where the gradient is largest."""
+    moved = {}
+    for name, w in weights(model).items():
+        mask, count = masks[name].flatten(), int(fraction * int(masks[name].sum()))
+        stay = mask.clone()
+        order = w.detach().abs().flatten().masked_fill(~mask, math.inf).argsort()
+        stay[order[:count]] = False
+        demand = w.grad.abs().flatten().masked_fill(stay, -1).argsort(descending=True)
+        stay[demand[:count]] = True
+        moved[name] = stay.view_as(w)
+    return moved
+
+
+def snip_masks(model: nn.Module, x: Tensor, y: Tensor, sparsity: float) -> Masks:
+    """|w dL/dw| on one batch, at a start of variance 1 / fan-in."""
+    for w in weights(model).values():
+        std = w[0].numel() ** -0.5 / 0.8796
+        nn.init.trunc_normal_(w, 0, std, -2 * std, 2 * std)
+    F.cross_entropy(model(x), y).backward()
+    return global_mask({n: (w * w.grad).abs().detach() for n, w in weights(model).items()}, sparsity)
+
+
+def train(
+    method: str, model: nn.Module, data: tuple[Tensor, Tensor], a: argparse.Namespace, generator: torch.Generator
+) -> int:
+    """Train and prune in place; returns the gradient evaluations."""
+    x, y = data
+    masks, spent, steps = global_mask({n: w.detach().abs() for n, w in weights(model).items()}, 0.0), 0, STEPS
+    if method == "rigl":
+        masks = random_masks(model, a.sparsity, generator)
+    if method == "snip":
+        first = torch.randperm(TRAIN, generator=generator)[:512]
+        masks, spent = snip_masks(model, x[first], y[first], a.sparsity), 512
+        steps = round((EPOCHS * TRAIN - 512) / BATCH)
+    if method != "gradual-magnitude":
+        scale_start(model, masks)
+    optimizer = torch.optim.SGD(model.parameters(), a.lr, momentum=0.9, weight_decay=a.weight_decay)
+    every = max(1, round(0.45 * steps / 50)) if method == "gradual-magnitude" else steps // 50
+    order = torch.empty(0, dtype=torch.long)
+    apply(model, masks)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = a.lr_min + (a.lr - a.lr_min) * (1 + math.cos(math.pi * step / steps)) / 2
+        while len(order) < BATCH:
+            order = torch.cat([order, torch.randperm(TRAIN, generator=generator)])
+        batch, order = order[:BATCH], order[BATCH:]
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[batch]), y[batch]).backward()
+        done = step / steps
+        if method == "gradual-magnitude" and 0.05 <= done <= 0.5 and step % every == 0:
+            now = a.sparsity * (1 - (1 - (done - 0.05) / 0.45) ** 3)
+            masks = global_mask({n: w.detach().abs() for n, w in weights(model).items()}, now)
+        if method == "gradual-magnitude" and step == round(0.5 * steps):
+            masks = global_mask({n: w.detach().abs() for n, w in weights(model).items()}, a.sparsity)
+        if method == "rigl" and step and step % every == 0 and done < 0.75:
+            masks = move(model, masks, 0.15 * (1 + math.cos(math.pi * done / 0.75)))
+        apply(model, masks)
+        for name, w in weights(model).items():
+            w.grad *= masks[name]
+            if w in optimizer.state:
+                optimizer.state[w]["momentum_buffer"] *= masks[name]
+        optimizer.step()
+        apply(model, masks)
+    return spent + steps * BATCH
+
+
+@torch.no_grad()
+def apply(model: nn.Module, masks: Masks) -> None:
+    """Masked weights are zero."""
+    for name, w in weights(model).items():
+        w *= masks[name]
+
+
+@torch.no_grad()
+def score(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Accuracy and NLL."""
+    log_p = torch.cat([model(part) for part in x.split(2000)]).double().log_softmax(1)
+    return float((log_p.argmax(1) == y).double().mean()), float(F.nll_loss(log_p, y))
+
+
+def main() -> None:
+    """Run the seeds and append their lines."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("method", choices=("gradual-magnitude", "rigl", "snip"))
+    p.add_argument("--network", choices=("lenet", "mlp"), default="lenet")
+    p.add_argument("--sparsity", type=float, default=0.95)
+    p.add_argument("--lr", type=float, default=0.1)
+    p.add_argument("--lr-min", type=float, default=0.0)
+    p.add_argument("--weight-decay", type=float, default=5e-4)
+    p.add_argument("--seeds", type=int, nargs="+", default=[0])
+    p.add_argument("--data", type=Path, required=True)
+    a = p.parse_args()
+    torch.set_num_threads(1)
+    x, y, test_x, test_y = load(a.data)
+    for seed in a.seeds:
+        started = time.perf_counter()
+        torch.manual_seed(seed)
+        model = LeNet() if a.network == "lenet" else mlp()
+        spent = train(a.method, model, (x, y), a, torch.Generator().manual_seed(seed))
+        accuracy, nll = score(model, test_x, test_y)
+        zeros = sum(int((w == 0).sum()) for w in weights(model).values())
+        row = {
+            **{k: getattr(a, k) for k in ("method", "network", "sparsity", "lr", "lr_min", "weight_decay")},
+            "achieved_sparsity": round(zeros / sum(w.numel() for w in weights(model).values()), 4),
+            "seed": seed,
+            "gradient_evaluations": spent,
+            "accuracy": round(accuracy, 4),
+            "nll": round(nll, 4),
+            "seconds": round(time.perf_counter() - started),
+        }
+        print(json.dumps(row), flush=True)
+        with Path(__file__).with_name("plain.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+r"""The start of a network that is sparse from the first step: each unit's weights fit the inputs that it still has.
+
+A start whose variance is c / n for n inputs keeps the scale of the signal; under a mask that leaves a unit k_j of them,
+the signal shrinks with every layer until neither it nor the gradient arrives. With
+
+    w_ji <- w_ji sqrt(n / k_j)
+
+the variance is c / k_j. At 99 % this decides whether a network learns at all.
+
+References
+----------
+Evci, Ioannou, Keskin, Dauphin: Gradient flow in sparse neural networks and how lottery tickets win (arXiv 2010.03533).
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sgmcmc_prune.data.seeding import seeded_generator
+
+
+@torch.no_grad()
+def fit_to_mask(parameters: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> None:
+    """Scale the kept weights of each unit (row) for the inputs that its mask leaves, in place.
+
+    Parameters
+    ----------
+    parameters : mapping of str to Tensor
+    mask : mapping of str to bool Tensor
+        True = kept. A unit without inputs stays as it is.
+    """
+    for name, kept in mask.items():
+        rows = kept.flatten(1)
+        scale = (rows.shape[1] / rows.sum(1).clamp_min(1)).sqrt()
+        parameters[name].mul_(scale.view(-1, *[1] * (kept.ndim - 1)).to(parameters[name]))
+
+
+@torch.no_grad()
+def variance_scaling(parameters: Mapping[str, Tensor], seed: int) -> None:
+    """Draw weights anew, in place: normals of variance 1 / fan-in, cut at two standard deviations.
+
+    Parameters
+    ----------
+    parameters : mapping of str to Tensor, shape (units, ...)
+        All dimensions but the first are inputs.
+    seed : int
+    """
+    generator = seeded_generator("variance-scaling", seed)
+    for weight in parameters.values():
+        # A normal that is cut at two standard deviations has 0.8796 of its own.
+        std = 1 / (0.87962566103423978 * math.sqrt(weight[0].numel()))
+        drawn = torch.nn.init.trunc_normal_(torch.empty(weight.shape), 0, std, -2 * std, 2 * std, generator)
+        weight.copy_(drawn)
