@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune.native.library import load
+from sgmcmc_prune.native.memory import Description, describe, fits, is_dense, laid_out, pointer
 
 #: Under this many weights a second thread costs more than it saves.
 WEIGHTS_PER_THREAD = 20_000
@@ -41,16 +42,25 @@ _TENSOR = np.dtype(
 
 
 class TensorTable:
-    """Where the tensors of a step lie in memory, and the prior of each. The next step can use it again; a copy cannot.
+    """Where the tensors of a step lie in memory, and the prior of each; for one step after the other.
 
-    All tensors of one weight must be float32 (masks boolean), dense, and laid out alike; the noise counter runs along
-    memory, so a weight that is not contiguous needs its noise given.
+    A row is a weight, with tensors of its shape beside it. Each is described whenever it is pointed at, and looked at
+    when its description has changed: what does not lie like its weight is copied, a buffer must. The noise counter runs
+    along memory, so a weight that is not contiguous needs its noise given.
 
     Parameters
     ----------
     weights : sequence of Tensor
+        All float32 and dense, on one device.
     offsets : sequence of int
         Noise offset of each weight tensor.
+
+    Attributes
+    ----------
+    contiguous : bool
+        Whether all weights are.
+    layouts : int
+        How often a weight was found elsewhere, or in another order.
     """
 
     def __init__(self, weights: Sequence[Tensor], offsets: Sequence[int]) -> None:
@@ -59,15 +69,60 @@ class TensorTable:
         self.rows["offset"] = offsets
         self.total = int(self.rows["size"].sum())
         self.address: int = self.rows.ctypes.data
-        self._kept: dict[str, Any] = {}
+        self.layouts = 0
+        self._described: dict[str, list[Description | None]] = {}
+        self._kept: dict[str, Sequence[Tensor | None]] = {}
         self._forms: list[Any] = [None] * len(weights)
         self.point(weight=weights)
 
     def point(self, **columns: Sequence[Tensor | None]) -> None:
-        """Set columns of pointers (weight, buffer, gradient, mass, noise, held, mask); None leaves one out."""
+        """Set columns of pointers (weight, buffer, gradient, mass, noise, held, mask); None leaves one out.
+
+        Raises
+        ------
+        ValueError
+            If a tensor has another shape than its weight, a buffer another layout or type, or a weight has gaps.
+        """
         for name, tensors in columns.items():
-            self.rows[name] = [0 if t is None else t.data_ptr() for t in tensors]
-            self._kept[name] = tensors  # what C points to must stay alive
+            described = [None if x is None else describe(x) for x in tensors]
+            if described == self._described.get(name):
+                self._kept[name] = tensors  # what C points to must stay alive
+            elif name == "weight":
+                self._point_at_weights(tensors, described)
+            else:
+                self._point_at(name, tensors, described)
+
+    def _point_at_weights(self, weights: Sequence[Any], described: list[Description | None]) -> None:
+        if [w.numel() for w in weights] != self.rows["size"].tolist():
+            raise ValueError("the weights of a table keep their sizes; make another for others")
+        for w in weights:
+            if w.dtype != torch.float32 or w.device != weights[0].device or not is_dense(w):
+                raise ValueError(
+                    f"a weight is {w.dtype} on {w.device} with shape {tuple(w.shape)} and strides {w.stride()}; "
+                    "kernels need float32, on one device, without gaps"
+                )
+        for name in _POINTERS:  # what lay like the weights may not do so now
+            self.rows[name] = 0
+        self.rows["weight"] = [w.data_ptr() for w in weights]
+        self._kept, self._described = {"weight": weights}, {"weight": described}
+        self.contiguous = all(w.is_contiguous() for w in weights)
+        self.layouts += 1
+
+    def _point_at(self, name: str, tensors: Sequence[Tensor | None], described: list[Description | None]) -> None:
+        dtype, weights = torch.bool if name == "mask" else torch.float32, self._kept["weight"]
+        pairs = list(zip(tensors, weights, strict=True))
+        found = [x is None or w is None or fits(x, w, dtype) for x, w in pairs]
+        if name == "buffer" and not all(found):
+            raise ValueError("a buffer does not lie in memory like its weight, or has another type or shape")
+        given = [
+            x if fit or x is None or w is None else laid_out(x, w, dtype)
+            for fit, (x, w) in zip(found, pairs, strict=True)
+        ]
+        self.rows[name] = [0 if x is None else x.data_ptr() for x in given]
+        self._kept[name] = given
+        self._described.pop(name, None)  # a copy is made again at the next step, when its source may have other values
+        if all(found):
+            self._described[name] = described
 
     def release(self) -> None:
         """Let go of the gradients after a step: else they would live until the next ones are made."""
@@ -133,8 +188,9 @@ def mixture_sums(
         Boolean, as many entries; None is all.
     """
     sums = np.zeros(4)
-    pointer = None if alive is None else alive.data_ptr()
-    load().mixture_sums(weight.data_ptr(), pointer, weight.numel(), log_odds, slope, sums.ctypes.data)
+    size = weight.numel()
+    pointers = pointer(weight, size), pointer(alive, size, torch.bool)
+    load().mixture_sums(*pointers, size, log_odds, slope, sums.ctypes.data)
     included, square, alive_weights, rest = sums.tolist()
     return included, square, alive_weights, rest
 
