@@ -21,6 +21,7 @@ FLAGS = (
     "-fno-trapping-math",
     "-ffinite-math-only",  # gradients are looked at before a step; without NaN a clamp is one instruction
     "-fno-signed-zeros",
+    "-fno-wrapv",  # Python asks for wrapping integers, which keep loops from becoming vector code
     "-fopenmp-simd",
     # Threads are those of torch: its OpenMP runtime is loaded already, and is the one that the kernels find. Without it
     # the results are the same, on one thread.

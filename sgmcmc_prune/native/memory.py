@@ -1,5 +1,7 @@
 """What a kernel must know of a tensor before it reads or writes there: one description, one rule of what fits."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -7,9 +9,9 @@ from torch import Tensor
 Description = tuple[int, torch.Size, tuple[int, ...], torch.dtype, torch.device]
 
 
-def describe(x: Tensor) -> Description:
-    """Everything that decides where the entries of a tensor lie: equal descriptions are the same memory, read alike."""
-    return x.data_ptr(), x.shape, x.stride(), x.dtype, x.device
+def describe(tensors: Sequence[Tensor | None]) -> list[Description | None]:
+    """Everything that decides where entries of tensors lie: equal descriptions are the same memory, read alike."""
+    return [None if x is None else (x.data_ptr(), x.shape, x.stride(), x.dtype, x.device) for x in tensors]
 
 
 def is_dense(x: Tensor) -> bool:

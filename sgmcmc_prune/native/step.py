@@ -42,7 +42,7 @@ _TENSOR = np.dtype(
 
 
 class TensorTable:
-    """Where the tensors of a step lie in memory, and the prior of each; for one step after the other.
+    """Where the tensors of a step lie in memory, and the prior of each; for as long as its weights lie where they do.
 
     A row is a weight, with tensors of its shape beside it. Each is described whenever it is pointed at, and looked at
     when its description has changed: what does not lie like its weight is copied, a buffer must. The noise counter runs
@@ -57,71 +57,63 @@ class TensorTable:
 
     Attributes
     ----------
+    weights : list of Tensor
     contiguous : bool
         Whether all weights are.
-    layouts : int
-        How often a weight was found elsewhere, or in another order.
+
+    Raises
+    ------
+    ValueError
+        If a kernel cannot take a weight.
     """
 
     def __init__(self, weights: Sequence[Tensor], offsets: Sequence[int]) -> None:
-        self.rows = np.zeros(len(weights), dtype=_TENSOR)
-        self.rows["size"] = [w.numel() for w in weights]
-        self.rows["offset"] = offsets
-        self.total = int(self.rows["size"].sum())
-        self.address: int = self.rows.ctypes.data
-        self.layouts = 0
-        self._described: dict[str, list[Description | None]] = {}
-        self._kept: dict[str, Sequence[Tensor | None]] = {}
-        self._forms: list[Any] = [None] * len(weights)
-        self.point(weight=weights)
-
-    def point(self, **columns: Sequence[Tensor | None]) -> None:
-        """Set columns of pointers (weight, buffer, gradient, mass, noise, held, mask); None leaves one out.
-
-        Raises
-        ------
-        ValueError
-            If a tensor has another shape than its weight, a buffer another layout or type, or a weight has gaps.
-        """
-        for name, tensors in columns.items():
-            described = [None if x is None else describe(x) for x in tensors]
-            if described == self._described.get(name):
-                self._kept[name] = tensors  # what C points to must stay alive
-            elif name == "weight":
-                self._point_at_weights(tensors, described)
-            else:
-                self._point_at(name, tensors, described)
-
-    def _point_at_weights(self, weights: Sequence[Any], described: list[Description | None]) -> None:
-        if [w.numel() for w in weights] != self.rows["size"].tolist():
-            raise ValueError("the weights of a table keep their sizes; make another for others")
         for w in weights:
             if w.dtype != torch.float32 or w.device != weights[0].device or not is_dense(w):
                 raise ValueError(
                     f"a weight is {w.dtype} on {w.device} with shape {tuple(w.shape)} and strides {w.stride()}; "
                     "kernels need float32, on one device, without gaps"
                 )
-        for name in _POINTERS:  # what lay like the weights may not do so now
-            self.rows[name] = 0
-        self.rows["weight"] = [w.data_ptr() for w in weights]
-        self._kept, self._described = {"weight": weights}, {"weight": described}
+        self.weights = list(weights)
         self.contiguous = all(w.is_contiguous() for w in weights)
-        self.layouts += 1
+        self.rows = np.zeros(len(weights), dtype=_TENSOR)
+        self.rows["weight"] = [w.data_ptr() for w in weights]
+        self.rows["size"] = [w.numel() for w in weights]
+        self.rows["offset"] = offsets
+        self.total = int(self.rows["size"].sum())
+        self.address: int = self.rows.ctypes.data
+        self._described: dict[str, list[Description | None]] = {}
+        self._kept: dict[str, Sequence[Tensor | None]] = {}
+        self._forms: list[Any] = [None] * len(weights)
+
+    def point(self, **columns: Sequence[Tensor | None]) -> None:
+        """Set columns of pointers (buffer, gradient, mass, noise, held, mask); None leaves one out.
+
+        Raises
+        ------
+        ValueError
+            If a tensor has another shape than its weight, or a buffer another layout or type.
+        """
+        for name, tensors in columns.items():
+            described = describe(tensors)
+            if described == self._described.get(name):
+                self._kept[name] = tensors  # what C points to must stay alive
+            else:
+                self._point_at(name, tensors, described)
 
     def _point_at(self, name: str, tensors: Sequence[Tensor | None], described: list[Description | None]) -> None:
-        dtype, weights = torch.bool if name == "mask" else torch.float32, self._kept["weight"]
-        pairs = list(zip(tensors, weights, strict=True))
-        found = [x is None or w is None or fits(x, w, dtype) for x, w in pairs]
-        if name == "buffer" and not all(found):
+        dtype = torch.bool if name == "mask" else torch.float32
+        pairs = list(zip(tensors, self.weights, strict=True))
+        fit = [x is None or fits(x, w, dtype) for x, w in pairs]
+        if name == "buffer" and not all(fit):
             raise ValueError("a buffer does not lie in memory like its weight, or has another type or shape")
         given = [
-            x if fit or x is None or w is None else laid_out(x, w, dtype)
-            for fit, (x, w) in zip(found, pairs, strict=True)
+            x if x is None or as_it_is else laid_out(x, w, dtype) for as_it_is, (x, w) in zip(fit, pairs, strict=True)
         ]
         self.rows[name] = [0 if x is None else x.data_ptr() for x in given]
         self._kept[name] = given
-        self._described.pop(name, None)  # a copy is made again at the next step, when its source may have other values
-        if all(found):
+        self._described.pop(name, None)  # a copy is made again at the next step: its source may have other values then
+        if all(fit):
             self._described[name] = described
 
     def release(self) -> None:

@@ -190,6 +190,8 @@ class Sampler(Optimizer):
         """Give parameters without names their positions, counted over all groups, as names."""
         params = param_group["params"]
         params = [params] if isinstance(params, Tensor) else params if isinstance(params, set) else list(params)
+        if not params:
+            return {**param_group, "params": [], "param_names": []}
         if "param_names" in param_group or not all(isinstance(p, Tensor) for p in params):
             return {**param_group, "params": params}
         first = sum(len(group["params"]) for group in self.param_groups)
@@ -233,8 +235,8 @@ class Sampler(Optimizer):
         return loss
 
     def _follow(self, named: Sequence[tuple[str, Tensor]]) -> None:
-        """Give the state the memory order of the parameters where that has changed."""
-        described = [describe(p) for _, p in named]
+        """Give tables and state the memory of the parameters where that has changed."""
+        described = describe([p for _, p in named])
         if described == self._described:
             return
         checks.check_places(named, self._places)
@@ -244,6 +246,7 @@ class Sampler(Optimizer):
             for key, value in state.items():
                 if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
                     state[key] = laid_out(value, p)
+        self.tables.clear()
         self._described = described
 
     def check(self) -> None:

@@ -59,20 +59,24 @@ def check_gradients(parameters: Iterable[tuple[str, Tensor]], step: int) -> None
         A parameter that requires a gradient and has none; a sparse gradient.
     """
     for name, p in parameters:
-        if not p.requires_grad:
-            continue
-        if p.grad is None:
+        gradient = p.grad if p.requires_grad else p
+        if gradient is None:
             raise ValueError(
                 f"parameter {name!r} has no gradient at step {step}; call backward() before step(), or set its "
                 "requires_grad to False if it is to rest"
             )
-        if p.grad.is_sparse:
+        if gradient.is_sparse:
             raise TypeError(f"the gradient of {name!r} is sparse; samplers need dense gradients")
 
 
 def moves(p: Tensor) -> bool:
     """Whether a step moves a parameter. One that requires no gradient rests, whatever is left in its `.grad`."""
-    return p.requires_grad and p.grad is not None
+    return moving([p])[0]
+
+
+def moving(parameters: Sequence[Tensor]) -> list[bool]:
+    """Which of some parameters a step moves."""
+    return [p.requires_grad and p.grad is not None for p in parameters]
 
 
 def all_finite(parameters: Iterable[Tensor]) -> bool:

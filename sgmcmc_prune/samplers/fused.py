@@ -6,7 +6,7 @@ and hands over as the gradient. The kernels are C (`compiled`) or Triton (`trito
 """
 
 import math
-from itertools import accumulate
+from itertools import accumulate, compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from sgmcmc_prune import native
 from sgmcmc_prune.noise import Stream
 from sgmcmc_prune.priors.base import FusedForm
-from sgmcmc_prune.samplers.checks import moves
+from sgmcmc_prune.samplers.checks import moving
 
 if TYPE_CHECKING:
     from sgmcmc_prune.samplers.base import Sampler
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 FLAT = FusedForm("flat", {})
 
 
-def live(sampler: "Sampler", group: dict[str, Any]) -> tuple[native.TensorTable, list[str], list[Tensor]]:
+def moving_table(sampler: "Sampler", group: dict[str, Any]) -> tuple[native.TensorTable, list[str], list[Tensor]]:
     """The parameters of a group that move, and their table, made once: only its pointers change from step to step."""
     names, parameters = group["param_names"], group["params"]
-    rows = [i for i, p in enumerate(parameters) if moves(p)]
-    if len(rows) < len(parameters):
-        names, parameters = [names[i] for i in rows], [parameters[i] for i in rows]
+    live = moving(parameters)
+    if not all(live):
+        names, parameters = list(compress(names, live)), list(compress(parameters, live))
     key = tuple(names)
     if key not in sampler.tables:
-        ends = list(accumulate((p.numel() for p in group["params"]), initial=group["offset"]))
-        sampler.tables[key] = native.TensorTable(parameters, [ends[i] for i in rows])
+        ends = accumulate((p.numel() for p in group["params"]), initial=group["offset"])
+        sampler.tables[key] = native.TensorTable(parameters, list(compress(ends, live)))
     return sampler.tables[key], names, parameters
 
 
 def point_at_gradients(sampler: "Sampler", group: dict[str, Any]) -> native.TensorTable:
-    """The table of a group, with the weights and the gradients of this step."""
-    table, _, parameters = live(sampler, group)
-    table.point(weight=parameters, gradient=[p.grad for p in parameters])
+    """The table of a group, with the gradients of this step."""
+    table, _, parameters = moving_table(sampler, group)
+    table.point(gradient=[p.grad for p in parameters])
     return table
 
 
@@ -48,7 +48,7 @@ def describe(sampler: "Sampler", group: dict[str, Any]) -> tuple[native.TensorTa
 
     `point_at_gradients` comes first.
     """
-    table, names, parameters = live(sampler, group)
+    table, names, parameters = moving_table(sampler, group)
     _set_forces(sampler, group, table, names, parameters)
     states = [sampler.state[p] for p in parameters]
     table.point(mass=[s.get("mass") for s in states], mask=[s.get("mask") for s in states])

@@ -73,11 +73,12 @@ class MomentumSampler(Sampler):
         earlier = {state.get("time_step", step) for state in states}
         if len(earlier) > 1:
             return [self._buffer(p, s, group) for p, s in zip(parameters, states, strict=True)], 1.0
-        for p, state in zip(parameters, states, strict=True):
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(p)
-            state["time_step"] = step
-        return [state["momentum_buffer"] for state in states], earlier.pop() / step
+        if earlier != {step} or any("momentum_buffer" not in s or "time_step" not in s for s in states):
+            for p, state in zip(parameters, states, strict=True):
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(p)
+                state["time_step"] = step
+        return [state["momentum_buffer"] for state in states], max(earlier, default=step) / step
 
     @torch.no_grad()
     def sample_momentum(self) -> None:

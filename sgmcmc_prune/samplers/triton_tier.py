@@ -70,7 +70,7 @@ def step_group(sampler: "Sampler", group: dict[str, Any]) -> None:
     table, scalars, parameters = fused.describe(sampler, group)
     if table.total == 0:
         return
-    if table not in _copies or _copies[table].layouts != table.layouts:
+    if table not in _copies:
         _copies[table] = DeviceTable(table, parameters, BLOCKS)
     copy = _copies[table]
     (seed, chain_and_stream, step), *others = scalars.item()
@@ -95,14 +95,11 @@ class DeviceTable:
 
     Attributes
     ----------
-    layouts : int
-        That of the table when this was made.
     places : Tensor, shape (programs, 4), int64
         Row, first counter block, and the memory order of the row's weight.
     """
 
     def __init__(self, table: TensorTable, weights: Sequence[Tensor], blocks: int) -> None:
-        self.layouts = table.layouts
         self.places = torch.from_numpy(places(table, weights, blocks)).to(weights[0].device)
         self._sent = b""
         self._rows = self.places
