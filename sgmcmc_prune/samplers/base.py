@@ -10,7 +10,7 @@ so the learning rate means what it means for `torch.optim.SGD`.
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -223,7 +223,7 @@ class Sampler(Optimizer):
         for group in self.param_groups:
             self._check_settings(group)  # a scheduler may have taken lr to zero
         checks.check_gradients(named, step)
-        self._follow(named)
+        self.follow_memory()
         if not all(self._all_finite(group) for group in self.param_groups):
             raise checks.not_finite(named, step)
         for group in self.param_groups:
@@ -234,12 +234,19 @@ class Sampler(Optimizer):
             group["step"] += 1
         return loss
 
-    def _follow(self, named: Sequence[tuple[str, Tensor]]) -> None:
-        """Give tables and state the memory of the parameters where that has changed."""
-        described = describe([p for _, p in named])
+    def follow_memory(self) -> None:
+        """Give tables and state the memory of the parameters where that has changed; before a tier's `step_group`.
+
+        Raises
+        ------
+        ValueError
+            If a parameter has another shape, type or device than when the sampler was made, or a layout that the tier
+            cannot take.
+        """
+        described = describe([p for group in self.param_groups for p in group["params"]])
         if described == self._described:
             return
-        checks.check_places(named, self._places)
+        checks.check_places([(name, p) for name, p, _, _ in self.named_states()], self._places)
         for group in self.param_groups:
             tiers.choose(group["implementation"], group["params"], self._fused())  # raises if it cannot run any more
         for _, p, state, _ in self.named_states():

@@ -93,6 +93,7 @@ def prior_force(row, w, at, live, per_datum):
         exclusion = 1.0 - inclusion
     if kind == IS_MIXTURE:
         odds = tl.load(numbers + LOG_ODDS) + tl.load(numbers + SLOPE) * w * w
+        odds = tl.minimum(tl.maximum(odds, -87.0), 87.0)  # beyond, the exponential overflows
         inclusion, exclusion = tl.sigmoid(odds), tl.sigmoid(-odds)
     force = (inclusion * slab + exclusion * spike) * w * per_datum
     if kind == IS_FLAT:

@@ -64,7 +64,7 @@ def check(sampler: "Sampler") -> None:
 
 
 def step_group(sampler: "Sampler", group: dict[str, Any]) -> None:
-    """One step of a parameter group of an `SGHMC` or an `SGLD`, after `all_finite`."""
+    """One step of a parameter group of an `SGHMC` or an `SGLD`, after `follow_memory` and `all_finite`."""
     from sgmcmc_prune.samplers.triton_kernels import BLOCKS, LAUNCH, step_kernel  # Triton is not everywhere
 
     table, scalars, parameters = fused.describe(sampler, group)
