@@ -102,7 +102,7 @@ class SamplerConfig:
     explore_temperature: float | None = None
     preconditioner: Literal["identity", "rmsprop", "layerwise"] = "rmsprop"
     noise: Literal["gaussian", "rademacher"] = "gaussian"
-    implementation: Literal["auto", "reference", "foreach", "compiled", "triton"] = "auto"
+    implementation: Literal["auto", "reference", "compiled", "triton"] = "auto"
 
 
 @dataclass(frozen=True)

@@ -138,8 +138,22 @@ def rademacher(
     return bits.flatten()[offset - 32 * first :][:count].to(torch.float32).mul_(2).sub_(1)
 
 
+def choose_seed(seed: int | None, chain: int) -> int:
+    """The seed of a key: the one given, checked, else one from torch's default generator.
+
+    So `torch.manual_seed` reproduces what is made after it, and two samplers made one after the other differ.
+    """
+    if seed is None:
+        seed = int(torch.randint(2**32, ()))
+    check_key(seed, chain)
+    return seed
+
+
 def check_key(seed: int, chain: int) -> None:
-    """Raise ValueError unless 0 <= seed < 2^32 and 0 <= chain < 2^16."""
+    """Raise ValueError unless 0 <= seed < 2^32 and 0 <= chain < 2^16; TypeError unless they are integers."""
+    for name, value in (("seed", seed), ("chain", chain)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} is {value!r}; it must be an integer")
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed is {seed}; it must be an integer with 0 <= seed < 2**32")
     if not 0 <= chain < 2**16:

@@ -114,8 +114,7 @@ def posterior_predictive(
         No draws; names or shapes of a draw or of the mask that do not fit the model; `draws_at_once` below one; and as
         `class_probabilities`.
     """
-    mask = mask or {}
-    check_mask(mask, dict(model.named_parameters()))
+    mask = check_mask(mask or {}, dict(model.named_parameters()))
     if draws_at_once < 1:
         raise ValueError(f"draws_at_once is {draws_at_once}; it must be at least 1")
     total = expected_entropy = torch.zeros(())

@@ -166,3 +166,22 @@ def test_bad_input(call: Callable[[], Any], message: str) -> None:
 def test_integers_are_refused() -> None:
     with pytest.raises(TypeError, match=r"torch.int64; give floating-point"):
         ess(torch.zeros(2, 10, 1, dtype=torch.int64))
+
+
+def test_one_chain_counted_twice_is_refused() -> None:
+    draws = torch.randn(3, 50, 4, generator=torch.Generator().manual_seed(0))
+    rhat(draws)
+    draws[2] = draws[0]
+    for statistic in (rhat, ess, mcse_mean, lambda x: nested_rhat(x[[0, 2]], [0, 1])):
+        with pytest.raises(ValueError, match=r"chains 0 and [12] have the same draws: they are one chain"):
+            statistic(draws)
+    with pytest.raises(ValueError, match="one chain"):
+        summarise(draws)
+
+
+def test_whole_numbers_and_what_does_not_move_may_coincide() -> None:
+    indicators = (torch.arange(50) % 3 == 0).float().expand(2, 50)
+    assert bool(rhat(indicators).isfinite())
+    masked = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(0))
+    masked[..., 0] = 0.25  # in every draw of every chain
+    assert rhat(masked).isnan().tolist() == [True, False, False]

@@ -324,6 +324,16 @@ def test_a_hot_run_is_off_in_words() -> None:
     assert found["kinetic"]["expected"] == pytest.approx(0.5 * 2 / 1.9)
 
 
+def test_one_chain_counted_twice_is_told() -> None:
+    rng = np.random.default_rng(0)
+    kinetic = rng.chisquare(50, (3, 20, 1)) / 50
+    kinetic[2] = kinetic[0]
+    configurational = 1 + 0.02 * rng.standard_normal((3, 20))
+    settings = {"temperature": 1.0, "momentum": 0.9, "integrator": None, "batches": 10}
+    found = judge(kinetic, configurational, {"w": 50}, [math.nan], **settings)
+    assert "chains 0 and 2 have the same temperatures in every draw: they are one chain" in found["findings"][0]
+
+
 def test_without_a_band_there_is_a_reason() -> None:
     assert verdict(0, integrator=None)["kinetic"]["reason"] == "the sampler has no momentum"
     unknown = verdict(0, heat=3.0, integrator="leapfrog")

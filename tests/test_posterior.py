@@ -109,10 +109,10 @@ def test_it_moves_exactly_like_a_sampler_with_the_same_prior(kind: type) -> None
     within = {"w": torch.ones(2, dtype=torch.float64, requires_grad=True)}
     prior = Gaussian(0.3)
     posterior = Posterior(lambda p, batch: -nll(p["w"]), prior.log_density, 20)
-    sample(posterior, kind(within.items(), lr=0.1, num_data=20, prior=None), repeat(0), burn_in=30, draws=1)
+    sample(posterior, kind(within.items(), lr=0.1, num_data=20, prior=None, seed=0), repeat(0), burn_in=30, draws=1)
 
     outside = torch.ones(2, dtype=torch.float64, requires_grad=True)
-    sampler = kind([("w", outside)], lr=0.1, num_data=20, prior=prior)
+    sampler = kind([("w", outside)], lr=0.1, num_data=20, prior=prior, seed=0)
     for _ in range(31):
         sampler.zero_grad()
         nll(outside).mean().backward()
@@ -125,7 +125,7 @@ def test_draws_are_those_after_burn_in_and_thinning() -> None:
 
     def run(burn_in: int, draws: int, thin: int) -> Tensor:
         params = start("a", "b")
-        sampler = SGHMC(params.items(), lr=0.1, num_data=20, prior=None)
+        sampler = SGHMC(params.items(), lr=0.1, num_data=20, prior=None, seed=0)
         return sample(gaussian_posterior(), sampler, repeat((x, y)), burn_in=burn_in, draws=draws, thin=thin)["a"]
 
     every = run(0, 10, 1)

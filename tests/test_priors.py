@@ -26,7 +26,7 @@ PI, V0, V1 = 0.3, 0.01, 0.4
 
 def held_horseshoe(params: dict[str, Tensor]) -> Horseshoe:
     """A horseshoe whose scales have been drawn once."""
-    prior = Horseshoe(params, global_scale=0.2, slab_variance=2.0, dense_variance=0.5)
+    prior = Horseshoe(params, global_scale=0.2, slab_variance=2.0, dense_variance=0.5, seed=0)
     prior.sample_latent(params, 3)
     return prior
 

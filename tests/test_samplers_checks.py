@@ -24,12 +24,14 @@ def everything(model: nn.Module, sampler: torch.optim.Optimizer) -> list[Any]:
 @pytest.mark.parametrize("kind", [*SAMPLER_NAMES, "released"])
 def test_a_gradient_that_is_not_finite_moves_nothing(kind: str, value: float) -> None:
     model = network()
-    sampler = make_sampler(kind, [{"params": list(m.named_parameters())} for m in (model[0], model[2])])
+    sampler = make_sampler(
+        kind, [{"params": [(f"{i}.{n}", p) for n, p in model[i].named_parameters()]} for i in (0, 2)]
+    )
     train(model, sampler, 3)
     before = everything(model, sampler)
     set_gradients(model, 3)
     model[2].bias.grad[0] = value  # in the last tensor of the last group
-    with pytest.raises(RunError, match="gradient of 'bias' is not finite at step 3; no parameter was moved"):
+    with pytest.raises(RunError, match=r"gradient of '2\.bias' is not finite at step 3; no parameter was moved"):
         sampler.step()
     after = everything(model, sampler)
     assert all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in zip(before, after, strict=True))
@@ -103,7 +105,7 @@ def test_settings_out_of_range_are_refused(
         ("sgnht", {"rate": 1.0}, ValueError, "rate is 1.0"),
         ("adaptive_sghmc", {"form": "published"}, ValueError, "choose one of corrected, released"),
         ("adaptive_sghmc", {"eta": 0.0}, ValueError, "eta is 0.0"),
-        ("adaptive_sghmc", {"curvature": math.inf}, ValueError, "curvature inf"),
+        ("adaptive_sghmc", {"curvature": math.inf}, ValueError, "curvature is inf"),
         ("adaptive_sghmc", {"preconditioner": RMSprop()}, ValueError, "learns its own mass"),
         ("baoab", {"preconditioner": PositionDependent(torch.ones_like, torch.zeros_like)}, TypeError, "use SGLD"),
     ],

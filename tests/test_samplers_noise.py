@@ -63,7 +63,7 @@ def test_a_resting_parameter_leaves_the_others_noise_alone() -> None:
     ends = []
     for resting in (False, True):
         a, b = nn.Parameter(torch.ones(3), requires_grad=not resting), nn.Parameter(torch.ones(4))
-        sampler = SGLD([a, b], lr=0.1, num_data=5)
+        sampler = SGLD([a, b], lr=0.1, num_data=5, seed=0)
         a.grad, b.grad = None if resting else torch.zeros(3), torch.zeros(4)
         sampler.step()
         ends.append((a.detach(), b.detach()))

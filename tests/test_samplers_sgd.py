@@ -15,7 +15,7 @@ def layer_groups(model: nn.Sequential) -> list[dict[str, Any]]:
     return [{"params": list(model[0].parameters()), "lr": 0.3}, {"params": list(model[2].parameters())}]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 def test_cold_sghmc_is_sgd_to_the_bit(momentum: float, dtype: torch.dtype) -> None:
     model, other = network(dtype), network(dtype)
@@ -99,8 +99,8 @@ def test_a_learning_rate_scheduler_sets_the_step(kind: str) -> None:
 
 def test_a_closure_is_evaluated_with_gradients() -> None:
     model, other = network(), network()
-    sampler = SGHMC(model.parameters(), lr=0.1, num_data=10)
+    sampler = SGHMC(model.parameters(), lr=0.1, num_data=10, seed=0)
     losses = [sampler.step(lambda t=t: set_gradients(model, t)) for t in range(3)]
-    train(other, SGHMC(other.parameters(), lr=0.1, num_data=10), 3)
+    train(other, SGHMC(other.parameters(), lr=0.1, num_data=10, seed=0), 3)
     assert_equal_parameters(model, other)
     assert losses[0] == set_gradients(network(), 0)

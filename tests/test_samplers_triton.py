@@ -64,6 +64,7 @@ def kernel_noise(kind: str, count: int, offset: int = 0, step: int = 0, seed: in
 def take_steps(sampler: Sampler, steps: int) -> None:
     with torch.no_grad():
         for _ in range(steps):
+            sampler.follow_memory()
             for group in sampler.param_groups:
                 triton_tier.all_finite(sampler, group)
             for group in sampler.param_groups:
@@ -211,6 +212,38 @@ def test_tensors_may_move_and_rest_between_steps() -> None:
         theirs.step()
     for a, b in zip(positions(ours), positions(theirs), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@runs_triton
+@pytest.mark.parametrize("mode", ["marginal", "em"])
+@pytest.mark.parametrize(("spike", "slab"), [(1e-8, 1.0), (1e-7, 10.0), (1e-9, 0.05)])
+def test_a_weight_in_the_slab_feels_the_slab_alone(mode: Any, spike: float, slab: float) -> None:
+    w = torch.nn.Parameter(torch.full((4, 4), 0.5, device=DEVICE))
+    prior = SpikeSlab({"w": w}, mode=mode, spike_variance=spike, slab_variance=slab)
+    sampler = SGLD([("w", w)], lr=1.0, num_data=1, temperature=0.0, prior=prior, implementation="triton")
+    w.grad = torch.zeros_like(w)
+    take_steps(sampler, 1)
+    torch.testing.assert_close((0.5 - w) * slab / 0.5, torch.ones_like(w), rtol=1e-5 / min(slab, 1), atol=0)
+
+
+@runs_triton
+def test_a_layout_that_changes_and_empty_tensors_are_followed() -> None:
+    ends = []
+    for tier in ("triton", "reference"):
+        torch.manual_seed(0)
+        empty, w = (torch.nn.Parameter(torch.randn(*s, 3, 3, 3, device=DEVICE)) for s in ((0,), (4,)))
+        groups = [{"params": [("empty", empty)]}, {"params": [("w", w)]}]
+        sampler = SGHMC(groups, lr=0.01, num_data=10, seed=0, implementation=tier)  # type: ignore[arg-type]
+        for step in range(4):
+            if step == 2:
+                w.data = w.data.to(memory_format=torch.channels_last)
+            empty.grad, w.grad = torch.zeros_like(empty), torch.sin(w.detach())
+            if tier == "triton":
+                take_steps(sampler, 1)
+            else:
+                sampler.step()
+        ends.append(w.detach())
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-6)
 
 
 @runs_triton

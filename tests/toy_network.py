@@ -22,7 +22,7 @@ def make_sampler(kind: str, params: Any, **settings: Any) -> Sampler:
         kind, settings = "adaptive_sghmc", {"form": "released", **settings}
     if kind == "sgld":
         settings.pop("momentum", None)
-    return SAMPLERS[kind](params, **{"lr": 0.1, "num_data": 20, **settings})
+    return SAMPLERS[kind](params, **{"lr": 0.1, "num_data": 20, "seed": 0, **settings})
 
 
 def set_gradients(model: nn.Module, step: int) -> Tensor:

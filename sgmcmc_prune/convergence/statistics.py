@@ -12,6 +12,7 @@ Margossian et al. (2024), Nested R-hat: assessing the convergence of Markov chai
 chains, Bayesian Analysis.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -53,7 +54,7 @@ def ess(draws: Tensor | StreamedDraws, method: str = "bulk", memory: int = MEMOR
     Raises
     ------
     ValueError
-        An unknown method, or draws of the wrong shape.
+        An unknown method, draws of the wrong shape, or two chains that are one.
     """
     return by_block(draws, _checked(_choose(method, _ESS), min_chains=1), memory, progress)
 
@@ -81,7 +82,7 @@ def rhat(draws: Tensor | StreamedDraws, method: str = "rank", memory: int = MEMO
     Raises
     ------
     ValueError
-        An unknown method, or draws of the wrong shape.
+        An unknown method, draws of the wrong shape, or two chains that are one.
     """
     return by_block(draws, _checked(_choose(method, _RHAT), min_chains=2), memory, progress)
 
@@ -157,12 +158,34 @@ def _checked(function: Callable[[Tensor], Tensor], min_chains: int) -> Callable[
     """NaN where a statistic is not defined."""
 
     def checked(x: Tensor) -> Tensor:
+        if pairs := coinciding(x):
+            first, second = pairs[0]
+            raise ValueError(
+                f"chains {first} and {second} have the same draws: they are one chain, counted twice; give each chain "
+                "a seed or chain number of its own"
+            )
         if x.shape[1] < min_chains or x.shape[2] < MIN_DRAWS:
             return x.new_full((len(x),), math.nan, dtype=torch.float64)
         finite = x.isfinite().flatten(1).all(1)
         return torch.where(finite, function(x.where(finite[:, None, None], 0.0)), math.nan)
 
     return checked
+
+
+def coinciding(x: Tensor) -> list[tuple[int, int]]:
+    """Pairs of chains whose draws are equal, all of them, though they move.
+
+    Whole numbers (counts, indicators) may be equal by chance, and are not looked at.
+
+    Parameters
+    ----------
+    x : Tensor, shape (parameters, chains, draws)
+    """
+    if x.shape[2] < 2 or not x.dtype.is_floating_point:
+        return []
+    moves = [bool((c != c[:, :1]).any()) and bool((c != c.round()).any()) for c in x.unbind(1)]
+    pairs = itertools.combinations(range(x.shape[1]), 2)
+    return [(a, b) for a, b in pairs if moves[a] and moves[b] and torch.equal(x[:, a], x[:, b])]
 
 
 def _split(x: Tensor) -> Tensor:

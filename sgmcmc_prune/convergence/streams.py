@@ -110,4 +110,4 @@ def by_block(
     if not results:
         raise ValueError(f"draws have shape {(chains, length, *shape)}; there is no parameter")
     whole = torch.cat(results, dim=-1)
-    return whole.reshape(*whole.shape[:-1], *shape)
+    return whole.reshape((*whole.shape[:-1], *shape))

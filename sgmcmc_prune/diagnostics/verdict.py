@@ -6,6 +6,7 @@ shared by the checks of each kind (Bonferroni), so that a run with exact gradien
 most that probability, however its checks depend on each other. (For the interval that holds as batches grow long.)
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,7 +69,11 @@ def judge(
         "kinetic": {"reason": reason, "expected": expected, "parameters": parameters},
         "configurational": chains,
         "excess": _mean_excess(excess, sizes),
-        "findings": [*_kinetic_findings(parameters, expected), *_configurational_findings(chains, temperature)],
+        "findings": [
+            *_coinciding_findings(kinetic),
+            *_kinetic_findings(parameters, expected),
+            *_configurational_findings(chains, temperature),
+        ],
     }
 
 
@@ -115,6 +120,18 @@ def _interval(x: np.ndarray, batches: int, level: float) -> dict[str, float]:
         return dict.fromkeys(("mean", "low", "high"), math.nan)
     low, high = batch_means_interval(x, 1 - level, batches)
     return {"mean": batch_means(x, batches).mean, "low": low, "high": high}
+
+
+def _coinciding_findings(kinetic: np.ndarray) -> list[str]:
+    """Chains with the same kinetic temperatures, to the last digit, in all parameters and draws."""
+    moving = [
+        bool(np.isfinite(chain).all()) and chain.size > 0 and bool((chain != chain[0]).any()) for chain in kinetic
+    ]
+    return [
+        f"chains {a} and {b} have the same temperatures in every draw: they are one chain, counted twice"
+        for a, b in itertools.combinations(range(len(kinetic)), 2)
+        if moving[a] and moving[b] and np.array_equal(kinetic[a], kinetic[b])
+    ]
 
 
 def _kinetic_findings(parameters: Mapping[str, Mapping[str, Any]], expected: float) -> list[str]:

@@ -1,4 +1,4 @@
-"""The samplers' fastest tier on a CPU: kernels in C, compiled on first use, that touch memory once.
+"""The samplers' fastest tier on a CPU: kernels in C, built with the package, that touch memory once.
 
 Variational layers use them, too, for what is done to each weight or activation (`factors`).
 

@@ -1,7 +1,7 @@
 """Call the C kernels of variational factors and gates.
 
 What they compute stands in `statistics` and `gates` of `baselines.variational`. Tensors are float32, contiguous, on the
-CPU.
+CPU, and of the sizes that the kernels take: `pointer` refuses others.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune.native.library import load
+from sgmcmc_prune.native.memory import pointer
 from sgmcmc_prune.native.step import KEY, threads
 
 
@@ -21,9 +22,10 @@ def factor_statistics(
     m = mean if logits is None else torch.empty_like(mean)
     w, sums = torch.empty_like(mean), mean.new_empty(2 if logits is None else 4, len(mean))
     bias_variance = None if bias_mean is None else torch.empty_like(bias_mean)
-    inputs = map(_pointer, (mean, log_std, logits, bias_mean, bias_log_std))
-    outputs = map(_pointer, (m, w, bias_variance, sums))
-    load().factor_statistics(*inputs, len(mean), mean[0].numel(), *outputs, threads(mean.numel()))
+    rows, size = len(mean), mean.numel()
+    inputs = _pointers(size, mean, log_std, logits) + _pointers(rows, bias_mean, bias_log_std)
+    outputs = [*_pointers(size, m, w), pointer(bias_variance, rows), pointer(sums, sums.numel())]
+    load().factor_statistics(*inputs, rows, size // max(rows, 1), *outputs, threads(size))
     return m, w, bias_mean, bias_variance, sums
 
 
@@ -37,27 +39,29 @@ def factor_gradient(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of what `factor_statistics` takes, in place of those of what it returns (but for `dsums`)."""
     dlogits = None if factors[2] is None else torch.empty_like(dm)
-    pointers = map(_pointer, (dm, dw, dbias_mean, dbias_variance, dsums, dlogits))
-    load().factor_gradient(*map(_pointer, factors), len(dm), dm[0].numel(), *pointers, threads(dm.numel()))
+    rows, size = len(dm), dm.numel()
+    inputs = _pointers(size, *factors[:3]) + _pointers(rows, *factors[3:])
+    biases, sums = _pointers(rows, dbias_mean, dbias_variance), pointer(dsums, rows * (2 if dlogits is None else 4))
+    outputs = [*_pointers(size, dm, dw), *biases, sums, pointer(dlogits, size)]
+    load().factor_gradient(*inputs, rows, size // max(rows, 1), *outputs, threads(size))
     return dm, dw, dlogits, dbias_mean, dbias_variance
 
 
 def spike_sums(mean: Tensor, log_std: Tensor, odds: float, slope: float) -> tuple[float, float, float]:
     """Sums of log sigma, of q = mu^2 + sigma^2 and of log(1 + e^l) with l = odds + slope q."""
-    sums = np.zeros(3)
-    inputs = mean.data_ptr(), log_std.data_ptr(), mean.numel(), odds, slope
-    load().spike_sums(*inputs, sums.ctypes.data, threads(mean.numel()))
+    sums, size = np.zeros(3), mean.numel()
+    load().spike_sums(*_pointers(size, mean, log_std), size, odds, slope, sums.ctypes.data, threads(size))
     log_stds, squares, marginals = sums.tolist()
     return log_stds, squares, marginals
 
 
 def spike_gradient(
-    mean: Tensor, log_std: Tensor, odds: float, slope: float, spike: float, gap: float, scale: float
+    mean: Tensor, log_std: Tensor, odds: float, slope: float, spike: float, slab: float, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of mean and log_std, times `scale`, with the precision spike - gap sigmoid(l) of each entry."""
-    found = torch.empty_like(mean), torch.empty_like(mean)
-    inputs = mean.data_ptr(), log_std.data_ptr(), mean.numel(), odds, slope, spike, gap, scale
-    load().spike_gradient(*inputs, *map(_pointer, found), threads(mean.numel()))
+    """Gradients of mean and log_std, times `scale`, the precision of each entry between spike and slab."""
+    found, size = (torch.empty_like(mean), torch.empty_like(mean)), mean.numel()
+    inputs = *_pointers(size, mean, log_std), size, odds, slope, spike, slab, scale
+    load().spike_gradient(*inputs, *_pointers(size, *found), threads(size))
     return found
 
 
@@ -66,8 +70,9 @@ def local_draw(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs (n, J), these before the scale, and the slope of the noise; in place of `centre` and `variance`."""
     words, out = np.array(key, dtype=KEY), centre if scale is None else torch.empty_like(centre)
-    outputs = centre.data_ptr(), variance.data_ptr(), out.data_ptr()
-    load().local_draw(words.ctypes.data, _pointer(scale), *centre.shape, floor, *outputs, threads(centre.numel()))
+    size, nodes = centre.numel(), centre.shape[1]
+    outputs = _pointers(size, centre, variance, out)
+    load().local_draw(words.ctypes.data, pointer(scale, nodes), *centre.shape, floor, *outputs, threads(size))
     return out, centre, variance
 
 
@@ -76,27 +81,29 @@ def local_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of centre and variance (n, J), and sums (3, J): of these, and of the scale where there is one."""
     found = torch.empty_like(slope), torch.empty_like(slope), slope.new_empty(3, slope.shape[1])
-    gradient = gradient.contiguous()
-    pointers = map(_pointer, (gradient, outputs, slope, scale))
-    load().local_gradient(*pointers, *slope.shape, *map(_pointer, found), threads(slope.numel()))
+    gradient, size, nodes = gradient.contiguous(), slope.numel(), slope.shape[1]
+    inputs = *_pointers(size, gradient, outputs, slope), pointer(scale, nodes)
+    given = *_pointers(size, *found[:2]), pointer(found[2], 3 * nodes)
+    load().local_gradient(*inputs, *slope.shape, *given, threads(size))
     return found
 
 
 def gate_draw(key: tuple[int, int, int], x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     """Odds, logits plus logistic noise keyed by (seed, chain and stream, step), and x (n, J) where these are > 0."""
     words, odds, out = np.array(key, dtype=KEY), torch.empty_like(x), torch.empty_like(x)
-    inputs = words.ctypes.data, x.data_ptr(), logits.data_ptr()
-    load().gate_draw(*inputs, *x.shape, odds.data_ptr(), out.data_ptr(), threads(x.numel()))
+    inputs = words.ctypes.data, pointer(x, x.numel()), pointer(logits, x.shape[1])
+    load().gate_draw(*inputs, *x.shape, *_pointers(x.numel(), odds, out), threads(x.numel()))
     return odds, out
 
 
 def gate_gradient(x: Tensor, odds: Tensor, dout: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Gradients of x and of the logits."""
     dx, dlogits, dout = torch.empty_like(x), x.new_empty(x.shape[1]), dout.contiguous()
-    inputs = x.data_ptr(), odds.data_ptr(), dout.data_ptr()
-    load().gate_gradient(*inputs, *x.shape, temperature, dx.data_ptr(), dlogits.data_ptr(), threads(x.numel()))
+    inputs, size = _pointers(x.numel(), x, odds, dout), x.numel()
+    outputs = pointer(dx, size), pointer(dlogits, x.shape[1])
+    load().gate_gradient(*inputs, *x.shape, temperature, *outputs, threads(size))
     return dx, dlogits
 
 
-def _pointer(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
+def _pointers(size: int, *tensors: Tensor | None) -> list[int]:
+    return [pointer(x, size) for x in tensors]

@@ -10,6 +10,108 @@
 #include <immintrin.h>
 #endif
 
+// ---------------------------------------------------------------- what this file was built from, and for
+
+// The hash of this source: a library older than its source has other structures.
+const char built_from[] = SOURCE_HASH;
+
+// The instruction sets that the compiler could use, by their names in /proc/cpuinfo: another processor may lack them.
+const char built_for[] = ""
+#ifdef __SSE4_2__
+    "sse4_2 "
+#endif
+#ifdef __AVX__
+    "avx "
+#endif
+#ifdef __F16C__
+    "f16c "
+#endif
+#ifdef __FMA__
+    "fma "
+#endif
+#ifdef __FMA4__
+    "fma4 "
+#endif
+#ifdef __XOP__
+    "xop "
+#endif
+#ifdef __BMI__
+    "bmi1 "
+#endif
+#ifdef __BMI2__
+    "bmi2 "
+#endif
+#ifdef __LZCNT__
+    "abm "
+#endif
+#ifdef __MOVBE__
+    "movbe "
+#endif
+#ifdef __AVX2__
+    "avx2 "
+#endif
+#ifdef __GFNI__
+    "gfni "
+#endif
+#ifdef __AVXVNNI__
+    "avx_vnni "
+#endif
+#ifdef __AVX512F__
+    "avx512f "
+#endif
+#ifdef __AVX512CD__
+    "avx512cd "
+#endif
+#ifdef __AVX512DQ__
+    "avx512dq "
+#endif
+#ifdef __AVX512BW__
+    "avx512bw "
+#endif
+#ifdef __AVX512VL__
+    "avx512vl "
+#endif
+#ifdef __AVX512IFMA__
+    "avx512ifma "
+#endif
+#ifdef __AVX512VBMI__
+    "avx512vbmi "
+#endif
+#ifdef __AVX512VBMI2__
+    "avx512_vbmi2 "
+#endif
+#ifdef __AVX512VNNI__
+    "avx512_vnni "
+#endif
+#ifdef __AVX512BITALG__
+    "avx512_bitalg "
+#endif
+#ifdef __AVX512VPOPCNTDQ__
+    "avx512_vpopcntdq "
+#endif
+#ifdef __AVX512BF16__
+    "avx512_bf16 "
+#endif
+#ifdef __AVX512FP16__
+    "avx512_fp16 "
+#endif
+#ifdef __ARM_FEATURE_DOTPROD
+    "asimddp "
+#endif
+#ifdef __ARM_FEATURE_SVE
+    "sve "
+#endif
+#ifdef __ARM_FEATURE_SVE2
+    "sve2 "
+#endif
+#ifdef __ARM_FEATURE_BF16
+    "bf16 "
+#endif
+#ifdef __ARM_FEATURE_MATMUL_INT8
+    "i8mm "
+#endif
+    ;
+
 #define CHUNK 1024
 #define BLOCKS (CHUNK / 4)
 #define SPACE (CHUNK + 256) // noise of a chunk, from the start of its first counter block to the end of its last
@@ -275,6 +377,9 @@ INLINE void chunk_inclusion(float log_odds, float slope, int n, const float *res
         inclusion[i] = 1.0f / (1.0f + exp_clamped(-__builtin_fmaf(slope, w[i] * w[i], log_odds)));
 }
 
+// r slab + (1 - r) spike, of precisions: never spike + r (slab - spike), whose rounding is that of the spike.
+INLINE float mean_precision(float r, float rest, float slab, float spike) { return __builtin_fmaf(r, slab, rest * spike); }
+
 // force = gradient + precision * w / N, with the precision of the prior at w.
 INLINE void chunk_force(const tensor_t *t, int64_t at, int n, float per_datum, float *restrict force) {
     const float *restrict g = t->gradient + at, *restrict w = t->weight + at;
@@ -285,12 +390,15 @@ INLINE void chunk_force(const tensor_t *t, int64_t at, int n, float per_datum, f
         for (int i = 0; i < n; i++) force[i] = __builtin_fmaf(decay, w[i], g[i]);
     } else if (t->prior == HELD) {
         const float *restrict held = t->held + at;
-        float spike = t->spike, difference = t->slab - t->spike;
-        for (int i = 0; i < n; i++) force[i] = __builtin_fmaf(__builtin_fmaf(held[i], difference, spike) * w[i], per_datum, g[i]);
+        float spike = t->spike, slab = t->slab;
+        for (int i = 0; i < n; i++)
+            force[i] = __builtin_fmaf(mean_precision(held[i], 1.0f - held[i], slab, spike) * w[i], per_datum, g[i]);
     } else {
-        float spike = t->spike, difference = t->slab - t->spike;
-        chunk_inclusion(t->log_odds, t->slope, n, w, force);
-        for (int i = 0; i < n; i++) force[i] = __builtin_fmaf(__builtin_fmaf(force[i], difference, spike) * w[i], per_datum, g[i]);
+        float spike = t->spike, slab = t->slab, log_odds = t->log_odds, slope = t->slope;
+        for (int i = 0; i < n; i++) {
+            float odds_against = exp_clamped(-__builtin_fmaf(slope, w[i] * w[i], log_odds)), r = 1.0f / (1.0f + odds_against);
+            force[i] = __builtin_fmaf(mean_precision(r, odds_against * r, slab, spike) * w[i], per_datum, g[i]);
+        }
     }
 }
 
@@ -541,13 +649,14 @@ void spike_sums(const float *mean, const float *log_std, int64_t size, float odd
     sums[2] = all_c;
 }
 
-// dmu = scale p mu and dlog sigma = scale (p sigma^2 - 1) with p = spike - gap sigmoid(l).
-void spike_gradient(const float *mean, const float *log_std, int64_t size, float odds, float slope, float spike, float gap,
+// dmu = scale p mu and dlog sigma = scale (p sigma^2 - 1) with p = sigmoid(l) slab + sigmoid(-l) spike.
+void spike_gradient(const float *mean, const float *log_std, int64_t size, float odds, float slope, float spike, float slab,
                     float scale, float *dmean, float *dlog_std, int threads) {
 #pragma omp parallel for simd num_threads(threads) schedule(static)
     for (int64_t i = 0; i < size; i++) {
         float v = exp_clamped(2.0f * log_std[i]), q = __builtin_fmaf(mean[i], mean[i], v);
-        float p = spike - gap / (1.0f + exp_clamped(-__builtin_fmaf(slope, q, odds)));
+        float odds_against = exp_clamped(-__builtin_fmaf(slope, q, odds)), r = 1.0f / (1.0f + odds_against);
+        float p = mean_precision(r, odds_against * r, slab, spike);
         dmean[i] = scale * p * mean[i];
         dlog_std[i] = scale * __builtin_fmaf(p, v, -1.0f);
     }

@@ -1,39 +1,21 @@
-"""Compile `kernels.c` with the system's C compiler, once per machine and version, and load it.
+"""Load the kernels that were built from `kernels.c` when the package was installed (`setup.py`).
 
-The shared library lies in the user's cache directory under the hash of its source, flags and processor. There is no
-fallback in here: `load` raises with the reason, and the caller decides and records what runs instead.
+There is no fallback in here: `load` raises with the reason, and the caller decides and records what runs instead.
 """
 
 import ctypes
 import functools
 import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
+import sysconfig
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 SOURCE = Path(__file__).with_name("kernels.c")
-FLAGS = (
-    "-O3",
-    "-march=native",
-    "-std=gnu11",
-    "-fschedule-insns",  # instructions that wait for each other apart: the noise is long chains of them
-    "-fsched-pressure",
-    "-ffp-contract=off",  # fused multiply-adds are written out: results do not depend on how a loop was compiled
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-ffinite-math-only",  # gradients are looked at before a step; without NaN a clamp is one instruction
-    "-fno-signed-zeros",
-    "-shared",
-    "-fPIC",
-)
-#: Threads are those of torch: its OpenMP runtime is loaded already, and is the one that the kernels find.
-OPENMP = "-fopenmp"
+BUILT = SOURCE.with_name(f"_kernels{sysconfig.get_config_var('EXT_SUFFIX')}")
+CPUINFO = Path("/proc/cpuinfo")
+HOW = "`pip install -e .` builds them, with any C compiler"
 
 _POINTER, _COUNT, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
 #: What each kernel is called with: tensors and their number, settings, all their weights, threads.
@@ -66,20 +48,61 @@ def load() -> ctypes.CDLL:
     Raises
     ------
     NativeUnavailable
-        Without a C compiler, or if it fails.
+        If they were not built, are damaged, or were built from another source or for another processor.
     """
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if not compiler or not shutil.which(compiler):
-        raise NativeUnavailable("no C compiler (cc, gcc or clang) was found, and $CC names none")
-    parts = [SOURCE.read_text(), compiler, OPENMP, *FLAGS, _processor()]
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    path = _cache_directory() / f"kernels-{key}.so"
-    if not path.exists():
-        _compile(compiler, path)
-    library = ctypes.CDLL(str(path))
+    library = _open(BUILT)
+    if _text(library, "built_from") != hashlib.sha256(SOURCE.read_bytes()).hexdigest():
+        raise NativeUnavailable(f"the kernels in {BUILT} were built from another version of their source; {HOW}")
+    lacking = set(_text(library, "built_for").split()) - processor_flags() if CPUINFO.exists() else set()
+    if lacking:
+        found = ", ".join(sorted(lacking))
+        raise NativeUnavailable(
+            f"the kernels in {BUILT} were built for a processor with {found}, unlike this one; {HOW}"
+        )
     for name, arguments in ARGUMENTS.items():
         getattr(library, name).argtypes = arguments
     return library
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    if not path.exists():
+        raise NativeUnavailable(f"the kernels were not built: there is no {path}; {HOW}")
+    if not _whole(path):
+        raise NativeUnavailable(f"the kernels in {path} are damaged; {HOW}")
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NativeUnavailable(f"the kernels in {path} do not load: {error}; {HOW}") from error
+
+
+def _whole(path: Path) -> bool:
+    """Whether an ELF file is as long as its header says: reading past its end would kill the process."""
+    start = path.read_bytes()[:64]
+    if start[:4] != b"\x7fELF" or len(start) < 64:
+        return start[:4] in _OTHER_FORMATS
+    table = int.from_bytes(start[40:48], "little")  # of sections, which comes last
+    return (
+        table + int.from_bytes(start[58:60], "little") * int.from_bytes(start[60:62], "little") <= path.stat().st_size
+    )
+
+
+#: The first bytes of a library on macOS.
+_OTHER_FORMATS = (b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe")
+
+
+def _text(library: ctypes.CDLL, name: str) -> str:
+    """A constant of the library. Nothing of it has run when this is read."""
+    try:
+        address = ctypes.addressof(ctypes.c_char.in_dll(library, name))
+    except ValueError:
+        return ""
+    return ctypes.string_at(address).decode()
+
+
+def processor_flags() -> set[str]:
+    """What this processor can do, by the names of Linux."""
+    lines = CPUINFO.read_text().splitlines()
+    return set(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
 
 
 def takes(x: Tensor) -> bool:
@@ -97,35 +120,3 @@ def _available() -> bool:
     except NativeUnavailable:
         return False
     return True
-
-
-def _compile(compiler: str, path: Path) -> None:
-    """Compile under a temporary name and rename, so that processes that start together do not disturb each other."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        built = Path(folder) / path.name
-        command = [compiler, *FLAGS, str(SOURCE), "-o", str(built), "-lm"]
-        done = subprocess.run([*command, OPENMP], capture_output=True, text=True, check=False)
-        if done.returncode != 0:  # a compiler without OpenMP gives the same results on one thread
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or ["no message"])[0]
-            raise NativeUnavailable(f"{compiler} could not compile kernels.c: {reason}")
-        os.replace(built, path)
-
-
-def _cache_directory() -> Path:
-    """A directory that can be written: the user's cache, else a private temporary one."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sgmcmc_prune"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        root = Path(tempfile.mkdtemp(prefix="sgmcmc_prune-"))
-    return root if os.access(root, os.W_OK) else Path(tempfile.mkdtemp(prefix="sgmcmc_prune-"))
-
-
-def _processor() -> str:
-    """What -march=native depends on; home directories are shared between unlike machines."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return f"{platform.machine()} {flags}"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune.native.library import load
+from sgmcmc_prune.native.memory import Description, describe, fits, is_dense, laid_out, pointer
 
 #: Under this many weights a second thread costs more than it saves.
 WEIGHTS_PER_THREAD = 20_000
@@ -41,33 +42,79 @@ _TENSOR = np.dtype(
 
 
 class TensorTable:
-    """Where the tensors of a step lie in memory, and the prior of each. The next step can use it again; a copy cannot.
+    """Where the tensors of a step lie in memory, and the prior of each; for as long as its weights lie where they do.
 
-    All tensors of one weight must be float32 (masks boolean), dense, and laid out alike; the noise counter runs along
-    memory, so a weight that is not contiguous needs its noise given.
+    A row is a weight, with tensors of its shape beside it. Each is described whenever it is pointed at, and looked at
+    when its description has changed: what does not lie like its weight is copied, a buffer must. The noise counter runs
+    along memory, so a weight that is not contiguous needs its noise given.
 
     Parameters
     ----------
     weights : sequence of Tensor
+        All float32 and dense, on one device.
     offsets : sequence of int
         Noise offset of each weight tensor.
+
+    Attributes
+    ----------
+    weights : list of Tensor
+    contiguous : bool
+        Whether all weights are.
+
+    Raises
+    ------
+    ValueError
+        If a kernel cannot take a weight.
     """
 
     def __init__(self, weights: Sequence[Tensor], offsets: Sequence[int]) -> None:
+        for w in weights:
+            if w.dtype != torch.float32 or w.device != weights[0].device or not is_dense(w):
+                raise ValueError(
+                    f"a weight is {w.dtype} on {w.device} with shape {tuple(w.shape)} and strides {w.stride()}; "
+                    "kernels need float32, on one device, without gaps"
+                )
+        self.weights = list(weights)
+        self.contiguous = all(w.is_contiguous() for w in weights)
         self.rows = np.zeros(len(weights), dtype=_TENSOR)
+        self.rows["weight"] = [w.data_ptr() for w in weights]
         self.rows["size"] = [w.numel() for w in weights]
         self.rows["offset"] = offsets
         self.total = int(self.rows["size"].sum())
         self.address: int = self.rows.ctypes.data
-        self._kept: dict[str, Any] = {}
+        self._described: dict[str, list[Description | None]] = {}
+        self._kept: dict[str, Sequence[Tensor | None]] = {}
         self._forms: list[Any] = [None] * len(weights)
-        self.point(weight=weights)
 
     def point(self, **columns: Sequence[Tensor | None]) -> None:
-        """Set columns of pointers (weight, buffer, gradient, mass, noise, held, mask); None leaves one out."""
+        """Set columns of pointers (buffer, gradient, mass, noise, held, mask); None leaves one out.
+
+        Raises
+        ------
+        ValueError
+            If a tensor has another shape than its weight, or a buffer another layout or type.
+        """
         for name, tensors in columns.items():
-            self.rows[name] = [0 if t is None else t.data_ptr() for t in tensors]
-            self._kept[name] = tensors  # what C points to must stay alive
+            described = describe(tensors)
+            if described == self._described.get(name):
+                self._kept[name] = tensors  # what C points to must stay alive
+            else:
+                self._point_at(name, tensors, described)
+
+    def _point_at(self, name: str, tensors: Sequence[Tensor | None], described: list[Description | None]) -> None:
+        dtype = torch.bool if name == "mask" else torch.float32
+        pairs = list(zip(tensors, self.weights, strict=True))
+        fit = [x is None or fits(x, w, dtype) for x, w in pairs]
+        if name == "buffer" and not all(fit):
+            raise ValueError("a buffer does not lie in memory like its weight, or has another type or shape")
+        given = [
+            x if x is None or as_it_is else laid_out(x, w, dtype) for as_it_is, (x, w) in zip(fit, pairs, strict=True)
+        ]
+        self.rows[name] = [0 if x is None else x.data_ptr() for x in given]
+        self._kept[name] = given
+        self._described.pop(name, None)  # a copy is made again at the next step: its source may have other values then
+        if all(fit):
+            self._described[name] = described
 
     def release(self) -> None:
         """Let go of the gradients after a step: else they would live until the next ones are made."""
@@ -133,8 +180,9 @@ def mixture_sums(
         Boolean, as many entries; None is all.
     """
     sums = np.zeros(4)
-    pointer = None if alive is None else alive.data_ptr()
-    load().mixture_sums(weight.data_ptr(), pointer, weight.numel(), log_odds, slope, sums.ctypes.data)
+    size = weight.numel()
+    pointers = pointer(weight, size), pointer(alive, size, torch.bool)
+    load().mixture_sums(*pointers, size, log_odds, slope, sums.ctypes.data)
     included, square, alive_weights, rest = sums.tolist()
     return included, square, alive_weights, rest
 

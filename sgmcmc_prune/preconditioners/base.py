@@ -5,7 +5,7 @@ lives in the sampler's state of a parameter, as `state["mass"]`.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -38,10 +38,12 @@ def change_mass(state: State, mass: Tensor) -> None:
 class Preconditioner:
     """A mass matrix that learns nothing; subclasses override what they need.
 
-    `min_mass` is the smallest M that it can give: no step is longer than lr / min_mass.
+    `min_mass` is the smallest M that it can give: no step is longer than lr / min_mass. `state_keys` names what it
+    keeps in the state of a parameter, beside its mass.
     """
 
     min_mass: float = 1.0
+    state_keys: ClassVar[tuple[str, ...]] = ()
     #: Whether `observe` does anything.
     adapts: bool = True
 

@@ -25,9 +25,12 @@ class Layerwise(Preconditioner):
     """
 
     min_mass = 1.0
+    state_keys = ("square_sum", "observations")
 
     def observe(self, state: State, gradient: Tensor) -> None:
-        """Add the mean square of one minibatch gradient."""
+        """Add the mean square of one minibatch gradient; one without entries has none."""
+        if gradient.numel() == 0:
+            return
         square = gradient.square().mean(dtype=torch.promote_types(gradient.dtype, torch.float32))
         state["square_sum"] = state.get("square_sum", 0.0) + square
         state["observations"] = state.get("observations", 0) + 1

@@ -28,6 +28,8 @@ class RMSprop(Preconditioner):
     Li, Chen, Carlson, Carin: Preconditioned stochastic gradient Langevin dynamics for deep neural networks (AAAI 2016).
     """
 
+    state_keys = ("square_average", "observations")
+
     def __init__(self, decay: float = 0.99, min_mass: float = 0.25) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"RMSprop decay is {decay}; it must be in [0, 1)")
@@ -46,7 +48,7 @@ class RMSprop(Preconditioner):
 
     def refresh(self, states: Iterable[State]) -> None:
         """Recompute M from v; the physical momentum follows."""
-        seen = [s for s in states if s.get("observations", 0) > 0]
+        seen = [s for s in states if s.get("observations", 0) > 0 and s["square_average"].numel() > 0]
         if not seen:
             return
         roots = [(s["square_average"] / (1 - self.decay ** s["observations"])).sqrt_() for s in seen]

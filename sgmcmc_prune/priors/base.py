@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sgmcmc_prune import names
+
 
 class FusedForm(NamedTuple):
     """How a compiled kernel computes a prior's force by itself: each weight times a precision.
@@ -14,8 +16,8 @@ class FusedForm(NamedTuple):
     Attributes
     ----------
     kind : str
-        "flat", 0; "gaussian", `spike`; "held", spike + held (slab - spike); "mixture", the same with the sigmoid of
-        `log_odds` + `slope` w^2 instead of what is held.
+        "flat", 0; "gaussian", `spike`; "held", held slab + (1 - held) spike; "mixture", the same with the sigmoid
+        of `log_odds` + `slope` w^2 instead of what is held.
     numbers : mapping of str to float
         The precisions `spike` and `slab`, and `log_odds` and `slope`, as far as the kind needs them.
     held : Tensor, optional
@@ -30,7 +32,7 @@ class FusedForm(NamedTuple):
 class Prior(ABC):
     """A prior that factorises over named parameters, given its hyperparameters and latent variables.
 
-    A prior without latent variables, masks or state of its own leaves the last four methods as they are.
+    A prior without latent variables, masks or state of its own leaves the last five methods as they are.
     """
 
     # ruff: noqa: B027
@@ -47,6 +49,19 @@ class Prior(ABC):
         """How a compiled kernel computes this prior's force by itself; None: it cannot."""
         return None
 
+    def check(self, params: Mapping[str, Tensor]) -> dict[str, str]:
+        """By which name this prior knows each parameter of a sampler, which asks this when it takes them.
+
+        A prior that holds for any parameter takes all by their own names; one that was made for some parameters
+        compares names and shapes (`same_parameters`).
+
+        Raises
+        ------
+        ValueError
+            If the prior was not made for these parameters.
+        """
+        return {name: name for name in params}
+
     def sample_latent(self, params: Mapping[str, Tensor], step: int, temperature: float = 1.0) -> None:
         """Gibbs step: draw the prior's latent variables given the weights, a pure function of its seed and `step`."""
 
@@ -59,6 +74,57 @@ class Prior(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+
+
+def without_memory(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a prior remembers of the parameters that it was made for: names, shapes and types."""
+    return {name: p.detach().to("meta") for name, p in params.items()}
+
+
+def same_parameters(made_for: Mapping[str, Tensor], params: Mapping[str, Tensor]) -> dict[str, str]:
+    """By which name of `made_for` each of some parameters is known; ValueError names both sides if one is not."""
+    found = names.match(params, made_for)
+    if len(set(found.values())) < len(params):
+        raise ValueError(
+            f"the prior was made for {names.shown(made_for)}, and the sampler has {names.shown(params)}; give both the "
+            "same named parameters: SpikeSlab(dict(model.named_parameters())) and SGHMC(model.named_parameters())"
+        )
+    for name, p in params.items():
+        shape = made_for[found[name]].shape
+        if shape != p.shape:
+            raise ValueError(
+                f"the prior was made for {found[name]!r} of shape {tuple(shape)}, and the sampler's {name!r} has shape "
+                f"{tuple(p.shape)}; make the prior from this network's parameters"
+            )
+    return found
+
+
+def restored(where: str, saved: Any, present: Any) -> Any:
+    """A saved value in the type, layout and place of the present one; ValueError if it has another shape."""
+    if not isinstance(present, Tensor):
+        return saved
+    if not isinstance(saved, Tensor) or saved.shape != present.shape:
+        found = tuple(saved.shape) if isinstance(saved, Tensor) else saved
+        raise ValueError(f"the saved prior's {where} has shape {found}; this one's has {tuple(present.shape)}")
+    return torch.empty_like(present).copy_(saved)
+
+
+Saved = Mapping[str, Mapping[str, Any]]
+
+
+def load_layers(layers: Mapping[str, Any], present: Saved, saved: Saved) -> None:
+    """Restore saved attributes of layers, all of them or none; ValueError if they are those of other layers."""
+    if list(saved) != list(present):
+        raise ValueError(f"the saved prior has layers {names.shown(saved)}; this one has {names.shown(present)}")
+    values: dict[tuple[str, str], Any] = {}
+    for name, now in present.items():
+        if set(saved[name]) != set(now):
+            raise ValueError(
+                f"the saved prior has {names.shown(saved[name])} of {name!r}; this one has {names.shown(now)}"
+            )
+        values |= {(name, key): restored(f"{key} of {name!r}", saved[name][key], now[key]) for key in now}
+    for (name, key), value in values.items():
+        setattr(layers[name], key, value)
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:

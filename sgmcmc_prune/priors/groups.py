@@ -48,7 +48,7 @@ class GroupMap:
         self._kept_shape = tuple(1 if d in self._spanned else n for d, n in enumerate(shape))
         self.num_groups = int(torch.Size(self._kept_shape).numel())
         weights = torch.Size(self.shape).numel()
-        self.group_size = torch.full((self.num_groups,), weights / self.num_groups)
+        self.group_size = torch.full((self.num_groups,), weights / max(self.num_groups, 1))
 
     @classmethod
     def from_index(cls, index: Tensor) -> "GroupMap":

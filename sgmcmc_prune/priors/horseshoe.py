@@ -36,8 +36,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.noise import Stream, random_words, uniform
-from sgmcmc_prune.priors.base import Prior, check_positive, total
+from sgmcmc_prune.mask_check import check_mask
+from sgmcmc_prune.noise import Stream, choose_seed, random_words, uniform
+from sgmcmc_prune.priors.base import Prior, check_positive, load_layers, same_parameters, total, without_memory
 from sgmcmc_prune.priors.gaussian import gaussian_log_density
 
 
@@ -70,7 +71,7 @@ class Horseshoe(Prior):
     dense_variance : float
         Variance of the parameters with fewer than two dimensions.
     seed, chain : int
-        Key of the Gibbs steps.
+        Key of the Gibbs steps; without a seed it is drawn from torch's default generator.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Horseshoe(Prior):
         slab_variance: float = 1.0,
         min_variance: float = 1e-6,
         dense_variance: float = 1.0,
-        seed: int = 0,
+        seed: int | None = None,
         chain: int = 0,
     ) -> None:
         check_positive("global_scale", global_scale)
@@ -91,7 +92,8 @@ class Horseshoe(Prior):
             raise ValueError(f"min_variance is {min_variance}; it must be above 0 and below slab_variance")
         self.global_scale, self.slab_variance = global_scale, slab_variance
         self.min_variance, self.dense_variance = min_variance, dense_variance
-        self.seed, self.chain = seed, chain
+        self.seed, self.chain = choose_seed(seed, chain), chain
+        self.made_for = without_memory(params)
         self.layers: dict[str, Scales] = {}
         offset = 0
         for name, p in params.items():
@@ -120,6 +122,10 @@ class Horseshoe(Prior):
         precision = self.precision(layer).double()
         density = 0.5 * ((precision / (2 * math.pi)).log() - precision * w.double().square())
         return density[layer.alive]
+
+    def check(self, params: Mapping[str, Tensor]) -> dict[str, str]:
+        """By which name this prior knows each parameter of a sampler; ValueError if it was not made for them."""
+        return same_parameters(self.made_for, params)
 
     @torch.no_grad()
     def sample_latent(self, params: Mapping[str, Tensor], step: int, temperature: float = 1.0) -> None:
@@ -151,22 +157,20 @@ class Horseshoe(Prior):
 
     def set_mask(self, mask: Mapping[str, Tensor]) -> None:
         """Leave masked weights out of the log density and of the global scale."""
+        mask = check_mask(mask, self.made_for)
         for name, layer in self.layers.items():
             if name in mask:
                 layer.alive = mask[name].to(layer.local_variance.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Scales, by layer."""
-        return {name: asdict(layer) for name, layer in self.layers.items()}
+        """The key of the Gibbs steps, and scales by layer."""
+        layers = {name: asdict(layer) for name, layer in self.layers.items()}
+        return {"seed": self.seed, "chain": self.chain, "layers": layers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned, for the same layers."""
-        if list(state) != list(self.layers):
-            raise ValueError(f"saved prior has layers {list(state)}; this model has {list(self.layers)}")
-        for name, layer in self.layers.items():
-            device = layer.local_variance.device
-            for key, value in state[name].items():
-                setattr(layer, key, value.to(device) if isinstance(value, Tensor) else value)
+        load_layers(self.layers, self.state_dict()["layers"], state["layers"])
+        self.seed, self.chain = state["seed"], state["chain"]
 
 
 def inverse_gamma_above(u: Tensor, shape: float, rate: Tensor, floor: float) -> Tensor:

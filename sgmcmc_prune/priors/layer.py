@@ -53,10 +53,12 @@ class Layer:
             w.new_tensor(0.5 * (1 / v0 - 1 / v1)),
         )
 
-    def potential_gradient(self, w: Tensor, responsibility: Tensor) -> Tensor:
-        """(r / v1 + (1 - r) / v0) w, shaped like the weight."""
-        per_group = 1 / self.spike_variance + responsibility * (1 / self.slab_variance - 1 / self.spike_variance)
-        return self.groups.expand(per_group).mul(w)
+    def potential_gradient(self, w: Tensor, slab: Tensor, spike: Tensor) -> Tensor:
+        """(r / v1 + (1 - r) / v0) w, shaped like the weight, with `slab` r and `spike` 1 - r of each group.
+
+        Both are given, for near r = 1 a difference has no digits left, and 1 / v0 may be large.
+        """
+        return self.groups.expand(slab / self.slab_variance + spike / self.spike_variance).mul(w)
 
     def slab_log_density(self, w: Tensor) -> Tensor:
         """log pi + log N(w_g; 0, v1 I), shape (G,)."""
@@ -67,7 +69,8 @@ class Layer:
     def held_log_density(self, w: Tensor) -> Tensor:
         """Log density whose gradient is that of the held responsibilities, normalised: shape (G,)."""
         v0, v1 = self.spike_variance, self.slab_variance
-        precision = 1 / v0 + self.held.to(w) * (1 / v1 - 1 / v0)
+        held = self.held.to(w)
+        precision = held / v1 + (1 - held) / v0
         size, square = self.groups.group_size.to(w), self.groups.sum(w.square())
         return 0.5 * (size * (precision / (2 * math.pi)).log() - precision * square)
 
@@ -96,10 +99,10 @@ class LaplaceSpikeLayer(Layer):
         constant = self.prior_log_odds + self.groups.group_size.to(w) * per_weight
         return constant + self.groups.sum(w.abs() / b - w.square() / (2 * v1))
 
-    def potential_gradient(self, w: Tensor, responsibility: Tensor) -> Tensor:
+    def potential_gradient(self, w: Tensor, slab: Tensor, spike: Tensor) -> Tensor:
         """Give r w / v1 + (1 - r) sign(w) / b."""
-        r = self.groups.expand(responsibility)
-        return r * w / self.slab_variance + (1 - r) * w.sign() / self.scale
+        r, rest = self.groups.expand(slab), self.groups.expand(spike)
+        return r * w / self.slab_variance + rest * w.sign() / self.scale
 
     def held_log_density(self, w: Tensor) -> Tensor:
         """-a w^2 / 2 - c |w| - log(sqrt(2 pi / a) erfcx(c / sqrt(2 a))) with a = r / v1 and c = (1 - r) / b."""

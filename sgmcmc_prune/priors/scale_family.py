@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sgmcmc_prune import names
 from sgmcmc_prune.priors.base import Prior, check_positive, total
 
 
@@ -28,6 +29,18 @@ class ScaleFamily(Prior):
         self.scale = scale
         self.scales: dict[str, float] = {}
         self.masks: dict[str, Tensor] = {}
+
+    def check(self, params: Mapping[str, Tensor]) -> dict[str, str]:
+        """Take any parameters before a scale is learned or a mask set; later those alone that it knows by name."""
+        known = {**dict.fromkeys(self.scales), **dict.fromkeys(self.masks)}
+        found = names.match(known, params)
+        if known and not found:
+            raise ValueError(
+                f"the prior has learned scales or masks of {names.shown(known)}, and the sampler has "
+                f"{names.shown(params)}; make a new prior for this network"
+            )
+        back = {theirs: ours for ours, theirs in found.items()}
+        return {name: back.get(name, name) for name in params}
 
     def scale_of(self, name: str) -> float:
         """Scale of one parameter."""

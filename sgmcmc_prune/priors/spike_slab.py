@@ -36,8 +36,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgmcmc_prune.noise import Stream, random_words, uniform
-from sgmcmc_prune.priors.base import FusedForm, Prior, check_positive, total
+from sgmcmc_prune.mask_check import check_mask
+from sgmcmc_prune.noise import Stream, choose_seed, random_words, uniform
+from sgmcmc_prune.priors.base import (
+    FusedForm,
+    Prior,
+    check_positive,
+    load_layers,
+    same_parameters,
+    total,
+    without_memory,
+)
 from sgmcmc_prune.priors.gaussian import gaussian_log_density
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.layer import LAYERS, Layer
@@ -66,7 +75,7 @@ class SpikeSlab(Prior):
     dense_variance : float
         Gaussian prior variance of the parameters that are not sparse (biases, normalisation).
     seed, chain : int
-        Key of the indicator noise (`gibbs`).
+        Key of the indicator noise (`gibbs`); without a seed it is drawn from torch's default generator.
 
     Raises
     ------
@@ -85,7 +94,7 @@ class SpikeSlab(Prior):
         spike_variance: float = 1e-4,
         slab_variance: float = 0.05,
         dense_variance: float = 1.0,
-        seed: int = 0,
+        seed: int | None = None,
         chain: int = 0,
     ) -> None:
         if mode not in ("marginal", "gibbs", "em"):
@@ -96,7 +105,8 @@ class SpikeSlab(Prior):
         check_positive("dense_variance", dense_variance)
         if isinstance(group, str):
             group = {n: GroupMap(group, tuple(p.shape)) for n, p in params.items() if p.dim() > 1}
-        self.mode, self.seed, self.chain = mode, seed, chain
+        self.mode, self.seed, self.chain = mode, choose_seed(seed, chain), chain
+        self.made_for = without_memory(params)
         self.dense_variance = dense_variance
         self.layers: dict[str, Layer] = {}
         offset = 0
@@ -131,8 +141,10 @@ class SpikeSlab(Prior):
         layer = self.layers.get(name)
         if layer is None:
             return w / self.dense_variance
-        responsibility = torch.sigmoid(layer.log_odds(w)) if self.mode == "marginal" else layer.held
-        return layer.potential_gradient(w, responsibility)
+        if self.mode != "marginal":
+            return layer.potential_gradient(w, layer.held, 1 - layer.held)
+        odds = layer.log_odds(w)
+        return layer.potential_gradient(w, torch.sigmoid(odds), torch.sigmoid(-odds))
 
     def fused_form(self, name: str) -> FusedForm | None:
         """Held precisions, or the marginal mixture of single weights; other forms go through torch."""
@@ -168,6 +180,10 @@ class SpikeSlab(Prior):
             per_group = layer.slab_log_density(w) + F.softplus(-layer.log_odds(w))
         return per_group[layer.alive.to(w.device)]
 
+    def check(self, params: Mapping[str, Tensor]) -> dict[str, str]:
+        """By which name this prior knows each parameter of a sampler; ValueError if it was not made for them."""
+        return same_parameters(self.made_for, params)
+
     def sample_latent(self, params: Mapping[str, Tensor], step: int, temperature: float = 1.0) -> None:
         """Draw the indicators, in mode `gibbs`."""
         if self.mode == "gibbs":
@@ -191,13 +207,14 @@ class SpikeSlab(Prior):
 
     def set_mask(self, mask: Mapping[str, Tensor]) -> None:
         """Tell the prior which groups a mask removed (groups with no kept weight)."""
+        mask = check_mask(mask, self.made_for)
         for name, layer in self.layers.items():
             if name in mask:
                 layer.alive = layer.groups.sum(mask[name].to(layer.held)) > 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Hyperparameters and indicator states, by layer."""
-        return {
+        """The noise's key, and hyperparameters and indicator states by layer."""
+        layers = {
             name: {
                 "inclusion_rate": layer.inclusion_rate,
                 "spike_variance": layer.spike_variance,
@@ -207,14 +224,12 @@ class SpikeSlab(Prior):
             }
             for name, layer in self.layers.items()
         }
+        return {"seed": self.seed, "chain": self.chain, "layers": layers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned, for the same layers."""
-        if list(state) != list(self.layers):
-            raise ValueError(f"saved prior has layers {list(state)}; this model has {list(self.layers)}")
-        for name, layer in self.layers.items():
-            for key, value in state[name].items():
-                setattr(layer, key, value.to(layer.held.device) if isinstance(value, Tensor) else value)
+        load_layers(self.layers, self.state_dict()["layers"], state["layers"])
+        self.seed, self.chain = state["seed"], state["chain"]
 
 
 @lru_cache(maxsize=1024)

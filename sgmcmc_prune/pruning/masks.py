@@ -30,8 +30,7 @@ def apply(mask: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
     TypeError, ValueError
         If the mask does not fit (see `check_mask`); nothing is changed then.
     """
-    check_mask(mask, parameters)
-    for name, kept in mask.items():
+    for name, kept in check_mask(mask, parameters).items():
         # Filling, not multiplying: NaN * 0 is NaN and -1 * 0 is -0.
         parameters[name].masked_fill_(~kept.to(parameters[name].device), 0)
 

@@ -5,7 +5,7 @@ in the dual variable rho = logit(tau), and tau preconditions the sampler: M = 1 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sgmcmc_prune.noise import Stream
 from sgmcmc_prune.preconditioners import Identity, change_mass, sqrt_mass
+from sgmcmc_prune.samplers.checks import check_number
 from sgmcmc_prune.samplers.sghmc import SGHMC
 
 Form = Literal["corrected", "released"]
@@ -65,6 +66,8 @@ class AdaptiveSGHMC(SGHMC):
     """
 
     name = "adaptive_sghmc"
+    own = ("momentum", "form", "eta", "curvature")
+    state_keys = (*SGHMC.state_keys, "rho", "noise", "probe")
 
     def __init__(
         self,
@@ -78,11 +81,8 @@ class AdaptiveSGHMC(SGHMC):
         curvature: float = 1.0,
         **settings: Any,
     ) -> None:
-        if form not in ETA:
-            raise ValueError(f"form is {form!r}; choose one of {', '.join(ETA)}")
+        _check_form(form)
         eta = ETA[form] if eta is None else eta
-        if not (eta > 0 and math.isfinite(eta)) or not (curvature > 0 and math.isfinite(curvature)):
-            raise ValueError(f"eta is {eta} and curvature {curvature}; both must be finite and > 0")
         if not isinstance(settings.get("preconditioner") or Identity(), Identity):
             raise ValueError("adaptive_sghmc learns its own mass matrix; the preconditioner must be the identity")
         own = {"form": form, "eta": eta, "curvature": curvature}
@@ -101,6 +101,17 @@ class AdaptiveSGHMC(SGHMC):
             if released:
                 self.state[p] |= {"momentum_buffer": 1e-3 * momenta[i], "noise": noises[i]}
 
+    def _check_settings(self, group: Mapping[str, Any]) -> None:
+        super()._check_settings(group)
+        _check_form(group["form"])
+        for name in ("eta", "curvature"):
+            check_number(name, group[name])
+            if not (group[name] > 0 and math.isfinite(group[name])):
+                raise ValueError(f"{name} is {group[name]}; it must be finite and > 0")
+
+    def _needed(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        return ("rho", "mass", *(("momentum_buffer", "noise") if group["form"] == "released" else ()))
+
     def _step_parameter(self, name: str, p: Tensor, noise: Tensor | None, group: dict[str, Any]) -> None:
         if group["form"] == "corrected":
             super()._step_parameter(name, p, noise, group)
@@ -114,7 +125,9 @@ class AdaptiveSGHMC(SGHMC):
             state["momentum_buffer"],
             state["rho"],
             state["noise"],
-            (lambda w: 0 * w) if prior is None else (lambda w: prior.potential_gradient(name, w) / num_data),
+            (lambda w: 0 * w)
+            if prior is None
+            else (lambda w: prior.potential_gradient(self.prior_names[name], w) / num_data),
             eta=group["eta"] if group["adapting"] else 0.0,
             **self._arguments({"mask": state.get("mask")}, group),
         )
@@ -144,6 +157,11 @@ class AdaptiveSGHMC(SGHMC):
         if any(group["form"] == "released" for group in self.param_groups):
             raise ValueError("the released form has no common temperature to draw a momentum at")
         super().sample_momentum()
+
+
+def _check_form(form: object) -> None:
+    if form not in ETA:
+        raise ValueError(f"form is {form!r}; choose one of {', '.join(ETA)}")
 
 
 def learn(rho: Tensor, mass: Tensor, force: Tensor, probe: Tensor, eta: float, curvature: float) -> None:

@@ -9,6 +9,7 @@ so the learning rate means what it means for `torch.optim.SGD`.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -17,15 +18,28 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sgmcmc_prune.mask_check import check_mask
-from sgmcmc_prune.noise import Stream, check_key
+from sgmcmc_prune.native.memory import describe, laid_out
+from sgmcmc_prune.noise import Stream, choose_seed
 from sgmcmc_prune.preconditioners import Identity, Preconditioner
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.gaussian import Gaussian
-from sgmcmc_prune.samplers import checks, compiled, foreach, tiers, triton_tier
+from sgmcmc_prune.samplers import checks, compiled, saved, tiers, triton_tier
 from sgmcmc_prune.samplers.tiers import Implementation, Noise
 
 #: What the tiers do with a whole parameter group, for samplers with a fused rule; the reference goes tensor by tensor.
-STEPS = {"foreach": foreach.step_group, "compiled": compiled.step_group, "triton": triton_tier.step_group}
+STEPS = {"compiled": compiled.step_group, "triton": triton_tier.step_group}
+#: The settings of every sampler.
+SHARED = (
+    "lr",
+    "num_data",
+    "temperature",
+    "prior",
+    "preconditioner",
+    "seed",
+    "chain",
+    "implementation",
+    "noise",
+)
 ALL_FINITE = {"compiled": compiled.all_finite, "triton": triton_tier.all_finite}
 
 
@@ -35,8 +49,8 @@ class Sampler(Optimizer):
     Parameters
     ----------
     params : iterable of (str, Tensor)
-        `model.named_parameters()`, or parameter groups of them; a plain iterable of tensors works with a flat or
-        isotropic prior.
+        `model.named_parameters()`, or parameter groups of them; a plain iterable of tensors works with a prior that
+        holds for any parameter. A group may have its own `lr`, `temperature`, `implementation`, and what `own` names.
     lr : float
         Step size l > 0 of the mean-scaled potential U / N.
     num_data : int
@@ -44,12 +58,14 @@ class Sampler(Optimizer):
     temperature : float
         T >= 0; 1 is the posterior, 0 its maximisation.
     prior : Prior, float or None
-        A prior; a float is the precision of an isotropic Gaussian; None is a flat prior.
+        A prior; a float is the precision of an isotropic Gaussian; None is a flat prior. One that was made for some
+        parameters must have been made for these, by name and shape.
     preconditioner : Preconditioner
         Mass matrix M.
     seed, chain : int
-        Key of the noise.
-    implementation : {"auto", "reference", "foreach", "compiled", "triton"}
+        Key of the noise. Without a seed it is drawn from torch's default generator, so that `torch.manual_seed`
+        reproduces a sampler and two samplers differ; such a sampler takes the key of a state that it loads.
+    implementation : {"auto", "reference", "compiled", "triton"}
         See :mod:`~sgmcmc_prune.samplers.tiers`. All use the same random words and agree to rounding; the choice is in
         `sampler.param_groups[i]["implementation"]`.
     noise : {"gaussian", "rademacher"}
@@ -59,7 +75,7 @@ class Sampler(Optimizer):
     Raises
     ------
     ValueError, TypeError
-        For a setting outside its range; the message names it.
+        For a setting outside its range or unknown, and for parameters that cannot be sampled; the message names it.
 
     Attributes
     ----------
@@ -68,12 +84,18 @@ class Sampler(Optimizer):
     integrator : str or None
         How positions and momenta are advanced, as `diagnostics.kinetic_band` takes it ("thermostat" has no band); None
         without momentum.
+    own : tuple of str
+        The settings that this sampler has beside those of every sampler.
+    state_keys : tuple of str
+        What the state of a parameter may hold.
     tables : dict
-        Where the tiers that take pointers keep them.
+        Where the tiers that take pointers keep them; a copy of the sampler makes its own.
     """
 
     name: ClassVar[str]
     integrator: ClassVar[str | None] = None
+    own: ClassVar[tuple[str, ...]] = ()
+    state_keys: ClassVar[tuple[str, ...]] = ("mass", "mask")
 
     def __init__(
         self,
@@ -84,55 +106,102 @@ class Sampler(Optimizer):
         temperature: float = 1.0,
         prior: Prior | float | None = None,
         preconditioner: Preconditioner | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         chain: int = 0,
         implementation: Implementation = "auto",
         noise: Noise = "gaussian",
-        **defaults: Any,
+        **own: Any,
     ) -> None:
-        checks.check_num_data(num_data)
+        checks.check_known(own, (*SHARED, *self.own), type(self).__name__)
         if noise not in ("gaussian", "rademacher"):
             raise ValueError(f"noise is {noise!r}; choose gaussian or rademacher")
-        check_key(seed, chain)
         if isinstance(prior, (int, float)):
             if not (prior > 0 and math.isfinite(prior)):
                 raise ValueError(f"prior precision is {prior}; it must be finite and > 0 (None is a flat prior)")
             prior = Gaussian(1 / prior)
         self.prior = prior
         self.preconditioner = preconditioner or Identity()
-        self.tables: dict[tuple[int, ...], Any] = {}
-        fixed: dict[str, Any] = {"num_data": num_data, "seed": seed, "chain": chain, "step": 0, "adapting": True}
+        self.tables: dict[tuple[str, ...], Any] = {}
+        self._described: list[Any] = []
+        self._key_was_drawn = seed is None
+        fixed: dict[str, Any] = {"num_data": num_data, "seed": choose_seed(seed, chain), "chain": chain, "step": 0}
         fixed |= {"sampler": self.name, "preconditioner": type(self.preconditioner).__name__, "noise": noise}
-        fixed["implementation"] = implementation
-        super().__init__(params, {"lr": lr, "temperature": temperature, **defaults, **fixed})
+        fixed |= {"adapting": True, "implementation": implementation}
+        super().__init__(params, {"lr": lr, "temperature": temperature, **own, **fixed})
+        self._ask_prior()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a parameter group; its parameters take the next offsets of the noise."""
-        super().add_param_group(self._named(param_group))
-        group = self.param_groups[-1]
-        checks.check_settings(group)
-        for name, p in zip(group["param_names"], group["params"], strict=True):
+        """Add a parameter group; its parameters take the next offsets of the noise.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As when the sampler is made; nothing is added then.
+        """
+        param_group = self._named(param_group)
+        given = [key for key in param_group if key not in ("params", "param_names", "initial_lr")]
+        checks.check_known(given, ("lr", "temperature", "implementation", *self.own), "a parameter group")
+        complete = hasattr(self, "prior_names")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "optimizer contains a parameter group with duplicate")  # refused below
+            super().add_param_group(param_group)
+        try:
+            self._admit(self.param_groups[-1], self.param_groups[:-1])
+            if complete:
+                self._ask_prior()
+        except Exception:
+            self.param_groups.pop()
+            raise
+
+    def _admit(self, group: dict[str, Any], earlier: list[dict[str, Any]]) -> None:
+        """Complete a group that was added to earlier ones, or refuse it."""
+        named = list(zip(group["param_names"], group["params"], strict=True))
+        checks.check_distinct(
+            named, [pair for g in earlier for pair in zip(g["param_names"], g["params"], strict=True)]
+        )
+        for name, p in named:
             checks.check_parameter(name, p)
-        earlier = self.param_groups[:-1]
+        self._check_settings(group)
         group["offset"] = sum(p.numel() for g in earlier for p in g["params"])
         group["implementation"] = tiers.choose(group["implementation"], group["params"], self._fused())
-        self._places = [(p.device, p.dtype) for g in self.param_groups for p in g["params"]]
+        self._places = [(p.shape, p.dtype, p.device) for g in self.param_groups for p in g["params"]]
         if earlier:
             group["step"], group["adapting"] = earlier[-1]["step"], earlier[-1]["adapting"]
+
+    def _ask_prior(self) -> None:
+        """Learn by which name the prior knows each parameter."""
+        params = {name: p for name, p, _, _ in self.named_states()}
+        self.prior_names = {name: name for name in params} if self.prior is None else self.prior.check(params)
+
+    def _check_settings(self, group: Mapping[str, Any]) -> None:
+        """Refuse settings of a group, wherever they come from."""
+        checks.check_settings(group)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle holds: everything but pointers and hooks."""
+        kept = ("prior", "prior_names", "preconditioner", "_key_was_drawn", "_places")
+        return {**super().__getstate__(), **{key: getattr(self, key) for key in kept}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what `__getstate__` gave."""
+        super().__setstate__({**state, "tables": {}, "_described": []})
 
     def _named(self, param_group: dict[str, Any]) -> dict[str, Any]:
         """Give parameters without names their positions, counted over all groups, as names."""
         params = param_group["params"]
         params = [params] if isinstance(params, Tensor) else params if isinstance(params, set) else list(params)
+        if not params:
+            return {**param_group, "params": [], "param_names": []}
         if "param_names" in param_group or not all(isinstance(p, Tensor) for p in params):
             return {**param_group, "params": params}
         first = sum(len(group["params"]) for group in self.param_groups)
         return {**param_group, "params": [(str(first + i), p) for i, p in enumerate(params)]}
 
     def configure(self, **settings: float) -> None:
-        """Set `lr`, `momentum` or `temperature` of every group, checked."""
+        """Set `lr`, `temperature` or one of `own` in every group, checked."""
+        checks.check_known(settings, ("lr", "temperature", *self.own), "configure")
         for group in self.param_groups:
-            checks.check_settings({**group, **settings})
+            self._check_settings({**group, **settings})
         for group in self.param_groups:
             group.update(settings)
 
@@ -152,9 +221,9 @@ class Sampler(Optimizer):
         named = [pair for g in self.param_groups for pair in zip(g["param_names"], g["params"], strict=True)]
         step = self.param_groups[0]["step"]
         for group in self.param_groups:
-            checks.check_settings(group)  # a scheduler may have taken lr to zero
+            self._check_settings(group)  # a scheduler may have taken lr to zero
         checks.check_gradients(named, step)
-        checks.check_places(named, self._places)
+        self.follow_memory()
         if not all(self._all_finite(group) for group in self.param_groups):
             raise checks.not_finite(named, step)
         for group in self.param_groups:
@@ -164,6 +233,28 @@ class Sampler(Optimizer):
                 self._step_group(group)
             group["step"] += 1
         return loss
+
+    def follow_memory(self) -> None:
+        """Give tables and state the memory of the parameters where that has changed; before a tier's `step_group`.
+
+        Raises
+        ------
+        ValueError
+            If a parameter has another shape, type or device than when the sampler was made, or a layout that the tier
+            cannot take.
+        """
+        described = describe([p for group in self.param_groups for p in group["params"]])
+        if described == self._described:
+            return
+        checks.check_places([(name, p) for name, p, _, _ in self.named_states()], self._places)
+        for group in self.param_groups:
+            tiers.choose(group["implementation"], group["params"], self._fused())  # raises if it cannot run any more
+        for _, p, state, _ in self.named_states():
+            for key, value in state.items():
+                if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
+                    state[key] = laid_out(value, p)
+        self.tables.clear()
+        self._described = described
 
     def check(self) -> None:
         """Raise RunError if an earlier step on a GPU had a gradient that was not finite: waits for the device."""
@@ -181,7 +272,7 @@ class Sampler(Optimizer):
     def _step_group(self, group: dict[str, Any]) -> None:
         noise = self._noise(group, Stream.LANGEVIN) if group["temperature"] > 0 else None
         for i, (name, p) in enumerate(zip(group["param_names"], group["params"], strict=True)):
-            if p.grad is not None:
+            if checks.moves(p):
                 self._step_parameter(name, p, noise[i] if noise is not None else None, group)
 
     def _step_parameter(self, name: str, p: Tensor, noise: Tensor | None, group: dict[str, Any]) -> None:
@@ -195,6 +286,8 @@ class Sampler(Optimizer):
     def _noise(group: dict[str, Any], stream: Stream) -> list[Tensor]:
         """Noise for every parameter of a group at its current step: one flat draw, viewed per tensor."""
         params = group["params"]
+        if not params:
+            return []
         sizes = [p.numel() for p in params]
         flat = compiled.noise(group, stream, group["offset"], sum(sizes), params[0].device)
         return [z.view_as(p).to(p) for z, p in zip(flat.split(sizes), params, strict=True)]
@@ -204,7 +297,7 @@ class Sampler(Optimizer):
         assert p.grad is not None
         if self.prior is None:
             return p.grad
-        return p.grad.add(self.prior.potential_gradient(name, p), alpha=1 / num_data)
+        return p.grad.add(self.prior.potential_gradient(self.prior_names[name], p), alpha=1 / num_data)
 
     def _update(self, p: Tensor, force: Tensor, noise: Tensor | None, state: dict[str, Any], group: Any) -> None:
         raise NotImplementedError
@@ -239,32 +332,43 @@ class Sampler(Optimizer):
         ValueError, TypeError
             If a mask is not boolean, or does not belong to a parameter of its shape.
         """
-        check_mask(mask, {name: p for name, p, _, _ in self.named_states()})
+        mask = check_mask(mask, {name: p for name, p, _, _ in self.named_states()})
         for name, p, state, _ in self.named_states():
             if name in mask:
-                state["mask"] = _laid_out_like(p, mask[name])
+                state["mask"] = laid_out(mask[name], p)
                 p.mul_(state["mask"])
                 if "momentum_buffer" in state:
                     state["momentum_buffer"].mul_(state["mask"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned.
+        """Restore what `state_dict` returned, in copies of the parameters' type, memory order and device.
 
         Raises
         ------
-        ValueError
-            If it is the state of another chain: another sampler, preconditioner, num_data, seed or chain.
+        ValueError, TypeError
+            If it is the state of another chain (another sampler, preconditioner, num_data, seed or chain) or of other
+            parameters, by name or shape. Nothing is changed then.
         """
-        checks.check_same_chain(state_dict["param_groups"], self.param_groups)
-        chosen = [group["implementation"] for group in self.param_groups]
-        super().load_state_dict(state_dict)
-        for group, implementation in zip(self.param_groups, chosen, strict=True):
-            group["implementation"] = implementation  # that of this machine
-        # The base class casts all state to the parameter's type: masks would no longer be boolean.
-        for number, (_, p, state, _) in enumerate(self.named_states()):
-            for key, value in state_dict["state"].get(number, {}).items():
-                if isinstance(value, Tensor):
-                    state[key] = _laid_out_like(p, value)
+        groups = state_dict["param_groups"]
+        saved.check_same_chain(groups, self.param_groups, self._key_was_drawn)
+        for old in groups:
+            self._check_settings(old)
+        numbers = [number for old in groups for number in old["params"]]
+        known = {*self.state_keys, *self.preconditioner.state_keys}
+        states = [
+            saved.restored(name, p, state_dict["state"].get(number, {}), known, self._needed(group))
+            for number, (name, p, _, group) in zip(numbers, self.named_states(), strict=True)
+        ]
+        here = [{key: group[key] for key in ("implementation", "param_names", "offset")} for group in self.param_groups]
+        super().load_state_dict({"state": {}, "param_groups": groups})
+        for group, own in zip(self.param_groups, here, strict=True):
+            group.update(own)
+        for (_, p, _, _), state in zip(self.named_states(), states, strict=True):
+            self.state[p] = state
+
+    def _needed(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        """What a saved state of a parameter of this group must hold."""
+        return ()
 
     def named_states(self) -> list[tuple[str, Tensor, dict[str, Any], dict[str, Any]]]:
         """Every (name, parameter, state, group), in the order of the noise offsets."""
@@ -273,10 +377,3 @@ class Sampler(Optimizer):
             for group in self.param_groups
             for name, p in zip(group["param_names"], group["params"], strict=True)
         ]
-
-
-def _laid_out_like(p: Tensor, value: Tensor) -> Tensor:
-    """A copy of `value` on the device of `p`, and in its memory order if it has its shape."""
-    if value.shape != p.shape:
-        return value.to(p.device, copy=True)
-    return torch.empty_like(p, dtype=value.dtype).copy_(value)

@@ -1,20 +1,39 @@
-"""What a sampler refuses: settings out of range, gradients it cannot use, a saved state that is another sampler's."""
+"""What a sampler refuses: settings and parameters that it cannot use, and gradients, before anything moves."""
 
+import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.noise import check_key
 
-#: Settings of a parameter group that make its chain another chain when they change.
-IDENTITY = ("sampler", "form", "preconditioner", "noise", "num_data", "seed", "chain")
+
+def check_known(given: Iterable[str], known: Sequence[str], taker: str) -> None:
+    """TypeError for a setting that is not known, with the one that may have been meant."""
+    for name in given:
+        if name not in known:
+            meant = difflib.get_close_matches(name, known, 1)
+            guess = f"did you mean {meant[0]!r}? " if meant else ""
+            raise TypeError(f"{taker} takes no setting {name!r}; {guess}It takes {', '.join(known)}")
+
+
+def check_number(name: str, value: object) -> None:
+    """TypeError unless a setting is a real number."""
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise TypeError(f"{name} is {value!r}; it must be a number")
 
 
 def check_settings(group: Mapping[str, Any]) -> None:
-    """One line for a setting out of range (NaN included)."""
+    """One line for a setting out of range (NaN included), or of another type."""
+    for name in ("lr", "temperature", "momentum"):
+        check_number(name, group.get(name, 0.0))
+    check_num_data(group["num_data"])
+    check_key(group["seed"], group["chain"])
     if not (group["lr"] > 0 and math.isfinite(group["lr"])):
         raise ValueError(f"lr is {group['lr']}; a sampler needs a finite step size > 0")
     if not (group["temperature"] >= 0 and math.isfinite(group["temperature"])):
@@ -40,14 +59,24 @@ def check_gradients(parameters: Iterable[tuple[str, Tensor]], step: int) -> None
         A parameter that requires a gradient and has none; a sparse gradient.
     """
     for name, p in parameters:
-        if p.grad is None:
-            if p.requires_grad:
-                raise ValueError(
-                    f"parameter {name!r} has no gradient at step {step}; call backward() before step(), or set its "
-                    "requires_grad to False if it is to rest"
-                )
-        elif p.grad.is_sparse:
+        gradient = p.grad if p.requires_grad else p
+        if gradient is None:
+            raise ValueError(
+                f"parameter {name!r} has no gradient at step {step}; call backward() before step(), or set its "
+                "requires_grad to False if it is to rest"
+            )
+        if gradient.is_sparse:
             raise TypeError(f"the gradient of {name!r} is sparse; samplers need dense gradients")
+
+
+def moves(p: Tensor) -> bool:
+    """Whether a step moves a parameter. One that requires no gradient rests, whatever is left in its `.grad`."""
+    return moving([p])[0]
+
+
+def moving(parameters: Sequence[Tensor]) -> list[bool]:
+    """Which of some parameters a step moves."""
+    return [p.requires_grad and p.grad is not None for p in parameters]
 
 
 def all_finite(parameters: Iterable[Tensor]) -> bool:
@@ -56,7 +85,7 @@ def all_finite(parameters: Iterable[Tensor]) -> bool:
     A sum is finite only if all of its terms are, so the sum of everything goes to the host, and nothing else does; a
     sum that overflows is looked into.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = [p.grad for p in parameters if p.grad is not None and moves(p)]
     sums = [g.sum(dtype=torch.float32) for g in gradients]
     total = float(torch.stack([s.to(sums[0].device) for s in sums]).sum()) if sums else 0.0
     return math.isfinite(total) or all(bool(g.isfinite().all()) for g in gradients)
@@ -64,35 +93,44 @@ def all_finite(parameters: Iterable[Tensor]) -> bool:
 
 def not_finite(parameters: Iterable[tuple[str, Tensor]], step: int) -> RunError:
     """What is raised for a gradient that is infinite or NaN: the chain has diverged."""
-    bad = next(name for name, p in parameters if p.grad is not None and not bool(p.grad.isfinite().all()))
+    bad = next(name for name, p in parameters if moves(p) and not bool(p.grad.isfinite().all()))  # type: ignore[union-attr]
     return RunError(
         f"the gradient of {bad!r} is not finite at step {step}; no parameter was moved. Lower the step size, "
         "or look for infinite or missing values in the data"
     )
 
 
-def check_places(parameters: Sequence[tuple[str, Tensor]], places: Sequence[tuple[torch.device, torch.dtype]]) -> None:
-    """Refuse parameters that changed device or type after the sampler was made; its state stayed behind."""
-    for (name, p), (device, dtype) in zip(parameters, places, strict=True):
-        if p.device != device or p.dtype != dtype:
+Place = tuple[torch.Size, torch.dtype, torch.device]
+
+
+def check_places(parameters: Sequence[tuple[str, Tensor]], places: Sequence[Place]) -> None:
+    """Refuse parameters that changed shape, type or device after the sampler was made; its state stayed behind."""
+    for (name, p), (shape, dtype, device) in zip(parameters, places, strict=True):
+        if (p.shape, p.dtype, p.device) != (shape, dtype, device):
             raise ValueError(
-                f"parameter {name!r} is {p.dtype} on {p.device}, but was {dtype} on {device} when the sampler was "
-                "made; move the model first, then make the sampler"
+                f"parameter {name!r} is {p.dtype} of shape {tuple(p.shape)} on {p.device}, but was {dtype} of shape "
+                f"{tuple(shape)} on {device} when the sampler was made; change the model first, then make the sampler"
             )
 
 
-def check_same_chain(saved: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse the saved parameter groups of another chain; ValueError names the setting that differs."""
-    for old, group in zip(saved, groups, strict=False):
-        for field in IDENTITY:
-            if old.get(field) != group.get(field):
-                raise ValueError(
-                    f"the saved sampler has {field} {old.get(field)!r}, this one {group.get(field)!r}; a resumed chain "
-                    "must have the same (lr, momentum and temperature may change)"
-                )
-
-
 def check_parameter(name: str, p: Tensor) -> None:
-    """Refuse a parameter that is complex or sparse."""
+    """Refuse a parameter that is complex or sparse, or has fewer digits than float32."""
     if p.is_complex() or p.is_sparse:
         raise TypeError(f"parameter {name!r} is complex or sparse; samplers need dense real parameters")
+    if not p.is_floating_point() or torch.finfo(p.dtype).bits < 32:
+        raise TypeError(
+            f"parameter {name!r} is {p.dtype}, in which most of a sampler's small steps round to nothing; keep weights "
+            "in float32 and run the network under torch.autocast"
+        )
+
+
+def check_distinct(named: Iterable[tuple[str, Tensor]], earlier: Iterable[tuple[str, Tensor]]) -> None:
+    """Refuse two parameters of one name, which masks, priors and states could not tell apart, and one of two names."""
+    owners, by_name = {id(p): name for name, p in earlier}, {name for name, _ in earlier}
+    for name, p in named:
+        if id(p) in owners:
+            raise ValueError(f"{owners[id(p)]!r} and {name!r} are one parameter; give it once")
+        if name in by_name:
+            raise ValueError(f"two parameters are named {name!r}; give all the named parameters of one module")
+        owners[id(p)] = name
+        by_name.add(name)

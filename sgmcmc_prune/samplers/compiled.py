@@ -33,11 +33,10 @@ def all_finite(sampler: "Sampler", group: dict[str, Any]) -> bool:
 
 
 def step_group(sampler: "Sampler", group: dict[str, Any]) -> None:
-    """One step of a parameter group of an `SGHMC` or an `SGLD`, after `all_finite` has looked at it."""
+    """One step of a parameter group of an `SGHMC` or an `SGLD`, after `follow_memory` and `all_finite`."""
     table, scalars, parameters = fused.describe(sampler, group)
-    if group["temperature"] > 0 and not all(p.is_contiguous() for p in parameters):
-        ordered = _ordered_noise(group, parameters, table.rows["offset"].tolist())
-        table.point(noise=fused.laid_out(ordered, parameters))
+    if group["temperature"] > 0 and not table.contiguous:
+        table.point(noise=_ordered_noise(group, parameters, table.rows["offset"].tolist()))
     kernel = native.sghmc_step if "momentum" in group else native.sgld_step
     kernel(table, scalars)
     table.release()

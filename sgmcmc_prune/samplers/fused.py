@@ -6,17 +6,16 @@ and hands over as the gradient. The kernels are C (`compiled`) or Triton (`trito
 """
 
 import math
-from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sgmcmc_prune import native
 from sgmcmc_prune.noise import Stream
 from sgmcmc_prune.priors.base import FusedForm
+from sgmcmc_prune.samplers.checks import moving
 
 if TYPE_CHECKING:
     from sgmcmc_prune.samplers.base import Sampler
@@ -24,23 +23,23 @@ if TYPE_CHECKING:
 FLAT = FusedForm("flat", {})
 
 
-def live(sampler: "Sampler", group: dict[str, Any]) -> tuple[native.TensorTable, list[str], list[Tensor]]:
+def moving_table(sampler: "Sampler", group: dict[str, Any]) -> tuple[native.TensorTable, list[str], list[Tensor]]:
     """The parameters of a group that move, and their table, made once: only its pointers change from step to step."""
     names, parameters = group["param_names"], group["params"]
-    rows = [i for i, p in enumerate(parameters) if p.grad is not None]
-    key = (group["offset"], all(p.is_contiguous() for p in parameters), *rows)
-    if len(rows) < len(parameters):
-        names, parameters = [names[i] for i in rows], [parameters[i] for i in rows]
+    live = moving(parameters)
+    if not all(live):
+        names, parameters = list(compress(names, live)), list(compress(parameters, live))
+    key = tuple(names)
     if key not in sampler.tables:
-        ends = list(accumulate((p.numel() for p in group["params"]), initial=group["offset"]))
-        sampler.tables[key] = native.TensorTable(parameters, [ends[i] for i in rows])
+        ends = accumulate((p.numel() for p in group["params"]), initial=group["offset"])
+        sampler.tables[key] = native.TensorTable(parameters, list(compress(ends, live)))
     return sampler.tables[key], names, parameters
 
 
 def point_at_gradients(sampler: "Sampler", group: dict[str, Any]) -> native.TensorTable:
-    """The table of a group, with the weights and the gradients of this step."""
-    table, _, parameters = live(sampler, group)
-    table.point(weight=parameters, gradient=laid_out([p.grad for p in parameters], parameters))
+    """The table of a group, with the gradients of this step."""
+    table, _, parameters = moving_table(sampler, group)
+    table.point(gradient=[p.grad for p in parameters])
     return table
 
 
@@ -49,10 +48,10 @@ def describe(sampler: "Sampler", group: dict[str, Any]) -> tuple[native.TensorTa
 
     `point_at_gradients` comes first.
     """
-    table, names, parameters = live(sampler, group)
+    table, names, parameters = moving_table(sampler, group)
     _set_forces(sampler, group, table, names, parameters)
     states = [sampler.state[p] for p in parameters]
-    table.point(mass=laid_out([s.get("mass") for s in states], parameters), mask=[s.get("mask") for s in states])
+    table.point(mass=[s.get("mass") for s in states], mask=[s.get("mask") for s in states])
     lr, temperature, num_data = group["lr"], group["temperature"], group["num_data"]
     scalars = {key: group[key] for key in ("seed", "chain", "step", "lr", "num_data")}
     scalars |= {"stream": int(Stream.LANGEVIN), "noise": group["noise"] if temperature > 0 else "none"}
@@ -75,7 +74,7 @@ def _set_forces(
     forces: dict[int, Tensor] = {}
     held: dict[int, Tensor] = {}
     for row, (name, p) in enumerate(zip(names, parameters, strict=True)):
-        form = sampler.prior.fused_form(name) if sampler.prior is not None else FLAT
+        form = sampler.prior.fused_form(sampler.prior_names[name]) if sampler.prior is not None else FLAT
         if form is None or adapting:
             force, form = sampler.force(name, p, group["num_data"]), FLAT
             if adapting:
@@ -85,19 +84,6 @@ def _set_forces(
         if form.held is not None:
             held[row] = form.held
     if held:
-        table.point(held=laid_out([held.get(row) for row in range(len(parameters))], parameters))
+        table.point(held=[held.get(row) for row in range(len(parameters))])
     if forces:
-        gradients = [forces.get(row, p.grad) for row, p in enumerate(parameters)]
-        table.point(gradient=laid_out(gradients, parameters))
-
-
-def laid_out(tensors: Sequence[Any], parameters: Sequence[Tensor]) -> list[Any]:
-    """Each tensor in the shape and memory order of its parameter: the kernels walk along memory."""
-    return [
-        x
-        if x is None
-        or (x.is_contiguous() and p.is_contiguous() and x.numel() == p.numel())
-        or (x.shape == p.shape and x.stride() == p.stride())
-        else torch.empty_like(p, dtype=x.dtype).copy_(x)
-        for x, p in zip(tensors, parameters, strict=True)
-    ]
+        table.point(gradient=[forces.get(row, p.grad) for row, p in enumerate(parameters)])

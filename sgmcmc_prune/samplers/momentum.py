@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sgmcmc_prune.native.memory import laid_out
 from sgmcmc_prune.noise import Stream
 from sgmcmc_prune.preconditioners import PositionDependent, inverse_mass, sqrt_mass
 from sgmcmc_prune.samplers.base import Sampler
@@ -31,6 +32,8 @@ class MomentumSampler(Sampler):
         As for :class:`~sgmcmc_prune.samplers.base.Sampler`.
     """
 
+    own: ClassVar[tuple[str, ...]] = ("momentum",)
+    state_keys: ClassVar[tuple[str, ...]] = ("mass", "mask", "momentum_buffer", "time_step")
     #: The update of one tensor: (p, force, noise, buffer, *, lr, momentum, temperature, num_data, mass, mask).
     rule: ClassVar[Callable[..., None]]
 
@@ -70,11 +73,12 @@ class MomentumSampler(Sampler):
         earlier = {state.get("time_step", step) for state in states}
         if len(earlier) > 1:
             return [self._buffer(p, s, group) for p, s in zip(parameters, states, strict=True)], 1.0
-        for p, state in zip(parameters, states, strict=True):
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(p)
-            state["time_step"] = step
-        return [state["momentum_buffer"] for state in states], earlier.pop() / step
+        if earlier != {step} or any("momentum_buffer" not in s or "time_step" not in s for s in states):
+            for p, state in zip(parameters, states, strict=True):
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(p)
+                state["time_step"] = step
+        return [state["momentum_buffer"] for state in states], max(earlier, default=step) / step
 
     @torch.no_grad()
     def sample_momentum(self) -> None:
@@ -84,8 +88,8 @@ class MomentumSampler(Sampler):
             scale = math.sqrt(self.kinetic_factor(group) * group["temperature"]) / (group["num_data"] * step)
             for p, xi in zip(group["params"], self._noise(group, Stream.MOMENTUM), strict=True):
                 state = self.state[p]
-                buffer = sqrt_mass(state.get("mass"), xi).mul(scale)
-                state["momentum_buffer"] = buffer * state["mask"] if "mask" in state else buffer
+                buffer = laid_out(sqrt_mass(state.get("mass"), xi).mul(scale), p)
+                state["momentum_buffer"] = buffer.mul_(state["mask"]) if "mask" in state else buffer
                 state["time_step"] = step
 
     @torch.no_grad()
@@ -97,7 +101,7 @@ class MomentumSampler(Sampler):
         """
         squares = {}
         for name, p, state, group in self.named_states():
-            if "momentum_buffer" in state:
+            if "momentum_buffer" in state and p.requires_grad:
                 b = state["momentum_buffer"]
                 square = float(torch.dot(b.flatten(), inverse_mass(state.get("mass"), b).flatten()))
                 dimension = int(state["mask"].count_nonzero()) if "mask" in state else p.numel()

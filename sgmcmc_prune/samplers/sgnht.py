@@ -1,5 +1,6 @@
 """The stochastic-gradient Nose-Hoover thermostat: friction that adapts until the kinetic temperature is T."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from sgmcmc_prune.preconditioners import inverse_mass, sqrt_mass
 from sgmcmc_prune.samplers.baoab import refreshment
+from sgmcmc_prune.samplers.checks import check_number
 from sgmcmc_prune.samplers.momentum import MomentumSampler
 
 
@@ -46,7 +48,7 @@ def _excess(buffer: Tensor, mass: Tensor | None, unit: float, dimension: int | T
     """T_K / T - 1; zero without any dimension."""
     square = (buffer * inverse_mass(mass, buffer)).sum(dtype=torch.promote_types(buffer.dtype, torch.float32))
     if isinstance(dimension, int):
-        return square * unit / dimension - 1
+        return (square * unit - dimension) / max(dimension, 1)
     return (square * unit - dimension) / dimension.clamp(min=1)
 
 
@@ -89,16 +91,22 @@ class SGNHT(MomentumSampler):
     """
 
     name = "sgnht"
+    own = ("momentum", "rate")
+    state_keys = (*MomentumSampler.state_keys, "thermostat", "thermostat_lr")
     integrator = "thermostat"  # no band: the kinetic temperature is what it is told to be
 
     def __init__(
         self, params: Any, *, lr: float, num_data: int, momentum: float = 0.9, rate: float = 1e-3, **settings: Any
     ) -> None:
-        if momentum == 0:
-            raise ValueError("momentum is 0; the thermostat acts through the momentum, which must be in (0, 1)")
-        if not 0 < rate < 1:
-            raise ValueError(f"rate is {rate}; the thermostat's reaction per step must be in (0, 1)")
         super().__init__(params, lr=lr, num_data=num_data, momentum=momentum, rate=rate, **settings)
+
+    def _check_settings(self, group: Mapping[str, Any]) -> None:
+        super()._check_settings(group)
+        if group["momentum"] == 0:
+            raise ValueError("momentum is 0; the thermostat acts through the momentum, which must be in (0, 1)")
+        check_number("rate", group["rate"])
+        if not 0 < group["rate"] < 1:
+            raise ValueError(f"rate is {group['rate']}; the thermostat's reaction per step must be in (0, 1)")
 
     def _update(self, p: Tensor, force: Tensor, noise: Tensor | None, state: dict[str, Any], group: Any) -> None:
         if "thermostat" not in state:

@@ -2,7 +2,6 @@
 
 =============  =================================================================================================
 `reference`    torch, tensor by tensor: obviously right, for every sampler, device and type
-`foreach`      SGHMC and SGLD, one torch call for all tensors; the reference to the bit on a CPU
 `compiled`     SGHMC and SGLD in C, one pass over memory; for every sampler, noise made in C: float32 on a CPU
 `triton`       SGHMC and SGLD in Triton, one launch: float32 on a CUDA GPU (or in its interpreter, for tests)
 =============  =================================================================================================
@@ -19,13 +18,14 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune import native
+from sgmcmc_prune.native.memory import is_dense
 from sgmcmc_prune.samplers.triton_tier import MOST_ENTRIES, memory_order
 
-Implementation = Literal["auto", "reference", "foreach", "compiled", "triton"]
+Implementation = Literal["auto", "reference", "compiled", "triton"]
 Noise = Literal["gaussian", "rademacher"]
 
 #: By the type of device, the fastest first: what "auto" tries.
-PREFERRED = {"cpu": ("compiled", "foreach", "reference"), "cuda": ("triton", "foreach", "reference")}
+PREFERRED = {"cpu": ("compiled", "reference"), "cuda": ("triton", "reference")}
 
 
 def choose(implementation: Implementation, parameters: Sequence[Tensor], fused: bool = True) -> str:
@@ -33,7 +33,7 @@ def choose(implementation: Implementation, parameters: Sequence[Tensor], fused: 
 
     Parameters
     ----------
-    implementation : {"auto", "reference", "foreach", "compiled", "triton"}
+    implementation : {"auto", "reference", "compiled", "triton"}
         "auto" is the fastest that can run.
     parameters : sequence of Tensor
     fused : bool
@@ -53,7 +53,7 @@ def choose(implementation: Implementation, parameters: Sequence[Tensor], fused: 
     if implementation not in names:
         raise ValueError(f"implementation is {implementation!r}; choose {', '.join(names[:-1])} or {names[-1]}")
     device = parameters[0].device.type if parameters else "cpu"
-    able = [tier for tier in PREFERRED.get(device, ("foreach", "reference")) if not why_not(tier, parameters, fused)]
+    able = [tier for tier in PREFERRED.get(device, ("reference",)) if not why_not(tier, parameters, fused)]
     if implementation == "auto":
         return able[0]
     obstacle = why_not(implementation, parameters, fused)
@@ -66,7 +66,7 @@ def choose(implementation: Implementation, parameters: Sequence[Tensor], fused: 
 
 def why_not(tier: str, parameters: Sequence[Tensor], fused: bool = True) -> str | None:
     """What keeps a tier from running here, in words; None if nothing does."""
-    if tier in ("foreach", "triton") and not fused:
+    if tier == "triton" and not fused:
         return "this sampler's rule is neither that of SGHMC nor that of SGLD"
     if tier == "compiled":
         return why_not_compiled(parameters)
@@ -78,7 +78,7 @@ def why_not_compiled(parameters: Sequence[Tensor]) -> str | None:
     for p in parameters:
         if p.device.type != "cpu" or p.dtype != torch.float32:
             return f"a parameter is {p.dtype} on {p.device}, and its kernels are for float32 on a CPU"
-        if not _dense(p):
+        if not is_dense(p):
             return "a parameter does not fill its memory (it is a view with gaps)"
     try:
         native.load()
@@ -100,11 +100,6 @@ def why_not_triton(parameters: Sequence[Tensor]) -> str | None:
         if p.numel() > MOST_ENTRIES:
             return f"a parameter has {p.numel()} entries, and its kernel takes {MOST_ENTRIES} at most"
     return None if find_spec("triton") else "Triton is not installed (it comes with torch for CUDA)"
-
-
-def _dense(p: Tensor) -> bool:
-    """Whether the entries of `p` lie in memory without gaps or overlaps, in any order."""
-    return p.is_contiguous() or torch.empty_like(p).stride() == p.stride()
 
 
 def available(device: str = "cpu") -> list[str]:

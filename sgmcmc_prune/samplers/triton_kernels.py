@@ -87,12 +87,15 @@ def prior_force(row, w, at, live, per_datum):
     numbers = row.to(tl.pointer_type(tl.float32))
     kind = tl.load(row.to(tl.pointer_type(tl.int32)) + PRIOR)
     spike, slab = tl.load(numbers + SPIKE), tl.load(numbers + SLAB)
-    inclusion = tl.zeros_like(w)
+    inclusion, exclusion = tl.zeros_like(w), tl.zeros_like(w) + 1.0
     if kind == IS_HELD:
         inclusion = column(row, HELD, at, live, 0.0)
+        exclusion = 1.0 - inclusion
     if kind == IS_MIXTURE:
-        inclusion = tl.sigmoid(tl.load(numbers + LOG_ODDS) + tl.load(numbers + SLOPE) * w * w)
-    force = (spike + inclusion * (slab - spike)) * w * per_datum
+        odds = tl.load(numbers + LOG_ODDS) + tl.load(numbers + SLOPE) * w * w
+        odds = tl.minimum(tl.maximum(odds, -87.0), 87.0)  # beyond, the exponential overflows
+        inclusion, exclusion = tl.sigmoid(odds), tl.sigmoid(-odds)
+    force = (inclusion * slab + exclusion * spike) * w * per_datum
     if kind == IS_FLAT:
         force = tl.zeros_like(w)
     return force

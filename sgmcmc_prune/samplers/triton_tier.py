@@ -17,6 +17,7 @@ from torch import Tensor
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.native import TensorTable
 from sgmcmc_prune.samplers import fused
+from sgmcmc_prune.samplers.checks import moves
 
 if TYPE_CHECKING:
     from sgmcmc_prune.samplers.base import Sampler
@@ -31,7 +32,7 @@ def all_finite(sampler: "Sampler", group: dict[str, Any]) -> bool:
     All groups are looked at before one of them moves.
     """
     fused.point_at_gradients(sampler, group)
-    gradients = [p.grad for p in group["params"] if p.grad is not None and p.numel() > 0]
+    gradients = [p.grad for p in group["params"] if p.grad is not None and moves(p) and p.numel() > 0]
     if gradients:
         flag, largest = blocked(sampler), torch.stack(torch._foreach_norm(gradients, math.inf))
         flag.masked_fill_((flag == 0) & ~largest.isfinite().all().to(flag.device), group["step"] + 1)
@@ -63,11 +64,11 @@ def check(sampler: "Sampler") -> None:
 
 
 def step_group(sampler: "Sampler", group: dict[str, Any]) -> None:
-    """One step of a parameter group of an `SGHMC` or an `SGLD`, after `all_finite`."""
+    """One step of a parameter group of an `SGHMC` or an `SGLD`, after `follow_memory` and `all_finite`."""
     from sgmcmc_prune.samplers.triton_kernels import BLOCKS, LAUNCH, step_kernel  # Triton is not everywhere
 
     table, scalars, parameters = fused.describe(sampler, group)
-    if not parameters:
+    if table.total == 0:
         return
     if table not in _copies:
         _copies[table] = DeviceTable(table, parameters, BLOCKS)

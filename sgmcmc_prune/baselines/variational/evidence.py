@@ -69,11 +69,12 @@ class _ContinuousSpikeDivergence(torch.autograd.Function):
         slab_std: float,
         inclusion: float,
     ) -> Tensor:
-        spike, gap = spike_std**-2, spike_std**-2 - slab_std**-2
+        spike, slab = spike_std**-2, slab_std**-2
+        gap = spike - slab
         start, step = kl.log_odds(inclusion), math.log(spike_std / slab_std)
         ctx.native = groups is None and kept is None and native.takes(mean) and native.takes(log_std)
         if ctx.native:
-            ctx.law = start + step, 0.5 * gap, spike, gap
+            ctx.law = start + step, 0.5 * gap, spike, slab
             ctx.save_for_backward(mean, log_std)
             a, b, marginals = native.spike_sums(mean, log_std, *ctx.law[:2])
             each = math.log(spike_std) - 0.5 - math.log1p(-inclusion)
@@ -84,7 +85,7 @@ class _ContinuousSpikeDivergence(torch.autograd.Function):
             q, log_stds, count = q.mul_(kept), log_std * kept, kept
         sums, sizes = (q, count) if groups is None else (groups.sum(q), groups.sum(count))
         odds = torch.add(sizes * step + start, sums, alpha=0.5 * gap)
-        precision = spike - gap * odds.sigmoid()
+        precision = odds.sigmoid() * slab + (-odds).sigmoid() * spike
         ctx.save_for_backward(mean, variance, kept, precision if groups is None else groups.expand(precision))
         constant = count.sum() * (math.log(spike_std) - 0.5) - odds.numel() * math.log1p(-inclusion)
         return constant + 0.5 * spike * q.sum() - log_stds.sum() - F.softplus(odds).sum()
@@ -93,8 +94,8 @@ class _ContinuousSpikeDivergence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.native:
-            (mean, log_std), (odds, slope, spike, gap) = ctx.saved_tensors, ctx.law
-            return *native.spike_gradient(mean, log_std, odds, slope, spike, gap, float(gradient)), *[None] * 5
+            (mean, log_std), (odds, slope, spike, slab) = ctx.saved_tensors, ctx.law
+            return *native.spike_gradient(mean, log_std, odds, slope, spike, slab, float(gradient)), *[None] * 5
         mean, variance, kept, precision = ctx.saved_tensors
         scaled = gradient * precision if kept is None else gradient * precision * kept
         dlog_std = scaled * variance - (gradient if kept is None else gradient * kept)
