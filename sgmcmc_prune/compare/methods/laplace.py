@@ -55,7 +55,7 @@ def _fit(learn_prior: bool, by_damage: bool, problem: Problem, folder: Path) -> 
 
 
 def _recipe(problem: Problem, learn_prior: bool) -> laplace.Recipe:
-    """As many updates of the prior, evenly spaced, as the budget holds beside their curvatures (a share of a pass each).
+    """As many updates of the prior, evenly spaced, as the budget holds beside their curvatures.
 
     With an update every E epochs, curvatures over a share s of the data and p passes in the budget, n (E + s) = p.
     The last update is the end of the training: without a learned prior there is one curvature, for the scores.
