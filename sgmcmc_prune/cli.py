@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from sgmcmc_prune import __version__
 from sgmcmc_prune.allocator import keep_freed_memory
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.config import NetworkChoice, RunConfig
@@ -309,6 +310,9 @@ def _command_type() -> Any:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point; exits with 0, 1 (a failed run), 2 (bad input), 130 (SIGINT) or 143 (SIGTERM)."""
+    if (sys.argv[1:] if argv is None else argv) == ["--version"]:
+        print(f"sgmcmc_prune {__version__}")
+        return
     keep_freed_memory()
     sys.path.insert(0, str(Path.cwd()))  # a user's network, "mynet:Net", lies where the command is typed
     try:
