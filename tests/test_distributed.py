@@ -152,7 +152,7 @@ def test_ranks_that_were_stopped_resume_to_the_same_bits(whole: Path, tmp_path: 
     wait_for_checkpoint(broken, lambda: all(life.alive for life in lives))
     lives[0].send(number)  # to one of them: both must stop
     codes = [code for code, _ in end_all(lives)]
-    assert codes == ([0, 0] if number == signal.SIGTERM else [-signal.SIGKILL, 1])
+    assert codes == ([143, 143] if number == signal.SIGTERM else [-signal.SIGKILL, 1])
     assert not (broken / "metrics.json").exists(), "the run ended before it was stopped"
     assert [code for code, _ in end_all(start(broken, 2))] == [0, 0]
     assert_same_run(whole, broken)
