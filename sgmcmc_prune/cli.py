@@ -393,7 +393,7 @@ def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
     print(f"\nrun directory: {out}   figures: sgmcmc-prune report {out}")
 
 
-def _complain(error: Exception, code: int) -> int:
+def _complain(error: BaseException, code: int) -> int:
     print(f"sgmcmc-prune: {error}", file=sys.stderr)
     return code
 

@@ -65,7 +65,7 @@ class _Evaluator:
         self.statistics_batches = build.statistics_batches(config, data)
         self.model = build.build_model(config, data, 0)
         self.groups = build.groups(config, data, self.model)
-        self.not_shrinkable = _why_not_shrinkable(self.model, self.inputs[:1])
+        self.not_shrinkable = _why_not_shrinkable(self.model, self.inputs[:2])
 
     def predict(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
         """Predict with the draws first, ..., last - 1 of every chain, one after the other."""
@@ -90,7 +90,7 @@ class _Evaluator:
         """The size of a network once it is cut; nothing where it cannot be, and from then on."""
         if not self.not_shrinkable:
             try:
-                return [physical_size(network, mask, self.inputs[:1])]
+                return [physical_size(network, mask, self.inputs[:2])]
             except ValueError as error:
                 self.not_shrinkable = str(error)
         return []

@@ -175,7 +175,7 @@ def _check(config: RunConfig, data: build.Data, world: Ranks) -> None:
         raise ValueError(f"schedule.cycles is {config.schedule.cycles}; a run draws in at least one cycle")
     foreign_inputs(config, data)
     model = build.build_model(config, data, 0)
-    inputs, labels = (part[:EXAMPLES] for part in data.train)
+    inputs, labels = (part[: min(EXAMPLES, config.data.batch_size)] for part in data.train)
     found = rehearse(model, inputs, labels, likelihoods.categorical, data.dataset.num_classes)
     if (config.prune.in_chain or config.prune.post_hoc) and not build.groups(config, data, model):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.not_prunable.items())
@@ -207,7 +207,7 @@ def _first_work(config: RunConfig, data: build.Data, out: Path, progress: bool, 
         if not sampled:
             _run_chains(config, data, out, progress, world, info["execution"]["mode"])
         metrics = evaluate(config, data, out, progress)
-    except Exception as error:  # whatever it is: nobody should wait for a run that has ended
+    except (Exception, Interrupted) as error:  # whatever it is: nobody should wait for a run that has ended
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         if not sampled:  # what was sampled stays so, whatever its evaluation says
             _write_info(out, {**info, **_damaged_checkpoints(out), "status": status, "error": str(error)})

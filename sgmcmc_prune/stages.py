@@ -50,7 +50,10 @@ def _check_unchanged(out: Path, config: RunConfig) -> None:
     path = out / "posterior.zarr" / "zarr.json"
     if not path.is_file():
         return
-    drawn: RunConfig = from_json(read_json(path).get("attributes", {}).get("config"), where=f"config in {path}")
+    stored = read_json(path).get("attributes", {}).get("config")
+    if stored is None:
+        raise ValueError(f"{path.parent} was written by an earlier release, without the configuration of its draws")
+    drawn: RunConfig = from_json(stored, where=f"config in {path}")
     made, now = _flat(to_json(drawn)), _flat(to_json(config))
     if changed := [name for name in made if made[name] != now[name] and name not in FREE]:
         both = "; ".join(f"{name} is {now[name]!r}, and was {made[name]!r}" for name in changed)

@@ -71,7 +71,13 @@ def build(
     # Only the CPU generator is forked and seeded (torch.manual_seed would reseed every GPU), so build on the CPU.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
-        model = factory(input_shape, num_classes, **options)
+        try:
+            model = factory(input_shape, num_classes, **options)
+        except (ValueError, TypeError):
+            raise
+        except Exception as error:  # a user's own may raise anything
+            reason = (str(error).splitlines() or [""])[0]
+            raise ValueError(f"{name} could not be made: {type(error).__name__}: {reason}") from error
     if not isinstance(model, nn.Module):
         raise TypeError(f"{name} returned an object of type {type(model).__name__}; it must return a torch.nn.Module")
     return model
