@@ -251,7 +251,8 @@ class RunConfig:
     ood_dir
         Folder with their files.
     probes
-        Training examples whose logits and log-likelihood are stored with every draw.
+        Examples whose logits and log-likelihood are stored with every draw: of the official training set, the same for
+        every seed and validation split (the store says which of them the run holds out).
     keep_weight_draws
         Keep the full weight draws after the evaluation; their size is estimated before the run starts.
     checkpoint_seconds

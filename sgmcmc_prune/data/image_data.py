@@ -170,6 +170,11 @@ def hold_out(images: Split, size: int, seed: int) -> tuple[Split, Split]:
         raise ValueError(
             f"validation size is {size}; choose 0 to {len(images) - 1}, for there are {len(images)} images"
         )
-    order = torch.randperm(len(images), generator=seeded_generator("hold_out", seed))
-    held, kept = order[:size].sort().values, order[size:].sort().values
-    return images.subset(kept), images.subset(held)
+    held = held_out(len(images), size, seed)
+    return images.subset((~held).nonzero().flatten()), images.subset(held.nonzero().flatten())
+
+
+def held_out(count: int, size: int, seed: int) -> Tensor:
+    """Which of `count` images `hold_out` takes for validation: bool, shape (count,)."""
+    order = torch.randperm(count, generator=seeded_generator("hold_out", seed))
+    return torch.zeros(count, dtype=torch.bool).index_fill_(0, order[:size], True)
