@@ -47,6 +47,51 @@ def test_a_starved_layer_is_named_in_the_table(tmp_path: Path) -> None:
     assert f"STARVED: magnitude post hoc 99.95%: almost nothing passes {', '.join(starved)}" in metrics_table(metrics)
 
 
+def test_masks_that_were_decided_by_tie_are_named_in_the_table(tmp_path: Path) -> None:
+    """A network whose first layer starts at zero and hardly moves: no score tells its weights apart."""
+    changes = {
+        "model.name": "test_evaluate:flat",
+        "prune.targets": (0.5,),
+        "prune.in_chain": ("magnitude",),
+        "chains": 1,
+    }
+    config = replace(QUICK, **changes, **{"sampler.temperature": 0.0, "em.kind": "fixed"})
+    metrics = run(config, tmp_path / "run", progress=False)
+    for row in metrics["pruned"]:
+        assert row["tied"] > 0.9
+    text = metrics_table(metrics)
+    assert "TIED: magnitude post hoc 50%: 100.0% of the groups have the score of a group with the opposite fate" in text
+    assert "TIED: magnitude in chain 50%" in text
+
+
+def flat(input_shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
+    """Its first layer multiplies nothing: all its weights stay equal."""
+
+    class Flat(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.last = torch.nn.Linear(784, 40, bias=False), torch.nn.Linear(1, num_classes)
+            torch.nn.init.zeros_(self.wide.weight)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.wide(x.flatten(1)).square().sum(1, keepdim=True) + x.mean((1, 2, 3))[:, None])
+
+    return Flat()
+
+
+def test_output_units_are_never_pruned_whole(tmp_path: Path) -> None:
+    changes = {"model.name": "mlp", "prior.group": "node", "prune.targets": (0.8,), "prune.in_chain": ()}
+    config = replace(QUICK, **changes, **{"chains": 1, "prune.allocation": "layerwise"})
+    data = build.load_data(config)
+    model = build.build_model(config, data, 0)
+    names = [name for name, p in model.named_parameters() if p.dim() > 1]
+    assert list(build.groups(config, data, model)) == names[:-1]
+    assert list(build.build_prior(config, data, model, 0).layers) == names[:-1]
+    metrics = run(config, tmp_path / "run", progress=False)
+    assert metrics["pruned"][0]["sparsity"] == pytest.approx(0.8, abs=0.01)
+    assert metrics["pruned"][0]["starved"] == []
+
+
 def write_idx(folder: Path, images: np.ndarray) -> None:
     folder.mkdir()
     header = struct.pack(">4I", 0x803, *images.shape)

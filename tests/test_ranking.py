@@ -14,7 +14,7 @@ from sgmcmc_prune.evaluate import chain_scores
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
 from sgmcmc_prune.priors import GROUP_KINDS, GroupMap, SpikeSlab
 from sgmcmc_prune.pruning import criteria
-from sgmcmc_prune.pruning.decision import ALLOCATIONS, target_sparsity
+from sgmcmc_prune.pruning.decision import ALLOCATIONS, target_sparsity, tied
 from sgmcmc_prune.schedules import Cyclical
 
 Draw = dict[str, Tensor]
@@ -140,3 +140,50 @@ def test_every_criterion_that_a_configuration_knows_has_scores_and_no_other() ->
         chain_scores("second_moment", {"inclusion": {}, "moments": {}}, {}, 0)
     with pytest.raises(ValueError, match="criterion is 'second_moment'"):
         Pruner("second_moment", (0.5,), {"w": GroupMap("weight", (2, 3))})
+
+
+# --- ties ----------------------------------------------------------------------------------------------------------
+
+
+def maps(shapes: dict[str, tuple[int, ...]]) -> dict[str, GroupMap]:
+    return {name: GroupMap("weight", shape) for name, shape in shapes.items()}
+
+
+def test_equal_scores_go_by_the_second_score() -> None:
+    groups = maps({"a": (2, 2), "b": (1, 3)})
+    scores = {"b": torch.zeros(3), "a": torch.tensor([0.0, 0.0, 0.0, -1.0])}
+    second = {"a": torch.tensor([3.0, 1.0, 5.0, 9.0]), "b": torch.tensor([4.0, 0.0, 2.0])}
+    mask = target_sparsity(scores, groups, 4 / 7, second=second)
+    assert mask["a"].flatten().tolist() == [True, False, True, False]
+    assert mask["b"].flatten().tolist() == [True, False, False]
+    assert tied(scores, groups, mask) == 6
+    assert tied(scores, groups, mask, "layerwise") == 3 + 3
+
+
+def test_scores_that_are_equal_throughout_go_by_chance_not_by_position() -> None:
+    """The mean position of the kept half is within four standard deviations of the middle: false alarm 6e-5."""
+    groups = maps({"w": (100, 100)})
+    scores = {"w": torch.zeros(10_000)}
+    mask = target_sparsity(scores, groups, 0.5)
+    where = mask["w"].flatten().nonzero().double().mean()
+    assert abs(float(where) - 4999.5) < 4 * 10_000 / math.sqrt(12 * 5000)
+    assert torch.equal(mask["w"], target_sparsity(scores, groups, 0.5)["w"])
+    assert not torch.equal(mask["w"], target_sparsity(scores, groups, 0.5, seed=1)["w"])
+    assert tied(scores, groups, mask) == 10_000
+
+
+def test_what_chance_decides_in_a_layer_does_not_depend_on_the_order_of_layers() -> None:
+    shapes = {"a": (4, 5), "b": (6, 3), "c": (2, 9)}
+    groups, scores = maps(shapes), {name: torch.zeros(math.prod(s)) for name, s in shapes.items()}
+    for allocation_ in ALLOCATIONS:
+        mask = target_sparsity(scores, groups, 0.3, allocation_)
+        turned = {name: groups[name] for name in ("c", "a", "b")}
+        again = target_sparsity(scores, turned, 0.3, allocation_)
+        assert all(torch.equal(mask[name], again[name]) for name in shapes)
+
+
+def test_only_groups_with_the_score_of_an_opposite_fate_are_tied() -> None:
+    groups = maps({"w": (6, 1)})
+    scores = {"w": torch.tensor([1.0, 2.0, 2.0, 2.0, 3.0, 3.0])}
+    masks_ = [target_sparsity(scores, groups, s) for s in (1 / 6, 2 / 6, 4 / 6)]
+    assert [tied(scores, groups, m) for m in masks_] == [0, 3, 0]

@@ -108,3 +108,38 @@ def _leaves(tree: object) -> list[Tensor]:
     if isinstance(tree, dict):
         return [leaf for value in tree.values() for leaf in _leaves(value)]
     return [tree] if isinstance(tree, Tensor) else []
+
+
+class Rows(nn.Module):
+    """The rows of a picture as a sequence, under a one-dimensional convolution."""
+
+    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.filters, self.last = nn.Conv1d(input_shape[-1], 6, 5, stride=2), nn.Linear(6 * 12, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.filters(x.squeeze(1)).relu().flatten(1))
+
+
+class Tied(nn.Module):
+    """One weight in two layers, and a first layer that rests."""
+
+    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(math.prod(input_shape), 16).requires_grad_(False)
+        self.inner, self.again, self.last = nn.Linear(16, 16), nn.Linear(16, 16), nn.Linear(16, num_classes)
+        self.again.weight = self.inner.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.again(self.inner(self.first(x.flatten(1)).relu()).relu()).relu())
+
+
+@pytest.mark.parametrize("network", ["Rows", "Tied"])
+@pytest.mark.parametrize("execution", ["loop", "batched"])
+def test_networks_of_unusual_layers_run_to_the_table(tmp_path: Path, network: str, execution: str) -> None:
+    settings = {"model.name": f"test_user_networks:{network}", "execution": execution}
+    metrics = run(small(**QUICK, **settings), tmp_path / "out", progress=False)
+    assert metrics["pruned"][0]["sparsity"] == pytest.approx(0.5, abs=0.01)
+    assert metrics["dense"]["nll"] < 2.5  # ten classes: chance has 2.303
+    assert 0.2 < metrics["diagnostics"]["configurational_temperature"] < 5
+    assert metrics["not_shrinkable"]

@@ -34,13 +34,9 @@ def target_sparsity(
     r"""Mask whole groups in the order of rising score, up to :math:`\mathrm{round}(s N)` of the N weights.
 
     Groups are masked one after the other as long as the next one still fits, so the sparsity falls short by less than
-    one group, and is exact for single weights. With "layerwise" or "erk" the groups of a layer are masked in the same
-    order, and layers take turns so that each stays close to its share :math:`q_l` of the masked weights: group k of a
-    layer has the key :math:`(c_k - n_k / 2) / q_l`, with :math:`c_k` the weights masked up to and with it and
-    :math:`n_k` its own, and the lowest keys are masked first (Webster's apportionment, exact in total and monotone).
-
-    Log-odds of a group grow with its size. Where groups of unlike sizes are ranked by them (nodes of wide and of narrow
-    layers), "layerwise" or "erk" compares like with like.
+    one group, and is exact for single weights. With "layerwise" or "erk" layers take turns (see `_turns`). Log-odds of
+    a group grow with its size: where groups of unlike sizes are ranked by them (nodes of wide and of narrow layers),
+    these compare like with like.
 
     Parameters
     ----------
@@ -310,7 +306,12 @@ def _masked_shares(groups: Mapping[str, GroupMap], sparsity: float, allocation: 
 def _turns(
     ranks: Mapping[str, Tensor], stages: Mapping[str, Tensor], sizes: Mapping[str, Tensor], shares: Mapping[str, float]
 ) -> dict[str, Tensor]:
-    """Turn each layer's order into keys that compare across layers: how far into its share a group's middle lies."""
+    r"""Turn each layer's order into keys that compare across layers: how far into its share a group's middle lies.
+
+    Group k of a layer with the share :math:`q_l` of the masked weights has the key :math:`(c_k - n_k / 2) / q_l`, with
+    :math:`c_k` the weights masked up to and with it and :math:`n_k` its own, and the lowest keys are masked first:
+    Webster's apportionment, exact in total and monotone.
+    """
     keys = {}
     for name, size in sizes.items():
         order = _order(ranks[name], ranks[name], stages[name])
