@@ -53,7 +53,8 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     Raises
     ------
     ValueError
-        If `out` has another ending, the run is not finished, does not have such a network, kept no draws, or no node of it can be cut out.
+        If `out` has another ending; if the run is not finished, does not have such a network, kept no draws, or no node
+        of it can be cut out.
     """
     require_safetensors(out)
     config = load_config(run_dir)

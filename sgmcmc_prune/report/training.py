@@ -87,8 +87,8 @@ def hyperparameter_trace(run: RunData) -> Picture:
     layers = [line(name, color=colour) for name, colour in zip(stage.layers, shades, strict=True)]
     legend_below(figure, [*layers, *chain_lines(stage.chains), *_phase_patches()], 5)
     caption = (
-        "What the density of each layer's weights depends on, on log scales; sd is a standard deviation in units of the "
-        "weights. EM moves what it learns in the burn-in (grey) only: draws are conditional on it. "
+        "What the density of each layer's weights depends on, on log scales (sd: a standard deviation, in units of the "
+        "weights). EM moves what it learns in the burn-in (grey) only: draws are conditional on it. "
         "A line still sloping where the grey ends asks for a longer burn-in."
     )
     return Picture(
