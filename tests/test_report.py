@@ -15,12 +15,13 @@ from sgmcmc_prune.config import DataConfig, ModelConfig, PriorConfig, PruneConfi
 from sgmcmc_prune.files import read_json, write_json
 from sgmcmc_prune.inference_data import load, summary
 from sgmcmc_prune.priors import GroupMap
-from sgmcmc_prune.report import convergence, write_report
+from sgmcmc_prune.report import convergence, write, write_report
 from sgmcmc_prune.report.calibration import wilson_interval
 from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_histograms, quantity
 from sgmcmc_prune.report.page import page
-from sgmcmc_prune.report.run_data import RunData
+from sgmcmc_prune.report.run_data import RunData, shortened
 from sgmcmc_prune.report.sparsity import draw
+from sgmcmc_prune.report.style import Picture
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace
 from sgmcmc_prune.run import run
@@ -340,3 +341,32 @@ def test_first_layer_images() -> None:
     assert [f.shape for f in filters] == [(5, 4)] * 6
     assert [f.shape for f in first_layer(torch.rand(7, 12), (1, 4, 3))] == [(4, 3)]
     assert [f.shape for f in first_layer(torch.rand(7, 12), (12,))] == [(1, 12)]
+
+
+def test_a_picture_that_fails_does_not_end_the_page(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(run: RunData) -> Picture:
+        raise KeyError("<b>\\nsecond line")
+
+    monkeypatch.setattr(write, "PICTURES", (broken, *write.PICTURES))
+    text = write_report(copy).read_text()
+    assert "This part could not be made (KeyError: " in text
+    assert "<b>" not in text
+    assert text.count("<img") == len(PICTURES)
+    assert capsys.readouterr().err.startswith("broken: This part could not be made (KeyError")
+
+
+def test_a_table_that_cannot_be_read_does_not_end_the_page(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = read_json(copy / "metrics.json")
+    del metrics["diagnostics"]["hyperparameters"]  # as of a release before
+    write_json(copy / "metrics.json", metrics)
+    text = write_report(copy).read_text()
+    assert "This part could not be made (KeyError: &#x27;hyperparameters&#x27;)" in text
+    assert text.count("<img") == len(PICTURES)
+    assert "Diagnostics: This part" in capsys.readouterr().err
+
+
+def test_long_names_are_shown_short() -> None:
+    assert shortened("fc1") == "fc1"
+    assert shortened("x" * 300 + "end") == "x" * 18 + " ... " + "x" * 14 + "end"

@@ -164,6 +164,8 @@ class Recorder:
 
 def _choose_weights(parameters: dict[str, Tensor]) -> list[tuple[str, int, str]]:
     """A fixed random choice of weights to follow: (parameter, flat index, label), the same for every run of a model."""
+    if not parameters:
+        return []
     sizes = [p.numel() for p in parameters.values()]
     words = random_words(0, 0, 2**16 - 1, 0, 0, NUM_WEIGHT_PROBES)
     chosen = sorted({int(w) % sum(sizes) for w in words})
