@@ -16,9 +16,10 @@ from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.data.image_data import Dataset, LabelledImages, hold_out
+from sgmcmc_prune.data.image_data import Dataset, LabelledImages, held_out, hold_out
 from sgmcmc_prune.data.pictures import PictureInputs
 from sgmcmc_prune.data.prefetch import PrefetchedStream
+from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.distributed import ALONE, Ranks
 from sgmcmc_prune.em import EM, ScaleEM
 from sgmcmc_prune.preconditioners import PRECONDITIONERS, Preconditioner
@@ -59,6 +60,30 @@ def load_data(config: RunConfig) -> Data:
         return part.inputs(dataset.mean, dataset.std, config.device), part.labels.to(config.device)
 
     return Data(dataset, tensors(train), tensors(validation), tensors(dataset.test))
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Examples whose outputs are kept with every draw; `held_out`, shape (probe,): those in the validation split."""
+
+    inputs: Tensor
+    labels: Tensor
+    held_out: Tensor
+
+
+def probes(config: RunConfig, data: Data) -> Probes:
+    """The first of a fixed random order of the official training images: the same for every seed and every split.
+
+    A run trains on those that its validation split does not hold.
+    """
+    images, seed = data.dataset.train, config.seed
+    if config.probes > len(images):
+        raise ValueError(f"probes is {config.probes}; choose 1 to {len(images)}, the number of training images")
+    index = torch.randperm(len(images), generator=seeded_generator("probes"))[: config.probes]
+    chosen = images.subset(index)
+    inputs = chosen.inputs(data.dataset.mean, data.dataset.std, config.device)[:]
+    held = held_out(len(images), config.data.validation, seed)[index]
+    return Probes(inputs, chosen.labels.to(config.device), held)
 
 
 def build_model(config: RunConfig, data: Data, chain: int) -> nn.Module:

@@ -45,7 +45,7 @@ class Run(RunConfig):
         from sgmcmc_prune.run import run
 
         config = RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)})
-        out = self.out or Path("runs") / f"{self.preset}-seed{self.seed}"
+        out = self.out.expanduser() if self.out else Path("runs") / f"{self.preset}-seed{self.seed}"
         _show(out, lambda: run(config, out, self.overwrite))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sgmcmc_prune.em_settings import EMSettings
+from sgmcmc_prune.setting_types import check_types, require
 
 Criterion = Literal[
     "inclusion_probability", "expected_log_odds", "em_responsibility", "magnitude", "signal_to_noise", "random"
@@ -251,7 +252,8 @@ class RunConfig:
     ood_dir
         Folder with their files.
     probes
-        Training examples whose logits and log-likelihood are stored with every draw.
+        Examples whose logits and log-likelihood are stored with every draw: of the official training set, the same for
+        every seed and validation split (the store says which of them the run holds out).
     keep_weight_draws
         Keep the full weight draws after the evaluation; their size is estimated before the run starts.
     checkpoint_seconds
@@ -289,44 +291,54 @@ class RunConfig:
     rank_timeout: float = 600.0
 
     def __post_init__(self) -> None:
-        _require(self.chains >= 1, f"chains is {self.chains}; a run needs at least one")
-        _require(self.sampler.temperature >= 0, f"sampler.temperature is {self.sampler.temperature}; it must be >= 0")
-        _require(self.prior.indicator_every >= 1, "prior.indicator_every must be at least 1 step")
+        check_types(self, type(self))
+        require(1 <= self.chains < 2**16, f"chains is {self.chains}; a run needs 1 to {2**16 - 1}")
+        require(0 <= self.seed < 2**48, f"seed is {self.seed}; choose 0 to 2^48 - 1")
+        require(self.sampler.temperature >= 0, f"sampler.temperature is {self.sampler.temperature}; it must be >= 0")
+        require(0 <= self.sampler.momentum < 1, f"sampler.momentum is {self.sampler.momentum}; it must be in [0, 1)")
+        for part, lengths in (("schedule", self.schedule), ("prune", self.prune)):
+            for name, value in vars(lengths).items():
+                require(not isinstance(value, float) or value >= 0, f"{part}.{name} is {value}; it must be >= 0 epochs")
+        require(self.checkpoint_seconds >= 0, f"checkpoint_seconds is {self.checkpoint_seconds}; it must be >= 0")
+        require(self.data.workers >= 1, f"data.workers is {self.data.workers}; reading takes at least one thread")
+        require((self.ranks_per_chain or 1) >= 1, f"ranks_per_chain is {self.ranks_per_chain}; it must be at least 1")
+        require(self.prior.indicator_every >= 1, "prior.indicator_every must be at least 1 step")
         nu = self.prior.degrees_of_freedom
-        _require(nu > 2, f"prior.degrees_of_freedom is {nu}; the variance of a Student-t prior needs more than 2")
-        _require(self.data.batch_size >= 1, f"batch_size is {self.data.batch_size}; it must be at least 1")
-        _require(0 < self.prune.fdr < 1, f"prune.fdr is {self.prune.fdr}; it must be inside (0, 1)")
-        _require(0 < self.prune.growth <= 1, f"prune.growth is {self.prune.growth}; it must be in (0, 1]")
-        _require(self.prune.cycles >= 1, f"prune.cycles is {self.prune.cycles}; a target needs at least one")
-        _require(self.probes >= 1, f"probes is {self.probes}; it must be at least 1")
-        _require(self.keep_checkpoints >= 1, f"keep_checkpoints is {self.keep_checkpoints}; it must be at least 1")
+        require(nu > 2, f"prior.degrees_of_freedom is {nu}; the variance of a Student-t prior needs more than 2")
+        require(self.data.batch_size >= 1, f"batch_size is {self.data.batch_size}; it must be at least 1")
+        require(0 < self.prune.fdr < 1, f"prune.fdr is {self.prune.fdr}; it must be inside (0, 1)")
+        require(0 < self.prune.growth <= 1, f"prune.growth is {self.prune.growth}; it must be in (0, 1]")
+        require(self.prune.cycles >= 1, f"prune.cycles is {self.prune.cycles}; a target needs at least one")
+        require(self.probes >= 1, f"probes is {self.probes}; it must be at least 1")
+        require(self.keep_checkpoints >= 1, f"keep_checkpoints is {self.keep_checkpoints}; it must be at least 1")
         batched = self.execution in ("auto", "batched")
-        _require(
+        require(
             not batched or self.keep_checkpoints >= 2,
             f"keep_checkpoints is {self.keep_checkpoints}; batched chains resume at a step that all have: keep 2",
         )
-        _require(self.rank_timeout > 0, f"rank_timeout is {self.rank_timeout}; it must be > 0 seconds")
+        require(self.rank_timeout > 0, f"rank_timeout is {self.rank_timeout}; it must be > 0 seconds")
         targets = self.prune.targets
-        _require(
+        require(
             list(targets) == sorted(set(targets)) and all(0 < t < 1 for t in targets),
             f"prune.targets are {targets}; give increasing sparsities inside (0, 1)",
         )
         for criterion in (*self.prune.post_hoc, *self.prune.in_chain):
             known = typing.get_args(Criterion)
-            _require(criterion in known, f"criterion is {criterion!r}; choose among {', '.join(known)}")
+            require(criterion in known, f"criterion is {criterion!r}; choose among {', '.join(known)}")
             self._check_criterion(criterion)
         if self.evaluate == "validation":
-            _require(
-                self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out"
-            )
+            require(self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out")
         for where, criteria in (("post_hoc", self.prune.post_hoc), ("in_chain", self.prune.in_chain)):
-            _require(
+            require(
+                len(set(criteria)) == len(criteria), f"prune.{where} names a criterion twice: {', '.join(criteria)}"
+            )
+            require(
                 criteria[:1] != ("random",),
                 f"{where} starts with 'random', which copies the per-layer sparsity of the first criterion; "
                 "put another criterion first",
             )
         draws = self.schedule.cycles * self.schedule.draws
-        _require(
+        require(
             "signal_to_noise" not in self.prune.post_hoc or draws >= 2,
             f"criterion signal_to_noise needs the variance over at least two draws of a chain; there are {draws}",
         )
@@ -335,15 +347,15 @@ class RunConfig:
         """Inclusion probabilities and responsibilities need the prior, in the mode that gives them their meaning."""
         sparse, em = self.prior.family == "spike_slab", self.prior.mode == "em"
         if criterion == "inclusion_probability":
-            _require(
+            require(
                 sparse and not em,
                 "criterion inclusion_probability needs prior.family spike_slab in mode marginal or gibbs; in mode em "
                 "the chain yields em_responsibility",
             )
         if criterion == "expected_log_odds":
-            _require(sparse, "criterion expected_log_odds needs prior.family spike_slab")
+            require(sparse, "criterion expected_log_odds needs prior.family spike_slab")
         if criterion == "em_responsibility":
-            _require(sparse and em, "criterion em_responsibility needs prior.family spike_slab in mode em")
+            require(sparse and em, "criterion em_responsibility needs prior.family spike_slab in mode em")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,10 +382,8 @@ class NetworkChoice:
     target: float | None = None
     chain: int = 0
 
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+    def __post_init__(self) -> None:
+        check_types(self, NetworkChoice)
 
 
 def replace(config: Any, **changes: Any) -> Any:
@@ -403,17 +413,17 @@ def from_json(value: Any, kind: Any = RunConfig, where: str = "config") -> Any:
     """Rebuild a configuration from JSON values; ValueError names an unknown field or a wrong type."""
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        _require(isinstance(value, dict), f"{where} is {value!r}; it must be an object")
+        require(isinstance(value, dict), f"{where} is {value!r}; it must be an object")
         unknown = sorted(set(value) - set(hints))
-        _require(not unknown, f"{where} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
+        require(not unknown, f"{where} has no field {', '.join(unknown)}; it has {', '.join(hints)}")
         make: Any = kind
         return make(**{k: from_json(v, hints[k], f"{where}.{k}") for k, v in value.items()})
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
-        _require(isinstance(value, list), f"{where} is {value!r}; it must be a list")
+        require(isinstance(value, list), f"{where} is {value!r}; it must be a list")
         return tuple(from_json(v, arguments[0], where) for v in value)
     if origin is Literal:
-        _require(value in arguments, f"{where} is {value!r}; choose among {', '.join(map(str, arguments))}")
+        require(value in arguments, f"{where} is {value!r}; choose among {', '.join(map(str, arguments))}")
         return value
     if origin in (typing.Union, types.UnionType):
         return None if value is None else from_json(value, arguments[0], where)
@@ -421,5 +431,5 @@ def from_json(value: Any, kind: Any = RunConfig, where: str = "config") -> Any:
         return float(value)
     if kind is Path and isinstance(value, str):
         return Path(value)
-    _require(type(value) is kind, f"{where} is {value!r}; it must be {getattr(kind, '__name__', kind)}")
+    require(type(value) is kind, f"{where} is {value!r}; it must be {getattr(kind, '__name__', kind)}")
     return value

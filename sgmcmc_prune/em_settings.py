@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from sgmcmc_prune.setting_types import check_types
+
 Kind = Literal["fixed", "hard", "soft", "stochastic"]
 
 
@@ -51,10 +53,7 @@ class EMSettings:
     delay: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("fixed", "hard", "soft", "stochastic"):
-            raise ValueError(f"em kind is {self.kind!r}; choose fixed, hard, soft or stochastic")
-        if self.learn_variances not in ("none", "slab", "both"):
-            raise ValueError(f"em learn_variances is {self.learn_variances!r}; choose none, slab or both")
+        check_types(self, EMSettings, "em")
         if self.every < 1:
             raise ValueError(f"em every is {self.every}; it must be at least 1 step")
         if self.start < 0:

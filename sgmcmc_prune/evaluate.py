@@ -374,14 +374,14 @@ def _diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:
 def diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:
     """Temperatures, convergence in function space and the hyperparameters, from the dense draws."""
     # xarray is imported in there, because compute machines often lack it.
-    from sgmcmc_prune.inference_data import load
+    from sgmcmc_prune.inference_data import hyperparameters, load
 
     tree = load(out)
     stats, posterior = tree["sample_stats"].to_dataset(), tree["posterior"].to_dataset()
     layers = [str(name) for name in posterior["layer"].values]
-    hyperparameters = {
+    by_layer = {
         name: dict(zip(layers, posterior[name].mean(("chain", "draw")).values.tolist(), strict=True))
-        for name in ("inclusion_rate", "spike_variance", "slab_variance")
+        for name in hyperparameters(posterior)
     }
     return {
         "draws_per_chain": int(stats.sizes["draw"]),
@@ -390,7 +390,7 @@ def diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:
         "configurational_temperature": float(stats["configurational_temperature"].mean()),
         "temperature": temperature_verdict(config, tree),
         **in_function_space(out),
-        **hyperparameters,
+        "hyperparameters": by_layer,
     }
 
 

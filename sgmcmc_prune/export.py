@@ -19,7 +19,7 @@ from sgmcmc_prune.evaluate import masked_network, post_hoc_masks
 from sgmcmc_prune.flops import multiply_adds
 from sgmcmc_prune.metrics import summarise
 from sgmcmc_prune.models import num_parameters
-from sgmcmc_prune.network_file import About, load_network, save_network
+from sgmcmc_prune.network_file import About, load_network, require_safetensors, save_network
 from sgmcmc_prune.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.shrink import shrink
@@ -39,7 +39,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     run_dir : Path
         A finished run that kept its weight draws.
     out : Path
-        The safetensors file; `network_file.load_network` reads it.
+        The file, `*.safetensors`; `network_file.load_network` reads it.
     choice : NetworkChoice
     rounds : int
         Interleaved repeats of the latency.
@@ -53,8 +53,10 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     Raises
     ------
     ValueError
-        If the run is not finished, does not have such a network, kept no draws, or no node of it can be cut out.
+        If `out` has another ending; if the run is not finished, does not have such a network, kept no draws, or no node
+        of it can be cut out.
     """
+    require_safetensors(out)
     config = load_config(run_dir)
     if not (run_dir / "metrics.json").is_file():
         raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import pandas
     import xarray
 
-VARIABLES = ("inclusion_rate", "spike_variance", "slab_variance", "weight_norm", "logits")
 MIN_DRAWS = 4  # below this R-hat and ESS, which split every chain in two, are not defined
 #: Below it Vehtari et al. (Bayesian Analysis 2021) let draws be used.
 RHAT_THRESHOLD = 1.01
@@ -60,8 +59,13 @@ def load(run_dir: str | Path) -> "xarray.DataTree":
     return xarray.DataTree.from_dict({"/": tree.to_dataset(), **groups})
 
 
+def hyperparameters(posterior: "xarray.Dataset") -> list[str]:
+    """The names under which the hyperparameters of a run's prior are stored, by layer."""
+    return [str(name) for name, v in posterior.data_vars.items() if "layer" in v.dims and name != "weight_norm"]
+
+
 def summary(
-    run_dir: str | Path, probes: int = 2, variables: Sequence[str] = VARIABLES, ci_prob: float = 0.89
+    run_dir: str | Path, probes: int = 2, variables: Sequence[str] | None = None, ci_prob: float = 0.89
 ) -> "pandas.DataFrame":
     """Summarise the posterior of a run, one row per scalar, by `arviz_stats.summary`.
 
@@ -70,8 +74,9 @@ def summary(
     run_dir : str or Path
     probes : int
         How many probe examples' logits to include.
-    variables : sequence of str
-        Variables of the posterior group; those a run does not have (all NaN) are left out.
+    variables : sequence of str, optional
+        Variables of the posterior group, of which those that are all NaN are left out; by default the prior's
+        hyperparameters, the norms of the weights, and the logits.
     ci_prob : float
         Probability of the equal-tailed interval.
 
@@ -97,6 +102,7 @@ def summary(
     if not posterior.sizes["draw"]:
         raise ValueError(f"{run_dir} has no draw that all chains have reached: let the run go on")
     series: dict[str, np.ndarray] = {}
+    variables = [*hyperparameters(posterior), "weight_norm", "logits"] if variables is None else variables
     for name in variables:
         if name in posterior:
             series |= _scalars(posterior[name].isel(probe=slice(probes), missing_dims="ignore"))

@@ -209,6 +209,8 @@ def auroc(in_scores: Tensor, out_scores: Tensor) -> float:
     Hanley and McNeil (1982), The meaning and use of the area under a ROC curve, Radiology 143.
     """
     for name, scores in (("in_scores", in_scores), ("out_scores", out_scores)):
+        if not isinstance(scores, Tensor):
+            raise TypeError(f"{name} is of type {type(scores).__name__}; give a tensor: torch.as_tensor({name})")
         if scores.ndim != 1 or len(scores) == 0 or bool(scores.isnan().any()):
             raise ValueError(f"{name} must be a non-empty vector without NaN, not of shape {tuple(scores.shape)}")
     familiar = in_scores.double().sort().values
@@ -248,7 +250,7 @@ def summarise(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
 
 def _inner_edges(confidence: Tensor, bins: int, binning: str) -> Tensor:
     """Give the `bins - 1` edges between bins, in increasing order."""
-    if bins < 1:
+    if not isinstance(bins, int) or bins < 1:
         raise ValueError(f"bins is {bins}; use one or more")
     inner = torch.arange(1, bins, device=confidence.device)
     if binning == "width":
@@ -264,8 +266,13 @@ def _checked(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     _check_types_and_shapes(probabilities, labels)
     p, y = probabilities.detach().double(), labels.long().to(probabilities.device)
     # Written so that a NaN fails the comparison.
-    if not bool(((p.sum(1) - 1).abs() <= _ROW_SUM_TOLERANCE).all()) or bool((p < 0).any()):
-        raise ValueError("each row of probabilities must be non-negative and sum to 1; apply softmax to logits first")
+    bad = ~(((p.sum(1) - 1).abs() <= _ROW_SUM_TOLERANCE) & (p >= 0).all(1))
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise ValueError(
+            f"row {row} of the probabilities sums to {float(p[row].sum()):g}, its smallest is {float(p[row].min()):g}; "
+            "each row must be non-negative and sum to 1; apply softmax to logits first"
+        )
     if int(y.min()) < 0 or int(y.max()) >= p.shape[1]:
         raise ValueError(
             f"labels run from {int(y.min())} to {int(y.max())}; {p.shape[1]} classes need 0..{p.shape[1] - 1}"
@@ -274,7 +281,10 @@ def _checked(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_types_and_shapes(probabilities: Tensor, labels: Tensor) -> None:
-    """Raise on a wrong dtype or on shapes other than (n, classes) and (n,)."""
+    """Raise on a wrong type or dtype or on shapes other than (n, classes) and (n,)."""
+    for name, value in {"probabilities": probabilities, "labels": labels}.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} are of type {type(value).__name__}; give a tensor: torch.as_tensor({name})")
     if not probabilities.dtype.is_floating_point:
         raise TypeError(f"probabilities must be floating point, not {probabilities.dtype}")
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:

@@ -46,8 +46,17 @@ class About:
     origin: str = ""
 
 
+def require_safetensors(path: Path) -> None:
+    """ValueError unless a network can be written to this path: another ending would promise another format."""
+    if path.suffix.lower() != ".safetensors":
+        raise ValueError(f"{path}: networks are written as safetensors files alone; name it {path.stem}.safetensors")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file")
+
+
 def save_network(path: Path, model: nn.Module, about: About) -> None:
     """Write a network to a safetensors file; the file appears complete or not at all."""
+    require_safetensors(path)
     write_tensors(path, model.state_dict(), FORMAT, about=json.dumps(asdict(about)))
 
 

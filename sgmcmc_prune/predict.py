@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from sgmcmc_prune.data.batches import check_finite
 from sgmcmc_prune.mask_check import check_mask
 
 
@@ -115,8 +116,9 @@ def posterior_predictive(
         `class_probabilities`.
     """
     mask = check_mask(mask or {}, dict(model.named_parameters()))
-    if draws_at_once < 1:
-        raise ValueError(f"draws_at_once is {draws_at_once}; it must be at least 1")
+    _check_count("draws_at_once", draws_at_once)
+    if isinstance(draws, Mapping):
+        raise TypeError("draws is one mapping; give an iterable of them, one for each draw: [draw]")
     total = expected_entropy = torch.zeros(())
     members = 0
     weights = (_weights(model, draw, mask) for draw in draws)
@@ -191,20 +193,39 @@ def _softmax_outputs(model: nn.Module, forward: Callable[[Tensor], Tensor], inpu
 
 def _logits(model: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: int) -> Tensor:
     """Outputs of `forward` over all inputs, batch by batch, in evaluation mode."""
-    if len(inputs) == 0 or batch_size < 1:
-        raise ValueError(f"inputs and batch_size must be at least 1 long, not {len(inputs)} and {batch_size}")
-    device = next((parameter.device for parameter in model.parameters()), inputs.device)
+    _check_count("batch_size", batch_size)
+    if not hasattr(inputs, "split") or isinstance(inputs, str):
+        raise TypeError(f"inputs are of type {type(inputs).__name__}; give a tensor: torch.as_tensor(inputs)")
+    if len(inputs) == 0:
+        raise ValueError("inputs must hold at least one example")
+    like = next(model.parameters(), torch.empty(0, device=inputs.device))
     with evaluation_mode(model), torch.no_grad():
-        return torch.cat([forward(batch.to(device)) for batch in inputs.split(batch_size)])
+        return torch.cat([_tensor(forward(_fitted(batch, like))) for batch in inputs.split(batch_size)])
+
+
+def _fitted(batch: Tensor, like: Tensor) -> Tensor:
+    """Inputs on the network's device and, if they are real numbers, of its type: NumPy makes float64."""
+    return batch.to(like) if batch.dtype.is_floating_point else batch.to(like.device)
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value}; it must be an integer, at least 1")
+
+
+def _tensor(outputs: object) -> Tensor:
+    if not isinstance(outputs, Tensor):
+        raise ValueError(f"the model returns a {type(outputs).__name__}; it must return one tensor of logits")
+    return outputs
 
 
 def _checked(logits: Tensor) -> Tensor:
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(
             f"class probabilities need logits of shape (batch, classes) with two classes or more, and the model gives "
-            f"{found}; of a regression average the outputs themselves"
+            f"{tuple(logits.shape)}; of a regression average the outputs themselves"
         )
+    check_finite("logits", logits)
     return logits
 
 
@@ -229,6 +250,8 @@ def _weights(model: nn.Module, draw: Mapping[str, Tensor], mask: Mapping[str, Te
         raise ValueError(f"a draw must hold the model's parameters by name: missing {missing}, unknown {unknown}")
     weights = {}
     for name, value in draw.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} in a draw is of type {type(value).__name__}; give tensors: torch.as_tensor(value)")
         if value.shape != slots[name].shape:
             raise ValueError(
                 f"{name} in a draw has shape {tuple(value.shape)}; the model's is {tuple(slots[name].shape)}"

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from sgmcmc_prune.likelihoods import Likelihood
+from sgmcmc_prune.data.batches import check_finite
+from sgmcmc_prune.likelihoods import Likelihood, categorical, check_targets
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.predict import evaluation_mode
 from sgmcmc_prune.pruning import batchnorm
@@ -87,16 +89,21 @@ def rehearse(model: nn.Module, inputs: Tensor, targets: Tensor, likelihood: Like
     ValueError
         For a network that cannot be sampled, in one line.
     """
+    check_targets(likelihood, targets)
     inputs, targets = inputs[:EXAMPLES], targets[:EXAMPLES]
+    check_finite("inputs", inputs)
     _check_parameters(model)
     with unchanged(model), training_mode(model):
         torch.default_generator.manual_seed(0)  # a network that is random is judged by the same draws every time
         with evaluation_mode(model):
             evaluated = _outputs(model, inputs, num_outputs)
+            _check_logits(likelihood, evaluated.detach())
             _check_gradients(model, likelihood(evaluated.float(), targets), len(inputs), complete=True)
         outputs = _outputs(model, inputs, num_outputs)
+        _check_leaves(model, outputs)
         _check_state(model)
         _check_gradients(model, likelihood(outputs.float(), targets), len(inputs), complete=False)
+        _check_functional(model, inputs)
         parameters = dict(model.named_parameters())
         reasons = {name: why_not_prunable(model, name, p) for name, p in parameters.items()}
         return Rehearsal(
@@ -113,6 +120,8 @@ def _check_parameters(model: nn.Module) -> None:
     for name, p in model.named_parameters():
         if isinstance(p, nn.parameter.UninitializedParameter):
             raise ValueError(f"{name!r} has no shape yet; pass one batch through the network before it is returned")
+        if not p.numel():
+            raise ValueError(f"{name!r} has shape {tuple(p.shape)}, no entry to sample; take it out of the network")
         if p.requires_grad and p.dtype not in (torch.float32, torch.float64):
             raise ValueError(f"{name!r} is {p.dtype}; samplers move float32 and float64 (lower precision: autocast)")
 
@@ -148,6 +157,43 @@ def _outputs(model: nn.Module, inputs: Tensor, num_outputs: int) -> Tensor:
             "the outputs depend on no trained parameter; every one has requires_grad False, or is detached"
         )
     return outputs
+
+
+def _check_leaves(model: nn.Module, outputs: Tensor) -> None:
+    """Refuse outputs that depend on a trained tensor which the network does not know."""
+    known = {id(p) for p in model.parameters()}
+    ahead, seen = [outputs.grad_fn], set()
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = node.variable if type(node).__name__ == "AccumulateGrad" else None  # type: ignore[attr-defined]
+        if leaf is not None and id(leaf) not in known:
+            raise ValueError(
+                f"the outputs depend on a tensor of shape {tuple(leaf.shape)} that wants a gradient and is no "
+                "parameter of the network; keep layers in nn.ModuleList, tensors in nn.Parameter"
+            )
+        ahead += [following for following, _ in node.next_functions]
+
+
+def _check_functional(model: nn.Module, inputs: Tensor) -> None:
+    """Refuse a network that cannot be run with other weights than its own: the measurements of a chain do that."""
+    try:
+        with unchanged(model), torch.no_grad():
+            functional_call(model, dict(model.named_parameters()), (inputs,))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the network cannot be run with given weights ({reason}); return the plain module") from error
+
+
+def _check_logits(likelihood: Likelihood, outputs: Tensor) -> None:
+    """Refuse probabilities where logits are wanted: their softmax would be taken again."""
+    sums = outputs.sum(1)
+    if likelihood is categorical and bool((outputs >= 0).all()) and relative(torch.ones_like(sums), sums) < ROUNDING:
+        raise ValueError(
+            "the network returns probabilities, rows that sum to 1; it must return logits: leave out its softmax"
+        )
 
 
 def _check_state(model: nn.Module) -> None:

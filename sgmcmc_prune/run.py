@@ -174,6 +174,7 @@ def _check(config: RunConfig, data: build.Data, world: Ranks) -> None:
     if config.schedule.cycles < 1:
         raise ValueError(f"schedule.cycles is {config.schedule.cycles}; a run draws in at least one cycle")
     foreign_inputs(config, data)
+    build.probes(config, data)
     model = build.build_model(config, data, 0)
     inputs, labels = (part[: min(EXAMPLES, config.data.batch_size)] for part in data.train)
     found = rehearse(model, inputs, labels, likelihoods.categorical, data.dataset.num_classes)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from sgmcmc_prune import build, checkpoint, likelihoods
@@ -190,9 +190,9 @@ def open_stage(
     directory = stage_directory(out, criterion)
     schedule = stage_schedule(config, data, criterion)
     chain = build.build_chain(config, data, 0, schedule)
-    inputs, labels = (t[: config.probes] for t in data.train)
+    probes = build.probes(config, data)
     layers = list(chain.inclusion) or list(prunable(chain.model))
-    recorder = Recorder(inputs, labels, data.dataset.num_classes, layers, chain.parameters)
+    recorder = Recorder(probes.inputs, probes.labels, data.dataset.num_classes, layers, chain.parameters, chain.prior)
     record_every = max(1, int(chain.stream.steps_per_epoch / RECORDS_PER_EPOCH))
     path = directory / "posterior.zarr"
     if path.exists():
@@ -207,7 +207,7 @@ def open_stage(
             path,
             recorder.groups(schedule.num_draws, schedule.num_steps // record_every),
             config.chains,
-            static=_static(inputs, labels, chain, layers),
+            static=_static(probes, chain, layers),
             coords=recorder.coords(),
             attrs={
                 "config": to_json(config),
@@ -220,13 +220,14 @@ def open_stage(
     return Stage(directory, recorder, store, record_every, config.checkpoint_seconds, config.keep_checkpoints)
 
 
-def _static(inputs: Tensor, labels: Tensor, chain: Chain, layers: Sequence[str]) -> dict[str, Any]:
+def _static(probes: build.Probes, chain: Chain, layers: Sequence[str]) -> dict[str, Any]:
     sizes = [chain.parameters[name].numel() for name in layers]
-    dims = ("probe", *[f"image_dim_{i}" for i in range(inputs.dim() - 1)])
+    dims = ("probe", *[f"image_dim_{i}" for i in range(probes.inputs.dim() - 1)])
     return {
-        "observed_data": {"y": (("probe",), labels.cpu().numpy())},
+        "observed_data": {"y": (("probe",), probes.labels.cpu().numpy())},
         "constant_data": {
-            "image": (dims, inputs.cpu().numpy()),
+            "image": (dims, probes.inputs.cpu().numpy()),
+            "probe_held_out": (("probe",), probes.held_out.numpy()),
             "layer_size": (("layer",), sizes),
             "parameter_size": (("parameter",), [p.numel() for p in chain.parameters.values()]),
         },

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sgmcmc_prune.tensor_file import Damaged
+
 
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
@@ -17,14 +19,14 @@ def damage_named(path: Path) -> Iterator[None]:
 
     Raises
     ------
-    ValueError
+    Damaged
         If an error comes out of the block and some part of the store is damaged; otherwise the error itself.
     """
     try:
         yield
     except Exception as error:  # Zarr, its codecs and xarray raise errors of many kinds
         if (path / "zarr.json").is_file() and (part := damaged_part(path)):
-            raise ValueError(f"{part} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+            raise Damaged(f"{part} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
         raise
 
 

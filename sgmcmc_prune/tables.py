@@ -87,9 +87,15 @@ def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
         f"draws: {d['chains']} chains x {d['draws_per_chain']}",
         *temperature_lines(d),
         *(_convergence_line(f"probe {name}", d[name]) for name in ("logits", "probability")),
-        "inclusion rate: " + ", ".join(f"{name} {number(v, 3)}" for name, v in d["inclusion_rate"].items()),
+        *(_by_layer(name, values) for name, values in d["hyperparameters"].items()),
         *_inclusion_lines(d.get("inclusion", {})),
     ]
+
+
+def _by_layer(name: str, values: dict[str, float | None]) -> str:
+    """One hyperparameter of the prior, mean over chains."""
+    cells = (f"{layer} {'-' if _missing(v) else f'{v:.3g}'}" for layer, v in values.items())
+    return f"{name.replace('_', ' ')}: {', '.join(cells)}"
 
 
 def _inclusion_lines(found: dict[str, Any]) -> list[str]:

@@ -215,7 +215,7 @@ def test_unpickler_reads_what_numpy_would(tmp_path: Path) -> None:
     [
         (lambda b: b[:-1], r"data_batch_1\.bin: 12291 bytes found, expected a multiple of 3073"),
         (lambda b: b"", r"data_batch_1\.bin: 0 bytes found"),
-        (lambda b: b"\x0a" + b[1:], r"data_batch_1\.bin: a label 10 found, expected 0 to 9"),
+        (lambda b: b"\x0a" + b[1:], r"data_batch_1\.bin: labels .* to 10 found, expected 0 to 9"),
     ],
 )
 def test_corrupt_binary_file(change: object, message: str, tmp_path: Path) -> None:
@@ -272,3 +272,65 @@ def test_cifar10_c(tmp_path: Path) -> None:
     np.save(tmp_path / "snow.npy", np.array([Malice()], object), allow_pickle=True)
     with pytest.raises(ValueError, match=r"snow\.npy is not a readable \.npy file"):
         ood.load_cifar10_c(tmp_path, "snow", 1)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
+def test_a_flipped_bit_in_an_archive_is_noticed(tmp_path: Path, share: float) -> None:
+    layout = TEN.layouts[0]
+    write_binary(tmp_path / "plain" / layout.folder, TEN)
+    archive = tmp_path / layout.archive
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "plain" / layout.folder, layout.folder)
+    raw = bytearray(archive.read_bytes())
+    raw[int(share * len(raw))] ^= 0xFF
+    archive.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"is not a whole archive .*; download it again"):
+        cifar.load("cifar10", tmp_path)
+
+
+def test_an_archive_of_links_is_refused(tmp_path: Path) -> None:
+    layout = TEN.layouts[0]
+    with tarfile.open(tmp_path / layout.archive, "w:gz") as tar:
+        for file in layout.files:
+            link = tarfile.TarInfo(f"{layout.folder}/{file}")
+            link.type, link.linkname = tarfile.SYMTYPE, "nowhere"
+            tar.addfile(link)
+    with pytest.raises(ValueError, match="is not a whole archive"):
+        cifar.load("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("labels", [np.array([0.5, 1.7]), np.array(["a", "b"]), np.array([[1], [2]]), np.array([True])])
+def test_labels_that_are_no_list_of_integers_are_refused(labels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"data_batch_1: labels are .*, expected a list of integers"):
+        cifar._images(np.zeros((len(labels), 3072), np.uint8), labels, "data_batch_1", TEN)
+
+
+@pytest.mark.parametrize("labels", [-np.ones(2), np.array([np.nan, 1.0]), np.array(["a", "b"]), np.array([11, 1])])
+def test_street_numbers_are_digits(tmp_path: Path, labels: np.ndarray) -> None:
+    savemat(tmp_path / "test_32x32.mat", {"X": np.zeros((32, 32, 3, 2), np.uint8), "y": labels.reshape(-1, 1)})
+    with pytest.raises(ValueError, match="y holds something else than the digits"):
+        ood.load_svhn(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "empty"])
+def test_damaged_street_numbers_are_named(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "test_32x32.mat"
+    savemat(path, {"X": PIXELS[:2].reshape(32, 32, 3, 2), "y": np.array([[1], [2]])}, do_compression=True)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    path.write_bytes(raw if damage == "flipped" else b"")
+    with pytest.raises(ValueError, match="is not a readable SVHN file"):
+        ood.load_svhn(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10-c:fog:3:4", "cifar10-c:fog:\u00b2", "cifar10-c:fog:0", "cifar10-c:fog"])
+def test_a_corruption_has_one_severity(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="write cifar10-c:CORRUPTION:SEVERITY"):
+        ood._foreign_images(name, tmp_path)
+
+
+def test_several_arrays_in_one_file_are_no_corruption(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=np.zeros(3, np.uint8))
+    (tmp_path / "x.npz").rename(tmp_path / "fog.npy")
+    with pytest.raises(ValueError, match=r"fog\.npy holds several arrays"):
+        ood.load_cifar10_c(tmp_path, "fog", 1)

@@ -303,3 +303,15 @@ def test_gather_keeps_shapes_and_dtypes() -> None:
     x, y = data.MinibatchStream(inputs, torch.arange(6), 4, 0, 0).batch(1)
     assert (x.shape, x.dtype) == ((4, 3, 2, 2), torch.float64)
     assert (y.shape, y.dtype) == ((4,), torch.int64)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_an_example_that_is_not_finite_is_named(bad: float) -> None:
+    inputs, targets = torch.zeros(6, 2), torch.zeros(6)
+    inputs[3, 1] = targets[4] = bad
+    with pytest.raises(ValueError, match="inputs of example 3 hold a number that is not finite"):
+        data.MinibatchStream(inputs, targets, 2, 0, 0)
+    with pytest.raises(ValueError, match="targets of example 4 hold a number that is not finite"):
+        data.MinibatchStream(inputs.nan_to_num(), targets, 2, 0, 0)
+    huge = torch.full((4, 2), 3e38)  # their sum is not finite in float32
+    assert data.MinibatchStream(huge, torch.zeros(4), 2, 0, 0).num_data == 4

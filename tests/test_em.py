@@ -281,7 +281,7 @@ def test_em_goes_on_after_a_round_trip() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"kind": "variational"}, "choose fixed, hard, soft or stochastic"),
+        ({"kind": "variational"}, "em.kind is .variational.; choose among fixed, hard, soft, stochastic"),
         ({"every": 0}, "at least 1 step"),
         ({"beta_a": 0.5}, "no interior mode"),
         ({"complexity": -1.0}, "complexity"),
@@ -290,7 +290,7 @@ def test_em_goes_on_after_a_round_trip() -> None:
         ({"decay": 0.5}, "decay"),
         ({"decay": 1.5}, "decay"),
         ({"delay": 0.0}, "delay"),
-        ({"beta_b": math.nan}, "no interior mode"),
+        ({"beta_b": math.nan}, "em.beta_b is nan; it must be a finite number"),
         ({"learn_variances": "spike"}, "learn_variances"),
     ],
 )

@@ -192,3 +192,9 @@ def test_rows_say_how_small_the_network_gets(tmp_path: Path) -> None:
     nodes = row["multiply_adds"] / (784 + 10)
     assert nodes == round(nodes) < 12
     assert row["parameters"] == 785 * nodes + 2 * nodes + (nodes + 1) * 10
+
+
+def test_no_foreign_images_are_no_foreign_set(tmp_path: Path) -> None:
+    write_idx(tmp_path / "empty", np.zeros((0, 28, 28)))
+    with pytest.raises(ValueError, match=r"ood set idx in .*empty has no images"):
+        foreign_inputs("idx", tmp_path / "empty", load("fashion-mnist-subset"), (1, 28, 28), "cpu")

@@ -84,6 +84,18 @@ def test_what_a_run_does_not_have_is_named(finished: Path, tmp_path: Path, choic
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net.pth", "net", "net.safetensors.gz"])
+def test_another_format_is_refused_before_anything_is_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"safetensors files alone; name it net(\.safetensors)+$"):
+        export(tmp_path / "no run", tmp_path / name, NetworkChoice())
+
+
+def test_a_folder_is_no_file_to_export_to(tmp_path: Path) -> None:
+    (tmp_path / "net.safetensors").mkdir()
+    with pytest.raises(ValueError, match="is a folder"):
+        export(tmp_path / "no run", tmp_path / "net.safetensors", NetworkChoice())
+
+
 def test_an_unfinished_run_is_told_to_go_on(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not finished; go on with: sgmcmc-prune resume"):
         export(new_run(config(), tmp_path / "run"), tmp_path / "net.safetensors", NetworkChoice())

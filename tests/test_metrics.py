@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -130,3 +131,17 @@ def test_bad_options() -> None:
     for bad in (torch.tensor([]), torch.tensor([math.nan]), torch.zeros(2, 2)):
         with pytest.raises(ValueError, match="out_scores must be"):
             auroc(torch.ones(2), bad)
+
+
+def test_the_first_row_that_is_no_distribution_is_named() -> None:
+    probabilities = torch.tensor([[0.5, 0.5], [0.7, 0.7], [float("nan"), 1.0]])
+    with pytest.raises(ValueError, match=r"row 1 of the probabilities sums to 1.4, its smallest is 0.7"):
+        accuracy(probabilities, torch.zeros(3, dtype=torch.long))
+
+
+@pytest.mark.parametrize("labels", [[0, 1], np.array([0, 1])])
+def test_what_is_no_tensor_is_refused(labels: object) -> None:
+    with pytest.raises(TypeError, match=r"labels are of type .*; give a tensor: torch.as_tensor\(labels\)"):
+        accuracy(torch.eye(2), labels)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="in_scores is of type"):
+        auroc(labels, torch.zeros(2))  # type: ignore[arg-type]

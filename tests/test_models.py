@@ -1,5 +1,7 @@
 """The papers' networks: sizes, shapes, seeding, and a user's own by dotted path."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -107,3 +109,51 @@ def test_bad_input(name: str, shape: tuple, keywords: dict, error: type[Exceptio
     with pytest.raises(error, match=message) as caught:
         models.build(name, shape, 10, **({"seed": 0} | keywords))
     assert "\n" not in str(caught.value)
+
+
+def own(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A user's module with this content; its name."""
+    name = f"stranger_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            "raise RuntimeError('first\\nsecond')",
+            r"cannot be imported: RuntimeError: first \(stranger_\w+.py, line 1\)",
+        ),
+        ("import sys\nsys.exit(3)", r"cannot be imported: SystemExit: 3 \(stranger_\w+.py, line 2\)"),
+        ("def net(:", "cannot be imported: SyntaxError"),
+        ("import torch\nnet = torch.nn.Linear(2, 2)", "is a network already; it must be callable, and make a network"),
+        ("def net(): pass", r"the call .*net\(\(6,\), 2\) of your network fails: TypeError: net\(\) takes 0"),
+        ("def net(*, input_shape, num_classes): pass", "of your network fails: TypeError"),
+        ("def net(shape, classes):\n    raise KeyError('x\\ny')", r"fails: KeyError: .* \(stranger_\w+.py, line 2\)"),
+    ],
+)
+def test_what_goes_wrong_in_a_users_module_is_one_line(
+    code: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = own(code, tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match=message) as caught:
+        models.build(f"{name}:net", (6,), 2, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_chains_would_share_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "import torch\none = torch.nn.Linear(6, 2)\ndef net(shape, classes): return one"
+    name = own(code, tmp_path, monkeypatch)
+    assert isinstance(models.build(f"{name}:net", (6,), 2, seed=0), nn.Linear)
+    with pytest.raises(ValueError, match="returned the same network twice; it must make a new one at every call"):
+        models.build(f"{name}:net", (6,), 2, seed=1)
+
+
+@pytest.mark.parametrize(
+    "name", ["./nets:net", "nets/x:net", "/tmp/nets.py:net", ".nets:net", "a:b:c", "nets:", ":net"]
+)
+def test_a_path_of_a_file_is_no_dotted_path(name: str) -> None:
+    with pytest.raises(ValueError, match=r"or 'package.module:callable'"):
+        models.build(name, (6,), 2, seed=0)

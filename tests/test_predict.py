@@ -170,9 +170,9 @@ def test_bad_draws(model: nn.Module, inputs: Tensor) -> None:
 def test_bad_inputs_and_masks(model: nn.Module, inputs: Tensor) -> None:
     with pytest.raises(ValueError, match="draws_at_once is 0"):
         posterior_predictive(model, random_draws(model, 1), inputs, draws_at_once=0)
-    with pytest.raises(ValueError, match="not 0 and 1000"):
+    with pytest.raises(ValueError, match="inputs must hold at least one example"):
         class_probabilities(model, inputs[:0])
-    with pytest.raises(ValueError, match="not 25 and 0"):
+    with pytest.raises(ValueError, match="batch_size is 0; it must be an integer"):
         class_probabilities(model, inputs, batch_size=0)
     with pytest.raises(ValueError, match="logits of shape"):
         class_probabilities(nn.Flatten(0), inputs)
@@ -183,3 +183,24 @@ def test_bad_inputs_and_masks(model: nn.Module, inputs: Tensor) -> None:
     ]:
         with pytest.raises(error, match=message):
             posterior_predictive(model, random_draws(model, 1), inputs, mask)
+
+
+def test_inputs_as_numpy_makes_them(model: nn.Module, inputs: Tensor) -> None:
+    expected = class_probabilities(model, inputs)
+    torch.testing.assert_close(class_probabilities(model, inputs.double()), expected)
+    with pytest.raises(TypeError, match="inputs are of type ndarray; give a tensor"):
+        class_probabilities(model, inputs.numpy())  # type: ignore[arg-type]
+
+
+def test_draws_that_are_no_draws(model: nn.Module, inputs: Tensor) -> None:
+    draw = dict(model.state_dict())
+    with pytest.raises(TypeError, match="draws is one mapping"):
+        posterior_predictive(model, draw, inputs)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="in a draw is of type ndarray; give tensors"):
+        posterior_predictive(model, [{n: v.numpy() for n, v in draw.items()}], inputs)  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="logits of example 0 hold a number that is not finite"):
+        posterior_predictive(model, [{n: v * float("nan") for n, v in draw.items()}], inputs)
+    with pytest.raises(ValueError, match="logits of example 1 hold"):
+        class_probabilities(model, inputs.index_fill(0, torch.tensor(1), float("nan")))
+    with pytest.raises(ValueError, match=r"batch_size is 1\.5; it must be an integer"):
+        class_probabilities(model, inputs, batch_size=1.5)  # type: ignore[arg-type]

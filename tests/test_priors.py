@@ -17,11 +17,25 @@ from torch import Tensor
 
 from sgmcmc_prune.em import EM, ScaleEM
 from sgmcmc_prune.em_settings import EMSettings
-from sgmcmc_prune.priors import Horseshoe, Laplace, Prior, SpikeSlab, StudentT
+from sgmcmc_prune.priors import Gaussian, Horseshoe, Laplace, Prior, SpikeSlab, StudentT
 from sgmcmc_prune.priors.horseshoe import inverse_gamma_above
 
 FALSE_ALARM = 1e-3
 PI, V0, V1 = 0.3, 0.01, 0.4
+
+
+def test_a_prior_says_what_its_density_depends_on() -> None:
+    params = {"w": torch.ones(2, 3), "b": torch.zeros(3)}
+    scale = Laplace(0.1)
+    scale.scales["w"] = 0.3
+    assert [scale.hyperparameters(name) for name in params] == [{"scale": 0.3}, {"scale": 0.1}]
+    assert StudentT(0.1, 5.0).hyperparameters("w") == {"scale": 0.1, "degrees_of_freedom": 5.0}
+    assert Gaussian(2.0).hyperparameters("w") == {"variance": 2.0}
+    prior = Horseshoe(params, global_scale=0.2, seed=0)
+    assert prior.hyperparameters("w") == {"global_scale": pytest.approx(0.2)}
+    sparse = SpikeSlab(params, inclusion_rate=PI, spike_variance=V0, slab_variance=V1)
+    assert sparse.hyperparameters("w") == {"inclusion_rate": PI, "spike_variance": V0, "slab_variance": V1}
+    assert sparse.hyperparameters("b") == prior.hyperparameters("b") == {"dense_variance": 1.0}
 
 
 def held_horseshoe(params: dict[str, Tensor]) -> Horseshoe:

@@ -235,3 +235,65 @@ def test_what_was_found_in_words() -> None:
     assert "prunable: last.weight, inner.weight" in lines
     assert "not prunable (frozen): first.weight, first.bias" in lines
     assert "whole units are never pruned of: last.weight" in lines
+
+
+class InAList(nn.Module):
+    """A layer that the network does not know, for it is in a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = [nn.Linear(4, 5)]
+        self.out = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.hidden[0](x).tanh())
+
+
+class Empty(nn.Module):
+    """A parameter without entries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(0, 4))
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x) + self.nothing.sum()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            InAList(),
+            r"depend on a tensor of shape \(5,?( 4)?\).* no parameter of the network; keep layers in nn.ModuleList",
+        ),
+        (Empty(), r"'nothing' has shape \(0, 4\), no entry to sample"),
+        (nn.DataParallel(nn.Linear(4, 3)), r"cannot be run with given weights \(.*DataParallel.*\); return the plain"),
+        (
+            nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)),
+            "returns probabilities, rows that sum to 1; it must return logits",
+        ),
+    ],
+)
+def test_networks_of_strangers_are_refused_in_one_line(model: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        rehearse(model, torch.randn(8, 4), torch.arange(8) % 3, likelihoods.categorical, 3)
+    assert "\n" not in str(caught.value)
+
+
+def test_log_probabilities_are_logits() -> None:
+    rehearse(
+        nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(1)),
+        torch.randn(8, 4),
+        torch.arange(8) % 3,
+        likelihoods.categorical,
+        3,
+    )
+
+
+def test_inputs_that_are_not_finite_are_named() -> None:
+    inputs = torch.randn(8, 4)
+    inputs[2, 1] = float("nan")
+    with pytest.raises(ValueError, match="inputs of example 2 hold a number that is not finite"):
+        rehearse(nn.Linear(4, 3), inputs, torch.arange(8) % 3, likelihoods.categorical, 3)

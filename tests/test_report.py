@@ -11,20 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-from sgmcmc_prune.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
+from sgmcmc_prune.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig, replace
 from sgmcmc_prune.files import read_json, write_json
+from sgmcmc_prune.inference_data import load, summary
 from sgmcmc_prune.priors import GroupMap
-from sgmcmc_prune.report import convergence, write_report
+from sgmcmc_prune.report import convergence, write, write_report
 from sgmcmc_prune.report.calibration import wilson_interval
 from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_histograms, quantity
 from sgmcmc_prune.report.page import page
-from sgmcmc_prune.report.run_data import RunData
+from sgmcmc_prune.report.run_data import RunData, shortened
 from sgmcmc_prune.report.sparsity import draw
+from sgmcmc_prune.report.style import Picture
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace
 from sgmcmc_prune.run import run
 from sgmcmc_prune.statistics import mean_and_half_width
 from sgmcmc_prune.store import DrawStore
+from sgmcmc_prune.tables import diagnostics_lines
 
 ANALYSIS = Path(__file__).parents[1] / "analysis"
 PNG = b"\x89PNG\r\n"
@@ -171,11 +174,35 @@ def test_em_responsibilities_are_not_called_posterior(copy: Path) -> None:
 def test_gaussian_prior_has_no_inclusion(copy: Path) -> None:
     _change_config(copy, "prior", family="gaussian")
     _change_config(copy, "prune", post_hoc=["magnitude"], in_chain=["magnitude"])
-    run_data = RunData.open(copy)
-    for make in (inclusion_histograms, hyperparameter_trace):
-        picture = make(run_data)
-        assert picture.figure is None
-        assert "prior.family is gaussian" in picture.caption
+    picture = inclusion_histograms(RunData.open(copy))
+    assert picture.figure is None
+    assert "prior.family is gaussian" in picture.caption
+
+
+def test_scales_that_a_run_learns_are_kept_everywhere(tmp_path: Path) -> None:
+    config = replace(
+        RunConfig(model=ModelConfig("linear"), chains=1, probes=4),
+        **{
+            "prior.family": "student_t",
+            "data.validation": 6000,
+            "data.batch_size": 125,
+            "prune.post_hoc": ("magnitude",),
+            "prune.in_chain": (),
+        },
+        **{"schedule.burn_in": 2.0, "schedule.cycles": 1, "prune.targets": (0.5,), "em.every": 2},
+    )
+    metrics = run(config, tmp_path / "run", progress=False)
+    tree = load(tmp_path / "run")
+    (scale,) = {float(v) for v in tree["posterior"]["scale"].values.ravel()}
+    assert scale != pytest.approx(0.05**0.5 / 2**0.5, rel=1e-3), "EM moved it from its start"
+    assert tree["training"]["scale"].values[0, -1, 0] == scale
+    learned = metrics["diagnostics"]["hyperparameters"]
+    assert learned == {"scale": {"linear.weight": pytest.approx(scale)}, "degrees_of_freedom": {"linear.weight": 4.0}}
+    assert f"scale: linear.weight {scale:.3g}" in diagnostics_lines(metrics)
+    assert summary(tmp_path / "run").loc["scale[linear.weight]", "mean"] == pytest.approx(scale)
+    figure = hyperparameter_trace(RunData.open(tmp_path / "run")).figure
+    assert figure is not None
+    assert {ax.get_ylabel() for ax in figure.axes} == {"scale", "degrees of freedom"}
 
 
 def test_convergence_draws_what_there_is(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,3 +341,32 @@ def test_first_layer_images() -> None:
     assert [f.shape for f in filters] == [(5, 4)] * 6
     assert [f.shape for f in first_layer(torch.rand(7, 12), (1, 4, 3))] == [(4, 3)]
     assert [f.shape for f in first_layer(torch.rand(7, 12), (12,))] == [(1, 12)]
+
+
+def test_a_picture_that_fails_does_not_end_the_page(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(run: RunData) -> Picture:
+        raise KeyError("<b>\\nsecond line")
+
+    monkeypatch.setattr(write, "PICTURES", (broken, *write.PICTURES))
+    text = write_report(copy).read_text()
+    assert "This part could not be made (KeyError: " in text
+    assert "<b>" not in text
+    assert text.count("<img") == len(PICTURES)
+    assert capsys.readouterr().err.startswith("broken: This part could not be made (KeyError")
+
+
+def test_a_table_that_cannot_be_read_does_not_end_the_page(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = read_json(copy / "metrics.json")
+    del metrics["diagnostics"]["hyperparameters"]  # as of a release before
+    write_json(copy / "metrics.json", metrics)
+    text = write_report(copy).read_text()
+    assert "This part could not be made (KeyError: &#x27;hyperparameters&#x27;)" in text
+    assert text.count("<img") == len(PICTURES)
+    assert "Diagnostics: This part" in capsys.readouterr().err
+
+
+def test_long_names_are_shown_short() -> None:
+    assert shortened("fc1") == "fc1"
+    assert shortened("x" * 300 + "end") == "x" * 18 + " ... " + "x" * 14 + "end"

@@ -20,7 +20,7 @@ from sgmcmc_prune.distributed import ALONE, Ranks
 from sgmcmc_prune.em import EM, ScaleEM
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.inclusion import InclusionAverage, Moments
-from sgmcmc_prune.likelihoods import Likelihood, mean_nll
+from sgmcmc_prune.likelihoods import Likelihood, check_targets, mean_nll
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
 from sgmcmc_prune.pruning.prunable import prunable, trainable
@@ -84,6 +84,7 @@ class Chain:
                 f"the sampler's num_data is {num_data}, but the minibatches come from {stream.num_data} examples; "
                 "they must agree, or prior and noise are scaled wrongly"
             )
+        check_targets(likelihood, stream.targets)
         self.index, self.model, self.sampler, self.schedule = index, model, sampler, schedule
         self.stream, self.likelihood, self.em, self.pruner = stream, likelihood, em, pruner
         self.adapt, self.indicator_every, self.ranks = adapt, indicator_every, ranks

@@ -12,7 +12,7 @@ from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.heat import excess_temperatures
 from sgmcmc_prune.diagnostics import kinetic_temperature
 from sgmcmc_prune.noise import random_words
-from sgmcmc_prune.priors.spike_slab import SpikeSlab
+from sgmcmc_prune.priors import Prior
 from sgmcmc_prune.schedules import Plan
 from sgmcmc_prune.store import Group, Variable
 
@@ -28,27 +28,34 @@ class Recorder:
     Parameters
     ----------
     inputs, targets : Tensor, shapes (probe, ...) and (probe,)
-        The fixed probe batch: training examples, as the network takes them.
+        The fixed probe batch (`build.probes`), as the network takes it.
     num_classes : int
     layers : sequence of str
         Names of the sparse (or, without such a prior, prunable) parameters.
     parameters : dict of str to Tensor
         All parameters, for the choice of the probed weights.
+    prior : Prior or None
+        Whose hyperparameters are recorded, by layer.
     """
 
     def __init__(
-        self, inputs: Tensor, targets: Tensor, num_classes: int, layers: Sequence[str], parameters: dict[str, Tensor]
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        num_classes: int,
+        layers: Sequence[str],
+        parameters: dict[str, Tensor],
+        prior: Prior | None,
     ) -> None:
         self.inputs, self.targets, self.num_classes, self.layers = inputs, targets, num_classes, list(layers)
         self.weights = _choose_weights({n: p for n, p in parameters.items() if n in self.layers})
         self.sizes = {name: p.numel() for name, p in parameters.items()}
+        self.hyperparameters = list(dict.fromkeys(key for values in self._by_layer(prior) for key in values))
 
     def groups(self, draws: int, records: int) -> dict[str, Group]:
         """Layout of the store for `draws` draws and `records` trace records a chain."""
         layer, probe = (len(self.layers),), (len(self.targets),)
-        per_layer = {
-            name: Variable(("layer",), layer) for name in ("inclusion_rate", "spike_variance", "slab_variance")
-        }
+        per_layer = {name: Variable(("layer",), layer) for name in self.hyperparameters}
         scalar = Variable((), (), "float64")
         posterior = {
             **per_layer,
@@ -86,7 +93,7 @@ class Recorder:
         log_likelihood = -chain.likelihood(logits, self.targets)
         params = chain.parameters
         posterior = {
-            **self._hyperparameters(chain),
+            **self._hyperparameters(chain.prior),
             "weight_norm": [float(params[name].norm()) for name in self.layers],
             "weights": [float(params[name].flatten()[index]) for name, index, _ in self.weights],
             "logits": logits.cpu().numpy(),
@@ -115,7 +122,7 @@ class Recorder:
             "loss": chain.loss,
             "phase": PHASES.index(plan.phase),
             **self._step_statistics(chain, plan),
-            **self._hyperparameters(chain),
+            **self._hyperparameters(chain.prior),
         }
 
     @staticmethod
@@ -140,12 +147,13 @@ class Recorder:
             "excess_temperature": [excess.get(name, math.nan) for name in self.sizes],
         }
 
-    def _hyperparameters(self, chain: Chain) -> Values:
-        names = ("inclusion_rate", "spike_variance", "slab_variance")
-        if not isinstance(chain.prior, SpikeSlab):
-            return {name: np.full(len(self.layers), np.nan) for name in names}
-        layers = chain.prior.layers
-        return {name: [getattr(layers[layer], name) for layer in self.layers] for name in names}
+    def _by_layer(self, prior: Prior | None) -> list[dict[str, float]]:
+        return [prior.hyperparameters(name) if prior is not None else {} for name in self.layers]
+
+    def _hyperparameters(self, prior: Prior | None) -> Values:
+        """By name, one number for each layer; NaN for a layer that does not have it."""
+        by_layer = self._by_layer(prior)
+        return {key: [values.get(key, math.nan) for values in by_layer] for key in self.hyperparameters}
 
     @staticmethod
     def _log_posterior(chain: Chain) -> float:
@@ -156,6 +164,8 @@ class Recorder:
 
 def _choose_weights(parameters: dict[str, Tensor]) -> list[tuple[str, int, str]]:
     """A fixed random choice of weights to follow: (parameter, flat index, label), the same for every run of a model."""
+    if not parameters:
+        return []
     sizes = [p.numel() for p in parameters.values()]
     words = random_words(0, 0, 2**16 - 1, 0, 0, NUM_WEIGHT_PROBES)
     chosen = sorted({int(w) % sum(sizes) for w in words})

@@ -37,7 +37,8 @@ class MinibatchStream:
     Raises
     ------
     ValueError
-        If there are no examples, inputs and targets differ in number or device, or `batch_size` is out of range.
+        If there are no examples, inputs and targets differ in number or device, one holds a number that is not finite,
+        or `batch_size` is out of range.
     TypeError
         If `batch_size`, `seed` or `chain` is not an integer.
     """
@@ -59,10 +60,13 @@ class MinibatchStream:
         if inputs.device != targets.device:
             raise ValueError(f"inputs are on {inputs.device} and targets on {targets.device}; use one device")
         for name, value in {"batch_size": batch_size, "seed": seed, "chain": chain}.items():
-            if not isinstance(value, int):
+            if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{name} is {value!r}; give an integer")
         if not 1 <= batch_size <= len(inputs):
             raise ValueError(f"batch_size is {batch_size}; choose 1 to {len(inputs)}, the number of examples")
+        for name, values in {"inputs": inputs, "targets": targets}.items():
+            if isinstance(values, Tensor):  # pictures on disk are bytes
+                check_finite(name, values)
         self.inputs, self.targets = inputs, targets
         self.batch_size, self.seed, self.chain, self.transform = batch_size, seed, chain, transform
         self._permutations: dict[int, Tensor] = {}
@@ -119,3 +123,12 @@ class MinibatchStream:
             last = dict(list(self._permutations.items())[-1:])
             self._permutations = last | {epoch: order}
         return self._permutations[epoch]
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """ValueError that names the first example with a number that is not finite."""
+    if bool(values.sum(dtype=torch.float64 if values.dtype.is_floating_point else None).isfinite()):
+        return  # one pass, without a mask as large as the data
+    rows = (~values.isfinite()).reshape(len(values), -1).any(1).nonzero().flatten()
+    if len(rows):
+        raise ValueError(f"{name} of example {int(rows[0])} hold a number that is not finite")

@@ -6,6 +6,7 @@ https://www.cs.toronto.edu/~kriz/cifar.html describes both layouts.
 
 import hashlib
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -199,8 +200,11 @@ def _members(archive: Path, layout: Layout) -> dict[str, bytes]:
                 content = tar.extractfile(member) if folder.endswith(layout.folder) and file in layout.files else None
                 if content is not None:
                     members[file] = content.read()
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise ValueError(f"{archive} is not a whole archive ({error}); download it again") from error
+            while tar.fileobj and tar.fileobj.read(2**20):  # to the checksum at the end
+                pass
+    except (tarfile.TarError, OSError, EOFError, KeyError, zlib.error) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{archive} is not a whole archive ({reason}); download it again") from error
     missing = [file for file in layout.files if file not in members]
     if missing:
         raise ValueError(f"{archive} lacks {', '.join(missing)}; download it again")
@@ -252,8 +256,12 @@ def _python(data: bytes, file: str, version: Version) -> Images:
 
 
 def _images(pixels: np.ndarray, labels: np.ndarray, file: str, version: Version) -> Images:
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(f"{file}: labels are {labels.dtype} of shape {labels.shape}, expected a list of integers")
     if labels.min() < 0 or labels.max() >= version.num_classes:
-        raise ValueError(f"{file}: a label {labels.max()} found, expected 0 to {version.num_classes - 1}")
+        raise ValueError(
+            f"{file}: labels {labels.min()} to {labels.max()} found, expected 0 to {version.num_classes - 1}"
+        )
     images = torch.from_numpy(pixels.reshape(-1, 3, 32, 32).copy())
     return Images(images, torch.from_numpy(labels.astype(np.int64)))
 

@@ -93,7 +93,7 @@ class Dataset:
     Raises
     ------
     ValueError
-        If a label is not below `num_classes`.
+        If a set is empty, there is but one class, or a label is not below `num_classes`.
     """
 
     name: str
@@ -105,7 +105,12 @@ class Dataset:
     provenance: dict[str, Any]
 
     def __post_init__(self) -> None:
-        """Check the labels."""
+        """Check the sizes and the labels."""
+        if not len(self.train) or not len(self.test) or self.num_classes < 2:
+            raise ValueError(
+                f"{self.name}: {len(self.train)} training and {len(self.test)} test images of "
+                f"{self.num_classes} classes; it takes at least one image in each set, and two classes"
+            )
         labels = torch.cat([self.train.labels, self.test.labels])
         if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < self.num_classes):
             raise ValueError(
@@ -170,6 +175,11 @@ def hold_out(images: Split, size: int, seed: int) -> tuple[Split, Split]:
         raise ValueError(
             f"validation size is {size}; choose 0 to {len(images) - 1}, for there are {len(images)} images"
         )
-    order = torch.randperm(len(images), generator=seeded_generator("hold_out", seed))
-    held, kept = order[:size].sort().values, order[size:].sort().values
-    return images.subset(kept), images.subset(held)
+    held = held_out(len(images), size, seed)
+    return images.subset((~held).nonzero().flatten()), images.subset(held.nonzero().flatten())
+
+
+def held_out(count: int, size: int, seed: int) -> Tensor:
+    """Which of `count` images `hold_out` takes for validation: bool, shape (count,)."""
+    order = torch.randperm(count, generator=seeded_generator("hold_out", seed))
+    return torch.zeros(count, dtype=torch.bool).index_fill_(0, order[:size], True)

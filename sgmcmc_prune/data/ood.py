@@ -5,6 +5,7 @@ http://ufldl.stanford.edu/housenumbers; D. Hendrycks, T. Dietterich, "Benchmarki
 corruptions and perturbations", ICLR 2019, https://zenodo.org/record/2535967.
 """
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ def foreign_inputs(name: str, data_dir: Path | None, native: Dataset, shape: tup
         shape.
     """
     found = _foreign_images(name, data_dir)
+    if not len(found):
+        raise ValueError(f"ood set {name} in {data_dir} has no images")
     if isinstance(found, Images) and tuple(found.images.shape[1:]) != shape:
         raise ValueError(
             f"images of {name} have shape {tuple(found.images.shape[1:])}, those of {native.name} {shape}; choose "
@@ -67,10 +70,10 @@ def _foreign_images(name: str, data_dir: Path | None) -> LabelledImages:
         return load_svhn(data_dir)
     if name == "idx":
         return load_idx(data_dir)
-    _, corruption, severity = [*name.split(":"), "", ""][:3]
-    if not severity.isdigit():
-        raise ValueError(f"ood is {name!r}; write cifar10-c:CORRUPTION:SEVERITY, as in cifar10-c:fog:3")
-    return load_cifar10_c(data_dir, corruption, int(severity))
+    _, corruption, *severity = name.split(":")
+    if len(severity) != 1 or severity[0] not in map(str, range(1, SEVERITIES + 1)):
+        raise ValueError(f"ood is {name!r}; write cifar10-c:CORRUPTION:SEVERITY, as in cifar10-c:fog:3 (1 to 5)")
+    return load_cifar10_c(data_dir, corruption, int(severity[0]))
 
 
 def load_idx(data_dir: str | Path) -> Images:
@@ -119,15 +122,18 @@ def load_svhn(data_dir: str | Path, split: str = "test") -> Images:
         If the file is missing, corrupt, or not of this layout.
     """
     from scipy.io import loadmat  # SciPy is needed for nothing else here
+    from scipy.io.matlab import MatReadError
 
     path = Path(data_dir).expanduser() / f"{split}_32x32.mat"
     try:
         content = loadmat(path, variable_names=("X", "y"))
         pixels, labels = content["X"], content["y"].ravel()
-    except (OSError, ValueError, TypeError, KeyError, NotImplementedError) as error:
+    except (OSError, ValueError, TypeError, KeyError, NotImplementedError, MatReadError, zlib.error) as error:
         raise ValueError(f"{path} is not a readable SVHN file with X and y ({error!r})") from error
-    if pixels.dtype != np.uint8 or pixels.shape != (32, 32, 3, len(labels)) or not len(labels) or labels.max() > 10:
+    if pixels.dtype != np.uint8 or pixels.shape != (32, 32, 3, len(labels)) or not len(labels):
         raise ValueError(f"{path}: X is {pixels.dtype} {pixels.shape}, expected uint8 (32, 32, 3, {len(labels)})")
+    if labels.dtype.kind not in "iuf" or not np.isin(labels, range(11)).all():
+        raise ValueError(f"{path}: y holds something else than the digits 1 to 9 and 10, which stands for 0")
     images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(3, 2, 0, 1)))
     return Images(images, torch.from_numpy(labels.astype(np.int64) % 10))
 
@@ -182,6 +188,7 @@ def _array(path: Path) -> np.ndarray:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"{path} is not a readable .npy file ({error})") from error
-    if array.dtype != np.uint8:
-        raise ValueError(f"{path} holds {array.dtype}, expected uint8")
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+        held = array.dtype if isinstance(array, np.ndarray) else "several arrays (.npz)"
+        raise ValueError(f"{path} holds {held}, expected uint8")
     return array

@@ -37,9 +37,17 @@ class DecodedPictures:
     ----------
     files : sequence of Path
     size : int
+
+    Raises
+    ------
+    ValueError
+        If a file is empty, or a link to nothing.
     """
 
     def __init__(self, files: Sequence[Path], size: int) -> None:
+        for path in files:  # a run must not find out when it comes to them
+            if not path.is_file() or not path.stat().st_size:
+                raise ValueError(f"{path} is not a readable picture: it is empty, or a link to nothing; remove it")
         self.files, self.size = list(files), size
 
     def read(self, index: NDArray[np.int64]) -> Pixels:

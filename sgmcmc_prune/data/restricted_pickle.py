@@ -85,7 +85,7 @@ def read_mapping(data: bytes, name: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError(f"a {type(value).__name__} found, expected a dictionary")
         return {_text(k): v.numpy() if isinstance(v, _Array) else v for k, v in value.items()}
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (pickle.UnpicklingError, EOFError, LookupError, AttributeError, TypeError, ValueError, MemoryError) as error:
         raise ValueError(f"{name} is not a file of CIFAR's python layout: {error}") from error
 
 

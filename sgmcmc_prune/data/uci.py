@@ -11,6 +11,7 @@ approximation (ICML 2016); files from https://github.com/yaringal/DropoutUncerta
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -51,7 +52,8 @@ def load(root: str | Path, name: str, split: int) -> Split:
     Raises
     ------
     ValueError
-        If there is no such data set or split, or an index is not a row or column of the data.
+        If there is no such data set or split, a file holds something else than finite numbers, an index is not a row or
+        column of the data, or all training targets are equal.
     """
     folder = _base(root) / name / "data"
     if not (folder / "data.txt").is_file():
@@ -59,13 +61,15 @@ def load(root: str | Path, name: str, split: int) -> Split:
     if not (folder / f"index_train_{split}.txt").is_file():
         count = len(list(folder.glob("index_train_*.txt")))
         raise ValueError(f"{name} has no split {split}; choose 0 to {count - 1}")
-    table = np.loadtxt(folder / "data.txt")
+    table = _numbers(folder / "data.txt", 2)
     columns, target = (_index(folder / f"index_{key}.txt", table.shape[1]) for key in ("features", "target"))
     rows = {part: _index(folder / f"index_{part}_{split}.txt", len(table)) for part in ("train", "test")}
     x, y = table[:, columns], table[:, target[0]]
     centre, scale = x[rows["train"]].mean(0), x[rows["train"]].std(0)
     scale[scale == 0] = 1
     mean, std = y[rows["train"]].mean(), y[rows["train"]].std()
+    if std == 0:
+        raise ValueError(f"{name}, split {split}: all training targets are {mean:g}; there is nothing to learn")
 
     def part(index: np.ndarray) -> tuple[Tensor, Tensor]:
         inputs, targets = (x[index] - centre) / scale, (y[index] - mean) / std
@@ -81,7 +85,22 @@ def _base(root: str | Path) -> Path:
 
 def _index(path: Path, size: int) -> np.ndarray:
     """Integers of an index file, each below `size`."""
-    index = np.atleast_1d(np.loadtxt(path)).astype(int)
-    if len(index) == 0 or index.min() < 0 or index.max() >= size:
-        raise ValueError(f"{path} holds an index outside 0..{size - 1}")
-    return index
+    index = _numbers(path, 1)
+    if not np.isin(index, np.arange(size)).all():
+        raise ValueError(f"{path} holds an index that is not among 0..{size - 1}")
+    return index.astype(int)
+
+
+def _numbers(path: Path, ndim: Literal[1, 2]) -> np.ndarray:
+    """The finite numbers in a text file, at least one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        found = np.loadtxt(text.splitlines(), ndmin=ndim) if text.strip() else np.zeros(0)
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f"{path} is no table of numbers: {error}") from None
+    if not found.size:
+        raise ValueError(f"{path} is empty; it must hold numbers")
+    if not np.isfinite(found).all():
+        row = int(np.flatnonzero(~np.isfinite(found.reshape(len(found), -1)).all(1))[0])
+        raise ValueError(f"{path}: row {row} holds a number that is not finite")
+    return found

@@ -2,8 +2,11 @@
 
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -27,6 +30,8 @@ _MODELS: dict[str, Callable[..., nn.Module]] = {
     **wide_resnet.NETWORKS,
     **vgg.NETWORKS,
 }
+#: Networks that were returned, as long as they live.
+_BUILT: WeakSet[nn.Module] = WeakSet()
 
 
 def build(
@@ -57,7 +62,8 @@ def build(
     Raises
     ------
     ValueError
-        If the name, the shape, the seed or an option is not as above.
+        If the name, the shape, the seed or an option is not as above; if your callable fails, or returns a network that
+        it has returned before, which every chain would train on.
     TypeError
         If an option is unknown to the network, or your callable returns no module.
     """
@@ -65,7 +71,7 @@ def build(
     name = name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)
     if not input_shape or min(input_shape) < 1 or num_classes < 1:
         raise ValueError(f"input_shape is {tuple(input_shape)} and num_classes {num_classes}; both must be positive")
-    if not 0 <= seed < 2**64:
+    if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"seed is {seed}; choose 0 to 2^64 - 1")
     _check_options(name, factory, options)
     # Only the CPU generator is forked and seeded (torch.manual_seed would reseed every GPU), so build on the CPU.
@@ -73,13 +79,18 @@ def build(
         torch.default_generator.manual_seed(seed)
         try:
             model = factory(input_shape, num_classes, **options)
-        except (ValueError, TypeError):
-            raise
-        except Exception as error:  # a user's own may raise anything
-            reason = (str(error).splitlines() or [""])[0]
-            raise ValueError(f"{name} could not be made: {type(error).__name__}: {reason}") from error
+        except Exception as error:
+            if name in _MODELS:
+                raise
+            call = f"{name}({tuple(input_shape)}, {num_classes})"
+            raise ValueError(f"the call {call} of your network fails: {_in_one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise TypeError(f"{name} returned an object of type {type(model).__name__}; it must return a torch.nn.Module")
+    if model in _BUILT:
+        raise ValueError(
+            f"{name} returned the same network twice; it must make a new one at every call, for every chain"
+        )
+    _BUILT.add(model)
     return model
 
 
@@ -88,15 +99,27 @@ def find(path: str) -> Callable[..., nn.Module]:
     if path in _MODELS:
         return _MODELS[path]
     module_name, _, attribute = path.partition(":")
-    if not module_name or not attribute:
+    if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
         raise ValueError(f"model is {path!r}; choose one of {', '.join(_MODELS)}, or 'package.module:callable'")
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"model {path!r} cannot be imported: {error}") from error
-    if not callable(factory):
-        raise ValueError(f"model {path!r} is a {type(factory).__name__}; it must be callable")
+    except (Exception, SystemExit) as error:  # a user's module may raise anything, or be a script that exits
+        raise ValueError(f"model {path!r} cannot be imported: {_in_one_line(error)}") from error
+    if not callable(factory) or isinstance(factory, nn.Module):
+        kind = "network already" if isinstance(factory, nn.Module) else type(factory).__name__
+        raise ValueError(f"model {path!r} is a {kind}; it must be callable, and make a network")
     return factory
+
+
+def _in_one_line(error: BaseException) -> str:
+    """What went wrong in a user's code, and in which line of it."""
+    text = next(iter(str(error).splitlines()), "")
+    if isinstance(error, ImportError | AttributeError):
+        return text
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    where = f" ({Path(place.filename).name}, line {place.lineno})"
+    theirs = place.filename != __file__ and not place.filename.startswith("<")
+    return f"{type(error).__name__}: {text}{where if theirs else ''}"
 
 
 def _check_options(name: str, factory: Callable[..., nn.Module], options: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ class FusedForm(NamedTuple):
 class Prior(ABC):
     """A prior that factorises over named parameters, given its hyperparameters and latent variables.
 
-    A prior without latent variables, masks or state of its own leaves the last five methods as they are.
+    A prior without latent variables, masks or state of its own leaves the last six methods as they are.
     """
 
     # ruff: noqa: B027
@@ -67,6 +67,10 @@ class Prior(ABC):
 
     def set_mask(self, mask: Mapping[str, Tensor]) -> None:
         """Learn which weights a mask (True = kept) removed."""
+
+    def hyperparameters(self, name: str) -> dict[str, float]:
+        """The numbers, as they are now, on which the density of the parameter `name` depends: what a run records."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything learned or drawn, for a resume."""

@@ -23,6 +23,10 @@ class Gaussian(Prior):
         """w / v."""
         return w / self.variance
 
+    def hyperparameters(self, name: str) -> dict[str, float]:
+        """`variance`, v."""
+        return {"variance": self.variance}
+
     def fused_form(self, name: str) -> FusedForm | None:
         """A precision; a subclass may have another force."""
         return FusedForm("gaussian", {"spike": 1 / self.variance}) if type(self) is Gaussian else None

@@ -104,6 +104,13 @@ class Horseshoe(Prior):
                 self.layers[name] = Scales(start, torch.full_like(start, variance), variance, variance, alive, offset)
                 offset += 2 * p.numel()
 
+    def hyperparameters(self, name: str) -> dict[str, float]:
+        """`global_scale` of one layer as it was drawn last, tau; `dense_variance` of another parameter."""
+        layer = self.layers.get(name)
+        if layer is None:
+            return {"dense_variance": self.dense_variance}
+        return {"global_scale": math.sqrt(layer.global_variance)}
+
     def potential_gradient(self, name: str, w: Tensor) -> Tensor:
         """(1 / s^2 + 1 / c^2) w."""
         layer = self.layers.get(name)

@@ -43,6 +43,10 @@ class ScaleFamily(Prior):
         back = {theirs: ours for ours, theirs in found.items()}
         return {name: back.get(name, name) for name in params}
 
+    def hyperparameters(self, name: str) -> dict[str, float]:
+        """`scale` of one parameter."""
+        return {"scale": self.scale_of(name)}
+
     def scale_of(self, name: str) -> float:
         """Scale of one parameter."""
         return self.scales.get(name, self.scale)

@@ -129,6 +129,13 @@ class SpikeSlab(Prior):
         """
         return 1.0 if self.mode == "marginal" else max(temperature, COLDEST)
 
+    def hyperparameters(self, name: str) -> dict[str, float]:
+        """`inclusion_rate`, `spike_variance` and `slab_variance` of a sparse layer; `dense_variance` of another."""
+        layer = self.layers.get(name)
+        if layer is None:
+            return {"dense_variance": self.dense_variance}
+        return {key: float(getattr(layer, key)) for key in ("inclusion_rate", "spike_variance", "slab_variance")}
+
     def log_odds(self, name: str, w: Tensor, temperature: float = 1.0) -> Tensor:
         """Conditional log-odds of inclusion of each group given w, shape (G,), float64.
 

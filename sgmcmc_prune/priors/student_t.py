@@ -32,6 +32,10 @@ class StudentT(ScaleFamily):
         check_positive("degrees_of_freedom", degrees_of_freedom)
         self.degrees_of_freedom = degrees_of_freedom
 
+    def hyperparameters(self, name: str) -> dict[str, float]:
+        """`scale` of one parameter, s, and `degrees_of_freedom`, nu."""
+        return {**super().hyperparameters(name), "degrees_of_freedom": self.degrees_of_freedom}
+
     def log_densities(self, w: Tensor, scale: float) -> Tensor:
         """log Gamma((nu+1)/2) / (Gamma(nu/2) sqrt(nu pi) s) - (nu+1)/2 log(1 + w^2 / (nu s^2))."""
         nu = self.degrees_of_freedom

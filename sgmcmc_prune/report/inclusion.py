@@ -9,7 +9,7 @@ import numpy as np
 from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.pruning.decision import bayesian_false_discovery_rate
-from sgmcmc_prune.report.run_data import Inclusion, RunData
+from sgmcmc_prune.report.run_data import Inclusion, RunData, shortened
 from sgmcmc_prune.report.scales import log_scale
 from sgmcmc_prune.report.style import INK, Picture, colours, legend_below, line, new_figure, tidy
 
@@ -60,7 +60,10 @@ def draw_histograms(figure: Any, run: RunData, found: Mapping[int, Inclusion]) -
         ax.axvline(0.5, color=INK, linewidth=1)
         count = len(next(iter(found.values()))[layer])
         tidy(
-            ax, "", "" if place % COLUMNS else "share of groups", f"{layer.removesuffix('.weight')} ({count:,} groups)"
+            ax,
+            "",
+            "" if place % COLUMNS else "share of groups",
+            f"{shortened(layer.removesuffix('.weight'))} ({count:,} groups)",
         )
         log_scale(ax)
         ax.set_xlim(0, 1)

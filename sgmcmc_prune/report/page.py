@@ -2,7 +2,8 @@
 
 import base64
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from html import escape
 
 from sgmcmc_prune.config import to_json
@@ -42,11 +43,11 @@ def page(run: RunData, pictures: Sequence[tuple[Picture, bytes | None]]) -> str:
     parts = [
         f"<h1>{escape(title)}</h1>",
         _unfinished(run),
-        _section("What was run", _facts(run)),
-        _section("Departures from the posterior", _departures(run)),
-        _section("Results", _table(run)),
-        _section("Physically smaller networks", _sizes(run)),
-        _section("Diagnostics", _diagnostics(run)),
+        _tried("What was run", _facts, run),
+        _tried("Departures from the posterior", _departures, run),
+        _tried("Results", _table, run),
+        _tried("Physically smaller networks", _sizes, run),
+        _tried("Diagnostics", _diagnostics, run),
         *[_section(picture.title, _figure(picture, png)) for picture, png in pictures],
         f"<details><summary>Configuration</summary><pre>{escape(config)}</pre></details>",
     ]
@@ -54,6 +55,21 @@ def page(run: RunData, pictures: Sequence[tuple[Picture, bytes | None]]) -> str:
     body = "\n".join(part for part in parts if part)
     head += f"<title>{escape(title)}</title><style>{CSS}</style>"
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+
+
+def failed(error: Exception) -> str:
+    """What stands where a part of the page could not be made."""
+    return f"This part could not be made ({type(error).__name__}: {(str(error).splitlines() or [''])[0]})."
+
+
+def _tried(title: str, make: Callable[[RunData], str], run: RunData) -> str:
+    """A section; where it cannot be made, as from files of another release, it says so and the page goes on."""
+    try:
+        body = make(run)
+    except Exception as error:
+        body = f'<p class="note">{escape(failed(error))}</p>'
+        print(f"{title}: {failed(error)}", file=sys.stderr)
+    return _section(title, body)
 
 
 def _section(title: str, body: str) -> str:

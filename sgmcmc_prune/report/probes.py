@@ -37,7 +37,7 @@ def probe_trace(run: RunData) -> Picture:
             draw_axis(ax, stage.draws[chain], run.config.schedule.draws)
         axes[row, -1].legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     caption = (
-        "The three largest logits of the training example that the draws are surest of, and of the one they are least "
+        "The three largest logits of the probe example that the draws are surest of, and of the one they are least "
         "sure of; dotted lines separate cycles. Chains at one level, without drift, have mixed in function space; "
         "jumps between cycles are moves between solutions, which is what cycles are for."
     )

@@ -45,8 +45,8 @@ class Stage:
 
     @property
     def layers(self) -> list[str]:
-        """Names of the layers, without the common ending."""
-        return [str(name).removesuffix(".weight") for name in self.tree["training"]["layer"].values]
+        """Names of the layers as pictures show them: without the common ending, the middle of a long one left out."""
+        return [shortened(str(name).removesuffix(".weight")) for name in self.tree["posterior"]["layer"].values]
 
     @property
     def draws(self) -> list[int]:
@@ -127,3 +127,8 @@ class RunData:
 def _json(path: Path) -> dict[str, Any] | None:
     value: dict[str, Any] | None = read_json(path) if path.is_file() else None
     return value
+
+
+def shortened(name: str) -> str:
+    """A name of at most 40 characters, with an ellipsis for its middle."""
+    return name if len(name) <= 40 else f"{name[:18]} ... {name[-17:]}"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgmcmc_prune.report.run_data import RunData, Stage
+from sgmcmc_prune.report.run_data import RunData, Stage, shortened
 from sgmcmc_prune.report.style import INK, PALETTE, Picture, colours, draw_axis, new_figure, tidy
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def _draw_kinetic(ax: "Axes", stage: Stage, verdict: dict[str, Any] | None) -> N
         low, high, heat = (_numbers(rows, names, key) for key in ("low", "high", "excess"))
         ax.bar(place, (high - low) / unit, 0.8, bottom=(low - centre) / unit, color=BAND, alpha=0.3, label="band")
         ax.plot(place, heat * centre / unit, color=INK, marker="_", ms=10, mew=1.5, lw=0, zorder=3, label=HEATED)
-        names = [f"{name} ({mean:.2f})" for name, mean in zip(names, _numbers(rows, names, "mean"), strict=True)]
+        names = [
+            f"{shortened(name)} ({mean:.2f})" for name, mean in zip(names, _numbers(rows, names, "mean"), strict=True)
+        ]
     for chain, colour in enumerate(colours(stage.chains)):
         values = (_kinetic(stage, chain) - centre) / unit
         x = np.broadcast_to(place + 0.5 * ((chain + 0.5) / stage.chains - 0.5), values.shape)

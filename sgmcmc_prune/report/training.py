@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sgmcmc_prune.chains.record import PHASES
+from sgmcmc_prune.inference_data import hyperparameters
 from sgmcmc_prune.report.run_data import RunData, Stage
 from sgmcmc_prune.report.scales import log_scale
 from sgmcmc_prune.report.style import (
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
 
 SHADES = {"burn_in": "#EFEFEF", "explore": "#FFFFFF", "sample": "#DCEBF7"}
 TRACES = {"loss": "loss (nats per example)", "step_size": "step size", "sparsity": "sparsity"}
-LEARNED = {
-    "inclusion_rate": "inclusion rate",
-    "spike_variance": "spike sd",
-    "slab_variance": "slab sd",
-}
 
 
 def training_trace(run: RunData) -> Picture:
@@ -69,30 +65,30 @@ def training_trace(run: RunData) -> Picture:
 
 
 def hyperparameter_trace(run: RunData) -> Picture:
-    """Draw inclusion rate, spike and slab standard deviation of every layer of the dense chains."""
+    """Draw the hyperparameters of every layer of the dense chains; of a variance its root."""
     title, stage = "Hyperparameters of the prior", run.dense
     if stage is None or _last_step(stage) == 0:
         return Picture("hyperparameters", title, "No step has been recorded yet.")
-    if run.config.prior.family != "spike_slab":
-        why = f"Only those of spike_slab are followed, and prior.family is {run.config.prior.family}."
-        return Picture("hyperparameters", title, why)
-    figure = new_figure(7, 6.5)
-    axes = figure.subplots(len(LEARNED), 1, sharex=True)
+    names = hyperparameters(stage.tree["training"].to_dataset())
+    if not names:
+        return Picture("hyperparameters", title, "The prior has none that vary by layer.")
+    figure = new_figure(7, 1.1 + 1.8 * len(names))
+    axes = figure.subplots(len(names), 1, squeeze=False, sharex=True)[:, 0]
     shades = colours(len(stage.layers))
-    for (key, label), ax in zip(LEARNED.items(), axes, strict=True):
+    for key, ax in zip(names, axes, strict=True):
         for chain in range(stage.chains):
             values = stage.values("training", key, chain)
             values = np.sqrt(values) if key.endswith("variance") else values
             for column, colour in zip(values.T, shades, strict=True):
                 ax.plot(stage.values("training", "step", chain), column, color=colour, ls=dashes(chain), lw=1.2)
-        tidy(ax, "step" if ax is axes[-1] else "", label)
+        tidy(ax, "step" if ax is axes[-1] else "", key.replace("variance", "sd").replace("_", " "))
         log_scale(ax)
         _shade(ax, stage, 0.0)
     layers = [line(name, color=colour) for name, colour in zip(stage.layers, shades, strict=True)]
     legend_below(figure, [*layers, *chain_lines(stage.chains), *_phase_patches()], 5)
     caption = (
-        "Share of groups in the slab, and standard deviations of spike and slab (in units of the weights), per layer, "
-        "on log scales. EM moves them in the burn-in (grey) only: draws are conditional on them. "
+        "What the density of each layer's weights depends on, on log scales (sd: a standard deviation, in units of the "
+        "weights). EM moves what it learns in the burn-in (grey) only: draws are conditional on it. "
         "A line still sloping where the grey ends asks for a longer burn-in."
     )
     return Picture(

@@ -1,5 +1,9 @@
-"""Draw everything a run directory can show, and write it to RUN/report/."""
+"""Draw everything a run directory can show, and write it to RUN/report/.
 
+A picture that cannot be drawn does not end the page: what failed stands in its place, and on standard error.
+"""
+
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,7 +12,7 @@ from sgmcmc_prune.files import atomic_path
 from sgmcmc_prune.report.calibration import reliability_diagram
 from sgmcmc_prune.report.convergence import convergence
 from sgmcmc_prune.report.inclusion import inclusion_histograms
-from sgmcmc_prune.report.page import page
+from sgmcmc_prune.report.page import failed, page
 from sgmcmc_prune.report.probes import probe_trace, weight_norms
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.sparsity import quality_against_sparsity
@@ -16,6 +20,7 @@ from sgmcmc_prune.report.style import Picture, png
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace, training_trace
 from sgmcmc_prune.store_damage import damage_named
+from sgmcmc_prune.tensor_file import Damaged
 
 #: In the order of the page.
 PICTURES: tuple[Callable[[RunData], Picture], ...] = (
@@ -54,8 +59,15 @@ def write_report(run_dir: Path) -> Path:
     out.mkdir(exist_ok=True)
     drawn = []
     for draw in PICTURES:
-        picture = _drawn(draw, run)
-        image = png(picture.figure) if picture.figure is not None else None
+        try:
+            picture = _drawn(draw, run)
+            image = png(picture.figure) if picture.figure is not None else None
+        except Damaged:
+            raise
+        except Exception as error:  # whatever it is: the other pictures are worth having
+            name = draw.__name__
+            picture, image = Picture(name, name.replace("_", " ").capitalize(), failed(error)), None
+            print(f"{name}: {picture.caption}", file=sys.stderr)
         if image is not None:
             _write(out / f"{picture.name}.png", image)
         drawn.append((picture, image))

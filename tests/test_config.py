@@ -1,0 +1,102 @@
+"""Every setting of every part of a configuration is what its annotation says, or is refused with its name."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgmcmc_prune.config import NetworkChoice, RunConfig, from_json, replace, to_json
+from sgmcmc_prune.em_settings import EMSettings
+from sgmcmc_prune.presets import PRESETS
+
+WRONG: dict[type, tuple[Any, ...]] = {
+    bool: (2, None, "yes", 1.0),
+    int: (1.5, True, None, "3", math.nan),
+    float: (math.nan, math.inf, -math.inf, True, None, "0.1"),
+    str: (None, 1, 1.5),
+    tuple: ("magnitude", None, [0.5], (math.nan,), (None,)),
+}
+
+
+def settings(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting by its dotted name."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from settings(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, value
+
+
+@pytest.mark.parametrize(("name", "value"), [pair for pair in settings(RunConfig()) if pair[1] is not None])
+def test_a_setting_of_another_type_is_refused_by_name(name: str, value: Any) -> None:
+    assert replace(RunConfig(), **{name: value}) == RunConfig()
+    for wrong in WRONG[type(value)]:
+        with pytest.raises(ValueError, match=rf"^{name} is .*; (it must be|choose among)") as caught:
+            replace(RunConfig(), **{name: wrong})
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sampler.name", "nonsense"),
+        ("sampler.preconditioner", ""),
+        ("prune.allocation", "nonsense"),
+        ("execution", "nonsense"),
+        ("evaluate", "train"),
+        ("prior.family", "cauchy"),
+        ("em.kind", "nonsense"),
+        ("model.normalisation", "none"),
+    ],
+)
+def test_an_unknown_choice_is_refused(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name} is '{value}'; choose among"):
+        replace(RunConfig(), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "seed is -1; choose 0 to"),
+        ({"seed": 2**48}, "seed is 281474976710656; choose 0 to"),
+        ({"chains": 0}, "chains is 0"),
+        ({"chains": 2**16}, "chains is 65536"),
+        ({"data.workers": 0}, "data.workers is 0"),
+        ({"sampler.momentum": -1.0}, "sampler.momentum is -1.0"),
+        ({"sampler.momentum": 1.0}, "sampler.momentum is 1.0"),
+        ({"schedule.burn_in": -1.0}, "schedule.burn_in is -1.0; it must be >= 0 epochs"),
+        ({"prune.relax": -0.5}, "prune.relax is -0.5; it must be >= 0 epochs"),
+        ({"checkpoint_seconds": -1.0}, "checkpoint_seconds is -1.0"),
+        ({"ranks_per_chain": -1}, "ranks_per_chain is -1"),
+        (
+            {"prune.in_chain": ("magnitude", "magnitude")},
+            "prune.in_chain names a criterion twice: magnitude, magnitude",
+        ),
+        ({"prune.targets": (0.0, 0.5)}, r"prune.targets are \(0.0, 0.5\)"),
+        ({"prune.targets": (0.5, 0.5)}, "give increasing sparsities"),
+        ({"prune.targets": (1.0,)}, "give increasing sparsities"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(RunConfig(), **changes)
+
+
+def test_whole_numbers_may_stand_for_others_and_optional_settings_are_checked() -> None:
+    assert replace(RunConfig(), **{"sampler.lr": 1, "ranks_per_chain": 2, "ood_dir": Path("x")}).sampler.lr == 1
+    for changes in ({"ood_dir": "x"}, {"ranks_per_chain": 1.5}, {"sampler.explore_temperature": math.nan}):
+        with pytest.raises(ValueError, match="it must be"):
+            replace(RunConfig(), **changes)
+    with pytest.raises(ValueError, match=r"em.every is '3'; it must be an integer"):
+        EMSettings(every="3")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="chain is True"):
+        NetworkChoice(chain=True)
+
+
+@pytest.mark.parametrize("make", PRESETS.values())
+def test_presets_survive_json(make: Any) -> None:
+    assert from_json(to_json(make())) == make()

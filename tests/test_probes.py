@@ -1,0 +1,35 @@
+"""The examples whose outputs a run keeps: the same for every seed, validation split and number of them."""
+
+import pytest
+import torch
+from small_run import small
+
+from sgmcmc_prune import build
+
+
+def test_probes_depend_on_the_data_set_alone() -> None:
+    found = []
+    for changes in ({"seed": 0}, {"seed": 1}, {"data.validation": 0}, {"data.validation": 6999}, {"probes": 5}):
+        config = small(**changes)
+        found.append(build.probes(config, build.load_data(config)))
+    for other in found[1:]:
+        count = len(other.labels)
+        assert torch.equal(other.labels, found[0].labels[:count])
+        assert torch.equal(other.inputs, found[0].inputs[:count])
+    assert len(found[0].labels) == 8
+    assert not found[2].held_out.any()
+
+
+def test_probes_held_out_are_those_of_the_validation_split() -> None:
+    config = small(probes=64)
+    data = build.load_data(config)
+    probes = build.probes(config, data)
+    validation = {image.numpy().tobytes() for image in data.validation[0]}
+    assert [image.numpy().tobytes() in validation for image in probes.inputs] == probes.held_out.tolist()
+    assert 0 < probes.held_out.sum() < 64
+
+
+def test_more_probes_than_images_are_refused() -> None:
+    config = small(probes=7001)
+    with pytest.raises(ValueError, match="probes is 7001; choose 1 to 7000"):
+        build.probes(config, build.load_data(config))
