@@ -199,7 +199,7 @@ class AuditRun(RunConfig):
         from sgmcmc_prune.audit import audit_run
 
         found, findings = audit_run(RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)}))
-        print("\n".join(found.lines()))
+        print("\n".join(found))
         checked = "gradients over an epoch, N, loss reduction, prior, augmentation, randomness, dependence on the batch"
         print("\n".join(findings) or f"nothing found; checked: {checked}")
         if findings:

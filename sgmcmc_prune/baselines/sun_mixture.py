@@ -43,6 +43,7 @@ from sgmcmc_prune.priors.spike_slab import check_hyperparameters, smallest_stabl
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.allocation import check_sparsity
 from sgmcmc_prune.pruning.decision import target_sparsity
+from sgmcmc_prune.pruning.prunable import trainable
 from sgmcmc_prune.pruning.schedule import cubic_sparsity
 from sgmcmc_prune.samplers import SGHMC
 
@@ -242,7 +243,7 @@ def _fine_tune(
 def _sgd(model: nn.Module, recipe: Recipe, lr: float, num_data: int) -> SGHMC:
     """SGD with momentum is the sampler at T = 0; under N(0, v1)."""
     return SGHMC(
-        model.named_parameters(),
+        trainable(model).items(),
         lr=lr,
         num_data=num_data,
         momentum=recipe.momentum,
@@ -253,7 +254,8 @@ def _sgd(model: nn.Module, recipe: Recipe, lr: float, num_data: int) -> SGHMC:
 
 def _mixture(model: nn.Module, recipe: Recipe) -> SpikeSlab:
     return SpikeSlab(
-        dict(model.named_parameters()),
+        trainable(model),
+        group=single_weights(model),
         mode="marginal",
         inclusion_rate=recipe.inclusion_rate,
         spike_variance=recipe.spike_variance,

@@ -104,6 +104,15 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
     return shrunk
 
 
+def why_not_shrinkable(model: nn.Module, example: Tensor) -> str:
+    """Say why no node can be cut out of a network; empty if nodes can."""
+    try:
+        shrink(model, {}, example)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 @torch.no_grad()
 def remove_unread(model: nn.Module, obstacles: Mapping[str, str] | None = None) -> Shrunk:
     """Cut out nodes all of whose outgoing weights are exactly zero; this changes no output.
