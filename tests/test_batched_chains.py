@@ -231,3 +231,23 @@ class TestRun:
         with pytest.raises(ValueError, match=r"execution 'batched' cannot run here: .* bfloat16"):
             run(small(execution="batched", precision="bfloat16"), tmp_path / "out", progress=False)
         assert not (tmp_path / "out").exists()
+
+
+class Follows(nn.Module):
+    """A buffer that every pass changes, besides batch normalisation."""
+
+    def __init__(self, input_shape: tuple[int, ...], num_classes: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(784, num_classes)
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.scale = 0.9 * self.scale + 0.1 * x.std()
+        return self.layer(x.flatten(1) / self.scale)
+
+
+def test_networks_whose_buffers_move_are_not_batched(tmp_path: Path) -> None:
+    config = small(execution="batched", **{"model.name": "test_batched_chains:Follows", "prune.in_chain": ()})
+    with pytest.raises(ValueError, match="every pass changes the buffer 'scale', which batched networks do not keep"):
+        run(config, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()

@@ -351,3 +351,21 @@ def test_interval_is_students() -> None:
     mean, half = mean_and_half_width([1.0, 2.0, 3.0])
     assert (mean, half) == pytest.approx((2.0, 4.302653 / math.sqrt(3)))
     assert math.isnan(mean_and_half_width([1.0])[1])
+
+
+def test_multiply_adds_are_unknown_where_a_masked_weight_is_read_by_other_weights_alone() -> None:
+    class Doubled(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x, 2 * self.weight)
+
+    model, mask = Doubled(4, 3), {"weight": torch.rand(3, 4) > 0.5}
+    assert multiply_adds(model, torch.zeros(1, 4)) == 12
+    assert multiply_adds(model, torch.zeros(1, 4), mask) is None
+
+
+def test_multiply_adds_of_a_network_that_loses_a_dimension_of_one() -> None:
+    class Squeezed(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.squeeze()).log_softmax(1)
+
+    assert multiply_adds(Squeezed(4, 3), torch.zeros(1, 4)) == 12

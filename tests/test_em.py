@@ -305,3 +305,21 @@ def test_the_start_delays_em_in_the_burn_in_alone() -> None:
     assert settings.due(10, burn_in=False)
     with pytest.raises(ValueError, match="em start"):
         EMSettings(start=-1)
+
+
+def test_after_a_restart_the_statistics_are_those_of_the_next_draw_alone() -> None:
+    """A mask takes groups away; what was smoothed over them must not stay."""
+    params = weights()
+    prior = spike_slab(params, mode="marginal")
+    em = EM(settings_of("stochastic"), prior)
+    for _ in range(200):
+        em.update(params, 1.0)
+    keep = (torch.arange(6) < 1).unsqueeze(1).expand(6, 4)
+    params = params | {"a": params["a"] * keep}
+    prior.set_mask({"a": keep})
+    em.restart()
+    em.update(params, 1.0)
+    fresh = spike_slab(params, mode="marginal")
+    fresh.load_state_dict({**prior.state_dict()})
+    assert float(em.statistics["a"][0]) <= 1.0
+    assert prior.layers["a"].inclusion_rate <= 1 / 6 + 1e-9

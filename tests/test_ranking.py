@@ -63,7 +63,9 @@ def groups_of(prior: SpikeSlab) -> dict[str, GroupMap]:
 def mask_post_hoc(draws: list[Draw], group: str, mode: str, criterion: str, temperature: float, allocation: str) -> Any:
     prior = prior_of(draws[0], group, mode)
     scores = scores_post_hoc(draws, prior, criterion, temperature)
-    return target_sparsity(scores, groups_of(prior), 0.6, allocation)
+    # Cold draws that disagree have equal shares; there the magnitude decides, as in `evaluate`.
+    sizes = criteria.magnitude({n: torch.stack([d[n] for d in draws]).mean(0) for n in draws[0]}, groups_of(prior))
+    return target_sparsity(scores, groups_of(prior), 0.6, allocation, second=sizes)
 
 
 def mask_in_chain(draws: list[Draw], group: str, mode: str, criterion: str, temperature: float, allocation: str) -> Any:
@@ -187,3 +189,11 @@ def test_only_groups_with_the_score_of_an_opposite_fate_are_tied() -> None:
     scores = {"w": torch.tensor([1.0, 2.0, 2.0, 2.0, 3.0, 3.0])}
     masks_ = [target_sparsity(scores, groups, s) for s in (1 / 6, 2 / 6, 4 / 6)]
     assert [tied(scores, groups, m) for m in masks_] == [0, 3, 0]
+
+
+def test_infinite_scores_are_ties_too() -> None:
+    groups = maps({"a": (20, 10), "b": (20, 10)})
+    scores = {name: torch.full((200,), math.inf) for name in groups}
+    mask = target_sparsity(scores, groups, 0.5)
+    assert all(60 < int(kept.sum()) < 140 for kept in mask.values())
+    assert tied(scores, groups, mask) == 400

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations
 
 from sgmcmc_prune import likelihoods, models
 from sgmcmc_prune.models.state import load_network_state, network_state
+from sgmcmc_prune.pruning import batchnorm
 from sgmcmc_prune.pruning.prunable import output_weights, prunable, trainable
 from sgmcmc_prune.rehearsal import Rehearsal, rehearse
 
@@ -297,3 +298,64 @@ def test_inputs_that_are_not_finite_are_named() -> None:
     inputs[2, 1] = float("nan")
     with pytest.raises(ValueError, match="inputs of example 2 hold a number that is not finite"):
         rehearse(nn.Linear(4, 3), inputs, torch.arange(8) % 3, likelihoods.categorical, 3)
+
+
+class StochasticDepth(Net):
+    """A branch that whole batches skip."""
+
+    def __init__(self) -> None:
+        super().__init__(inner=nn.Linear(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        if not self.training or bool(torch.rand(()) < 0.5):
+            x = x + self.inner(x)
+        return self.last(x)
+
+
+def test_a_branch_that_is_skipped_at_times_is_randomness_and_no_reason_to_refuse() -> None:
+    for seed in range(4):
+        torch.manual_seed(seed)  # the caller's seed does not matter
+        assert [line.split(":")[0] for line in rehearsed(StochasticDepth()).departures] == ["randomness in the network"]
+
+
+class HeldNorm(Net):
+    """Batch normalisation in evaluation mode whatever happens, as in fine-tuning."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda self, x: self.norm(x), norm=nn.BatchNorm1d(8))
+
+    def train(self, mode: bool = True) -> "HeldNorm":
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+
+def test_batch_normalisation_that_is_held_neither_interacts_nor_is_estimated_anew() -> None:
+    model = HeldNorm()
+    assert rehearsed(model).departures == ()
+    assert batchnorm.reestimate(model, [data()[0]]) == 0
+    assert batchnorm.reestimate(Net(lambda self, x: self.norm(x), norm=nn.BatchNorm1d(8)), [data()[0]]) == 1
+
+
+def test_a_weight_named_like_a_part_of_another_is_prunable() -> None:
+    model = Net(q=nn.Linear(2, 2))
+    model.q.weight_v = nn.Parameter(torch.ones(2, 2))
+    assert "q.weight_v" in prunable(model)
+
+
+def test_outputs_along_the_second_dimension_and_behind_a_zero_head() -> None:
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Parameter(torch.randn(6, 5)), nn.Parameter(torch.randn(5, CLASSES))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x @ self.first).tanh() @ self.last
+
+    torch.manual_seed(0)
+    assert output_weights(Product(), data()[0], dim=1) == {"last"}
+    assert output_weights(Product(), data()[0]) == set()
+    model = nn.Sequential(nn.Linear(6, CLASSES), nn.Tanh(), nn.Linear(CLASSES, CLASSES))
+    nn.init.zeros_(model[2].weight)
+    assert output_weights(model, data()[0]) == {"2.weight"}

@@ -5,6 +5,7 @@ import math
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,11 @@ import xarray as xr
 from lives import start_resume
 from small_run import assert_same_run, new_run, small
 
-from sgmcmc_prune import build
-from sgmcmc_prune.config import from_json, to_json
-from sgmcmc_prune.errors import RunError
-from sgmcmc_prune.files import locked
+from sgmcmc_prune import build, stages
+from sgmcmc_prune.config import RunConfig, from_json, to_json
+from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.evaluate import masked_network
+from sgmcmc_prune.files import finite_or_null, locked
 from sgmcmc_prune.presets import PRESETS
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run import load_config, resume, run
@@ -302,3 +304,57 @@ def test_batchnorm_is_recorded_as_a_departure_and_reestimated_after_a_mask(tmp_p
     assert any("batch normalisation" in line for line in load_departures(tmp_path / "bn"))
     kept = next(r for r in metrics["pruned"] if r["criterion"] == "inclusion_probability" and r["target"] == 0.5)
     assert kept["accuracy"] > metrics["dense"]["accuracy"] - 0.05
+
+
+def test_a_finished_run_whose_draws_are_gone_is_not_evaluated_otherwise(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    short = {"schedule.burn_in": 1.0, "schedule.draws": 2, "prune.targets": (0.5,), "prune.in_chain": (), "chains": 1}
+    metrics = run(small(**short), out, progress=False)
+    assert resume(out, progress=False) == json.loads(json.dumps(finite_or_null(metrics)))
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, "evaluate": "validation"}))
+    with pytest.raises(ValueError, match="cannot be evaluated with another evaluate: its draws are gone"):
+        resume(out, progress=False)
+
+
+def test_chains_that_were_not_taken_together_are_not_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = new_run(small(**{"prune.in_chain": (), "checkpoint_seconds": 0.01}), tmp_path / "out")
+    taken = stages.take_chain
+
+    def first_alone(config: RunConfig, data: Any, folder: Path, index: int, *rest: Any) -> None:
+        if index:
+            raise Interrupted
+        taken(config, data, folder, index, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sgmcmc_prune.run.take_chain", first_alone)
+        with pytest.raises(Interrupted):
+            resume(out, progress=False)
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps({**config, "execution": "batched"}))
+    with pytest.raises(ValueError, match=r"the chains stand at steps \d+, 0, .* go on with execution 'loop'"):
+        resume(out, progress=False)
+    assert list(out.glob("checkpoints/chain0.safetensors*"))
+
+
+def test_no_handler_of_errors_swallows_an_interrupt() -> None:
+    assert not issubclass(Interrupted, Exception)
+    assert (Interrupted(signal.SIGINT).exit_code, Interrupted().exit_code) == (130, 143)
+
+
+def test_stored_probes_are_predicted_as_draws_are_evaluated(tmp_path: Path) -> None:
+    """BatchNorm's statistics are estimated anew for both: the store's likelihood is that of the evaluated network."""
+    changes = {"model.name": "test_run:batchnorm_network", "prune.in_chain": (), "prune.targets": (0.5,), "chains": 1}
+    config = small(**changes, **{"keep_weight_draws": True, "schedule.burn_in": 1.0, "schedule.draws": 1})
+    out = tmp_path / "out"
+    run(config, out, progress=False)
+    data = build.load_data(config)
+    tree = xr.open_datatree(out / "posterior.zarr", engine="zarr")
+    inputs = torch.from_numpy(tree["constant_data"]["image"].values)
+    labels = torch.from_numpy(tree["observed_data"]["y"].values)
+    weights = WeightStore(out / "draws").load(0, 0)
+    batches = build.statistics_batches(config, data)
+    network = masked_network(build.build_model(config, data, 0), weights, {}, batches).eval()
+    found = torch.from_numpy(tree["log_likelihood"]["y"].values[0, 0])
+    expected = -torch.nn.functional.cross_entropy(network(inputs), labels, reduction="none").detach()
+    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-4)

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -337,3 +338,22 @@ def test_the_force_is_that_in_double_precision_from_spike_to_slab(tier: str) -> 
         sampler.step()
         forces.append(w.double() - p.detach().double())
     torch.testing.assert_close(*forces, rtol=2e-4, atol=1e-9)
+
+
+def test_a_prior_that_is_set_later_is_asked_for_its_names_too() -> None:
+    model, other = torch.nn.Linear(3, 2), torch.nn.Sequential(torch.nn.Linear(3, 2))
+    sampler = SGHMC(model.named_parameters(), lr=0.01, num_data=np.int64(10))
+    with pytest.raises(ValueError, match=r"the prior was made for '0.weight', '0.bias', and the sampler has 'weight'"):
+        sampler.prior = SpikeSlab(dict(other.named_parameters()))
+    assert sampler.prior is None
+    sampler.prior = SpikeSlab({f"module.{name}": p for name, p in model.named_parameters()})
+    assert sampler.prior_names == {"weight": "module.weight", "bias": "module.bias"}
+
+
+def test_a_state_from_before_a_scheduler_is_loaded() -> None:
+    model = torch.nn.Linear(3, 2)
+    before = SGHMC(model.named_parameters(), lr=0.01, num_data=10, seed=1).state_dict()
+    sampler = SGHMC(model.named_parameters(), lr=0.01, num_data=10, seed=1)
+    torch.optim.lr_scheduler.OneCycleLR(sampler, 0.1, total_steps=10, cycle_momentum=False)
+    sampler.load_state_dict(before)
+    assert sampler.param_groups[0]["lr"] == 0.01
