@@ -20,7 +20,7 @@ from sgmcmc_prune import likelihoods
 from sgmcmc_prune.config import RunConfig, replace
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import mean_nll
-from sgmcmc_prune.rehearsal import ROUNDING, Rehearsal, in_mode, rehearse, relative, unchanged
+from sgmcmc_prune.rehearsal import ROUNDING, in_mode, rehearse, relative, unchanged
 from sgmcmc_prune.samplers import Sampler
 
 #: outputs, targets -> the loss of a batch, a scalar
@@ -77,8 +77,8 @@ def audit(
         return findings + ([] if sampler is None else _sampler(model, sampler, num_data) + _prior(sampler))
 
 
-def audit_run(config: RunConfig) -> tuple[Rehearsal, list[str]]:
-    """Rehearse and audit the first chain of a configuration at its random start, on its training data.
+def audit_run(config: RunConfig) -> tuple[list[str], list[str]]:
+    """Rehearse and audit the first chain of a configuration at its random start, on its training data: both in lines.
 
     Batches have the largest size that divides the number of examples and is not above the configured one, so that a
     pass is an epoch exactly.
@@ -89,6 +89,8 @@ def audit_run(config: RunConfig) -> tuple[Rehearsal, list[str]]:
         For a configuration that cannot be built.
     """
     from sgmcmc_prune import build
+    from sgmcmc_prune.chains.batched import obstacle
+    from sgmcmc_prune.pruning.shrink import why_not_shrinkable
 
     build.check_device(config.device)
     data = build.load_data(config)
@@ -100,7 +102,13 @@ def audit_run(config: RunConfig) -> tuple[Rehearsal, list[str]]:
     chain = build.build_chain(replace(config, **{"data.batch_size": size}), data, 0, schedule)
     chain.model.train()
     loss = partial(mean_nll, chain.likelihood)
-    return found, audit(chain.model, loss, _Epochs(chain.stream, num_data // size), num_data, chain.sampler)
+    lines = [
+        *found.lines(),
+        *(f"departs from the posterior: {line}" for line in found.departures),
+        f"batched chains: {obstacle(chain) or 'possible'}",
+        f"cutting nodes out: {why_not_shrinkable(chain.model, data.train[0][:2]) or 'possible'}",
+    ]
+    return lines, audit(chain.model, loss, _Epochs(chain.stream, num_data // size), num_data, chain.sampler)
 
 
 @dataclass

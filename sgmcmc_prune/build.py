@@ -288,9 +288,22 @@ def build_chain(
 
 
 def groups(config: RunConfig, data: Data, model: nn.Module) -> dict[str, GroupMap]:
-    """Group maps of the prunable parameters: where whole units are pruned, not of those that are the outputs."""
+    """Group maps of the prunable parameters: where whole units are pruned, not of those that are the outputs.
+
+    Raises
+    ------
+    ValueError
+        If whole units shall be pruned, and it cannot be found which weights make the outputs.
+    """
     kind = config.prior.group if config.prior.family == "spike_slab" else "weight"
-    kept = output_weights(model, data.train[0][:EXAMPLES]) if kind in ("node", "filter") else set()
+    kept: set[str] = set()
+    if kind in ("node", "filter", "input"):
+        kept = output_weights(model, data.train[0][:EXAMPLES], dim=1 if kind == "input" else 0)
+        if not kept and kind != "input":
+            raise ValueError(
+                f"prior.group {kind!r} prunes whole units, and no weight was found whose units are the outputs, which "
+                "must stay (is there a normalisation behind them?); use another group"
+            )
     return {name: GroupMap(kind, tuple(p.shape)) for name, p in prunable(model).items() if name not in kept}
 
 

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from sgmcmc_prune import __version__
 from sgmcmc_prune.allocator import keep_freed_memory
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.config import NetworkChoice, RunConfig
@@ -199,7 +200,7 @@ class AuditRun(RunConfig):
         from sgmcmc_prune.audit import audit_run
 
         found, findings = audit_run(RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)}))
-        print("\n".join(found.lines()))
+        print("\n".join(found))
         checked = "gradients over an epoch, N, loss reduction, prior, augmentation, randomness, dependence on the batch"
         print("\n".join(findings) or f"nothing found; checked: {checked}")
         if findings:
@@ -310,6 +311,9 @@ def _command_type() -> Any:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point; exits with 0, 1 (a failed run), 2 (bad input), 130 (SIGINT) or 143 (SIGTERM)."""
+    if (sys.argv[1:] if argv is None else argv) == ["--version"]:
+        print(f"sgmcmc_prune {__version__}")
+        return
     keep_freed_memory()
     _open_closed_streams()
     try:
@@ -408,7 +412,7 @@ def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
     print(f"\nrun directory: {out}   figures: sgmcmc-prune report {out}")
 
 
-def _complain(error: Exception, code: int) -> int:
+def _complain(error: BaseException, code: int) -> int:
     print(f"sgmcmc-prune: {error}", file=sys.stderr)
     return code
 

@@ -128,12 +128,16 @@ class EM:
         _, slab_square, slab_size, spike_moment, spike_size = statistics.tolist()
         if s.learn_variances == "none":
             return
-        if slab_size > 1:
+        if slab_size > 1:  # else nearly nothing is in the slab, and says nothing about it
             layer.slab_variance = max(slab_square / slab_size, s.variance_ratio * self.min_spike_variance)
         if s.learn_variances == "both" and spike_size > 1:
             layer.spike_variance = layer.spike_variance_from(spike_moment / spike_size)
         ceiling = layer.slab_variance / s.variance_ratio
         layer.spike_variance = min(max(layer.spike_variance, self.min_spike_variance), ceiling)
+
+    def restart(self) -> None:
+        """Forget the statistics so far: after a mask they are those of groups that are gone."""
+        self.iteration, self.statistics = 0, {}
 
     def state_dict(self) -> dict[str, Any]:
         """Iteration count and smoothed statistics (the hyperparameters are in the prior's state)."""
@@ -180,6 +184,10 @@ class ScaleEM:
                 smoothed = (1 - omega) * self.statistics.get(name, new) + omega * new
                 self.statistics[name] = smoothed
                 self.prior.scales[name] = max(self.prior.scale_from(smoothed), self.min_scale)
+
+    def restart(self) -> None:
+        """Forget the statistics so far, as `EM.restart`."""
+        self.iteration, self.statistics = 0, {}
 
     def state_dict(self) -> dict[str, Any]:
         """Iteration count and smoothed statistics (the scales are in the prior's state)."""

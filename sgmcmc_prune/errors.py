@@ -7,8 +7,8 @@ class RunError(RuntimeError):
     """A run that could not go on, in one line a person can act on; what was stored before is intact."""
 
 
-class Interrupted(Exception):
-    """A signal asked the run to stop; everything is saved.
+class Interrupted(BaseException):
+    """A signal asked the run to stop; everything is saved. No handler of errors swallows it.
 
     Parameters
     ----------

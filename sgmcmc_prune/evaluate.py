@@ -36,8 +36,8 @@ from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.predict import Predictive, pool, posterior_predictive
 from sgmcmc_prune.pruning import batchnorm, criteria, decision, masks
-from sgmcmc_prune.pruning.shrink import shrink
-from sgmcmc_prune.stages import load_averages
+from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
+from sgmcmc_prune.stages import evaluation_settings, load_averages
 from sgmcmc_prune.store_damage import damage_named
 from sgmcmc_prune.weights import WeightStore
 
@@ -65,7 +65,7 @@ class _Evaluator:
         self.statistics_batches = build.statistics_batches(config, data)
         self.model = build.build_model(config, data, 0)
         self.groups = build.groups(config, data, self.model)
-        self.not_shrinkable = _why_not_shrinkable(self.model, self.inputs[:1])
+        self.not_shrinkable = why_not_shrinkable(self.model, self.inputs[:2])
 
     def predict(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
         """Predict with the draws first, ..., last - 1 of every chain, one after the other."""
@@ -90,7 +90,7 @@ class _Evaluator:
         """The size of a network once it is cut; nothing where it cannot be, and from then on."""
         if not self.not_shrinkable:
             try:
-                return [physical_size(network, mask, self.inputs[:1])]
+                return [physical_size(network, mask, self.inputs[:2])]
             except ValueError as error:
                 self.not_shrinkable = str(error)
         return []
@@ -174,15 +174,6 @@ def physical_size(model: nn.Module, mask: Mask, example: Tensor) -> dict[str, in
     return {"parameters": num_parameters(small), "multiply_adds": multiply_adds(small, example)}
 
 
-def _why_not_shrinkable(model: nn.Module, example: Tensor) -> str:
-    """Why no node can be cut out of a network; empty if nodes can."""
-    try:
-        shrink(model, {}, example)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
 def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = True) -> dict[str, Any]:
     """Compute everything that `metrics.json` holds, from the run directory.
 
@@ -218,6 +209,7 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
     return {
         "split": config.evaluate,
         "seed": config.seed,
+        "evaluation": evaluation_settings(config),
         "data": {"name": data.dataset.name, "official": data.dataset.provenance["official"]},
         "ood": " in ".join(str(part) for part in (config.ood, config.ood_dir) if part is not None),
         "not_shrinkable": evaluator.not_shrinkable,

@@ -65,7 +65,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     dense = build.build_model(config, data, choice.chain).cpu()
     batches = build.statistics_batches(config, data)
     network = masked_network(build.build_model(config, data, choice.chain), average(draws), mask, batches)
-    small = shrink(network, mask, data.train[0][:1]).model
+    small = shrink(network, mask, data.train[0][:2]).model
     mean, std = (tuple(float(v) for v in moment) for moment in (data.dataset.mean, data.dataset.std))
     shape, classes = data.input_shape, data.dataset.num_classes
     save_network(out, small, About(config.model.name, config.model.normalisation, shape, classes, mean, std, origin))

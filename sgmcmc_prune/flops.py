@@ -38,15 +38,15 @@ def multiply_adds(model: nn.Module, inputs: Tensor, mask: Mapping[str, Tensor] |
     Returns
     -------
     int or None
-        None where an operation reads a weight and torch's counter does not know it (recurrent layers): a number would
-        be too small.
+        None where an operation reads a weight and torch's counter does not know it (recurrent layers), or where other
+        weights are computed from a masked one: a number would be wrong.
     """
     device = next((p.device for p in model.parameters()), inputs.device)
-    counter = _Counter(model, mask or {})
+    counter, inputs = _Counter(model, mask or {}), torch.cat([inputs[:1]] * 2)  # a batch of one may lose a dimension
     # With gradients, and the plain form of attention, torch fuses nothing that its counter does not know.
     with evaluation_mode(model), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(inputs[:1].to(device))
-    return None if counter.unknown else round(counter.total)
+        model(inputs.to(device))
+    return None if counter.unknown or counter.unread else round(counter.total / len(inputs))
 
 
 class _Counter(TorchDispatchMode):
@@ -56,10 +56,12 @@ class _Counter(TorchDispatchMode):
         super().__init__()
         self.total, self.unknown = 0.0, False
         self.kept = {
-            p.untyped_storage().data_ptr(): float(mask[name].double().mean()) if name in mask else 1.0
+            p.data_ptr(): float(mask[name].double().mean()) if name in mask else 1.0
             for name, p in model.named_parameters()
             if p.dim() > 1
         }
+        #: Masked weights that no product has read yet: one that only other weights are made of stays here.
+        self.unread = {pointer for pointer, kept in self.kept.items() if kept < 1}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -70,11 +72,12 @@ class _Counter(TorchDispatchMode):
             if made is not NotImplemented:
                 return made
         out = func(*args, **kwargs)
-        read = [x.untyped_storage().data_ptr() for x in _tensors((*args, *kwargs.values()))]
+        read = [x.data_ptr() for x in _tensors((*args, *kwargs.values()))]
         weights = [self.kept[pointer] for pointer in read if pointer in self.kept]
         if packet in flop_registry:
             flops = flop_registry[packet](*args, **kwargs, out_val=out)
             self.total += flops / 2 * min(weights, default=1.0)
+            self.unread -= set(read)
         elif weights and not (packet in _FREE or func.is_view or torch.Tag.pointwise in func.tags):
             self.unknown = True
         return out

@@ -7,7 +7,7 @@ them, and backward once. Nothing of the network or of the random generators is c
 import copy
 import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,8 @@ from torch.nn.modules.dropout import _DropoutNd
 from sgmcmc_prune.data.batches import check_finite
 from sgmcmc_prune.likelihoods import Likelihood, categorical, check_targets
 from sgmcmc_prune.models.state import network_state
+from sgmcmc_prune.predict import evaluation_mode
+from sgmcmc_prune.pruning import batchnorm
 from sgmcmc_prune.pruning.prunable import output_weights, trainable, why_not_prunable
 
 #: Relative differences below this are rounding.
@@ -91,21 +93,16 @@ def rehearse(model: nn.Module, inputs: Tensor, targets: Tensor, likelihood: Like
     inputs, targets = inputs[:EXAMPLES], targets[:EXAMPLES]
     check_finite("inputs", inputs)
     _check_parameters(model)
-    with unchanged(model), in_mode(model, nn.Module, True):
-        with in_mode(model, nn.Module, False):
-            evaluated = _outputs(model, inputs, num_outputs).detach()
-        if (
-            likelihood is categorical
-            and bool((evaluated >= 0).all())
-            and relative(torch.ones(len(inputs)), evaluated.sum(1).cpu()) < ROUNDING
-        ):
-            raise ValueError(
-                "the network returns probabilities, rows that sum to 1; it must return logits: leave out its softmax"
-            )
+    with unchanged(model), training_mode(model):
+        torch.default_generator.manual_seed(0)  # a network that is random is judged by the same draws every time
+        with evaluation_mode(model):
+            evaluated = _outputs(model, inputs, num_outputs)
+            _check_logits(likelihood, evaluated.detach())
+            _check_gradients(model, likelihood(evaluated.float(), targets), len(inputs), complete=True)
         outputs = _outputs(model, inputs, num_outputs)
         _check_leaves(model, outputs)
         _check_state(model)
-        _check_gradients(model, likelihood(outputs.float(), targets), len(inputs))
+        _check_gradients(model, likelihood(outputs.float(), targets), len(inputs), complete=False)
         _check_functional(model, inputs)
         parameters = dict(model.named_parameters())
         reasons = {name: why_not_prunable(model, name, p) for name, p in parameters.items()}
@@ -114,7 +111,7 @@ def rehearse(model: nn.Module, inputs: Tensor, targets: Tensor, likelihood: Like
             tuple(name for name, reason in reasons.items() if not reason),
             {name: reason for name, reason in reasons.items() if reason},
             tuple(sorted(output_weights(model, inputs))),
-            (*_randomness(model, inputs), *_interaction(model, inputs)),
+            (*(random := _randomness(model, inputs)), *_interaction(model, inputs, bool(random))),
         )
 
 
@@ -190,6 +187,15 @@ def _check_functional(model: nn.Module, inputs: Tensor) -> None:
         raise ValueError(f"the network cannot be run with given weights ({reason}); return the plain module") from error
 
 
+def _check_logits(likelihood: Likelihood, outputs: Tensor) -> None:
+    """Refuse probabilities where logits are wanted: their softmax would be taken again."""
+    sums = outputs.sum(1)
+    if likelihood is categorical and bool((outputs >= 0).all()) and relative(torch.ones_like(sums), sums) < ROUNDING:
+        raise ValueError(
+            "the network returns probabilities, rows that sum to 1; it must return logits: leave out its softmax"
+        )
+
+
 def _check_state(model: nn.Module) -> None:
     """Refuse a network whose draws could not be put back into a copy of it."""
     named = {name for name, _ in model.named_parameters(remove_duplicate=False)}
@@ -209,7 +215,8 @@ def _check_state(model: nn.Module) -> None:
         raise ValueError("a copy of the network has another state_dict() than the network")
 
 
-def _check_gradients(model: nn.Module, losses: Tensor, count: int) -> None:
+def _check_gradients(model: nn.Module, losses: Tensor, count: int, complete: bool) -> None:
+    """Refuse gradients that are not finite and, where the whole network runs, parameters out of the loss's reach."""
     if losses.shape != (count,):
         raise ValueError(
             f"the likelihood of {count} examples has shape {tuple(losses.shape)}; it must be ({count},), one negative "
@@ -218,7 +225,7 @@ def _check_gradients(model: nn.Module, losses: Tensor, count: int) -> None:
     parameters = trainable(model)
     gradients = torch.autograd.grad(losses.mean(), list(parameters.values()), allow_unused=True)
     pairs = list(zip(parameters, gradients, strict=True))
-    if unused := [name for name, gradient in pairs if gradient is None]:
+    if complete and (unused := [name for name, gradient in pairs if gradient is None]):
         raise ValueError(
             f"the loss does not depend on {', '.join(unused)}, so no sampler can move them; take them out of the "
             "network, or freeze them with requires_grad_(False)"
@@ -235,10 +242,9 @@ def _randomness(model: nn.Module, inputs: Tensor) -> list[str]:
     again, other = model(inputs), model(inputs)
     found = []
     if relative(first, again) >= ROUNDING:
-        moved = [name for name, _ in model.named_buffers()]
         found.append(
-            f"state: the outputs of one batch change when it is passed again, with the buffers {', '.join(moved)}; the "
-            "likelihood depends on what was passed before"
+            "state: the outputs of one batch change when it is passed again with the same random numbers of torch; the "
+            "likelihood depends on what was passed before, or on random numbers of another kind"
         )
     elif relative(again, other) >= ROUNDING:
         what = "dropout" if any(isinstance(m, _DropoutNd) for m in model.modules()) else "randomness in the network"
@@ -247,12 +253,15 @@ def _randomness(model: nn.Module, inputs: Tensor) -> list[str]:
 
 
 @torch.no_grad()
-def _interaction(model: nn.Module, inputs: Tensor) -> list[str]:
-    """Half a batch alone, and within the batch; all that is random is switched off for this."""
+def _interaction(model: nn.Module, inputs: Tensor, random: bool) -> list[str]:
+    """Half a batch alone, and within the batch; of a random network in evaluation mode, but for batch normalisation."""
     half = len(inputs) // 2
     if half < 2:
         return []
-    with in_mode(model, nn.Module, False), in_mode(model, _BatchNorm, True):
+    norms = batchnorm.layers(model)
+    with evaluation_mode(model) if random else nullcontext():
+        for norm in norms:
+            norm.train()
         whole, again, alone = model(inputs), model(inputs), model(inputs[:half])
     if relative(whole[:half], alone) < ROUNDING or relative(whole, again) >= ROUNDING:
         return []
@@ -277,6 +286,18 @@ def in_mode(model: nn.Module, kind: type[nn.Module], training: bool) -> Iterator
     finally:
         for module, before in modes:
             module.training = before
+
+
+@contextmanager
+def training_mode(model: nn.Module) -> Iterator[None]:
+    """Put a network into training mode, as its own `train` does that, and every module back into its own mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @contextmanager

@@ -34,11 +34,13 @@ from sgmcmc_prune.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.samplers import tiers
 from sgmcmc_prune.stages import (
     departures,
+    evaluation_settings,
     keep_averages,
     load_config,
     measurable_chain,
     num_steps,
     open_stage,
+    stage_directory,
     stage_schedule,
     stages,
     take_batched,
@@ -96,9 +98,31 @@ def resume(out: Path, progress: bool = True) -> dict[str, Any]:
         world.first_only(lambda: _take_up(out, world, held))
         config = load_config(out)
         if not config.keep_weight_draws and _finished(out):
-            metrics: dict[str, Any] = read_json(out / "metrics.json", checksum=True)  # its draws are gone
-            return metrics if world.first else {}
+            if not world.first:
+                return {}
+            return _stored(config, out)
         return _work(config, build.load_data(config), out, progress, world)
+
+
+def _stored(config: RunConfig, out: Path) -> dict[str, Any]:
+    """The table of a finished run whose draws are gone; ValueError if another evaluation is asked for."""
+    metrics: dict[str, Any] = read_json(out / "metrics.json", checksum=True)
+    asked, done = evaluation_settings(config), metrics["evaluation"]
+    if changed := [name for name in done if asked[name] != done[name]]:
+        raise ValueError(
+            f"{out} cannot be evaluated with another {', '.join(changed)}: its draws are gone; a run keeps them with "
+            "--keep-weight-draws"
+        )
+    _clean(config, out)
+    return metrics
+
+
+def _clean(config: RunConfig, out: Path) -> None:
+    """Leave of a finished run what is read again."""
+    keep_averages(config, out)
+    if not config.keep_weight_draws:
+        for criterion in stages(config):
+            shutil.rmtree(stage_directory(out, criterion) / "draws", ignore_errors=True)
 
 
 def _take_up(out: Path, world: Ranks, held: ExitStack) -> None:
@@ -176,7 +200,7 @@ def _check(config: RunConfig, data: build.Data, world: Ranks) -> None:
     foreign_inputs(config, data)
     build.probes(config, data)
     model = build.build_model(config, data, 0)
-    inputs, labels = (part[:EXAMPLES] for part in data.train)
+    inputs, labels = (part[: min(EXAMPLES, config.data.batch_size)] for part in data.train)
     found = rehearse(model, inputs, labels, likelihoods.categorical, data.dataset.num_classes)
     if (config.prune.in_chain or config.prune.post_hoc) and not build.groups(config, data, model):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.not_prunable.items())
@@ -208,7 +232,7 @@ def _first_work(config: RunConfig, data: build.Data, out: Path, progress: bool, 
         if not sampled:
             _run_chains(config, data, out, progress, world, info["execution"]["mode"])
         metrics = evaluate(config, data, out, progress)
-    except Exception as error:  # whatever it is: nobody should wait for a run that has ended
+    except (Exception, Interrupted) as error:  # whatever it is: nobody should wait for a run that has ended
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         if not sampled:  # what was sampled stays so, whatever its evaluation says
             _write_info(out, {**info, **_damaged_checkpoints(out), "status": status, "error": str(error)})
@@ -218,10 +242,7 @@ def _first_work(config: RunConfig, data: build.Data, out: Path, progress: bool, 
     seconds = _earlier(out)["seconds"] if sampled else time.time() - started
     info |= {**_damaged_checkpoints(out), "status": "finished", "seconds": seconds}
     _write_info(out, info)
-    keep_averages(config, out)
-    if not config.keep_weight_draws:
-        for stage in (out, *(out / "forks" / criterion for criterion in config.prune.in_chain)):
-            shutil.rmtree(stage / "draws", ignore_errors=True)
+    _clean(config, out)
     return metrics
 
 

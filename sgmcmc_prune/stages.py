@@ -45,12 +45,33 @@ FREE = (
 )
 
 
-def _check_unchanged(out: Path, config: RunConfig) -> None:
-    """Refuse a configuration that is not the one with which the draws in a directory were made."""
+#: Those of them that the evaluation depends on.
+EVALUATION = ("evaluate", "ood", "ood_dir", "prune.post_hoc", "prune.fdr")
+
+
+def drawn_with(out: Path) -> RunConfig | None:
+    """The configuration with which the draws in a directory were made; None before there are any."""
     path = out / "posterior.zarr" / "zarr.json"
     if not path.is_file():
+        return None
+    stored = read_json(path).get("attributes", {}).get("config")
+    if stored is None:
+        raise ValueError(f"{path.parent} was written by an earlier release, without the configuration of its draws")
+    config: RunConfig = from_json(stored, where=f"config in {path}")
+    return config
+
+
+def evaluation_settings(config: RunConfig) -> dict[str, Any]:
+    """What the evaluation of a run depends on, by dotted name."""
+    flat = _flat(to_json(config))
+    return {name: flat[name] for name in EVALUATION}
+
+
+def _check_unchanged(out: Path, config: RunConfig) -> None:
+    """Refuse a configuration that is not the one with which the draws in a directory were made."""
+    drawn = drawn_with(out)
+    if drawn is None:
         return
-    drawn: RunConfig = from_json(read_json(path).get("attributes", {}).get("config"), where=f"config in {path}")
     made, now = _flat(to_json(drawn)), _flat(to_json(config))
     if changed := [name for name in made if made[name] != now[name] and name not in FREE]:
         both = "; ".join(f"{name} is {now[name]!r}, and was {made[name]!r}" for name in changed)
@@ -189,7 +210,8 @@ def open_stage(
     chain = build.build_chain(config, data, 0, schedule)
     probes = build.probes(config, data)
     layers = list(chain.inclusion) or list(prunable(chain.model))
-    recorder = Recorder(probes.inputs, probes.labels, data.dataset.num_classes, layers, chain.parameters, chain.prior)
+    classes, statistics = data.dataset.num_classes, build.statistics_batches(config, data)
+    recorder = Recorder(probes.inputs, probes.labels, classes, layers, chain.parameters, chain.prior, statistics)
     record_every = max(1, int(chain.stream.steps_per_epoch / RECORDS_PER_EPOCH))
     path = directory / "posterior.zarr"
     if path.exists():

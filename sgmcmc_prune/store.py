@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sgmcmc_prune.files import disk_full_is_failure
 from sgmcmc_prune.store_layout import Group, Static, Variable, create_store
 
 __all__ = ["DrawStore", "Group", "Variable"]
@@ -76,7 +77,8 @@ class DrawStore:
         ValueError
             When `path` exists, or a name or size contradicts another.
         """
-        create_store(Path(path), groups, chains, static or {}, coords or {}, attrs or {})
+        with disk_full_is_failure(Path(path)):
+            create_store(Path(path), groups, chains, static or {}, coords or {}, attrs or {})
         return cls.open(path)
 
     @classmethod

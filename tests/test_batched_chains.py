@@ -1,6 +1,5 @@
 """Batched chains are the chains of a loop: gradients, whole runs, and what cannot be batched."""
 
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.em import EM
 from sgmcmc_prune.em_settings import EMSettings
-from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.files import read_json
 from sgmcmc_prune.models.normalisation import FilterResponseNorm
 from sgmcmc_prune.preconditioners import RMSprop
@@ -197,14 +196,21 @@ class TestRun:
         resume(out, progress=False)
         assert_same_run(whole, out)
 
-    def test_a_kill_while_checkpoints_are_saved_leaves_a_common_step(self, whole: Path, tmp_path: Path) -> None:
+    def test_a_kill_while_checkpoints_are_saved_leaves_a_common_step(
+        self, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The last chain is one checkpoint behind; the others go back to it."""
-        out = tmp_path / "torn"
-        shutil.copytree(whole, out)
-        fork = out / "forks" / "random"
-        newest = fork / "checkpoints" / "chain1.safetensors"
+        out = new_run(batched_run(), tmp_path / "torn")
+
+        def killed(*arguments: object) -> None:
+            raise Interrupted
+
+        with monkeypatch.context() as patch:
+            patch.setattr("sgmcmc_prune.run.evaluate", killed)
+            with pytest.raises(Interrupted):
+                resume(out, progress=False)
+        newest = out / "forks" / "random" / "checkpoints" / "chain1.safetensors"
         newest.with_name("chain1.safetensors.1").replace(newest)
-        (out / "metrics.json").unlink()
         resume(out, progress=False)
         assert_same_run(whole, out)
 

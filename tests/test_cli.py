@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import sgmcmc_prune.certify
-from sgmcmc_prune.cli import Certify
+from sgmcmc_prune.cli import Certify, main
 
 
 def call(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -119,3 +119,10 @@ def test_a_certificate_names_the_command_that_makes_it(
     out = tmp_path / "certificate.json"
     Certify(quick=True, out=out, seed=2, false_alarm=level)()
     assert commands == [f"sgmcmc-prune certify --quick --seed 2{option} --out {out}"]
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    from sgmcmc_prune import __version__
+
+    main(["--version"])
+    assert capsys.readouterr().out == f"sgmcmc_prune {__version__}\n"

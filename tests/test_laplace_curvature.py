@@ -210,3 +210,18 @@ def test_unknown_choices_are_named() -> None:
         curvature(mlp(), *data(2, 4), structure="full")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="estimator is 'mc'; choose one of ggn, monte_carlo, empirical"):
         curvature(mlp(), *data(2, 4), estimator="mc")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("structure", ["diagonal", "kfac"])
+def test_a_part_of_the_data_stands_for_all(structure: str) -> None:
+    """Two halves, each scaled to all examples, average to the whole: a random part is unbiased."""
+    inputs, targets = data(12, 4)
+    settings = {"structure": structure, "num_data": 12}
+    halves = [curvature(mlp(), inputs[i : i + 6], targets[i : i + 6], **settings) for i in (0, 6)]  # type: ignore[arg-type]
+    whole = curvature(mlp(), inputs, targets, structure=structure)  # type: ignore[arg-type]
+    for name, block in whole.blocks.items():
+        key = "curvature" if structure == "diagonal" else "outputs"
+        mean = sum(getattr(half.blocks[name], key) for half in halves) / 2
+        torch.testing.assert_close(mean, getattr(block, key))
+    assert sum(half.log_likelihood for half in halves) / 2 == pytest.approx(whole.log_likelihood)
+    assert [half.gradient_evaluations for half in halves] == [whole.gradient_evaluations // 2] * 2

@@ -14,8 +14,8 @@ on the cubic schedule to the target and constant from the middle of the stage on
 
     log((1 - lambda) / lambda) = w*^2 (1 / v0 - 1 / v1) / 2 - log(v1 / v0) / 2.
 
-(A wider v0 reaches the same w*, but holds the weights of the spike more loosely: at 98 % of a LeNet they carry the
-prediction, and the cut takes it away.) Where this odds leave double precision, v0 widens. The threshold never falls, so
+(Widening v0 to the same w* was tried instead: a LeNet at 98 % had 0.73 on validation images, against 0.861 by
+lambda.) Where this odds leave double precision, v0 widens. The threshold never falls, so
 that the own rule ends at the target or beyond it; where it ends beyond, the mask of stage 3 keeps the weights with the
 next largest r.
 
@@ -43,6 +43,7 @@ from sgmcmc_prune.priors.spike_slab import check_hyperparameters, smallest_stabl
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.allocation import check_sparsity
 from sgmcmc_prune.pruning.decision import target_sparsity
+from sgmcmc_prune.pruning.prunable import trainable
 from sgmcmc_prune.pruning.schedule import cubic_sparsity
 from sgmcmc_prune.samplers import SGHMC
 
@@ -242,7 +243,7 @@ def _fine_tune(
 def _sgd(model: nn.Module, recipe: Recipe, lr: float, num_data: int) -> SGHMC:
     """SGD with momentum is the sampler at T = 0; under N(0, v1)."""
     return SGHMC(
-        model.named_parameters(),
+        trainable(model).items(),
         lr=lr,
         num_data=num_data,
         momentum=recipe.momentum,
@@ -253,7 +254,8 @@ def _sgd(model: nn.Module, recipe: Recipe, lr: float, num_data: int) -> SGHMC:
 
 def _mixture(model: nn.Module, recipe: Recipe) -> SpikeSlab:
     return SpikeSlab(
-        dict(model.named_parameters()),
+        trainable(model),
+        group=single_weights(model),
         mode="marginal",
         inclusion_rate=recipe.inclusion_rate,
         spike_variance=recipe.spike_variance,

@@ -38,8 +38,11 @@ def _failure(chain: Chain) -> str | None:
     """Try it: the gradients of two networks in one pass must be those of each alone."""
     inputs, targets = (part[:TRIED] for part in chain.stream.batch(chain.step))
     models = [copy.deepcopy(chain.model).train() for _ in range(3)]
+    before = {name: b.clone() for name, b in models[0].named_buffers()}
     with unchanged(chain.model):
         mean_nll(chain.likelihood, models[0](inputs), targets).backward()
+        if moved := [name for name, b in models[0].named_buffers() if not torch.equal(b, before[name])]:
+            return f"every pass changes the buffer {moved[0]!r}, which batched networks do not keep"
         try:
             networks = BatchedNetworks(models[1:])
             networks.gradients(chain.likelihood, torch.stack([inputs, inputs]), torch.stack([targets, targets]))

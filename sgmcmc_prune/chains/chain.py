@@ -176,6 +176,9 @@ class Chain:
         self.set_loss(loss.detach() if self.ranks.size == 1 else self.ranks.sum(share * loss.item()))
         self.sampler.zero_grad()
         self.ranks.backward(loss, share)
+        for p in self.parameters.values():
+            if p.grad is None:  # a branch that the network skipped at this step
+                p.grad = torch.zeros_like(p)
 
     def seeded(self, step: int) -> AbstractContextManager[None]:
         """Key what the network itself draws, such as dropout, by the step: then it, too, is no matter of a resume."""
@@ -239,6 +242,8 @@ class Chain:
         self.sampler.set_mask(mask)
         if self.prior is not None:
             self.prior.set_mask(mask)
+        if self.em is not None:
+            self.em.restart()
         self.restart_averages()
 
     def restart_averages(self) -> None:

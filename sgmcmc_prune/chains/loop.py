@@ -88,6 +88,7 @@ class Stage:
             As `run`.
         """
         batched = BatchedChains(chains)
+        self._check_common_step(chains)
         states = [self._load(chain, bar) for chain in chains]
         while len(steps := {0 if state is None else state["step"] for state in states}) > 1:
             for number, (chain, state) in enumerate(zip(chains, states, strict=True)):
@@ -99,6 +100,20 @@ class Stage:
                 chain.load_state_dict(state)
             self._cut(chain, bar)
         self._take(chains, batched.advance, bar)
+
+    def _check_common_step(self, chains: Sequence[Chain]) -> None:
+        """Refuse chains that were not taken together: going back to a step that all have would undo finished work."""
+        kept = [
+            [checkpoint.load(path)["step"] for path in checkpoint.history(checkpoint_path(self.directory, c.index))]
+            for c in chains
+        ]
+        common = max(set.intersection(*({0, *steps} for steps in kept)))
+        if any(sum(step > common for step in steps) > 1 for steps in kept):
+            newest = ", ".join(str(max(steps, default=0)) for steps in kept)
+            raise ValueError(
+                f"{self.directory}: the chains stand at steps {newest}, since they were not taken together; go on with "
+                "execution 'loop' or 'processes' in config.json"
+            )
 
     def _take(self, chains: Sequence[Chain], advance: Callable[[], list[Plan]], bar: Any) -> None:
         """Advance chains that are at one step, and write."""

@@ -1,18 +1,20 @@
 """What a chain leaves in the store: probes and statistics of each draw, and the trace of the whole run."""
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.heat import excess_temperatures
 from sgmcmc_prune.diagnostics import kinetic_temperature
 from sgmcmc_prune.noise import random_words
 from sgmcmc_prune.priors import Prior
+from sgmcmc_prune.pruning import batchnorm
 from sgmcmc_prune.schedules import Plan
 from sgmcmc_prune.store import Group, Variable
 
@@ -36,6 +38,8 @@ class Recorder:
         All parameters, for the choice of the probed weights.
     prior : Prior or None
         Whose hyperparameters are recorded, by layer.
+    statistics : callable
+        Gives the input batches from which BatchNorm's statistics are estimated, for a draw as for its evaluation.
     """
 
     def __init__(
@@ -46,7 +50,9 @@ class Recorder:
         layers: Sequence[str],
         parameters: dict[str, Tensor],
         prior: Prior | None,
+        statistics: Callable[[], Sequence[Tensor]] = tuple,
     ) -> None:
+        self.statistics = statistics
         self.inputs, self.targets, self.num_classes, self.layers = inputs, targets, num_classes, list(layers)
         self.weights = _choose_weights({n: p for n, p in parameters.items() if n in self.layers})
         self.sizes = {name: p.numel() for name, p in parameters.items()}
@@ -87,9 +93,7 @@ class Recorder:
     @torch.no_grad()
     def draw(self, chain: Chain, plan: Plan) -> dict[str, Values]:
         """The values of the current state as a draw."""
-        chain.model.eval()
-        logits = chain.model(self.inputs)
-        chain.model.train()
+        logits = self._network(chain.model).eval()(self.inputs)
         log_likelihood = -chain.likelihood(logits, self.targets)
         params = chain.parameters
         posterior = {
@@ -114,6 +118,13 @@ class Recorder:
             "log_likelihood": {"y": log_likelihood.cpu().numpy()},
             "posterior_predictive": {"probability": logits.softmax(dim=1).cpu().numpy()},
         }
+
+    def _network(self, model: nn.Module) -> nn.Module:
+        """A copy of the network that predicts as it will be evaluated: running statistics are those of past weights."""
+        network = copy.deepcopy(model)
+        if batchnorm.layers(network):
+            batchnorm.reestimate(network, self.statistics())
+        return network
 
     def record(self, chain: Chain, plan: Plan) -> Values:
         """The values of the current state for the trace of the whole run."""

@@ -13,7 +13,6 @@ from sgmcmc_prune.compare.methods import METHODS
 from sgmcmc_prune.compare.score import Row, blank, rows
 from sgmcmc_prune.compare.search import SEARCH_SEED, Choice, of_trials, search
 from sgmcmc_prune.data import ood
-from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.files import finite_or_null, write_json
 
 
@@ -54,8 +53,9 @@ def _fit(method: Method, problem: Problem, folder: Path, evaluate: str, foreign:
     try:
         for candidate in method.fit(problem, folder):
             found += rows(method, problem.seed, candidate, problem.network(), split, foreign)
-    except (RunError, ValueError) as error:
-        found.append(blank(method, problem.seed, f"failed: {error}"))
+    except Exception as error:  # a method may meet a network that nobody thought of; the others go on
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        found.append(blank(method, problem.seed, f"failed: {reason}"))
     return found
 
 

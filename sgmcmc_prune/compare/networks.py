@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sgmcmc_prune import build
 from sgmcmc_prune.compare.method import Candidate, Cost, Predict, Problem
 from sgmcmc_prune.evaluate import masked_network
+from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.predict import class_probabilities
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
@@ -45,7 +46,8 @@ class Posterior:
 def masked(problem: Problem, model: nn.Module, weights: Weights, mask: masks.Mask) -> nn.Module:
     """A copy of a network with these weights (and its own buffers, if they hold none), under the mask."""
     batches = build.statistics_batches(problem.config, problem.data)
-    return masked_network(model, {**model.state_dict(), **weights}, mask, batches)
+    own = network_state(model)  # a weight that two layers share is there once, whatever `weights` hold
+    return masked_network(model, {name: weights.get(name, value) for name, value in own.items()}, mask, batches)
 
 
 def predict_with(networks: Sequence[nn.Module]) -> Predict:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from sgmcmc_prune import names
+from sgmcmc_prune.mask_check import check_mask
 from sgmcmc_prune.priors.base import Prior, check_positive, total
 
 
@@ -60,6 +61,7 @@ class ScaleFamily(Prior):
 
     def set_mask(self, mask: Mapping[str, Tensor]) -> None:
         """Leave masked weights out of the log density and of the M-step."""
+        check_mask(mask, mask)
         self.masks = {name: kept.clone() for name, kept in mask.items()}
 
     @abstractmethod

@@ -55,8 +55,13 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> int:
 
 
 def layers(model: nn.Module) -> list[_BatchNorm]:
-    """Return the BatchNorm layers with running statistics."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    """Return the BatchNorm layers with running statistics that train; some are held in evaluation mode by design."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train()
+    found = [m for m, _ in modes if isinstance(m, _BatchNorm) and m.running_mean is not None and m.training]
+    for module, mode in modes:
+        module.training = mode
+    return found
 
 
 @contextmanager

@@ -245,7 +245,7 @@ def _ranks(
     _check_scores(scores, groups)
     score = _pool(scores, groups)
     order = score.argsort()
-    if bool((score[order].diff() == 0).any()):
+    if bool((score[order][1:] == score[order][:-1]).any()):
         order = _pool({name: _shuffle(name, group.num_groups, seed) for name, group in groups.items()}, groups)
         order = order.to(score.device).argsort()
         if second is not None:

@@ -30,16 +30,17 @@ def why_not_prunable(model: nn.Module, name: str, p: Tensor) -> str:
     if ".parametrizations." in f".{name}":
         return "a part of a parametrised weight: its zeros are not zeros of the weight"
     made = own.removesuffix("_g").removesuffix("_v").removesuffix("_orig")
-    if made != own and hasattr(model.get_submodule(path), made):
+    owner = model.get_submodule(path)
+    if made != own and hasattr(owner, made) and not isinstance(getattr(owner, made), nn.Parameter):
         return f"a part of {made!r}, which is computed before every pass: its zeros are not zeros of the weight"
     return ""
 
 
-def output_weights(model: nn.Module, inputs: Tensor) -> set[str]:
-    """Find the weights whose first dimension are the network's outputs: whole units of these are never pruned.
+def output_weights(model: nn.Module, inputs: Tensor, dim: int = 0) -> set[str]:
+    """Find the weights of which one dimension are the network's outputs: whole units of these are never pruned.
 
-    Found by running: the difference of outputs i and j depends on rows i and j of such a weight alone (a softmax at the
-    end cancels in the difference).
+    Found by running: the difference of outputs i and j depends on slices i and j of such a weight alone (a softmax at
+    the end cancels in the difference).
 
     Parameters
     ----------
@@ -47,6 +48,8 @@ def output_weights(model: nn.Module, inputs: Tensor) -> set[str]:
         Gives outputs of shape (n, classes).
     inputs : Tensor, shape (n, ...)
         A few examples.
+    dim : int
+        The dimension that is asked about: 0 in a linear layer, 1 in a matrix that inputs are multiplied by.
 
     Returns
     -------
@@ -57,16 +60,16 @@ def output_weights(model: nn.Module, inputs: Tensor) -> set[str]:
         outputs = model(inputs)
         count = outputs.shape[-1]
         pairs = {(0, min(1, count - 1)), (max(0, count - 2), count - 1)}
-        names = {name for name, p in parameters.items() if p.dim() > 1 and len(p) == count}
+        names = {name for name, p in parameters.items() if p.dim() > dim and p.dim() > 1 and p.shape[dim] == count}
         for i, j in pairs:
             difference = outputs[..., i].sum() - outputs[..., j].sum() if i != j else outputs[..., i].sum()
             gradients = torch.autograd.grad(difference, list(parameters.values()), allow_unused=True, retain_graph=True)
             for name, gradient in zip(parameters, gradients, strict=True):
-                if name in names and (gradient is None or not _rows(gradient) <= {i, j}):
+                if name in names and not (gradient is not None and _alive(gradient, dim) == {i, j}):
                     names.remove(name)
     return names
 
 
-def _rows(gradient: Tensor) -> set[int]:
-    """The rows that are not all zero."""
-    return set(gradient.flatten(1).any(1).nonzero().flatten().tolist())
+def _alive(gradient: Tensor, dim: int) -> set[int]:
+    """The slices along a dimension that are not all zero."""
+    return set(gradient.movedim(dim, 0).flatten(1).any(1).nonzero().flatten().tolist())

@@ -31,6 +31,8 @@ SUPPORTED = (
 Kept = dict[str, dict[int, Tensor]]
 #: Largest difference between the outputs of the masked and the smaller network, relative to their size.
 TOLERANCE = 1e-5
+#: The same where a network runs in float32 alone, and its sums are rounded, too.
+ROUGH_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
         Left as it is; its forward must be traceable by `torch.fx` (no branching on values).
     mask : mapping of str to bool Tensor
         True = kept.
-    example : Tensor, shape (1, ...)
-        One input: the constants are computed with it, and the result is checked on it and on others of its kind.
+    example : Tensor, shape (n, ...)
+        Some inputs: the constants are computed with it, and the result is checked on it and on others of its kind.
 
     Returns
     -------
@@ -86,7 +88,13 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
     with evaluation_mode(folded):
         graph = trace(folded, SUPPORTED)
         interpreter = fx.Interpreter(graph, garbage_collect_values=False)
-        interpreter.run(example)
+        try:
+            interpreter.run(example)
+        except Exception as error:  # a user's forward may raise anything
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"{type(model).__name__} fails on inputs of shape {tuple(example.shape)}: {reason}"
+            ) from error
         sites = find_sites(graph)
         _find_places(graph, sites, interpreter.env)
         for site, constants in _constant_nodes(folded, sites, interpreter.env):
@@ -94,6 +102,15 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
     shrunk = remove_unread(folded, {site.name: site.obstacle for site in sites if site.obstacle})
     _check(shrunk.model, masked, example)
     return shrunk
+
+
+def why_not_shrinkable(model: nn.Module, example: Tensor) -> str:
+    """Say why no node can be cut out of a network; empty if nodes can."""
+    try:
+        shrink(model, {}, example)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 @torch.no_grad()
@@ -134,10 +151,13 @@ def remove_unread(model: nn.Module, obstacles: Mapping[str, str] | None = None) 
 def _check(small: nn.Module, masked: nn.Module, example: Tensor) -> None:
     """Make sure of what tracing cannot see: on several inputs the smaller network gives what the masked one gives.
 
-    Both run in float64 on a CPU, so that only the constants are rounded.
+    Both run on a CPU, in float64 where the network can, so that only the constants are rounded.
     """
-    networks = [copy.deepcopy(network).cpu().double().eval() for network in (masked, small)]
-    for inputs in _others(example.cpu()):
+    dtype = torch.float64 if example.is_floating_point() and _runs(masked, example, torch.float64) else None
+    networks = [_ready(network, dtype) for network in (masked, small)]
+    for inputs in _others(example.cpu().to(dtype or example.dtype)):
+        if inputs is not example and not _runs(masked, inputs, dtype):
+            continue  # numbers that this network does not take
         expected = networks[0](inputs)
         try:
             error = float((networks[1](inputs) - expected).abs().max())
@@ -148,23 +168,35 @@ def _check(small: nn.Module, masked: nn.Module, example: Tensor) -> None:
                 "as in flatten(1) instead of view(-1, 400)"
             ) from failure
         scale = 1 + float(expected.abs().max())
-        if not error <= TOLERANCE * scale:
+        if not error <= (TOLERANCE if dtype else ROUGH_TOLERANCE) * scale:
             raise ValueError(
                 f"{type(small).__name__} uses its channels in a way that cannot be followed: cut, its outputs differ "
                 f"by {error / scale:.2g} of their size"
             )
 
 
+def _ready(network: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """A copy on the CPU, in evaluation mode, of a type (None: its own)."""
+    return copy.deepcopy(network).cpu().to(dtype=dtype).eval()
+
+
+def _runs(network: nn.Module, inputs: Tensor, dtype: torch.dtype | None) -> bool:
+    """Whether a network takes some inputs in a type."""
+    try:
+        _ready(network, dtype)(inputs.cpu().to(dtype or inputs.dtype))
+    except Exception:  # a user's forward may raise anything
+        return False
+    return True
+
+
 def _others(example: Tensor) -> list[Tensor]:
-    """The example, and others of its shape; of whole numbers (tokens) only such as occur."""
-    g = torch.Generator().manual_seed(0)
-    if not example.is_floating_point():
-        flat = example.flatten()
-        shuffled = [flat[torch.randint(len(flat), flat.shape, generator=g)].view_as(example) for _ in range(3)]
-        return [example, *shuffled]
-    example = example.double()
-    noise = torch.randn(3, *example.shape, generator=g, dtype=torch.float64)
-    return [example, *(noise * (1 + example.std(correction=0)) + example.mean())]
+    """The example, its entries in other places, and (where they are no whole numbers) noise of their size."""
+    g, flat = torch.Generator().manual_seed(0), example.flatten()
+    found = [example, *(flat[torch.randint(len(flat), flat.shape, generator=g)].view_as(example) for _ in range(2))]
+    if example.is_floating_point():
+        noise = torch.randn(example.shape, generator=g, dtype=example.dtype)
+        found.append(noise * (1 + example.std(correction=0)) + example.mean())
+    return found
 
 
 def _find_places(graph: fx.GraphModule, sites: list[Site], values: Mapping[fx.Node, Tensor]) -> None:

@@ -11,6 +11,7 @@ so the learning rate means what it means for `torch.optim.SGD`.
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -41,6 +42,11 @@ SHARED = (
     "noise",
 )
 ALL_FINITE = {"compiled": compiled.all_finite, "triton": triton_tier.all_finite}
+
+
+def _count(num_data: Any) -> Any:
+    """A count of NumPy's as Python's; what is none is refused where settings are checked."""
+    return int(num_data) if isinstance(num_data, Integral) and not isinstance(num_data, bool) else num_data
 
 
 class Sampler(Optimizer):
@@ -119,12 +125,17 @@ class Sampler(Optimizer):
             if not (prior > 0 and math.isfinite(prior)):
                 raise ValueError(f"prior precision is {prior}; it must be finite and > 0 (None is a flat prior)")
             prior = Gaussian(1 / prior)
-        self.prior = prior
-        self.preconditioner = preconditioner or Identity()
         self.tables: dict[tuple[str, ...], Any] = {}
         self._described: list[Any] = []
+        self.prior = prior
+        self.preconditioner = preconditioner or Identity()
         self._key_was_drawn = seed is None
-        fixed: dict[str, Any] = {"num_data": num_data, "seed": choose_seed(seed, chain), "chain": chain, "step": 0}
+        fixed: dict[str, Any] = {
+            "num_data": _count(num_data),
+            "seed": choose_seed(seed, chain),
+            "chain": chain,
+            "step": 0,
+        }
         fixed |= {"sampler": self.name, "preconditioner": type(self.preconditioner).__name__, "noise": noise}
         fixed |= {"adapting": True, "implementation": implementation}
         super().__init__(params, {"lr": lr, "temperature": temperature, **own, **fixed})
@@ -168,6 +179,23 @@ class Sampler(Optimizer):
         if earlier:
             group["step"], group["adapting"] = earlier[-1]["step"], earlier[-1]["adapting"]
 
+    @property
+    def prior(self) -> Prior | None:
+        """The prior; another is asked for the names of its parameters as the first was."""
+        return self._prior
+
+    @prior.setter
+    def prior(self, prior: Prior | None) -> None:
+        before, self._prior = getattr(self, "_prior", None), prior
+        self.tables.clear()
+        self._described = []
+        if hasattr(self, "prior_names"):
+            try:
+                self._ask_prior()
+            except (ValueError, TypeError):
+                self._prior = before
+                raise
+
     def _ask_prior(self) -> None:
         """Learn by which name the prior knows each parameter."""
         params = {name: p for name, p, _, _ in self.named_states()}
@@ -179,7 +207,7 @@ class Sampler(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy or a pickle holds: everything but pointers and hooks."""
-        kept = ("prior", "prior_names", "preconditioner", "_key_was_drawn", "_places")
+        kept = ("_prior", "prior_names", "preconditioner", "_key_was_drawn", "_places")
         return {**super().__getstate__(), **{key: getattr(self, key) for key in kept}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -12,6 +12,9 @@ from sgmcmc_prune.native.memory import laid_out
 #: Settings of a parameter group that make its chain another chain when they change.
 IDENTITY = ("sampler", "form", "preconditioner", "noise", "num_data", "seed", "chain")
 
+#: Settings that schedulers of torch add to a group.
+SCHEDULERS = frozenset({"initial_lr", "max_lr", "min_lr", "base_momentum", "max_momentum", "swa_lr"})
+
 Groups = Sequence[Mapping[str, Any]]
 
 
@@ -33,7 +36,7 @@ def check_same_chain(saved: Groups, groups: Groups, drawn_key: bool) -> None:
                     f"the saved sampler has {field} {old.get(field)!r}, this one {group.get(field)!r}; a resumed chain "
                     "must have the same (lr, momentum and temperature may change)"
                 )
-        if missing := group.keys() - old.keys():
+        if missing := group.keys() - old.keys() - SCHEDULERS:
             raise ValueError(f"the saved sampler lacks the settings {names.shown(sorted(missing))}")
         _check_same_names(old["param_names"], group["param_names"])
 

@@ -58,6 +58,7 @@ def curvature(
     batch_size: int = 256,
     skip: Collection[str] = (),
     seed: int = 0,
+    num_data: int | None = None,
 ) -> Curvature:
     """Compute the curvature of the summed negative log-likelihood at the model's weights.
 
@@ -66,7 +67,7 @@ def curvature(
     model : Module
         Its submodules keep their modes; the pass itself runs in evaluation mode.
     inputs, targets : Tensor, shape (n, ...)
-        All the training data.
+        All the training data, or a random part of them.
     structure : {"diagonal", "kfac"}
         diag(H), exact for the estimator, or one Kronecker product per weight: B = sum_nr g g' and A = mean_nr a a' over
         examples n and positions r, so that B (x) A has the scale of H. A bias has its exact block.
@@ -79,6 +80,8 @@ def curvature(
         Modules without curvature.
     seed : int
         Of the signs of `monte_carlo`.
+    num_data : int, optional
+        Number of all training examples, where `inputs` are a part: sums are scaled to stand for all of them.
 
     Returns
     -------
@@ -103,8 +106,9 @@ def curvature(
             roots = output_roots(estimator, likelihood, outputs.detach(), y, generator)
             _add_batch(found, sums, calls, outputs, roots)
             passes += len(x) * len(roots)
-    blocks = {name: block for total in sums.values() for name, block in total.blocks().items()}
-    return Curvature(blocks, log_likelihood, passes)
+    scale = 1.0 if num_data is None else num_data / len(inputs)
+    blocks = {name: block for total in sums.values() for name, block in total.blocks(scale).items()}
+    return Curvature(blocks, scale * log_likelihood, passes)
 
 
 def output_roots(
@@ -175,9 +179,9 @@ class _DiagonalSum:
         self.weight += rules.sum_of_squared_gradients(a, g).view_as(self.weight)
         self.bias += g.sum(1).square().sum(0)
 
-    def blocks(self) -> dict[str, Block]:
+    def blocks(self, scale: float) -> dict[str, Block]:
         named = {self.layer.weight: self.weight} | ({self.layer.bias: self.bias} if self.layer.bias else {})
-        return {name: DiagonalBlock(name, value) for name, value in named.items()}
+        return {name: DiagonalBlock(name, scale * value) for name, value in named.items()}
 
 
 class _KroneckerSum:
@@ -200,10 +204,11 @@ class _KroneckerSum:
         self.outputs += rows.T @ rows
         self.bias += summed.T @ summed
 
-    def blocks(self) -> dict[str, Block]:
+    def blocks(self, scale: float) -> dict[str, Block]:
         weight, bias = self.layer.weight, self.layer.bias
-        found: dict[str, Block] = {weight: KroneckerBlock(weight, self.inputs / max(1, self.count), self.outputs)}
-        return found | ({bias: KroneckerBlock(bias, self.bias.new_ones(1, 1), self.bias)} if bias else {})
+        inputs, outputs = self.inputs / max(1, self.count), scale * self.outputs
+        found: dict[str, Block] = {weight: KroneckerBlock(weight, inputs, outputs)}
+        return found | ({bias: KroneckerBlock(bias, self.bias.new_ones(1, 1), scale * self.bias)} if bias else {})
 
 
 def _check_choice(what: str, value: str, choices: object) -> None:

@@ -4,7 +4,7 @@
     fitted.scores(); fitted.mask(); fitted.predict(test_inputs)
 
 The weights follow mean NLL + (T / N) / 2 sum_k delta_k theta_k^2, with the temperature of the evidence. Every
-`recipe.every` steps the curvature is computed anew over all the data, and the precisions delta climb the evidence at
+`recipe.every` steps the curvature is computed anew, and the precisions delta climb the evidence at
 fixed weights. The final scores use a curvature computed at the final weights.
 
 References
@@ -13,6 +13,7 @@ Dhahri, Immer, Charpentier, Günnemann, Fortuin: Shaving weights with Occam's ra
 """
 
 import copy
+import math
 from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
@@ -29,6 +30,7 @@ from sgmcmc_prune.baselines.laplace.prior import PrecisionPrior
 from sgmcmc_prune.baselines.laplace.recipe import Recipe
 from sgmcmc_prune.baselines.training import Trainer
 from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
@@ -145,8 +147,13 @@ class _Trainer(Trainer):
         return found
 
     def curvature(self) -> Curvature:
-        """At the present weights, over all the data; masked weights have none, which takes them out of the evidence."""
-        found = self._compute(self.model, self.stream.inputs, self.stream.targets, seed=self.seed + self.step)
+        """At the present weights; masked weights have none, which takes them out of the evidence."""
+        inputs, targets, num_data = self.stream.inputs, self.stream.targets, self.stream.num_data
+        if self.recipe.curvature_share < 1:
+            count = math.ceil(self.recipe.curvature_share * num_data)
+            order = torch.randperm(num_data, generator=seeded_generator("curvature", self.seed, self.step))
+            inputs, targets = (part[order[:count].to(part.device)] for part in (inputs, targets))
+        found = self._compute(self.model, inputs, targets, seed=self.seed + self.step, num_data=num_data)
         self.gradient_evaluations += found.gradient_evaluations
         blocks = dict(found.blocks)
         for name, kept in (self.mask or {}).items():

@@ -29,6 +29,9 @@ class Recipe:
     every, burn_in : int
         The precisions are updated after each step t >= burn_in that is a multiple of `every` before the end. With
         `burn_in` above `steps` they never are: this is the MAP baseline, with weight decay T delta / N.
+    curvature_share : float
+        Fraction of the training examples, drawn anew each time, over which a curvature is summed and scaled to all. The
+        released code takes one minibatch.
     temperature : float
         T: the log-likelihood counts 1 / T times, in the training loss and in the evidence alike. Below 1 for augmented
         data.
@@ -55,6 +58,7 @@ class Recipe:
     prior_lr: float = 0.1
     every: int = 500
     burn_in: int = 0
+    curvature_share: float = 1.0
     temperature: float = 1.0
     precision: float = 1.0
     steps: int = 10_000
@@ -76,6 +80,8 @@ class Recipe:
             )
         if not 0 < self.lr_min <= self.lr < math.inf:
             raise ValueError(f"lr is {self.lr} and lr_min {self.lr_min}; they must satisfy 0 < lr_min <= lr")
+        if not 0 < self.curvature_share <= 1:
+            raise ValueError(f"curvature_share is {self.curvature_share}; it is a fraction of the data, in (0, 1]")
         if not self.damage >= 0:
             raise ValueError(f"damage is {self.damage}; a budget is >= 0 nats per example")
         if self.optimizer not in ("adam", "sgd"):

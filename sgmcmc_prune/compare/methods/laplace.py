@@ -5,6 +5,7 @@ underfit, and would not be the method's own predictive.
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -54,15 +55,15 @@ def _fit(learn_prior: bool, by_damage: bool, problem: Problem, folder: Path) -> 
 
 
 def _recipe(problem: Problem, learn_prior: bool) -> laplace.Recipe:
-    """As many updates of the prior, evenly spaced, as the budget holds beside their curvatures (a pass each).
+    """As many updates of the prior, evenly spaced, as the budget holds beside their curvatures.
 
-    With an update every E epochs and passes p of the budget, n (E + 1) = p. The last update is the end of the training:
-    without a learned prior there is one curvature, for the scores.
+    With an update every E epochs, curvatures over a share s of the data and p passes in the budget, n (E + s) = p.
+    The last update is the end of the training: without a learned prior there is one curvature, for the scores.
     """
     settings = {**SETTINGS["laplace"], **problem.settings}
-    interval = settings.pop("every")
-    updates = max(1, round(problem.epochs / (interval + 1))) if learn_prior else 1
-    steps = problem.steps_beside(updates * problem.num_data)
+    interval, share = settings.pop("every"), settings["curvature_share"]
+    updates = max(1, round(problem.epochs / (interval + share))) if learn_prior else 1
+    steps = problem.steps_beside(updates * math.ceil(share * problem.num_data))
     return laplace.Recipe(
         estimator="monte_carlo",
         every=steps // updates,

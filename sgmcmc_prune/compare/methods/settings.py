@@ -60,8 +60,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "bmr": {"rounds": 5, "warm_up": 0.2},
     "horseshoe": {"iterations": 1000},  # of 5000, before each round: they cost no gradient evaluation, but hours
-    # Passes over the data between two updates of the prior, each of which costs another.
-    "laplace": {"every": 1.0, "lr": 1e-3, "precision": 1.0},
+    # Passes over the data between two updates of the prior, and what each costs of another.
+    "laplace": {"every": 1.0, "curvature_share": 0.1, "lr": 1e-3, "precision": 1.0},
 }
 
 #: What a search may try beside the default and the learning rate.
