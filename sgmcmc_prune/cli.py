@@ -106,6 +106,7 @@ class Report:
 
     def __call__(self) -> None:
         """Write RUN/report/."""
+        os.environ["MPLBACKEND"] = "agg"  # the one that is used; the user's may not exist here
         from sgmcmc_prune.report import write_report
 
         print(f"report: {write_report(self.run_dir)}")
@@ -314,8 +315,11 @@ def main(argv: list[str] | None = None) -> None:
         print(f"sgmcmc_prune {__version__}")
         return
     keep_freed_memory()
-    sys.path.insert(0, str(Path.cwd()))  # a user's network, "mynet:Net", lies where the command is typed
+    _open_closed_streams()
     try:
+        if sys.flags.optimize:
+            raise ValueError("Python runs without assertions, under which Zarr fails; leave out -O and PYTHONOPTIMIZE")
+        sys.path.insert(0, _working_directory())  # a user's network, "mynet:Net", lies where the command is typed
         with _terminated():
             _parse(argv)()
     except KeyboardInterrupt:
@@ -329,6 +333,20 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
     except (ValueError, TypeError, OSError) as error:
         sys.exit(_complain(error, 2))
+
+
+def _open_closed_streams() -> None:
+    """Let what nobody reads, as after `2>&-`, go nowhere: Python has None there, on which progress bars fail."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _working_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        raise ValueError("the working directory does not exist any more; change into another") from None
 
 
 @contextlib.contextmanager
@@ -367,11 +385,12 @@ def _parse(argv: list[str] | None) -> Callable[[], None]:
 def _unbox(box: str) -> str:
     """What tyro's box says, in one line: the complaint, the best suggestion, and where the help is."""
     lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    blocks = " ".join("\0" if set(line) == {"─"} else line for line in lines).split("\0")
+    lines = lines or [line.strip() for line in box.splitlines()[1:]]  # in plain ASCII there is a title, and no frame
+    blocks = " ".join("\0" if set(line) in ({"─"}, {"-"}) else line for line in lines).split("\0")
     blocks = [" ".join(block.split()).rstrip(".") for block in blocks if "helptext:" not in block]
     meant = re.compile(r"(Perhaps you meant: \S+).*")
     inner = re.compile(r"Error parsing [^-\s]\S*: ")  # a check of our own: tyro names a class
-    return ". ".join(inner.sub("", meant.sub(r"\1", block)) for block in blocks)
+    return ". ".join(inner.sub("", meant.sub(r"\1", block)) for block in blocks if block)
 
 
 def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:

@@ -91,6 +91,8 @@ def summary(
     ValueError
         When there is no run, or no draw yet.
     """
+    if probes < 0:
+        raise ValueError(f"probes is {probes}; it must be at least 0")
     import pandas
     from arviz_base import from_dict
     from arviz_stats import summary as table

@@ -69,3 +69,8 @@ def test_the_training_loops_stand_beside_plain_sgd(monkeypatch: pytest.MonkeyPat
 def test_an_unknown_network_is_named() -> None:
     with pytest.raises(ValueError, match="bench step has no network 'resnet20'; choose lenet or resnet18"):
         bench.run("step", "resnet20", 6, "cpu")
+
+
+def test_no_round_is_no_measurement() -> None:
+    with pytest.raises(ValueError, match="rounds is 0"):
+        bench.run("step", None, 0, "cpu")

@@ -1,5 +1,6 @@
 """The command line: help, exit codes, one-line errors."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ import sgmcmc_prune.certify
 from sgmcmc_prune.cli import Certify, main
 
 
-def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def call(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "sgmcmc_prune.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+    env = os.environ | environment
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False, env=env)
 
 
 def test_help_shows_every_setting_with_its_default() -> None:
@@ -62,6 +64,44 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments: tuple[str, ...], tmp_p
     assert done.stderr.startswith("sgmcmc-prune: ")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+ASCII = {"PYTHONIOENCODING": "ascii"}
+NARROW = {"COLUMNS": "20", "TERM": "dumb", "HOME": "/nonexistent"}
+
+
+@pytest.mark.parametrize("environment", [ASCII, NARROW, ASCII | NARROW])
+def test_bad_input_is_said_in_any_terminal(environment: dict[str, str], tmp_path: Path) -> None:
+    done = call("run", "demo", "--sampler.lrr", "1", cwd=tmp_path, **environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        "sgmcmc-prune: Unrecognized options: --sampler.lrr, 1. Perhaps you meant: --sampler.lr."
+    )
+    done = call("run", "demo", "--seed", "abc", cwd=tmp_path, **environment)
+    assert done.stderr.startswith("sgmcmc-prune: Error parsing --seed: invalid literal for int() with base 10: 'abc'.")
+    assert done.stderr.count("\n") == 1
+
+
+def test_python_without_assertions_is_refused(tmp_path: Path) -> None:
+    done = call("methods", cwd=tmp_path, PYTHONOPTIMIZE="2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "sgmcmc-prune: Python runs without assertions, under which Zarr fails; leave out -O and PYTHONOPTIMIZE\n"
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_end_no_command(closed: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m sgmcmc_prune methods {closed}"
+    assert subprocess.run(command, shell=True, cwd=tmp_path, check=False, capture_output=True).returncode == 0
+
+
+def test_a_working_directory_that_is_gone_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = f"cd gone && rmdir ../gone && {sys.executable} -m sgmcmc_prune methods"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "sgmcmc-prune: the working directory does not exist any more; change into another\n"
 
 
 def test_a_misspelt_option_gets_a_suggestion() -> None:

@@ -126,3 +126,8 @@ def test_no_run_is_said_in_one_line(tmp_path: Path) -> None:
     synthetic(tmp_path / "run", [5, 5])
     with pytest.raises(ValueError, match="none of the variables"):
         summary(tmp_path / "run", variables=["absent"])
+
+
+def test_a_negative_number_of_probes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="probes is -1"):
+        summary(tmp_path, probes=-1)

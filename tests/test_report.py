@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -370,3 +373,12 @@ def test_a_table_that_cannot_be_read_does_not_end_the_page(copy: Path, capsys: p
 def test_long_names_are_shown_short() -> None:
     assert shortened("fc1") == "fc1"
     assert shortened("x" * 300 + "end") == "x" * 18 + " ... " + "x" * 14 + "end"
+
+
+@pytest.mark.slow
+def test_a_matplotlib_backend_that_does_not_exist_is_not_asked_for(copy: Path) -> None:
+    command = [sys.executable, "-m", "sgmcmc_prune", "report", str(copy)]
+    env = os.environ | {"MPLBACKEND": "nonsense"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (copy / "report" / "index.html").read_text().count("<img") == len(PICTURES)
