@@ -309,7 +309,8 @@ def test_batchnorm_is_recorded_as_a_departure_and_reestimated_after_a_mask(tmp_p
 def test_a_finished_run_whose_draws_are_gone_is_not_evaluated_otherwise(tmp_path: Path) -> None:
     out = tmp_path / "out"
     short = {"schedule.burn_in": 1.0, "schedule.draws": 2, "prune.targets": (0.5,), "prune.in_chain": (), "chains": 1}
-    run(small(**short), out, progress=False)
+    run(small(**short, keep_weight_draws=False), out, progress=False)
+    assert not (out / "draws").exists()
     assert resume(out, progress=False) == read_json(out / "metrics.json")
     config = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps({**config, "evaluate": "validation"}))
