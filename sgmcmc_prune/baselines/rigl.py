@@ -68,7 +68,7 @@ class Topology:
 def move_connections(
     weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], mask: Mapping[str, Tensor], fraction: float
 ) -> masks.Mask:
-    """Drop and grow the same number of connections in every layer.
+    """Drop and grow the same number of connections in every layer; chance, not position, decides between equals.
 
     Parameters
     ----------
@@ -86,15 +86,19 @@ def move_connections(
     """
     moved = {}
     for name, kept in mask.items():
-        flat = kept.flatten()
+        # Connections that were just grown are all zero, and so are the gradients of units that nobody reads.
+        shuffle = torch.randperm(kept.numel(), generator=torch.Generator().manual_seed(0)).to(kept.device)
+        flat = kept.flatten()[shuffle]
         count = int(fraction * int(flat.sum()))
-        magnitude = weights[name].detach().abs().flatten().masked_fill(~flat, math.inf)
+        magnitude = weights[name].detach().abs().flatten()[shuffle].masked_fill(~flat, math.inf)
         staying = flat.clone()
         staying[magnitude.argsort(stable=True)[:count]] = False
-        demand = gradients[name].abs().flatten().masked_fill(staying, -math.inf)
+        demand = gradients[name].abs().flatten()[shuffle].masked_fill(staying, -math.inf)
         grown = staying.clone()
         grown[demand.argsort(descending=True, stable=True)[:count]] = True
-        moved[name] = grown.view_as(kept)
+        result = torch.empty_like(grown)
+        result[shuffle] = grown
+        moved[name] = result.view_as(kept)
     return moved
 
 
