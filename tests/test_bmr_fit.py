@@ -279,7 +279,7 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="generation is 'C'"):
         paper_recipe("C", "flat-ff")
     with pytest.raises(RunError, match=r"training diverged at step 0: the loss is nan. Lower lr"):
-        fit(network(), (data[0] * math.nan, data[1]), "flat-ff", TINY)
+        fit(network(), (torch.full_like(data[0], 3e38), data[1]), "flat-ff", TINY)
     with pytest.raises(ValueError, match="how is 'mode'; choose 'ensemble' or 'single'"):
         fit(network(), data, "flat-ff", Recipe(1, 1, 1, 10)).predict(data[0], "mode")  # type: ignore[arg-type]
 

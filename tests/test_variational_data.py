@@ -66,5 +66,5 @@ def test_uci_bad_input(uci_folder: Path) -> None:
     with pytest.raises(ValueError, match="no split 3; choose 0 to 0"):
         uci.load(uci_folder, "toy", 3)
     (uci_folder / "UCI_Datasets/toy/data/index_test_0.txt").write_text("10\n")
-    with pytest.raises(ValueError, match=r"index outside 0\.\.9"):
+    with pytest.raises(ValueError, match=r"an index that is not among 0\.\.9"):
         uci.load(uci_folder, "toy", 0)
