@@ -28,8 +28,6 @@ def make_chain(ranks: Ranks = ALONE, bad_example: bool = False) -> Chain:
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     inputs = torch.randn(NUM_DATA, 6, dtype=torch.float64)
     targets = torch.randint(3, (NUM_DATA,))
-    if bad_example:
-        inputs[0] = torch.nan
     prior = SpikeSlab(dict(model.named_parameters()), spike_variance=1e-2, slab_variance=1.0)
     sampler = SGHMC(
         model.named_parameters(),
@@ -42,6 +40,8 @@ def make_chain(ranks: Ranks = ALONE, bad_example: bool = False) -> Chain:
     )
     schedule = Cyclical(0.02, 0.01, 0.005, 0.9, 1.0, burn_in=100, cycles=2, explore=20, sample=30)
     stream = MinibatchStream(inputs, targets, BATCH_SIZE, seed=3, chain=0)
+    if bad_example:
+        stream.inputs[0] = torch.nan  # data that hold it from the start are refused
     return Chain(0, model, sampler, schedule, stream, categorical, EM(EMSettings(every=5), prior), ranks=ranks)
 
 
