@@ -126,17 +126,19 @@ def statistics_batches(config: RunConfig, data: Data) -> Callable[[], list[Tenso
 def dense_schedule(config: RunConfig, steps_per_epoch: float) -> Cyclical:
     """Burn-in, then cycles of exploration (from `lr_explore`) and sampling."""
     s = config.schedule
-    return _cyclical(config, steps_per_epoch, s.burn_in, s.cycles, s.explore, s.sample, s.relax, s.draws)
+    return _cyclical(config, "schedule", steps_per_epoch, s.burn_in, s.cycles, s.explore, s.sample, s.relax, s.draws)
 
 
 def fork_schedule(config: RunConfig, steps_per_epoch: float) -> Cyclical:
     """So many cycles per target sparsity."""
     p = config.prune
-    return _cyclical(config, steps_per_epoch, 0.0, len(p.targets) * p.cycles, p.explore, p.sample, p.relax, p.draws)
+    cycles = len(p.targets) * p.cycles
+    return _cyclical(config, "prune", steps_per_epoch, 0.0, cycles, p.explore, p.sample, p.relax, p.draws)
 
 
 def _cyclical(
     config: RunConfig,
+    part: str,
     steps_per_epoch: float,
     burn_in: float,
     cycles: int,
@@ -151,8 +153,8 @@ def _cyclical(
     thin = (steps(sample) - steps(relax)) // max(draws, 1)
     if cycles and (draws < 1 or thin < 1):
         raise ValueError(
-            f"{draws} draws do not fit in {steps(sample) - steps(relax)} sampling steps a cycle; ask for fewer draws "
-            "(at least one), or sample longer"
+            f"{draws} draws do not fit in {steps(sample) - steps(relax)} steps a cycle ({part}.sample {sample:g} less "
+            f"{part}.relax {relax:g} epochs); ask for fewer draws (at least one), or sample longer"
         )
     s = config.sampler
     return Cyclical(

@@ -55,7 +55,7 @@ class ModelConfig:
     name
         "lenet", "mlp", "linear", "resnet20", "resnet32", "resnet20_wide", "resnet32_wide", "resnet20_frn_swish",
         "resnet18", "resnet34", "resnet50", "wide_resnet28_10", "vgg16", "vit", "mlp-mixer", or your own as
-        "package.module:callable".
+        "package.module:callable", which is called with (input_shape, num_classes) and returns a network.
     normalisation
         Of a convolutional network; by default its own, "batch". A claim about the posterior needs one of the others.
     """
@@ -350,7 +350,8 @@ class RunConfig:
             require(
                 sparse and not em,
                 "criterion inclusion_probability needs prior.family spike_slab in mode marginal or gibbs; in mode em "
-                "the chain yields em_responsibility",
+                "the chain yields em_responsibility, and under another prior there is none: set prune.post_hoc and "
+                "prune.in_chain to magnitude, say",
             )
         if criterion == "expected_log_odds":
             require(sparse, "criterion expected_log_odds needs prior.family spike_slab")

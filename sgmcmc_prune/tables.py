@@ -9,6 +9,7 @@ from sgmcmc_prune.inference_data import RHAT_THRESHOLD
 
 COLUMNS = ("method", "when", "decision", "sparsity", "accuracy", "NLL", "Brier", "ECE", "members", "single acc.")
 OOD_COLUMNS = {"ood_auroc": "OOD AUROC", "ood_auroc_mutual_information": "by MI"}
+IN_CHAIN = "in chain: chains train on from their dense end while the mask grows, so a pruned row may beat the dense one"
 #: Share of the groups decided by tie from which a table says so.
 TIED_THRESHOLD = 0.01
 SIZE_COLUMNS = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
@@ -83,7 +84,7 @@ def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
     """The health of the dense chains in words."""
     d = metrics["diagnostics"]
     return [
-        "in chain: chains train on from their dense end while the mask grows, so a pruned row may beat the dense one",
+        *([IN_CHAIN] if any(row["when"] == "in_chain" for row in metrics["pruned"]) else []),
         f"draws: {d['chains']} chains x {d['draws_per_chain']}",
         *temperature_lines(d),
         *(_convergence_line(f"probe {name}", d[name]) for name in ("logits", "probability")),

@@ -315,3 +315,11 @@ def test_an_example_that_is_not_finite_is_named(bad: float) -> None:
         data.MinibatchStream(inputs.nan_to_num(), targets, 2, 0, 0)
     huge = torch.full((4, 2), 3e38)  # their sum is not finite in float32
     assert data.MinibatchStream(huge, torch.zeros(4), 2, 0, 0).num_data == 4
+
+
+def test_a_folder_that_the_environment_names_and_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sgmcmc_prune.data.places import named_folders
+
+    monkeypatch.setenv("SGMCMC_PRUNE_DATA", "/nonexistent/folder")
+    with pytest.raises(ValueError, match=r"SGMCMC_PRUNE_DATA is '/nonexistent/folder', which is no folder"):
+        named_folders()

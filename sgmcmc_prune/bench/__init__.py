@@ -14,8 +14,8 @@ def run(what: str, network: str | None, rounds: int, device: str) -> tuple[dict[
     from sgmcmc_prune.bench import chains, data, predict, step, store, train
 
     known = {"step": step.NETWORKS, "data": data.NETWORKS, "chains": chains.BLOCK}.get(what, train.NETWORKS)
-    if rounds < 1:
-        raise ValueError(f"rounds is {rounds}; it must be at least 1")
+    if rounds < 6:
+        raise ValueError(f"rounds is {rounds}; a 95 % interval for a median takes at least 6")
     if network is not None and network not in known:
         raise ValueError(f"bench {what} has no network {network!r}; choose {' or '.join(known)}")
     if what == "step":
