@@ -230,15 +230,22 @@ def _checked(logits: Tensor) -> Tensor:
 
 
 @contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every submodule in evaluation mode, and each back in its own mode: some may be frozen by design."""
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Put every submodule back into its own mode at the end: some may be frozen by design."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
         yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a network in evaluation mode for a while, as its own `eval` does that."""
+    with modes_kept(model):
+        model.eval()
+        yield
 
 
 def _weights(model: nn.Module, draw: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Tensor]:

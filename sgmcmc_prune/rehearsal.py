@@ -20,7 +20,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from sgmcmc_prune.data.batches import check_finite
 from sgmcmc_prune.likelihoods import Likelihood, categorical, check_targets
 from sgmcmc_prune.models.state import network_state
-from sgmcmc_prune.predict import evaluation_mode
+from sgmcmc_prune.predict import evaluation_mode, modes_kept
 from sgmcmc_prune.pruning import batchnorm
 from sgmcmc_prune.pruning.prunable import output_weights, trainable, why_not_prunable
 
@@ -278,26 +278,19 @@ def relative(expected: Tensor, found: Tensor) -> float:
 @contextmanager
 def in_mode(model: nn.Module, kind: type[nn.Module], training: bool) -> Iterator[None]:
     """Put the modules of a kind into training or evaluation mode for a while."""
-    modes = [(m, m.training) for m in model.modules() if isinstance(m, kind)]
-    try:
-        for module, _ in modes:
-            module.training = training
+    with modes_kept(model):
+        for module in model.modules():
+            if isinstance(module, kind):
+                module.training = training
         yield
-    finally:
-        for module, before in modes:
-            module.training = before
 
 
 @contextmanager
 def training_mode(model: nn.Module) -> Iterator[None]:
-    """Put a network into training mode, as its own `train` does that, and every module back into its own mode."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.train()
-    try:
+    """Put a network into training mode for a while, as its own `train` does that."""
+    with modes_kept(model):
+        model.train()
         yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager

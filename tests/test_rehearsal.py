@@ -284,13 +284,14 @@ def test_networks_of_strangers_are_refused_in_one_line(model: nn.Module, message
 
 
 def test_log_probabilities_are_logits() -> None:
-    rehearse(
+    found = rehearse(
         nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(1)),
         torch.randn(8, 4),
         torch.arange(8) % 3,
         likelihoods.categorical,
         3,
     )
+    assert (found.output_shape, found.departures) == ((3,), ())
 
 
 def test_inputs_that_are_not_finite_are_named() -> None:

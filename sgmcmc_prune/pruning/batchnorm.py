@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sgmcmc_prune.predict import evaluation_mode, modes_kept
+
 
 @torch.no_grad()
 def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> int:
@@ -56,26 +58,20 @@ def reestimate(model: nn.Module, batches: Iterable[Tensor]) -> int:
 
 def layers(model: nn.Module) -> list[_BatchNorm]:
     """Return the BatchNorm layers with running statistics that train; some are held in evaluation mode by design."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.train()
-    found = [m for m, _ in modes if isinstance(m, _BatchNorm) and m.running_mean is not None and m.training]
-    for module, mode in modes:
-        module.training = mode
-    return found
+    with modes_kept(model):
+        model.train()
+        return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None and m.training]
 
 
 @contextmanager
 def _only_training(model: nn.Module, layers: list[_BatchNorm]) -> Iterator[None]:
     """Put `layers` in training mode and all else in evaluation mode, and restore modes and momenta after."""
-    modes = [(module, module.training) for module in model.modules()]
     momenta = [layer.momentum for layer in layers]
     try:
-        model.eval()
-        for layer in layers:
-            layer.train()
-        yield
+        with evaluation_mode(model):
+            for layer in layers:
+                layer.train()
+            yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
