@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sgmcmc_prune.config import RunConfig, to_json
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.sparsity import draw
 from sgmcmc_prune.report.style import png
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.settings import to_json
 
 #: What may differ between runs that are averaged: it changes no result, or it is the seed.
 FREE = ("seed", "device", "checkpoint_seconds")

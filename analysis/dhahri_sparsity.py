@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from sgmcmc_prune.files import read_json
+from sgmcmc_prune.predictive.intervals import mean_and_half_width
 from sgmcmc_prune.report.style import INK, colours, legend_below, line, new_figure, png, tidy
-from sgmcmc_prune.statistics import mean_and_half_width
+from sgmcmc_prune.store.files import read_json
 
 BEST = "parameterwise, diagonal"
 SCORES = ("OPD", "OBD", "magnitude", "random")

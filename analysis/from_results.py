@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from sgmcmc_prune.files import read_json
+from sgmcmc_prune.store.files import read_json
 
 
 def of_one_setting(runs: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:

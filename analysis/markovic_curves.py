@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sgmcmc_prune.files import read_json
 from sgmcmc_prune.report.style import PALETTE, legend_below, line, new_figure, png, tidy
+from sgmcmc_prune.store.files import read_json
 
 METHODS = {
     "flat-map": "Flat-MAP",

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from sgmcmc_prune.config import to_json
+from sgmcmc_prune.predictive.intervals import mean_and_half_width
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.style import PALETTE, legend_below, line, new_figure, png, tidy
-from sgmcmc_prune.statistics import mean_and_half_width
-from sgmcmc_prune.tables import format_rows
+from sgmcmc_prune.settings import to_json
+from sgmcmc_prune.text_table import format_rows
 
 SCORES = {"accuracy": "accuracy", "nll": "NLL (nats per example)"}
 Curves = dict[str, dict[float, list[dict[str, float]]]]

@@ -12,7 +12,7 @@ import time
 
 def measure(method: str, keep: bool) -> float:
     """Milliseconds a step in this process."""
-    from sgmcmc_prune.allocator import keep_freed_memory
+    from sgmcmc_prune.machine.allocator import keep_freed_memory
 
     if keep:
         keep_freed_memory()

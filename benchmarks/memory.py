@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from sgmcmc_prune import checkpoint
 from sgmcmc_prune.chains.loop import checkpoint_path
-from sgmcmc_prune.stages import load_config, stage_directory, stages
-from sgmcmc_prune.store import DrawStore
-from sgmcmc_prune.tables import format_rows
+from sgmcmc_prune.run.stages import load_config, stage_directory, stages
+from sgmcmc_prune.store import checkpoint
+from sgmcmc_prune.store.draws import DrawStore
+from sgmcmc_prune.text_table import format_rows
 
 
 def tensor_bytes(tree: Any) -> int:

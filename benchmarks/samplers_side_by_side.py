@@ -33,7 +33,7 @@ from sgmcmc_prune.certify.logistic import LogisticByQuadrature, quadrature_targe
 from sgmcmc_prune.certify.replicates import Replicates
 from sgmcmc_prune.certify.targets import Gaussian, correlated_gaussian
 from sgmcmc_prune.samplers import BAOAB, OBABO, SGHMC, SGLD
-from sgmcmc_prune.tables import format_rows
+from sgmcmc_prune.text_table import format_rows
 
 Array = NDArray[np.float64]
 Target = Gaussian | LogisticByQuadrature

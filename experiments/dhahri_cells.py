@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sgmcmc_prune.baselines.laplace import Fitted, Recipe, fit, remove_units, unit_mask
-from sgmcmc_prune.files import read_json, write_json
-from sgmcmc_prune.metrics import accuracy
-from sgmcmc_prune.predict import class_probabilities
+from sgmcmc_prune.predictive.metrics import accuracy
+from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.pruning import criteria, masks
 from sgmcmc_prune.pruning.decision import target_sparsity
+from sgmcmc_prune.store.files import read_json, write_json
 
 UNIT_SPARSITIES = (0.5, 0.75, 0.9)
 Split = tuple[Tensor, Tensor]

@@ -17,10 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgmcmc_prune import build, models
+from sgmcmc_prune import models
 from sgmcmc_prune.baselines.laplace import OnlinePruning, Recipe
-from sgmcmc_prune.config import RunConfig, replace
-from sgmcmc_prune.presets import PRESETS
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.settings import replace
 
 SPARSITIES = (0.2, 0.4, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.99)
 #: Steps of an epoch: 60,000 images in batches of 128.

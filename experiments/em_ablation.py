@@ -12,8 +12,9 @@ from typing import Any
 
 import sweep
 
-from sgmcmc_prune.config import RunConfig, replace
-from sgmcmc_prune.presets import PRESETS
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.settings import replace
 
 CRITERION = {"em": "em_responsibility", "marginal": "inclusion_probability"}
 VARIANTS = {

@@ -20,7 +20,7 @@ from exact_linear import MAX_RHAT, enumerated, read_table, sample_and_measure_bi
 from linear_chains import Ladder, Regression, sample
 from torch import Tensor
 
-from sgmcmc_prune.files import atomic_path, write_json
+from sgmcmc_prune.store.files import atomic_path, write_json
 
 UCI = {
     "boston": ("bostonHousing", 1e-3, 0.5, 0.3),

@@ -21,9 +21,9 @@ import torch
 from linear_chains import STEP, Ladder, Regression, Sampled, sample
 from torch import Tensor
 
-from sgmcmc_prune.enumeration import MAX_FEATURES, ExactPosterior, enumerate_models
-from sgmcmc_prune.files import write_json
+from sgmcmc_prune.certify.enumeration import MAX_FEATURES, ExactPosterior, enumerate_models
 from sgmcmc_prune.priors.spike_slab import Mode, check_hyperparameters
+from sgmcmc_prune.store.files import write_json
 
 TARGET_MCSE = 0.0045
 #: Processor time for the two runs.

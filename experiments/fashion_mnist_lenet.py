@@ -11,8 +11,9 @@ from typing import Any
 
 import sweep
 
-from sgmcmc_prune.config import RunConfig, replace
-from sgmcmc_prune.presets import PRESETS
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.settings import replace
 
 #: All variants.
 COMMON = {
@@ -46,9 +47,9 @@ def config_of(variant: str, seed: int, evaluate: str) -> RunConfig:
 
 def run_cell(config: RunConfig, variant: str, out: Any) -> None:
     """Compute one cell: a run, or a baseline network."""
-    from sgmcmc_prune import build
     from sgmcmc_prune.baselines.dense import train_and_prune
-    from sgmcmc_prune.files import write_json
+    from sgmcmc_prune.run import build
+    from sgmcmc_prune.store.files import write_json
 
     if variant in ("sgd", "adamw"):
         metrics = train_and_prune(config, build.load_data(config), variant, progress=False)  # type: ignore[arg-type]

@@ -27,16 +27,16 @@ from torch import Tensor
 
 from sgmcmc_prune.baselines.variational import ContinuousSpike, LearnedGaussian, Settings, Structured, fit
 from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.selection import SUPPORT, features
-from sgmcmc_prune.em import EM
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.likelihoods import gaussian
 from sgmcmc_prune.models import MLP, build
 from sgmcmc_prune.priors import GroupMap, SpikeSlab
+from sgmcmc_prune.priors.em import EM
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.spike_slab import smallest_stable_spike
 from sgmcmc_prune.samplers import SGHMC
-from sgmcmc_prune.schedules import Cyclical
 
 FAMILIES = {"warm input gates": Structured(gates="input", inclusion=0.01), "R1 group": ContinuousSpike("input")}
 METHODS = (*FAMILIES, "SGHMC inclusion", "LassoNet")

@@ -61,8 +61,8 @@ from sgmcmc_prune.baselines.variational import (
     svbnn_inclusion,
 )
 from sgmcmc_prune.data.image_data import Images, hold_out, normalise
-from sgmcmc_prune.export import latency
-from sgmcmc_prune.metrics import summarise
+from sgmcmc_prune.predictive.metrics import summarise
+from sgmcmc_prune.run.export import latency
 
 FAMILIES = ("mean_field", "ss_ig", "ss_gl", "ss_ghs", "svbnn")
 

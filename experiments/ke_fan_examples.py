@@ -25,19 +25,19 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.data import MinibatchStream
 from sgmcmc_prune.data.simulated import DESIGNS, Design, simulate
-from sgmcmc_prune.em import EM
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.errors import RunError
-from sgmcmc_prune.files import atomic_path
 from sgmcmc_prune.likelihoods import Likelihood, bernoulli, gaussian
 from sgmcmc_prune.models import build
 from sgmcmc_prune.priors import GroupMap, SpikeSlab
+from sgmcmc_prune.priors.em import EM
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.spike_slab import Layer, Mode, smallest_stable_spike
 from sgmcmc_prune.pruning.decision import median_probability_model
 from sgmcmc_prune.samplers import SGHMC
-from sgmcmc_prune.schedules import Cyclical
+from sgmcmc_prune.store.files import atomic_path
 
 METHODS = ("ours", "no EM", "no noise", "true inputs")
 LAYER = "layers.0.weight"

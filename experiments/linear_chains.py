@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgmcmc_prune.em import EM
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.priors import Prior, SpikeSlab
+from sgmcmc_prune.priors.em import EM
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.spike_slab import Mode
 from sgmcmc_prune.samplers import BAOAB
 

@@ -30,10 +30,10 @@ from sgmcmc_prune import data as datasets
 from sgmcmc_prune import models
 from sgmcmc_prune.baselines.bmr import Fitted, Recipe, fit, paper_recipe
 from sgmcmc_prune.data import hold_out, normalise
-from sgmcmc_prune.files import write_json
-from sgmcmc_prune.metrics import expected_calibration_error, summarise
-from sgmcmc_prune.predict import posterior_predictive
+from sgmcmc_prune.predictive.metrics import expected_calibration_error, summarise
+from sgmcmc_prune.predictive.predict import posterior_predictive
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.store.files import write_json
 
 NETWORKS = ("mlp", "lenet", "vit", "mixer")
 #: In the paper's figures; `bmr-horseshoe` exists and is in none of them.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from sgmcmc_prune.files import read_json, write_json
+from sgmcmc_prune.store.files import read_json, write_json
 
 Record = dict[str, Any]
 

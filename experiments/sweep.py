@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from sgmcmc_prune.config import RunConfig
-from sgmcmc_prune.statistics import mean_and_half_width
-from sgmcmc_prune.tables import decision, format_rows
+from sgmcmc_prune.predictive.intervals import mean_and_half_width
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.tables import decision
+from sgmcmc_prune.text_table import format_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 Cells = dict[str, list[dict[str, Any]]]
@@ -45,7 +46,7 @@ def directory(a: argparse.Namespace, variant: str, seed: int) -> Path:
 def run_or_resume(config: RunConfig, out: Path) -> None:
     """Compute one cell in this process; an interrupted one ends with a line that says so."""
     from sgmcmc_prune.errors import Interrupted
-    from sgmcmc_prune.run import resume, run
+    from sgmcmc_prune.run.main import resume, run
 
     try:
         if (out / "config.json").exists():

@@ -23,11 +23,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from sgmcmc_prune import __version__
-from sgmcmc_prune.allocator import keep_freed_memory
 from sgmcmc_prune.compare.config import Comparison
-from sgmcmc_prune.config import NetworkChoice, RunConfig
 from sgmcmc_prune.errors import Interrupted, RunError
-from sgmcmc_prune.presets import PRESETS
+from sgmcmc_prune.machine.allocator import keep_freed_memory
+from sgmcmc_prune.run.config import NetworkChoice, RunConfig
+from sgmcmc_prune.run.presets import PRESETS
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Run(RunConfig):
 
     def __call__(self) -> None:
         """Run, print the table, and say where everything is."""
-        from sgmcmc_prune.run import run
+        from sgmcmc_prune.run.main import run
 
         config = RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)})
         out = self.out.expanduser() if self.out else Path("runs") / f"{self.preset}-seed{self.seed}"
@@ -69,7 +69,7 @@ class Resume:
 
     def __call__(self) -> None:
         """Go on from the last checkpoints."""
-        from sgmcmc_prune.run import resume
+        from sgmcmc_prune.run.main import resume
 
         _show(self.run_dir, lambda: resume(self.run_dir))
 
@@ -87,12 +87,12 @@ class Summary:
 
     def __call__(self) -> None:
         """Print the table."""
-        from sgmcmc_prune.inference_data import format_table, summary
-        from sgmcmc_prune.tables import weights_table
+        from sgmcmc_prune.diagnostics.inference_data import format_table, summary
+        from sgmcmc_prune.run.tables import weights_table
 
         print(format_table(summary(self.run_dir, probes=self.probes)))
         if self.weights:
-            from sgmcmc_prune.convergence import of_weights
+            from sgmcmc_prune.diagnostics import of_weights
 
             print(f"\n{weights_table(of_weights(self.run_dir, progress=True))}")
 
@@ -119,11 +119,11 @@ class Export(NetworkChoice):
     run_dir: tyro.conf.Positional[Path]
     """The run directory."""
     out: tyro.conf.Positional[Path]
-    """The safetensors file; `sgmcmc_prune.network_file.load_network` reads it."""
+    """The safetensors file; `sgmcmc_prune.store.network.load_network` reads it."""
 
     def __call__(self) -> None:
         """Write the file, print the table."""
-        from sgmcmc_prune.export import export, table
+        from sgmcmc_prune.run.export import export, table
 
         result = export(self.run_dir, self.out, self)
         print(f"{table(result)}\n\nnetwork: {self.out} ({result['bytes']:,} bytes)")
@@ -148,8 +148,8 @@ class Prepare:
 
     def __call__(self) -> None:
         """Write the shards and say what is in them."""
-        from sgmcmc_prune.cores import available_cores
         from sgmcmc_prune.data import shards
+        from sgmcmc_prune.machine.cores import available_cores
 
         processes = available_cores() if self.processes is None else self.processes
         index = shards.prepare(self.src, self.dst, self.size, processes, self.skip_corrupt)
@@ -197,7 +197,7 @@ class AuditRun(RunConfig):
 
     def __call__(self) -> None:
         """Print one line for each finding; exit code 1 if there is any."""
-        from sgmcmc_prune.audit import audit_run
+        from sgmcmc_prune.run.audit import audit_run
 
         found, findings = audit_run(RunConfig(**{f.name: getattr(self, f.name) for f in fields(RunConfig)}))
         print("\n".join(found))
@@ -237,8 +237,9 @@ class Bench:
 
     def __call__(self) -> None:
         """Measure, and print the table."""
-        from sgmcmc_prune import bench, build
-        from sgmcmc_prune.files import write_json
+        from sgmcmc_prune import bench
+        from sgmcmc_prune.run import build
+        from sgmcmc_prune.store.files import write_json
 
         build.check_device(self.device)
         result, table = bench.run(self.what, self.network, self.rounds, self.device)
@@ -394,8 +395,8 @@ def _unbox(box: str) -> str:
 
 
 def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
-    from sgmcmc_prune.distributed import is_first_process, resume_command
-    from sgmcmc_prune.tables import diagnostics_lines, metrics_table
+    from sgmcmc_prune.machine.distributed import is_first_process, resume_command
+    from sgmcmc_prune.run.tables import diagnostics_lines, metrics_table
 
     try:
         metrics = work()

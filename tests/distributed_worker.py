@@ -5,18 +5,19 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune import checkpoint, distributed
 from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.distributed import ALONE, Ranks
-from sgmcmc_prune.em import EM
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import categorical
+from sgmcmc_prune.machine import distributed
+from sgmcmc_prune.machine.distributed import ALONE, Ranks
 from sgmcmc_prune.preconditioners import RMSprop
 from sgmcmc_prune.priors import SpikeSlab
+from sgmcmc_prune.priors.em import EM
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.samplers import SGHMC
-from sgmcmc_prune.schedules import Cyclical
+from sgmcmc_prune.store import checkpoint
 
 #: Seven examples a minibatch: two ranks take three and four of them.
 NUM_DATA, BATCH_SIZE, STEPS = 101, 7, 200

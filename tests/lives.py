@@ -11,7 +11,7 @@ import torch
 
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["sgmcmc_prune.cli", "sgmcmc_prune.run", "sgmcmc_prune.durable", "xarray", "tyro", "torch._dynamo"]
+    ["sgmcmc_prune.cli", "sgmcmc_prune.run.main", "sgmcmc_prune.store.durable", "xarray", "tyro", "torch._dynamo"]
 )
 TIMEOUT = 300.0
 

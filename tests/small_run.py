@@ -6,8 +6,9 @@ from pathlib import Path
 import xarray as xr
 from safetensors import safe_open
 
-from sgmcmc_prune.config import RunConfig, replace, to_json
-from sgmcmc_prune.presets import PRESETS
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.settings import replace, to_json
 
 
 def small(**changes: object) -> RunConfig:

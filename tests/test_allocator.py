@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from sgmcmc_prune.allocator import keep_freed_memory
+from sgmcmc_prune.machine.allocator import keep_freed_memory
 
 #: Allocate and free 64 MiB in blocks of 8: what the C library still holds afterwards, in MiB.
 HELD = """
 import ctypes, sys
-from sgmcmc_prune.allocator import keep_freed_memory
+from sgmcmc_prune.machine.allocator import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 libc = ctypes.CDLL(None)

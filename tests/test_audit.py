@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from sgmcmc_prune.audit import audit
 from sgmcmc_prune.priors import SpikeSlab
+from sgmcmc_prune.run.audit import audit
 from sgmcmc_prune.samplers import SGHMC, Sampler
 
 NUM_DATA = 48

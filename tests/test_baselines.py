@@ -4,10 +4,11 @@ from typing import Literal
 
 import pytest
 
-from sgmcmc_prune import build
 from sgmcmc_prune.baselines.dense import train_and_prune
-from sgmcmc_prune.config import RunConfig, replace
-from sgmcmc_prune.presets import PRESETS
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.settings import replace
 
 
 @pytest.mark.parametrize(("optimizer", "cycles"), [("sgd", 1), ("adamw", 1), ("sgd", 2)])

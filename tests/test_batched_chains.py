@@ -14,19 +14,19 @@ from sgmcmc_prune import likelihoods
 from sgmcmc_prune.chains import execution, memory
 from sgmcmc_prune.chains.batched import BatchedChains
 from sgmcmc_prune.chains.chain import Chain
-from sgmcmc_prune.config import RunConfig
+from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.em import EM
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.errors import Interrupted, RunError
-from sgmcmc_prune.files import read_json
 from sgmcmc_prune.models.normalisation import FilterResponseNorm
 from sgmcmc_prune.preconditioners import RMSprop
 from sgmcmc_prune.priors import SpikeSlab
-from sgmcmc_prune.run import resume, run
+from sgmcmc_prune.priors.em import EM
+from sgmcmc_prune.priors.em_settings import EMSettings
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.main import resume, run
 from sgmcmc_prune.samplers import SGHMC
-from sgmcmc_prune.schedules import Cyclical
-from sgmcmc_prune.weights import WeightStore
+from sgmcmc_prune.store.files import read_json
+from sgmcmc_prune.store.weights import WeightStore
 
 NETWORKS = {
     "mlp": lambda: nn.Sequential(nn.Flatten(), nn.Linear(48, 7), nn.Tanh(), nn.Linear(7, 3)),
@@ -206,7 +206,7 @@ class TestRun:
             raise Interrupted
 
         with monkeypatch.context() as patch:
-            patch.setattr("sgmcmc_prune.run.evaluate", killed)
+            patch.setattr("sgmcmc_prune.run.main.evaluate", killed)
             with pytest.raises(Interrupted):
                 resume(out, progress=False)
         newest = out / "forks" / "random" / "checkpoints" / "chain1.safetensors"

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune import build
-from sgmcmc_prune.config import RunConfig, replace
-from sgmcmc_prune.evaluate import masked_network
-from sgmcmc_prune.predict import class_probabilities
-from sgmcmc_prune.presets import demo
+from sgmcmc_prune.predictive.predict import class_probabilities
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.evaluate import masked_network
+from sgmcmc_prune.run.presets import demo
+from sgmcmc_prune.settings import replace
 
 
 def bright(part: tuple[Tensor, Tensor], low: float) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sgmcmc_prune import bench
-from sgmcmc_prune.bench import measure, step, train
+from sgmcmc_prune.bench import step, train
+from sgmcmc_prune.machine import timing
 
 
 def test_the_interval_of_a_median_covers() -> None:
@@ -13,7 +14,7 @@ def test_the_interval_of_a_median_covers() -> None:
     covered = 0
     for _ in range(2000):
         ratios = 2 * np.exp(rng.standard_normal(15))
-        r = measure.paired_ratio(list(ratios), [1.0] * 15)
+        r = timing.paired_ratio(list(ratios), [1.0] * 15)
         covered += r.low <= 2 <= r.high
     # The binomial standard error is .004; five of them either way.
     assert covered / 2000 == pytest.approx(0.965, abs=0.02)
@@ -21,13 +22,13 @@ def test_the_interval_of_a_median_covers() -> None:
 
 def test_an_interval_needs_six_rounds() -> None:
     with pytest.raises(ValueError, match="at least 6"):
-        measure.paired_ratio([1.0] * 5, [1.0] * 5)
+        timing.paired_ratio([1.0] * 5, [1.0] * 5)
 
 
 def test_candidates_take_turns() -> None:
     order: list[str] = []
     candidates = {name: lambda name=name: order.append(name) for name in "abc"}
-    seconds = measure.interleaved(candidates, rounds=3, warm_up=0, progress=False)
+    seconds = timing.interleaved(candidates, rounds=3, warm_up=0, progress=False)
     assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
     assert all(len(times) == 3 for times in seconds.values())
 

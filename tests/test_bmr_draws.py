@@ -18,9 +18,9 @@ from sgmcmc_prune.baselines.bmr.draws import (
     integrated_autocorrelation_time,
     largest_ratio,
 )
-from sgmcmc_prune.inclusion import InclusionAverage
 from sgmcmc_prune.models import build
 from sgmcmc_prune.priors import Gaussian, SpikeSlab
+from sgmcmc_prune.pruning.inclusion import InclusionAverage
 
 REPETITIONS = 400_000
 

@@ -18,8 +18,8 @@ from sgmcmc_prune.data import MinibatchStream
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import gaussian
 from sgmcmc_prune.mask_check import check_mask
-from sgmcmc_prune.metrics import accuracy
 from sgmcmc_prune.models import build
+from sgmcmc_prune.predictive.metrics import accuracy
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity
 

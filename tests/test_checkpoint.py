@@ -16,9 +16,9 @@ from lives import start_resume
 from small_run import assert_same_run, new_run, small
 from torch import Tensor
 
-from sgmcmc_prune import checkpoint
-from sgmcmc_prune.files import atomic_path, finite_or_null, read_json, write_json
-from sgmcmc_prune.run import resume
+from sgmcmc_prune.run.main import resume
+from sgmcmc_prune.store import checkpoint
+from sgmcmc_prune.store.files import atomic_path, finite_or_null, read_json, write_json
 
 quick = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]

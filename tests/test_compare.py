@@ -24,13 +24,13 @@ from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config
 from sgmcmc_prune.compare.score import COLUMNS, Row, blank
 from sgmcmc_prune.compare.statistics import average_ranks, critical_difference, friedman
 from sgmcmc_prune.compare.table import paired, read_csv, summary, write_csv
-from sgmcmc_prune.config import DataConfig, ModelConfig
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.errors import RunError
-from sgmcmc_prune.files import read_json
-from sgmcmc_prune.flops import multiply_adds
+from sgmcmc_prune.predictive.flops import multiply_adds
+from sgmcmc_prune.predictive.intervals import mean_and_half_width
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.statistics import mean_and_half_width
+from sgmcmc_prune.run.config import DataConfig, ModelConfig
+from sgmcmc_prune.store.files import read_json
 
 #: One per adapter; the others differ in a setting.
 QUICK = ["sgd-magnitude", "sgd-random", "snip", "deep-ensemble", "sun-mixture", "sghmc-sa", "svbnn", "ss-ig"]

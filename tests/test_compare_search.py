@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgmcmc_prune import build
 from sgmcmc_prune.compare import cell
 from sgmcmc_prune.compare.cell import compute, load_problem
 from sgmcmc_prune.compare.config import Comparison
@@ -17,10 +16,11 @@ from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods import METHODS
 from sgmcmc_prune.compare.search import EXTENSIONS, SEARCH_SEED, beyond, grid_points, of_trials, search
 from sgmcmc_prune.compare.table import summary
-from sgmcmc_prune.config import DataConfig, ModelConfig
 from sgmcmc_prune.errors import RunError
-from sgmcmc_prune.files import read_json
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.config import DataConfig, ModelConfig
+from sgmcmc_prune.store.files import read_json
 
 #: The best step is inside the grid; a weight decay of zero has no ratio to go on in.
 GRID = {"lr": (0.1, 0.01, 0.001), "weight_decay": (0.0, 0.5)}

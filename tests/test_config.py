@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from sgmcmc_prune.config import NetworkChoice, RunConfig, from_json, replace, to_json
-from sgmcmc_prune.em_settings import EMSettings
-from sgmcmc_prune.presets import PRESETS
+from sgmcmc_prune.priors.em_settings import EMSettings
+from sgmcmc_prune.run.config import NetworkChoice, RunConfig
+from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.settings import from_json, replace, to_json
 
 WRONG: dict[type, tuple[Any, ...]] = {
     bool: (2, None, "yes", 1.0),
@@ -99,4 +100,4 @@ def test_whole_numbers_may_stand_for_others_and_optional_settings_are_checked() 
 
 @pytest.mark.parametrize("make", PRESETS.values())
 def test_presets_survive_json(make: Any) -> None:
-    assert from_json(to_json(make())) == make()
+    assert from_json(to_json(make()), RunConfig) == make()

@@ -12,9 +12,9 @@ from arviz_stats.base import array_stats
 from safetensors.torch import save_file
 from test_inference_data import synthetic
 
-from sgmcmc_prune import convergence
-from sgmcmc_prune.convergence import StreamedDraws, ess, from_files, mcse_mean, nested_rhat, rhat, summarise
-from sgmcmc_prune.weights import WeightStore
+from sgmcmc_prune import diagnostics
+from sgmcmc_prune.diagnostics import StreamedDraws, ess, from_files, mcse_mean, nested_rhat, rhat, summarise
+from sgmcmc_prune.store.weights import WeightStore
 
 TAILS = (0.05, 0.95)
 
@@ -129,21 +129,21 @@ def test_summary_counts_what_moves() -> None:
 def test_of_weights_reads_a_run(tmp_path: Path) -> None:
     drawn = synthetic(tmp_path, [20, 20])
     with pytest.raises(ValueError, match="no weight draws of every chain"):
-        convergence.of_weights(tmp_path)
+        diagnostics.of_weights(tmp_path)
     weights = torch.from_numpy(drawn["weight_norm"])  # (chain, draw, 2), of which the second is masked
     weights[..., 1] = 0.0
     for chain in range(2):
         for draw in range(20):
             state = {"fc1.weight": weights[chain, draw].reshape(1, 2), "counter": torch.tensor(3)}
             WeightStore(tmp_path / "draws").save(chain, draw, state)
-    found = convergence.of_weights(tmp_path)
+    found = diagnostics.of_weights(tmp_path)
     assert set(found) == {"fc1.weight"}
     row = found["fc1.weight"]
     assert (row["size"], row["moving"]) == (2, 1)
     assert row["rhat"] == pytest.approx([float(rhat(weights[..., :1]))] * 3)
     each = [float(ess(weights[c : c + 1, :, :1])) for c in range(2)]
     assert row["ess"][1] == pytest.approx(np.mean(each))
-    functions = convergence.in_function_space(tmp_path)
+    functions = diagnostics.in_function_space(tmp_path)
     assert functions["logits"] == summarise(torch.from_numpy(drawn["logits"]))
 
 

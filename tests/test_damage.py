@@ -9,8 +9,8 @@ import pytest
 from small_run import small
 
 from sgmcmc_prune import cli
-from sgmcmc_prune.config import replace
-from sgmcmc_prune.run import run
+from sgmcmc_prune.run.main import run
+from sgmcmc_prune.settings import replace
 
 Damage = Callable[[bytes], bytes]
 DAMAGES: dict[str, Damage] = {
@@ -150,8 +150,9 @@ def test_a_strange_configuration_is_one_line(
 
 def test_a_damaged_draw_is_drawn_again_from_the_checkpoint_before(tmp_path: Path) -> None:
     """A kill leaves two checkpoints; a draw that was damaged since the older one is drawn again, to the bit."""
-    from sgmcmc_prune import build, checkpoint, stages
-    from sgmcmc_prune.weights import WeightStore
+    from sgmcmc_prune.run import build, stages
+    from sgmcmc_prune.store import checkpoint
+    from sgmcmc_prune.store.weights import WeightStore
 
     config = small(**{"chains": 1, "prune.in_chain": (), "prune.post_hoc": (), "checkpoint_seconds": 1e9})
     data = build.load_data(config)

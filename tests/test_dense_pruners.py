@@ -13,11 +13,11 @@ from sgmcmc_prune.baselines import deng_sa, magnitude, rigl, snip, sun_mixture
 from sgmcmc_prune.baselines.sparse_start import fit_to_mask, variance_scaling
 from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import categorical
 from sgmcmc_prune.mask_check import check_mask
 from sgmcmc_prune.priors import SpikeSlab
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.allocation import erdos_renyi_kernel
 

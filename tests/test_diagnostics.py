@@ -18,6 +18,7 @@ from scipy.stats import binom, chi2
 
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.heat import excess_temperatures, noise_batches
+from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.diagnostics import (
     FALSE_ALARM,
@@ -33,7 +34,6 @@ from sgmcmc_prune.diagnostics import (
 )
 from sgmcmc_prune.likelihoods import categorical, gaussian, mean_nll
 from sgmcmc_prune.samplers import BAOAB, SGHMC, SGLD, SGNHT, Sampler
-from sgmcmc_prune.schedules import Cyclical
 
 Array = NDArray[np.float64]
 

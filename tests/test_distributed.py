@@ -17,13 +17,13 @@ from distributed_worker import BATCH_SIZE, NUM_DATA, STEPS, advance, make_chain,
 from lives import TIMEOUT, Life, end_all, start_resume
 from small_run import assert_same_run, new_run, small
 
-from sgmcmc_prune import checkpoint
-from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.distributed import Ranks, ranks_per_chain
-from sgmcmc_prune.run import resume
-from sgmcmc_prune.stages import load_averages
+from sgmcmc_prune.machine.distributed import Ranks, ranks_per_chain
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.main import resume
+from sgmcmc_prune.run.stages import load_averages
+from sgmcmc_prune.store import checkpoint
 
 
 def ranks(count: int) -> Iterator[dict[str, str]]:

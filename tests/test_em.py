@@ -8,9 +8,9 @@ import torch
 from scipy.stats import beta
 from torch import Tensor
 
-from sgmcmc_prune.em import EM, sufficient_statistics
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.priors import GroupMap, SpikeSlab
+from sgmcmc_prune.priors.em import EM, sufficient_statistics
+from sgmcmc_prune.priors.em_settings import EMSettings
 
 PI, V0, V1 = 0.3, 0.01, 0.4
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.em import EM, ScaleEM, sufficient_statistics
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.priors import Laplace, SpikeSlab, StudentT
+from sgmcmc_prune.priors.em import EM, ScaleEM, sufficient_statistics
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.scale_family import ScaleFamily
 
 NOISE = 0.02

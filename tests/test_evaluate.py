@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from sgmcmc_prune import build
-from sgmcmc_prune.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig, replace
 from sgmcmc_prune.data import Dataset, Images, load
 from sgmcmc_prune.data.ood import foreign_inputs
-from sgmcmc_prune.evaluate import evaluate
-from sgmcmc_prune.metrics import auroc
-from sgmcmc_prune.predict import posterior_predictive
+from sgmcmc_prune.predictive.metrics import auroc
+from sgmcmc_prune.predictive.predict import posterior_predictive
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.run import run
-from sgmcmc_prune.tables import metrics_table
-from sgmcmc_prune.weights import WeightStore
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
+from sgmcmc_prune.run.evaluate import evaluate
+from sgmcmc_prune.run.main import run
+from sgmcmc_prune.run.tables import metrics_table
+from sgmcmc_prune.settings import replace
+from sgmcmc_prune.store.weights import WeightStore
 
 QUICK = RunConfig(
     data=DataConfig(validation=6500, batch_size=125),

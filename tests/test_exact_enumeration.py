@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.enumeration import all_models, enumerate_models
+from sgmcmc_prune.certify.enumeration import all_models, enumerate_models
 
 KNOWN = {"noise_variance": 0.5, "spike_variance": 0.02, "slab_variance": 1.5, "inclusion_rate": 0.3}
 

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import likelihoods
+from sgmcmc_prune.certify.enumeration import enumerate_models
 from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.em import EM
-from sgmcmc_prune.em_settings import EMSettings
-from sgmcmc_prune.enumeration import enumerate_models
 from sgmcmc_prune.likelihoods import mean_nll
 from sgmcmc_prune.priors import SpikeSlab
+from sgmcmc_prune.priors.em import EM
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.samplers import SGHMC
-from sgmcmc_prune.schedules import Cyclical
 
 NUM_DATA, FEATURES = 30, 8
 NOISE, SPIKE, SLAB, RATE = 1.0, 0.02, 1.0, 0.25

@@ -6,15 +6,16 @@ import pytest
 import torch
 from small_run import new_run, small
 
-from sgmcmc_prune import build, models
-from sgmcmc_prune.config import NetworkChoice, RunConfig
-from sgmcmc_prune.export import export, table
-from sgmcmc_prune.metrics import summarise
-from sgmcmc_prune.network_file import About, load_network, save_network
-from sgmcmc_prune.predict import class_probabilities
+from sgmcmc_prune import models
+from sgmcmc_prune.predictive.metrics import summarise
+from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.run import run
-from sgmcmc_prune.weights import WeightStore, average
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.config import NetworkChoice, RunConfig
+from sgmcmc_prune.run.export import export, table
+from sgmcmc_prune.run.main import run
+from sgmcmc_prune.store.network import About, load_network, save_network
+from sgmcmc_prune.store.weights import WeightStore, average
 
 ABOUT = About("lenet", None, (1, 28, 28), 10, (0.5,), (0.25,))
 

@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from sgmcmc_prune import data
-from sgmcmc_prune.checkpoint import load
 from sgmcmc_prune.cli import main
-from sgmcmc_prune.config import RunConfig, replace
 from sgmcmc_prune.data import shards
 from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.class_folders import read_picture
 from sgmcmc_prune.data.pictures import PictureInputs
 from sgmcmc_prune.data.prefetch import PrefetchedStream
-from sgmcmc_prune.files import read_json
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.settings import replace
+from sgmcmc_prune.store.checkpoint import load
+from sgmcmc_prune.store.files import read_json
 
 Image = pytest.importorskip("PIL.Image")
 CLASSES = ("n01440764", "n02102040", "n03000684")
@@ -287,7 +288,7 @@ def test_class_folders_can_be_used_as_they_are(source: Path, monkeypatch: pytest
 
 def test_train_interrupt_resume_prune_evaluate(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sgmcmc_prune.chains.chain import Chain
-    from sgmcmc_prune.run import resume, run
+    from sgmcmc_prune.run.main import resume, run
 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     metrics = run(config(prepared), whole, progress=False)

@@ -9,11 +9,11 @@ CORE = (
     "noise",
     "samplers",
     "preconditioners",
-    "schedules",
-    "priors",
-    "em",
-    "inclusion",
-    "pruning",
+    "chains.schedules",
+    "priors.em",
+    "priors.spike_slab",
+    "pruning.inclusion",
+    "pruning.decision",
     "models",
     "likelihoods",
 )
@@ -41,6 +41,6 @@ def test_the_command_line_answers_without_loading_torch() -> None:
 
 def test_the_job_imports_without_the_analysis_stack() -> None:
     absent = ("zarr", "xarray", "arviz_base", "arviz_stats", "matplotlib", "tyro", "pandas")
-    code = f"import sys\nfor name in {absent!r}: sys.modules[name] = None\nimport sgmcmc_prune.run"
+    code = f"import sys\nfor name in {absent!r}: sys.modules[name] = None\nimport sgmcmc_prune.run.main"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

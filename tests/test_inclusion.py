@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.inclusion import MIN_BATCHES, InclusionAverage, Moments
+from sgmcmc_prune.pruning.inclusion import MIN_BATCHES, InclusionAverage, Moments
 
 
 def draws(count: int, groups: int = 3) -> Tensor:

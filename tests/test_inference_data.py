@@ -8,8 +8,8 @@ import numpy as np
 import pandas
 import pytest
 
-from sgmcmc_prune.inference_data import format_table, load, summary
-from sgmcmc_prune.store import DrawStore, Group, Variable
+from sgmcmc_prune.diagnostics.inference_data import format_table, load, summary
+from sgmcmc_prune.store.draws import DrawStore, Group, Variable
 
 LAYERS = ["fc1.weight", "fc2.weight"]
 

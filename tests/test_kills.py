@@ -13,10 +13,10 @@ import xarray as xr
 from lives import TIMEOUT, Life, start_resume
 from small_run import assert_same_run, new_run, small
 
-from sgmcmc_prune.config import RunConfig
-from sgmcmc_prune.files import read_json
-from sgmcmc_prune.run import resume
-from sgmcmc_prune.store import DrawStore
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.main import resume
+from sgmcmc_prune.store.draws import DrawStore
+from sgmcmc_prune.store.files import read_json
 
 KILLS, LONGEST_LIFE = 50, 0.8
 CHECKPOINTS = ("checkpoints/*.safetensors", "forks/*/checkpoints/*.safetensors")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sgmcmc_prune import build
+from sgmcmc_prune.run import build
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = (

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.metrics import (
+from sgmcmc_prune.predictive.metrics import (
     accuracy,
     auroc,
     brier,

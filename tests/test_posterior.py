@@ -9,9 +9,9 @@ from scipy.stats import norm
 from torch import Tensor
 
 from sgmcmc_prune.errors import RunError
-from sgmcmc_prune.posterior import Params, Posterior, sample
 from sgmcmc_prune.priors import Gaussian
 from sgmcmc_prune.samplers import BAOAB, SGHMC, SGLD
+from sgmcmc_prune.samplers.posterior import Params, Posterior, sample
 
 REPLICATES = 400
 FALSE_ALARM = 1e-3

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.metrics import negative_log_likelihood
-from sgmcmc_prune.predict import Predictive, class_probabilities, pool, posterior_predictive
+from sgmcmc_prune.predictive.metrics import negative_log_likelihood
+from sgmcmc_prune.predictive.predict import Predictive, class_probabilities, pool, posterior_predictive
 
 Draw = dict[str, Tensor]
 

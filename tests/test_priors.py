@@ -15,9 +15,9 @@ from scipy.integrate import quad
 from scipy.stats import halfcauchy, invgamma, kstest, laplace, norm, t
 from torch import Tensor
 
-from sgmcmc_prune.em import EM, ScaleEM
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.priors import Gaussian, Horseshoe, Laplace, Prior, SpikeSlab, StudentT
+from sgmcmc_prune.priors.em import EM, ScaleEM
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.horseshoe import inverse_gamma_above
 
 FALSE_ALARM = 1e-3

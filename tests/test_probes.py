@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_run import small
 
-from sgmcmc_prune import build
+from sgmcmc_prune.run import build
 
 
 def test_probes_depend_on_the_data_set_alone() -> None:

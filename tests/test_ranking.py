@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sgmcmc_prune.chains.pruner import Pruner
-from sgmcmc_prune.evaluate import chain_scores
-from sgmcmc_prune.inclusion import InclusionAverage, Moments
+from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.priors import GROUP_KINDS, GroupMap, SpikeSlab
 from sgmcmc_prune.pruning import criteria
 from sgmcmc_prune.pruning.decision import ALLOCATIONS, target_sparsity, tied
-from sgmcmc_prune.schedules import Cyclical
+from sgmcmc_prune.pruning.inclusion import InclusionAverage, Moments
+from sgmcmc_prune.run.evaluate import chain_scores
 
 Draw = dict[str, Tensor]
 SHAPES = {"conv": (6, 4, 3, 3), "wide": (8, 60), "line": (5, 6, 4), "narrow": (10, 8)}
@@ -135,7 +135,7 @@ def test_a_cold_chain_ranks_as_a_warm_one_where_its_draws_agree(mode: str) -> No
 def test_every_criterion_that_a_configuration_knows_has_scores_and_no_other() -> None:
     from typing import get_args
 
-    from sgmcmc_prune.config import Criterion
+    from sgmcmc_prune.run.config import Criterion
 
     assert get_args(Criterion) == criteria.NAMES
     with pytest.raises(ValueError, match="criterion is 'second_moment'; choose among inclusion_probability"):

@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 from sgmcmc_prune import likelihoods
 from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.em import EM
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.priors import GroupMap, SpikeSlab
+from sgmcmc_prune.priors.em import EM
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.samplers import SGHMC
-from sgmcmc_prune.schedules import Cyclical
 
 NUM_DATA, GROUPS, SIZE, ACTIVE = 500, 50, 4, 5
 NOISE = 1.0

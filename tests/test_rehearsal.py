@@ -14,7 +14,7 @@ from sgmcmc_prune import likelihoods, models
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.pruning import batchnorm
 from sgmcmc_prune.pruning.prunable import output_weights, prunable, trainable
-from sgmcmc_prune.rehearsal import Rehearsal, rehearse
+from sgmcmc_prune.run.rehearsal import Rehearsal, rehearse
 
 CLASSES = 4
 

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from sgmcmc_prune.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig, replace
-from sgmcmc_prune.files import read_json, write_json
-from sgmcmc_prune.inference_data import load, summary
+from sgmcmc_prune.diagnostics.inference_data import load, summary
+from sgmcmc_prune.predictive.intervals import mean_and_half_width
 from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.report import convergence, write, write_report
 from sgmcmc_prune.report.calibration import wilson_interval
@@ -27,10 +26,12 @@ from sgmcmc_prune.report.sparsity import draw
 from sgmcmc_prune.report.style import Picture
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace
-from sgmcmc_prune.run import run
-from sgmcmc_prune.statistics import mean_and_half_width
-from sgmcmc_prune.store import DrawStore
-from sgmcmc_prune.tables import diagnostics_lines
+from sgmcmc_prune.run.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
+from sgmcmc_prune.run.main import run
+from sgmcmc_prune.run.tables import diagnostics_lines
+from sgmcmc_prune.settings import replace
+from sgmcmc_prune.store.draws import DrawStore
+from sgmcmc_prune.store.files import read_json, write_json
 
 ANALYSIS = Path(__file__).parents[1] / "analysis"
 PNG = b"\x89PNG\r\n"

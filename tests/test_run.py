@@ -13,17 +13,18 @@ import xarray as xr
 from lives import start_resume
 from small_run import assert_same_run, new_run, small
 
-from sgmcmc_prune import build, stages
-from sgmcmc_prune.config import RunConfig, from_json, to_json
 from sgmcmc_prune.errors import Interrupted, RunError
-from sgmcmc_prune.evaluate import masked_network
-from sgmcmc_prune.files import locked, read_json
-from sgmcmc_prune.presets import PRESETS
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.run import load_config, resume, run
-from sgmcmc_prune.stages import departures, load_averages
-from sgmcmc_prune.tables import diagnostics_lines
-from sgmcmc_prune.weights import WeightStore
+from sgmcmc_prune.run import build, stages
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.evaluate import masked_network
+from sgmcmc_prune.run.main import load_config, resume, run
+from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.run.stages import departures, load_averages
+from sgmcmc_prune.run.tables import diagnostics_lines
+from sgmcmc_prune.settings import from_json, to_json
+from sgmcmc_prune.store.files import locked, read_json
+from sgmcmc_prune.store.weights import WeightStore
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,7 @@ def test_a_diverging_chain_stops_and_keeps_what_it_had(tmp_path: Path) -> None:
 
 def test_configuration_survives_json() -> None:
     for make in PRESETS.values():
-        assert from_json(json.loads(json.dumps(to_json(make())))) == make()
+        assert from_json(json.loads(json.dumps(to_json(make()))), RunConfig) == make()
 
 
 @pytest.mark.parametrize(
@@ -212,9 +213,9 @@ def test_existing_directories_are_safe(tmp_path: Path) -> None:
 
 def test_unknown_field_in_a_configuration_is_named() -> None:
     with pytest.raises(ValueError, match=r"config\.sampler has no field learning_rate"):
-        from_json({"sampler": {"learning_rate": 0.1}})
+        from_json({"sampler": {"learning_rate": 0.1}}, RunConfig)
     with pytest.raises(ValueError, match=r"config\.chains is 'two'"):
-        from_json({"chains": "two"})
+        from_json({"chains": "two"}, RunConfig)
 
 
 def test_em_mode_yields_responsibilities_under_their_own_name(tmp_path: Path) -> None:
@@ -328,7 +329,7 @@ def test_chains_that_were_not_taken_together_are_not_set_back(tmp_path: Path, mo
         taken(config, data, folder, index, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr("sgmcmc_prune.run.take_chain", first_alone)
+        patch.setattr("sgmcmc_prune.run.main.take_chain", first_alone)
         with pytest.raises(Interrupted):
             resume(out, progress=False)
     config = json.loads((out / "config.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgmcmc_prune.schedules import Cyclical, Plan
+from sgmcmc_prune.chains.schedules import Cyclical, Plan
 
 exact = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 SCHEDULE = Cyclical(

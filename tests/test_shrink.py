@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from sgmcmc_prune import models
-from sgmcmc_prune.flops import multiply_adds
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
 from sgmcmc_prune.models.resnet import BasicBlock, Bottleneck, ResNet
 from sgmcmc_prune.models.wide_resnet import WideResNet
+from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.shrink import remove_unread, shrink
 

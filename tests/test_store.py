@@ -13,8 +13,8 @@ import pytest
 import torch
 import xarray as xr
 
-from sgmcmc_prune.store import DrawStore, Group, Variable
-from sgmcmc_prune.weights import WeightStore, estimate_bytes, require_space
+from sgmcmc_prune.store.draws import DrawStore, Group, Variable
+from sgmcmc_prune.store.weights import WeightStore, estimate_bytes, require_space
 
 LAYERS = ["conv1.weight", "fc.weight"]
 GROUPS = {
@@ -209,7 +209,7 @@ def test_contradictory_layouts_are_refused(group: Group, coords: Any, message: s
 
 
 def test_import_needs_no_zarr() -> None:
-    code = "import sys; sys.modules['zarr'] = sys.modules['xarray'] = None; import sgmcmc_prune.store"
+    code = "import sys; sys.modules['zarr'] = sys.modules['xarray'] = None; import sgmcmc_prune.store.draws"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

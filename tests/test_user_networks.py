@@ -9,9 +9,9 @@ import torch
 from small_run import assert_same_run, new_run, small
 from torch import Tensor, nn
 
-from sgmcmc_prune import build
-from sgmcmc_prune.run import resume, run
-from sgmcmc_prune.stages import stage_schedule
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.main import resume, run
+from sgmcmc_prune.run.stages import stage_schedule
 
 
 class Viewing(nn.Module):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sgmcmc_prune.files import read_json
+from sgmcmc_prune.store.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 

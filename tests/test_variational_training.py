@@ -39,8 +39,8 @@ from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.selection import SUPPORT, features, teacher
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import categorical, gaussian
-from sgmcmc_prune.metrics import negative_log_likelihood
 from sgmcmc_prune.models import MLP, LinearModel
+from sgmcmc_prune.predictive.metrics import negative_log_likelihood
 from sgmcmc_prune.priors.groups import GroupMap
 
 NOISE, SLAB, INCLUSION = 0.7, 1.0, 0.3

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.training import Trained, Trainer, counted, single_weights
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.em import EM
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.priors import GroupMap, SpikeSlab
+from sgmcmc_prune.priors.em import EM
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.spike_slab import smallest_stable_spike
 from sgmcmc_prune.pruning import criteria, masks
 from sgmcmc_prune.pruning.allocation import check_sparsity

@@ -13,13 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from sgmcmc_prune import build
 from sgmcmc_prune.baselines.training import Recipe, Trainer, counted
-from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.likelihoods import categorical
-from sgmcmc_prune.metrics import summarise
-from sgmcmc_prune.predict import class_probabilities
+from sgmcmc_prune.predictive.metrics import summarise
+from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.config import RunConfig
 
 OptimizerName = Literal["sgd", "adamw"]
 

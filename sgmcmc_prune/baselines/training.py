@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import Likelihood, mean_nll
-from sgmcmc_prune.predict import class_probabilities, posterior_predictive
+from sgmcmc_prune.predictive.predict import class_probabilities, posterior_predictive
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 
-from sgmcmc_prune.bench import measure, train
+from sgmcmc_prune.bench import train
 from sgmcmc_prune.chains import execution
 from sgmcmc_prune.chains.batched import BatchedChains
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.processes import num_workers
-from sgmcmc_prune.tables import format_rows
+from sgmcmc_prune.machine import timing
+from sgmcmc_prune.text_table import format_rows
 
 #: Steps of every chain in one measurement.
 BLOCK = {"mlp": 20, "lenet": 4}
@@ -54,7 +55,7 @@ def bench_chains(
     rows = []
     for network, choice in choices.items():
         candidates = modes(network, chains, batch_size, workers)
-        seconds = measure.interleaved(candidates, rounds, 2, f"bench chains {network}", progress)
+        seconds = timing.interleaved(candidates, rounds, 2, f"bench chains {network}", progress)
         done = BLOCK[network] * chains
         rows.append(
             {
@@ -65,11 +66,11 @@ def bench_chains(
                 },
                 "chain_steps_per_second": {mode: done / sorted(s)[rounds // 2] for mode, s in seconds.items()},
                 "ratio_of_auto": {
-                    mode: vars(measure.paired_ratio(seconds[choice.mode], other)) for mode, other in seconds.items()
+                    mode: vars(timing.paired_ratio(seconds[choice.mode], other)) for mode, other in seconds.items()
                 },
             }
         )
-    found = {"bench": "chains", "machine": measure.machine(), "chains": chains, "batch_size": batch_size}
+    found = {"bench": "chains", "machine": timing.machine(), "chains": chains, "batch_size": batch_size}
     return {**found, "rounds": rounds, "rows": rows}
 
 
@@ -97,14 +98,14 @@ def modes(network: str, chains: int, batch_size: int, workers: int) -> dict[str,
 
     def loop() -> None:
         for chain in alone:
-            measure.block(chain.advance, block)()
+            timing.block(chain.advance, block)()
 
     def processes() -> None:
         waiting = [pools[k % workers].submit(take, network, k, batch_size, block) for k in range(chains)]
         for future in waiting:
             future.result()
 
-    return {"loop": loop, "batched": measure.block(together.advance, block), "processes": processes}
+    return {"loop": loop, "batched": timing.block(together.advance, block), "processes": processes}
 
 
 def take(network: str, index: int, batch_size: int, steps: int) -> None:
@@ -112,7 +113,7 @@ def take(network: str, index: int, batch_size: int, steps: int) -> None:
     key = network, index, batch_size
     if key not in _CHAINS:
         _CHAINS[key] = make(*key)
-    measure.block(_CHAINS[key].advance, steps)()
+    timing.block(_CHAINS[key].advance, steps)()
 
 
 def table(result: dict[str, Any]) -> str:
@@ -125,7 +126,7 @@ def table(result: dict[str, Any]) -> str:
             f"{row['predicted_chain_steps_per_second'].get(mode, math.nan):,.0f}",
             f"{speed:,.0f}",
             "auto" if mode == row["auto"] else "",
-            str(measure.Ratio(**row["ratio_of_auto"][mode])),
+            str(timing.Ratio(**row["ratio_of_auto"][mode])),
         ]
         for row in result["rows"]
         for mode, speed in row["chain_steps_per_second"].items()

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune import likelihoods, models
-from sgmcmc_prune.bench import measure
 from sgmcmc_prune.data import shards
 from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.prefetch import PrefetchedStream
 from sgmcmc_prune.likelihoods import mean_nll
-from sgmcmc_prune.tables import format_rows
+from sgmcmc_prune.machine import timing
+from sgmcmc_prune.text_table import format_rows
 
 NETWORKS = ("resnet20", "resnet18", "resnet50")
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -62,7 +62,7 @@ def bench_data(
     with tempfile.TemporaryDirectory() as folder:
         stream = _shards(Path(folder), size, pictures, min(batch_size, pictures), workers, device)
         rows.append(_row("shards", stream, network, rounds, device, progress))
-    return {"bench": f"data {network}", "machine": measure.machine(), "batch_size": batch_size, "rows": rows}
+    return {"bench": f"data {network}", "machine": timing.machine(), "batch_size": batch_size, "rows": rows}
 
 
 def _row(path: str, stream: MinibatchStream, network: str, rounds: int, device: str, progress: bool) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _row(path: str, stream: MinibatchStream, network: str, rounds: int, device: 
 
 def _seconds(work: Callable[[], Any], rounds: int, warm_up: int, title: str, progress: bool) -> float:
     """Median seconds of one call."""
-    seconds = measure.interleaved({title: work}, rounds, warm_up, title, progress)[title]
+    seconds = timing.interleaved({title: work}, rounds, warm_up, title, progress)[title]
     return sorted(seconds)[len(seconds) // 2]
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from sgmcmc_prune import models
-from sgmcmc_prune.bench import measure
 from sgmcmc_prune.bench.train import NETWORKS
-from sgmcmc_prune.predict import posterior_predictive
-from sgmcmc_prune.tables import format_rows
+from sgmcmc_prune.machine import timing
+from sgmcmc_prune.predictive.predict import posterior_predictive
+from sgmcmc_prune.text_table import format_rows
 
 #: Draws that share a forward pass.
 AT_ONCE = (1, 8)
@@ -48,18 +48,18 @@ def bench_predict(
         candidates: dict[str, Callable[[], Any]] = {"plain": plain}
         for at_once in AT_ONCE:
             candidates[str(at_once)] = partial(posterior_predictive, model, weights, inputs, draws_at_once=at_once)
-        seconds = measure.interleaved(candidates, rounds, 1, f"bench predict {network}", progress)
+        seconds = timing.interleaved(candidates, rounds, 1, f"bench predict {network}", progress)
         for at_once in AT_ONCE:
-            share = measure.paired_ratio(seconds["plain"], seconds[str(at_once)])
+            share = timing.paired_ratio(seconds["plain"], seconds[str(at_once)])
             row = {"network": network, "draws": draws, "draws_at_once": at_once, "throughput_share": vars(share)}
             rows.append(row)
-    return {"bench": "predict", "machine": measure.machine(), "images": images, "rounds": rounds, "rows": rows}
+    return {"bench": "predict", "machine": timing.machine(), "images": images, "rounds": rounds, "rows": rows}
 
 
 def table(result: dict[str, Any]) -> str:
     """The result as aligned text."""
     rows = [
-        [r["network"], str(r["draws"]), str(r["draws_at_once"]), str(measure.Ratio(**r["throughput_share"]))]
+        [r["network"], str(r["draws"]), str(r["draws_at_once"]), str(timing.Ratio(**r["throughput_share"]))]
         for r in result["rows"]
     ]
     return format_rows(("network", "draws", "at once", "share of the throughput of plain passes [95 %]"), rows)

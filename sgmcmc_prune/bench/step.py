@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.bench import measure
+from sgmcmc_prune.machine import timing
 from sgmcmc_prune.preconditioners import RMSprop
 from sgmcmc_prune.priors import SpikeSlab
 from sgmcmc_prune.samplers import SGHMC, tiers
 from sgmcmc_prune.samplers.tiers import Noise
-from sgmcmc_prune.tables import format_rows
+from sgmcmc_prune.text_table import format_rows
 
 #: Bytes a parameter that a step cannot avoid: reads and writes of each float32 state.
 NEEDED = {"sghmc": 24, "adamw": 28, "sgd": 20}
@@ -65,9 +65,9 @@ def bench_step(
     count = sum(torch.Size(s).numel() for s in shapes)
     inner = max(1, 2_000_000 // count)  # a measurement of a small network is many steps
 
-    repeated = {name: measure.block(step, inner) for name, step in candidates.items()}
-    seconds = measure.interleaved(repeated, rounds, 2, f"bench step {network}", progress)
-    copy = measure.copy_bandwidth(device)
+    repeated = {name: timing.block(step, inner) for name, step in candidates.items()}
+    seconds = timing.interleaved(repeated, rounds, 2, f"bench step {network}", progress)
+    copy = timing.copy_bandwidth(device)
     rows = []
     for name, times in seconds.items():
         typical = sorted(times)[len(times) // 2] / inner
@@ -81,12 +81,12 @@ def bench_step(
                 "bytes_moved": moved,
                 "needed_share_of_copy_speed": needed * share,
                 "moved_share_of_copy_speed": None if moved is None else moved * share,
-                "ratio_to_adamw": vars(measure.paired_ratio(times, seconds["adamw (fused)"])),
+                "ratio_to_adamw": vars(timing.paired_ratio(times, seconds["adamw (fused)"])),
             }
         )
     return {
         "bench": f"step {network}",
-        "machine": measure.machine(),
+        "machine": timing.machine(),
         "tensors": len(shapes),
         "parameters": count,
         "rounds": rounds,
@@ -170,7 +170,7 @@ def table(result: dict[str, Any]) -> str:
             str(r["bytes_needed"]),
             f"{r['needed_share_of_copy_speed']:.0%}",
             *_moved(r),
-            str(measure.Ratio(**r["ratio_to_adamw"])),
+            str(timing.Ratio(**r["ratio_to_adamw"])),
         ]
         for r in result["rows"]
     ]

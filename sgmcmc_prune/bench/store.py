@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from sgmcmc_prune.bench import measure
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Stage
-from sgmcmc_prune.config import replace
-from sgmcmc_prune.em import EM
-from sgmcmc_prune.presets import PRESETS
-from sgmcmc_prune.run import run
-from sgmcmc_prune.tables import format_rows
+from sgmcmc_prune.machine import timing
+from sgmcmc_prune.priors.em import EM
+from sgmcmc_prune.run.main import run
+from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.settings import replace
+from sgmcmc_prune.text_table import format_rows
 
 #: What is timed: the label, and the method that does it.
 PIECES = {
@@ -41,11 +41,11 @@ def bench_store(progress: bool = True) -> dict[str, Any]:
     config = replace(PRESETS["demo"](), chains=1, **{"prune.in_chain": (), "prune.post_hoc": ()})
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        with _timed(seconds), mock.patch("sgmcmc_prune.run.evaluate", side_effect=_Stop), suppress(_Stop):
+        with _timed(seconds), mock.patch("sgmcmc_prune.run.main.evaluate", side_effect=_Stop), suppress(_Stop):
             run(config, Path(folder) / "run", progress=progress)
         total = time.perf_counter() - began
     rows = [{"piece": name, "seconds": s, "share": s / total} for name, s in seconds.items()]
-    return {"bench": "store", "machine": measure.machine(), "seconds": total, "rows": rows}
+    return {"bench": "store", "machine": timing.machine(), "seconds": total, "rows": rows}
 
 
 class _Stop(Exception):

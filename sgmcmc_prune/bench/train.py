@@ -13,17 +13,17 @@ from torch import nn
 from sgmcmc_prune import likelihoods, models
 from sgmcmc_prune.baselines import variational
 from sgmcmc_prune.baselines.variational.training import stepper
-from sgmcmc_prune.bench import measure
 from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.em import EM
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.likelihoods import mean_nll
+from sgmcmc_prune.machine import timing
 from sgmcmc_prune.priors import SpikeSlab
+from sgmcmc_prune.priors.em import EM
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.samplers import SGHMC
 from sgmcmc_prune.samplers.tiers import Noise
-from sgmcmc_prune.schedules import Cyclical
-from sgmcmc_prune.tables import format_rows
+from sgmcmc_prune.text_table import format_rows
 
 FAMILIES = {
     **{name: getattr(variational, name)() for name in ("mean_field", "ss_ig", "ss_gl", "ss_ghs", "svbnn")},
@@ -55,8 +55,8 @@ def bench_train(
         candidates: dict[str, Callable[[], Any]] = {"sgd": sgd(*arguments)}
         candidates |= {f"chain, {noise}": chain(*arguments, noise=noise).advance for noise in get_args(Noise)}
         candidates |= {name: family(name, *arguments) for name in FAMILIES}
-        seconds = measure.interleaved(
-            {n: measure.block(step, block) for n, step in candidates.items()},
+        seconds = timing.interleaved(
+            {n: timing.block(step, block) for n, step in candidates.items()},
             rounds,
             2,
             f"bench train {network}",
@@ -67,11 +67,11 @@ def bench_train(
                 "network": network,
                 "method": name,
                 "images_per_second": block * batch_size / sorted(seconds[name])[rounds // 2],
-                "ratio_to_sgd": vars(measure.paired_ratio(seconds[name], seconds["sgd"])),
+                "ratio_to_sgd": vars(timing.paired_ratio(seconds[name], seconds["sgd"])),
             }
             for name in candidates
         ]
-    return {"bench": "train", "machine": measure.machine(), "batch_size": batch_size, "rounds": rounds, "rows": rows}
+    return {"bench": "train", "machine": timing.machine(), "batch_size": batch_size, "rounds": rounds, "rows": rows}
 
 
 def _network(network: str, shape: tuple[int, ...], device: str) -> nn.Module:
@@ -126,7 +126,7 @@ def table(result: dict[str, Any]) -> str:
     """The result as aligned text."""
     header = ("network", "method", "images/s", "time / SGD [95 %]")
     rows = [
-        [r["network"], r["method"], f"{r['images_per_second']:,.0f}", str(measure.Ratio(**r["ratio_to_sgd"]))]
+        [r["network"], r["method"], f"{r['images_per_second']:,.0f}", str(timing.Ratio(**r["ratio_to_sgd"]))]
         for r in result["rows"]
     ]
     return format_rows(header, rows)

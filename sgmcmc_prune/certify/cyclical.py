@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sgmcmc_prune.certify.mixtures import Bimodal
 from sgmcmc_prune.certify.replicates import MakeSampler, Replicates
 from sgmcmc_prune.certify.statistics import Label, Row, mean_row
-from sgmcmc_prune.schedules import Cyclical
+from sgmcmc_prune.chains.schedules import Cyclical
 
 Array = NDArray[np.float64]
 

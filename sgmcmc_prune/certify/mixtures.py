@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sgmcmc_prune import likelihoods
+from sgmcmc_prune.certify.enumeration import enumerate_models
 from sgmcmc_prune.certify.targets import Moment, autograd_gradient, power
-from sgmcmc_prune.enumeration import enumerate_models
 from sgmcmc_prune.priors import SpikeSlab
 
 Array = NDArray[np.float64]

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from sgmcmc_prune.certify.replicates import Replicates
 from sgmcmc_prune.certify.statistics import Label, Row, mean_row
-from sgmcmc_prune.em import EM
-from sgmcmc_prune.em_settings import EMSettings
 from sgmcmc_prune.priors import SpikeSlab
+from sgmcmc_prune.priors.em import EM
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.samplers import BAOAB
 
 Array = NDArray[np.float64]

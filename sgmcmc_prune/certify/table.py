@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from sgmcmc_prune.certify.statistics import Row, holm
-from sgmcmc_prune.files import atomic_path, finite_or_null, write_json
-from sgmcmc_prune.tables import format_rows
+from sgmcmc_prune.store.files import atomic_path, finite_or_null, write_json
+from sgmcmc_prune.text_table import format_rows
 
 HEADER = ("sampler", "preconditioner", "target", "statistic", "exact", "estimate", "std. error", "z", "verdict")
 PASS, FAIL, MUST_FAIL, MISSED = "pass", "FAIL", "fails, as it must", "PASSES, AND MUST NOT"

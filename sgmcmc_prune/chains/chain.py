@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.chains.pruner import Pruner
+from sgmcmc_prune.chains.schedules import Cyclical, Phase, Plan
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.seeding import torch_seeded
 from sgmcmc_prune.diagnostics import configurational_temperature
-from sgmcmc_prune.distributed import ALONE, Ranks
-from sgmcmc_prune.em import EM, ScaleEM
 from sgmcmc_prune.errors import RunError
-from sgmcmc_prune.inclusion import InclusionAverage, Moments
 from sgmcmc_prune.likelihoods import Likelihood, check_targets, mean_nll
+from sgmcmc_prune.machine.distributed import ALONE, Ranks
 from sgmcmc_prune.models.state import load_network_state, network_state
+from sgmcmc_prune.priors.em import EM, ScaleEM
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
+from sgmcmc_prune.pruning.inclusion import InclusionAverage, Moments
 from sgmcmc_prune.pruning.prunable import prunable, trainable
 from sgmcmc_prune.samplers import Sampler
-from sgmcmc_prune.schedules import Cyclical, Phase, Plan
 
 #: Steps between two looks at the loss on a GPU.
 LOSS_CHECK_EVERY = 50

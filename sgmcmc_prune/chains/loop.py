@@ -17,17 +17,17 @@ from typing import Any
 
 import torch
 
-from sgmcmc_prune import checkpoint
 from sgmcmc_prune.chains.batched import BatchedChains
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.record import Recorder
-from sgmcmc_prune.distributed import LostRank
+from sgmcmc_prune.chains.schedules import Plan
 from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.machine.distributed import LostRank
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.schedules import Plan
-from sgmcmc_prune.store import DrawStore
-from sgmcmc_prune.weights import WeightStore
+from sgmcmc_prune.store import checkpoint
+from sgmcmc_prune.store.draws import DrawStore
+from sgmcmc_prune.store.weights import WeightStore
 
 #: Steps between two comparisons of the parameters of the ranks that share a chain.
 RANK_CHECK_EVERY = 500

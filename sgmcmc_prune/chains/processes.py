@@ -1,4 +1,4 @@
-"""One process per chain: each takes its own chain through all stages by `sgmcmc_prune.worker`, and reports in lines.
+"""One process per chain: each takes its own chain through all stages by `run.worker`, and reports in lines.
 
 The parent shows one progress bar, passes SIGINT and SIGTERM on, and turns what a worker says into the same exceptions
 as a loop. A worker whose parent dies ends at once (its standard input closes): nothing writes behind a resume's back.
@@ -21,8 +21,8 @@ import torch
 from tqdm import tqdm
 
 from sgmcmc_prune.chains.loop import catch_signals, skip
-from sgmcmc_prune.cores import available_cores
 from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.machine.cores import available_cores
 
 #: Exit code of a worker that was told to stop and has saved everything.
 INTERRUPTED = 3
@@ -36,7 +36,7 @@ def num_workers(chains: int) -> int:
 def worker_commands(what: str, directory: Path, chains: int) -> list[list[str]]:
     """The command line of every chain's worker, which shall "run" it or "measure" its steps."""
     threads = max(1, torch.get_num_threads() // num_workers(chains))
-    common = [sys.executable, "-m", "sgmcmc_prune.worker", what, str(directory), str(threads)]
+    common = [sys.executable, "-m", "sgmcmc_prune.run.worker", what, str(directory), str(threads)]
     return [[*common, str(index)] for index in range(chains)]
 
 

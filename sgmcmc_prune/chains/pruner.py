@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.inclusion import log_probabilities
+from sgmcmc_prune.chains.schedules import Plan
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
 from sgmcmc_prune.pruning import criteria, decision
+from sgmcmc_prune.pruning.inclusion import log_probabilities
 from sgmcmc_prune.pruning.schedule import cubic_sparsity
-from sgmcmc_prune.schedules import Plan
 
 #: The cubic schedule counts in integers; this many per exploration.
 _FINE = 1_000_000

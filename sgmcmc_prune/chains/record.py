@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.heat import excess_temperatures
+from sgmcmc_prune.chains.schedules import Plan
 from sgmcmc_prune.diagnostics import kinetic_temperature
 from sgmcmc_prune.noise import random_words
 from sgmcmc_prune.priors import Prior
 from sgmcmc_prune.pruning import batchnorm
-from sgmcmc_prune.schedules import Plan
-from sgmcmc_prune.store import Group, Variable
+from sgmcmc_prune.store.draws import Group, Variable
 
 PHASES = ("burn_in", "explore", "sample")
 NUM_WEIGHT_PROBES = 32

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sgmcmc_prune import build
 from sgmcmc_prune.compare.comparison import rows_path, run_config
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Method, Problem, in_words
@@ -13,7 +12,8 @@ from sgmcmc_prune.compare.methods import METHODS
 from sgmcmc_prune.compare.score import Row, blank, rows
 from sgmcmc_prune.compare.search import SEARCH_SEED, Choice, of_trials, search
 from sgmcmc_prune.data import ood
-from sgmcmc_prune.files import finite_or_null, write_json
+from sgmcmc_prune.run import build
+from sgmcmc_prune.store.files import finite_or_null, write_json
 
 
 def compute(comparison: Comparison, out: Path, name: str, seed: int) -> list[Row]:

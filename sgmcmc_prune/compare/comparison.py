@@ -17,14 +17,15 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from sgmcmc_prune import build
 from sgmcmc_prune.chains.processes import num_workers, run_workers
 from sgmcmc_prune.compare.config import Comparison, require
 from sgmcmc_prune.compare.methods import METHODS
 from sgmcmc_prune.compare.score import Row
 from sgmcmc_prune.compare.table import write_csv
-from sgmcmc_prune.config import RunConfig, from_json, to_json
-from sgmcmc_prune.files import locked, read_json, write_json
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.settings import from_json, to_json
+from sgmcmc_prune.store.files import locked, read_json, write_json
 
 
 def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = True) -> list[Row]:

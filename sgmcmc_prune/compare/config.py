@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from sgmcmc_prune.config import DataConfig, ModelConfig
+from sgmcmc_prune.run.config import DataConfig, ModelConfig
 
 
 @dataclass(frozen=True)

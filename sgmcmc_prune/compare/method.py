@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sgmcmc_prune import build
-from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.pruning.masks import Mask
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.config import RunConfig
 
 #: Inputs (n, ...) to class probabilities (n, classes), float64.
 Predict = Callable[[Tensor], Tensor]

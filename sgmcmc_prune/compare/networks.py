@@ -9,14 +9,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune import build
 from sgmcmc_prune.compare.method import Candidate, Cost, Predict, Problem
-from sgmcmc_prune.evaluate import masked_network
 from sgmcmc_prune.models.state import network_state
-from sgmcmc_prune.predict import class_probabilities
+from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.evaluate import masked_network
 
 Result = TypeVar("Result")
 Weights = Mapping[str, Tensor]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.compare.method import Candidate, Method, Predict
-from sgmcmc_prune.flops import multiply_adds
-from sgmcmc_prune.metrics import auroc, summarise
 from sgmcmc_prune.models import num_parameters
+from sgmcmc_prune.predictive.flops import multiply_adds
+from sgmcmc_prune.predictive.metrics import auroc, summarise
 from sgmcmc_prune.pruning import masks
 
 #: Columns of comparison.csv. `flops` are multiply-adds of one network for one input; `peak_memory` is in bytes;

@@ -19,8 +19,8 @@ from typing import Any
 
 from sgmcmc_prune.compare.method import Method, Problem, Settings
 from sgmcmc_prune.errors import RunError
-from sgmcmc_prune.files import finite_or_null, locked, read_json, write_json
-from sgmcmc_prune.metrics import summarise
+from sgmcmc_prune.predictive.metrics import summarise
+from sgmcmc_prune.store.files import finite_or_null, locked, read_json, write_json
 
 #: The seed of all trials. No table has it: settings must not be chosen on the validation images that a table reports.
 SEARCH_SEED = 2**16 - 1

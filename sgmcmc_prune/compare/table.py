@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgmcmc_prune.compare.score import COLUMNS, Row
-from sgmcmc_prune.files import atomic_path
-from sgmcmc_prune.statistics import mean_and_half_width
-from sgmcmc_prune.tables import format_rows, number
+from sgmcmc_prune.predictive.intervals import mean_and_half_width
+from sgmcmc_prune.store.files import atomic_path
+from sgmcmc_prune.text_table import format_rows, number
 
 _TEXT = ("method", "family", "kind", "training", "settings", "reason")
 _WHOLE = (

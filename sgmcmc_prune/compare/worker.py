@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
-from sgmcmc_prune.allocator import keep_freed_memory
 from sgmcmc_prune.chains.processes import INTERRUPTED, LineBar
 from sgmcmc_prune.compare.cell import compute
 from sgmcmc_prune.compare.comparison import load
 from sgmcmc_prune.errors import Interrupted, RunError
-from sgmcmc_prune.worker import end_with_parent
+from sgmcmc_prune.machine.allocator import keep_freed_memory
+from sgmcmc_prune.run.worker import end_with_parent
 
 
 def main(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ from urllib.request import urlopen
 
 from sgmcmc_prune.data.idx import uncompressed, verify
 from sgmcmc_prune.errors import RunError
-from sgmcmc_prune.files import atomic_path
+from sgmcmc_prune.store.files import atomic_path
 
 _TIMEOUT_SECONDS = 60
 

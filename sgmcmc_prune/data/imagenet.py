@@ -15,7 +15,7 @@ from sgmcmc_prune.data.class_folders import list_pictures, same_classes
 from sgmcmc_prune.data.image_data import Dataset
 from sgmcmc_prune.data.pictures import DecodedPictures, Pictures
 from sgmcmc_prune.data.places import named_folders
-from sgmcmc_prune.files import read_json
+from sgmcmc_prune.store.files import read_json
 
 #: Of the training pixels divided by 255, as everybody uses them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

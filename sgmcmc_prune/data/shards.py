@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from sgmcmc_prune.data.class_folders import list_pictures, read_picture, same_classes
 from sgmcmc_prune.data.pictures import Pictures, Pixels
-from sgmcmc_prune.files import atomic_path, read_json, write_json
+from sgmcmc_prune.store.files import atomic_path, read_json, write_json
 
 #: Pictures in a shard: 201 MB at 256 pixels.
 PER_SHARD = 1024

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.inclusion import Moments
 from sgmcmc_prune.likelihoods import Likelihood, mean_nll
+from sgmcmc_prune.pruning.inclusion import Moments
 
 
 def gradient_variance(

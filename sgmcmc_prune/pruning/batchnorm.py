@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sgmcmc_prune.predict import evaluation_mode, modes_kept
+from sgmcmc_prune.predictive.predict import evaluation_mode, modes_kept
 
 
 @torch.no_grad()

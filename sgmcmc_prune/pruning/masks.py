@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.mask_check import check_mask
 from sgmcmc_prune.pruning.prunable import prunable as prunable
-from sgmcmc_prune.tensor_file import read_tensors, write_tensors
+from sgmcmc_prune.store.tensor_file import read_tensors, write_tensors
 
 Mask = dict[str, Tensor]
 FORMAT = "sgmcmc_prune.mask/1"

@@ -7,7 +7,7 @@ layers share is one weight, with its first name. Whole output units are never pr
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.predict import evaluation_mode
+from sgmcmc_prune.predictive.predict import evaluation_mode
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

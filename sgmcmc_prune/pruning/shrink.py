@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
-from sgmcmc_prune.predict import evaluation_mode
+from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.graph import Site, find_sites, trace
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sgmcmc_prune.convergence import MIN_DRAWS_ESS, ess, moving, rhat
-from sgmcmc_prune.inference_data import MIN_DRAWS, RHAT_THRESHOLD
+from sgmcmc_prune.diagnostics import MIN_DRAWS_ESS, ess, moving, rhat
+from sgmcmc_prune.diagnostics.inference_data import MIN_DRAWS, RHAT_THRESHOLD
 from sgmcmc_prune.report.run_data import RunData, Stage
 from sgmcmc_prune.report.style import INK, PALETTE, Picture, legend_below, line, new_figure, tidy
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from sgmcmc_prune.config import RunConfig
 from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.pruning.decision import bayesian_false_discovery_rate
 from sgmcmc_prune.report.run_data import Inclusion, RunData, shortened
 from sgmcmc_prune.report.scales import log_scale
 from sgmcmc_prune.report.style import INK, Picture, colours, legend_below, line, new_figure, tidy
+from sgmcmc_prune.run.config import RunConfig
 
 BINS = np.linspace(0, 1, 41)
 COLUMNS = 2

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from html import escape
 
-from sgmcmc_prune.config import to_json
 from sgmcmc_prune.report.facts import facts
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.style import Picture
-from sgmcmc_prune.tables import diagnostics_lines, metrics_rows, ood_lines, size_rows, starved_lines, tied_lines
+from sgmcmc_prune.run.tables import diagnostics_lines, metrics_rows, ood_lines, size_rows, starved_lines, tied_lines
+from sgmcmc_prune.settings import to_json
 
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 54rem; margin: 0 auto; padding: 1rem; }

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sgmcmc_prune import checkpoint
-from sgmcmc_prune.config import RunConfig
-from sgmcmc_prune.evaluate import inclusion_probabilities
-from sgmcmc_prune.files import read_json
 from sgmcmc_prune.priors import GroupMap
-from sgmcmc_prune.stages import load_averages, load_config
-from sgmcmc_prune.store_damage import damage_named
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.evaluate import inclusion_probabilities
+from sgmcmc_prune.run.stages import load_averages, load_config
+from sgmcmc_prune.store import checkpoint
+from sgmcmc_prune.store.damage import damage_named
+from sgmcmc_prune.store.files import read_json
 
 Inclusion = dict[str, Tensor]
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sgmcmc_prune.predictive.intervals import mean_and_half_width
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.scales import accuracy_axis, log_scale, sparsity_axis
 from sgmcmc_prune.report.style import (
@@ -17,7 +18,6 @@ from sgmcmc_prune.report.style import (
     new_figure,
     tidy,
 )
-from sgmcmc_prune.statistics import mean_and_half_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sgmcmc_prune.chains.record import PHASES
-from sgmcmc_prune.inference_data import hyperparameters
+from sgmcmc_prune.diagnostics.inference_data import hyperparameters
 from sgmcmc_prune.report.run_data import RunData, Stage
 from sgmcmc_prune.report.scales import log_scale
 from sgmcmc_prune.report.style import (

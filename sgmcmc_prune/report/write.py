@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from sgmcmc_prune.files import atomic_path
 from sgmcmc_prune.report.calibration import reliability_diagram
 from sgmcmc_prune.report.convergence import convergence
 from sgmcmc_prune.report.inclusion import inclusion_histograms
@@ -19,8 +18,9 @@ from sgmcmc_prune.report.sparsity import quality_against_sparsity
 from sgmcmc_prune.report.style import Picture, png
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace, training_trace
-from sgmcmc_prune.store_damage import damage_named
-from sgmcmc_prune.tensor_file import Damaged
+from sgmcmc_prune.store.damage import damage_named
+from sgmcmc_prune.store.files import atomic_path
+from sgmcmc_prune.store.tensor_file import Damaged
 
 #: In the order of the page.
 PICTURES: tuple[Callable[[RunData], Picture], ...] = (

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.bmr.spike_slab import infer_inclusion
-from sgmcmc_prune.predict import posterior_predictive
+from sgmcmc_prune.predictive.predict import posterior_predictive
 from sgmcmc_prune.priors import Gaussian, Prior
 from sgmcmc_prune.pruning.masks import Mask, prunable
 

@@ -10,7 +10,7 @@ from sgmcmc_prune.baselines.bmr.layers import pruned_fraction, unflatten
 from sgmcmc_prune.baselines.bmr.posterior import Moments, NetworkPosterior
 from sgmcmc_prune.baselines.bmr.recipe import Recipe
 from sgmcmc_prune.baselines.bmr.rounds import inclusion_log_odds
-from sgmcmc_prune.predict import posterior_predictive
+from sgmcmc_prune.predictive.predict import posterior_predictive
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import criteria, masks
 

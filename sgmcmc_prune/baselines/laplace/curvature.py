@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sgmcmc_prune.baselines.laplace import layers as rules
 from sgmcmc_prune.baselines.laplace.blocks import Block, DiagonalBlock, KroneckerBlock
 from sgmcmc_prune.likelihoods import Likelihood, categorical
-from sgmcmc_prune.predict import evaluation_mode
+from sgmcmc_prune.predictive.predict import evaluation_mode
 
 Estimator = Literal["ggn", "monte_carlo", "empirical"]
 Structure = Literal["diagonal", "kfac"]

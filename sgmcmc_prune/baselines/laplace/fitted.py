@@ -12,7 +12,7 @@ from sgmcmc_prune.baselines.laplace.evidence import log_evidence, well_determine
 from sgmcmc_prune.baselines.laplace.opd import optimal_posterior_damage
 from sgmcmc_prune.baselines.laplace.prior import PrecisionPrior
 from sgmcmc_prune.baselines.laplace.recipe import Recipe
-from sgmcmc_prune.predict import class_probabilities, evaluation_mode
+from sgmcmc_prune.predictive.predict import class_probabilities, evaluation_mode
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from sgmcmc_prune.flops import multiply_adds
+from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.pruning.shrink import remove_unread
 
 __all__ = ["multiply_adds", "shrink"]

@@ -15,7 +15,7 @@ from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
 from sgmcmc_prune.baselines.variational.factors import GateRule, noise_like
 from sgmcmc_prune.baselines.variational.physical import shrink
 from sgmcmc_prune.likelihoods import Likelihood, bernoulli, categorical
-from sgmcmc_prune.predict import class_probabilities, posterior_predictive
+from sgmcmc_prune.predictive.predict import class_probabilities, posterior_predictive
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import batchnorm
 from sgmcmc_prune.pruning.decision import median_probability_model

@@ -14,19 +14,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sgmcmc_prune import build, checkpoint
 from sgmcmc_prune.chains.loop import mask_path
 from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem, Settings
 from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, under_mask
-from sgmcmc_prune.config import Criterion, PruneConfig, RunConfig, ScheduleConfig, replace, to_json
-from sgmcmc_prune.evaluate import chain_scores, inclusion_probabilities
-from sgmcmc_prune.files import locked, read_json, write_json
 from sgmcmc_prune.preconditioners import PRECONDITIONERS
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import match_layer_sparsity, median_probability_model, target_sparsity
-from sgmcmc_prune.stages import open_stage, stages, take_chain
-from sgmcmc_prune.weights import WeightStore, average
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.config import Criterion, PruneConfig, RunConfig, ScheduleConfig
+from sgmcmc_prune.run.evaluate import chain_scores, inclusion_probabilities
+from sgmcmc_prune.run.stages import open_stage, stages, take_chain
+from sgmcmc_prune.settings import replace, to_json
+from sgmcmc_prune.store import checkpoint
+from sgmcmc_prune.store.files import locked, read_json, write_json
+from sgmcmc_prune.store.weights import WeightStore, average
 
 
 def methods() -> Iterator[Method]:

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune import build
 from sgmcmc_prune.compare.config import require
 from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config, drawn, run_once
@@ -20,6 +19,7 @@ from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import categorical, mean_nll
 from sgmcmc_prune.pruning import criteria
 from sgmcmc_prune.pruning.masks import prunable
+from sgmcmc_prune.run import build
 
 
 def methods() -> Iterator[Method]:

@@ -1,0 +1,385 @@
+"""The configuration: frozen dataclasses, checked when they are made. The command line is derived from them.
+
+Lengths are in epochs of the training set (after the validation split), so that a preset means the same on any data set.
+"""
+
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from sgmcmc_prune.priors.em_settings import EMSettings
+from sgmcmc_prune.settings import check_types, require
+
+Criterion = Literal[
+    "inclusion_probability", "expected_log_odds", "em_responsibility", "magnitude", "signal_to_noise", "random"
+]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data, and how they are split and batched.
+
+    Parameters
+    ----------
+    name
+        "fashion-mnist", "fashion-mnist-subset", "cifar10", "cifar100" or "imagenet".
+    data_dir
+        Folder with the official files; by default $SGMCMC_PRUNE_DATA, the system's data sets, or a download.
+    validation
+        Training images held out; they are never trained on.
+    batch_size
+        Examples in a minibatch.
+    augmentation
+        Random changes of every training image: a departure from the posterior, which a run records.
+    workers
+        Threads that read pictures ahead of the step (imagenet only).
+    """
+
+    name: str = "fashion-mnist-subset"
+    data_dir: Path | None = None
+    validation: int = 1000
+    batch_size: int = 64
+    augmentation: Literal["none", "crop_flip", "crop_flip_erase", "resized_crop_flip"] = "none"
+    workers: int = 4
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network.
+
+    Parameters
+    ----------
+    name
+        "lenet", "mlp", "linear", "resnet20", "resnet32", "resnet20_wide", "resnet32_wide", "resnet20_frn_swish",
+        "resnet18", "resnet34", "resnet50", "wide_resnet28_10", "vgg16", "vit", "mlp-mixer", or your own as
+        "package.module:callable", which is called with (input_shape, num_classes) and returns a network.
+    normalisation
+        Of a convolutional network; by default its own, "batch". A claim about the posterior needs one of the others.
+    """
+
+    name: str = "lenet"
+    normalisation: Literal["batch", "group", "filter_response", "filter_response_swish"] | None = None
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """The sampler and its steps (on the scale of SGD's learning rate).
+
+    Parameters
+    ----------
+    name
+        "sghmc", "sgld", the splittings "baoab" and "obabo", "sgnht" (with a thermostat), or "adaptive_sghmc" (which
+        learns its own mass matrix: preconditioner identity).
+    lr
+        Largest step of the burn-in.
+    lr_explore
+        Largest step of each exploration, in cycles and in-chain pruning.
+    lr_min
+        Constant step while draws are collected.
+    momentum
+        Momentum at the step lr; friction moves with the step.
+    temperature
+        1 is the posterior, 0 its maximisation.
+    explore_temperature
+        Temperature of the explorations, by default the same; at 0 they are without noise, and without EM.
+    preconditioner
+        Mass matrix, adapted in the burn-in and frozen afterwards: one mass for every weight ("rmsprop") or for every
+        tensor ("layerwise").
+    noise
+        Normal numbers, or random signs.
+    implementation
+        "compiled" where it can run ("auto"), else "reference"; the run records which.
+    """
+
+    name: Literal["sghmc", "sgld", "baoab", "obabo", "sgnht", "adaptive_sghmc"] = "sghmc"
+    lr: float = 0.1
+    lr_explore: float = 0.05
+    lr_min: float = 0.005
+    momentum: float = 0.9
+    temperature: float = 1.0
+    explore_temperature: float | None = None
+    preconditioner: Literal["identity", "rmsprop", "layerwise"] = "rmsprop"
+    noise: Literal["gaussian", "rademacher"] = "gaussian"
+    implementation: Literal["auto", "reference", "compiled", "triton"] = "auto"
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """The prior on the weights.
+
+    Parameters
+    ----------
+    family
+        "spike_slab"; "gaussian", "laplace" or "student_t" with slab_variance for every parameter ("laplace" and
+        "student_t" then learn a scale per weight matrix); "horseshoe" with the global scale sqrt(spike_variance).
+    mode
+        How the indicators are treated: summed out, sampled, or held at their expectation (the paper's EM).
+    group
+        The weights that share an indicator.
+    inclusion_rate
+        Starting probability of the slab.
+    spike
+        Density of the spike.
+    spike_variance
+        Starting variance of the spike.
+    slab_variance
+        Starting variance of the slab.
+    dense_variance
+        Gaussian variance of biases and normalisation parameters.
+    degrees_of_freedom
+        Of "student_t", above 2.
+    indicator_every
+        Steps between two Gibbs updates of the indicators, or of the horseshoe's scales.
+    """
+
+    family: Literal["spike_slab", "gaussian", "laplace", "student_t", "horseshoe"] = "spike_slab"
+    mode: Literal["marginal", "gibbs", "em"] = "marginal"
+    group: Literal["weight", "kernel", "filter", "node", "input"] = "weight"
+    spike: Literal["gaussian", "laplace"] = "gaussian"
+    inclusion_rate: float = 0.5
+    spike_variance: float = 1e-4
+    slab_variance: float = 0.05
+    dense_variance: float = 1.0
+    degrees_of_freedom: float = 4.0
+    indicator_every: int = 10
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Burn-in, then cycles of exploration and sampling; lengths in epochs.
+
+    Parameters
+    ----------
+    burn_in
+        Epochs in which hyperparameters and mass matrix adapt.
+    cycles
+        Number of cycles.
+    explore
+        Epochs of exploration in each cycle.
+    sample
+        Epochs of sampling in each cycle.
+    relax
+        Epochs discarded at the start of each sampling phase.
+    draws
+        Draws kept from each cycle.
+    """
+
+    burn_in: float = 10.0
+    cycles: int = 3
+    explore: float = 1.5
+    sample: float = 1.5
+    relax: float = 0.5
+    draws: int = 3
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """Pruning, post hoc on the dense draws and in the chain.
+
+    Parameters
+    ----------
+    targets
+        Increasing sparsities; an in-chain fork passes them one after the other.
+    allocation
+        How a target is shared among layers.
+    post_hoc
+        Criteria for masks on the finished draws.
+    in_chain
+        Criteria for masks that grow inside the chain; each forks from the dense chain.
+    fdr
+        Level of the Bayesian false-discovery-rate decision.
+    cycles
+        Cycles at each target; the mask grows in the first.
+    explore
+        Epochs of exploration in each cycle.
+    sample
+        Epochs of sampling in each cycle.
+    relax
+        Epochs discarded at the start of each sampling phase.
+    draws
+        Draws kept from each cycle.
+    growth
+        Share of a target's first exploration in which the mask grows.
+    em
+        Whether hyperparameters go on adapting while a fork explores.
+    """
+
+    targets: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98)
+    allocation: Literal["global", "layerwise", "erk"] = "global"
+    post_hoc: tuple[Criterion, ...] = ("inclusion_probability", "magnitude", "signal_to_noise", "random")
+    in_chain: tuple[Criterion, ...] = ("inclusion_probability", "magnitude")
+    fdr: float = 0.1
+    cycles: int = 1
+    explore: float = 1.5
+    sample: float = 0.75
+    relax: float = 0.25
+    draws: int = 3
+    growth: float = 0.5
+    em: bool = True
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: everything that its result depends on, except the machine.
+
+    Parameters
+    ----------
+    preset
+        Name of the preset it started from.
+    data, model, sampler, prior, em, schedule, prune
+        The parts.
+    chains
+        Number of chains; each has its own start, noise, minibatches and hyperparameters.
+    execution
+        Chains one after the other in this process, all of them batched in one pass, or each in a process of its own;
+        "auto" takes a few steps of each to see which is fastest here.
+    seed
+        Key of everything random.
+    precision
+        Of the networks' passes while chains run: "bfloat16" is autocast, with weights and momenta in float32.
+    compile_network
+        Compile those passes with torch.compile: minutes at the start, for long runs; CUDA graphs on a GPU.
+    device
+        "cpu" or a CUDA device; under `torchrun`, "cuda" is that of the local rank.
+    evaluate
+        The split of the final table: "validation" while choices are still being made, "test" once.
+    ood
+        Images that should look foreign, told from that split's by the entropy of the prediction: "svhn",
+        "cifar10-c:CORRUPTION:SEVERITY", "idx" (MNIST's file format), or the name of another data set.
+    ood_dir
+        Folder with their files.
+    probes
+        Examples whose logits and log-likelihood are stored with every draw: of the official training set, the same for
+        every seed and validation split (the store says which of them the run holds out).
+    keep_weight_draws
+        Keep the full weight draws after the evaluation; their size is estimated before the run starts.
+    checkpoint_seconds
+        Time between two resume points.
+    keep_checkpoints
+        Resume points that are kept; an earlier one serves when the newest is damaged.
+    ranks_per_chain
+        Processes of `torchrun` that share one chain; by default all of them.
+    rank_timeout
+        Seconds after which a rank that hears nothing from another of its chain gives up.
+    """
+
+    preset: str = "demo"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    prior: PriorConfig = field(default_factory=PriorConfig)
+    em: EMSettings = field(default_factory=EMSettings)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    chains: int = 2
+    execution: Literal["auto", "loop", "batched", "processes"] = "loop"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile_network: bool = False
+    seed: int = 0
+    device: str = "cpu"
+    evaluate: Literal["test", "validation"] = "test"
+    ood: str | None = None
+    ood_dir: Path | None = None
+    probes: int = 64
+    keep_weight_draws: bool = False
+    checkpoint_seconds: float = 20.0
+    keep_checkpoints: int = 2
+    ranks_per_chain: int | None = None
+    rank_timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        check_types(self, type(self))
+        require(1 <= self.chains < 2**16, f"chains is {self.chains}; a run needs 1 to {2**16 - 1}")
+        require(0 <= self.seed < 2**48, f"seed is {self.seed}; choose 0 to 2^48 - 1")
+        require(self.sampler.temperature >= 0, f"sampler.temperature is {self.sampler.temperature}; it must be >= 0")
+        require(0 <= self.sampler.momentum < 1, f"sampler.momentum is {self.sampler.momentum}; it must be in [0, 1)")
+        for part, lengths in (("schedule", self.schedule), ("prune", self.prune)):
+            for name, value in vars(lengths).items():
+                require(not isinstance(value, float) or value >= 0, f"{part}.{name} is {value}; it must be >= 0 epochs")
+        require(self.checkpoint_seconds >= 0, f"checkpoint_seconds is {self.checkpoint_seconds}; it must be >= 0")
+        require(self.data.workers >= 1, f"data.workers is {self.data.workers}; reading takes at least one thread")
+        require((self.ranks_per_chain or 1) >= 1, f"ranks_per_chain is {self.ranks_per_chain}; it must be at least 1")
+        require(self.prior.indicator_every >= 1, "prior.indicator_every must be at least 1 step")
+        nu = self.prior.degrees_of_freedom
+        require(nu > 2, f"prior.degrees_of_freedom is {nu}; the variance of a Student-t prior needs more than 2")
+        require(self.data.batch_size >= 1, f"batch_size is {self.data.batch_size}; it must be at least 1")
+        require(0 < self.prune.fdr < 1, f"prune.fdr is {self.prune.fdr}; it must be inside (0, 1)")
+        require(0 < self.prune.growth <= 1, f"prune.growth is {self.prune.growth}; it must be in (0, 1]")
+        require(self.prune.cycles >= 1, f"prune.cycles is {self.prune.cycles}; a target needs at least one")
+        require(self.probes >= 1, f"probes is {self.probes}; it must be at least 1")
+        require(self.keep_checkpoints >= 1, f"keep_checkpoints is {self.keep_checkpoints}; it must be at least 1")
+        batched = self.execution in ("auto", "batched")
+        require(
+            not batched or self.keep_checkpoints >= 2,
+            f"keep_checkpoints is {self.keep_checkpoints}; batched chains resume at a step that all have: keep 2",
+        )
+        require(self.rank_timeout > 0, f"rank_timeout is {self.rank_timeout}; it must be > 0 seconds")
+        targets = self.prune.targets
+        require(
+            list(targets) == sorted(set(targets)) and all(0 < t < 1 for t in targets),
+            f"prune.targets are {targets}; give increasing sparsities inside (0, 1)",
+        )
+        for criterion in (*self.prune.post_hoc, *self.prune.in_chain):
+            known = typing.get_args(Criterion)
+            require(criterion in known, f"criterion is {criterion!r}; choose among {', '.join(known)}")
+            self._check_criterion(criterion)
+        if self.evaluate == "validation":
+            require(self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out")
+        for where, criteria in (("post_hoc", self.prune.post_hoc), ("in_chain", self.prune.in_chain)):
+            require(
+                len(set(criteria)) == len(criteria), f"prune.{where} names a criterion twice: {', '.join(criteria)}"
+            )
+            require(
+                criteria[:1] != ("random",),
+                f"{where} starts with 'random', which copies the per-layer sparsity of the first criterion; "
+                "put another criterion first",
+            )
+        draws = self.schedule.cycles * self.schedule.draws
+        require(
+            "signal_to_noise" not in self.prune.post_hoc or draws >= 2,
+            f"criterion signal_to_noise needs the variance over at least two draws of a chain; there are {draws}",
+        )
+
+    def _check_criterion(self, criterion: str) -> None:
+        """Inclusion probabilities and responsibilities need the prior, in the mode that gives them their meaning."""
+        sparse, em = self.prior.family == "spike_slab", self.prior.mode == "em"
+        if criterion == "inclusion_probability":
+            require(
+                sparse and not em,
+                "criterion inclusion_probability needs prior.family spike_slab in mode marginal or gibbs; in mode em "
+                "the chain yields em_responsibility, and under another prior there is none: set prune.post_hoc and "
+                "prune.in_chain to magnitude, say",
+            )
+        if criterion == "expected_log_odds":
+            require(sparse, "criterion expected_log_odds needs prior.family spike_slab")
+        if criterion == "em_responsibility":
+            require(sparse and em, "criterion em_responsibility needs prior.family spike_slab in mode em")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkChoice:
+    """Which pruned network of a run.
+
+    Parameters
+    ----------
+    when
+        Pruned in the chain, or post hoc.
+    criterion
+        By default the run's first.
+    decision
+        A target sparsity, the median probability model, or the false-discovery rate (the last two post hoc alone).
+    target
+        By default the run's largest.
+    chain
+        Every chain has its own mask.
+    """
+
+    when: Literal["in_chain", "post_hoc"] = "in_chain"
+    criterion: Criterion | None = None
+    decision: Literal["target", "median", "fdr"] = "target"
+    target: float | None = None
+    chain: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self, NetworkChoice)

@@ -1,0 +1,401 @@
+"""From the stored draws to the table: dense, pruned post hoc, pruned in the chain, each as a posterior predictive.
+
+Every chain predicts under its own mask, and chains are pooled in function space only. This is the one place where the
+test split is read.
+
+Where a network has batch normalisation, its statistics are re-estimated for every draw, dense or masked: those that a
+chain carries along are averages over its past weights, and fit no draw. The inputs are those that training saw,
+augmented as they were; plain images have other statistics than crops with black borders. That costs
+`build.STATISTICS_BATCHES` forward passes a draw.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sgmcmc_prune.chains.loop import mask_path, members
+from sgmcmc_prune.data import ood
+from sgmcmc_prune.diagnostics import in_function_space, judge
+from sgmcmc_prune.models import num_parameters
+from sgmcmc_prune.models.state import load_network_state, network_state
+from sgmcmc_prune.predictive.flops import multiply_adds
+from sgmcmc_prune.predictive.metrics import auroc, reliability, summarise
+from sgmcmc_prune.predictive.predict import Predictive, pool, posterior_predictive
+from sgmcmc_prune.pruning import batchnorm, criteria, decision, masks
+from sgmcmc_prune.pruning.inclusion import InclusionAverage, Moments
+from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.stages import evaluation_settings, load_averages
+from sgmcmc_prune.store.damage import damage_named
+from sgmcmc_prune.store.files import finite_or_null, write_json
+from sgmcmc_prune.store.weights import WeightStore
+
+Mask = dict[str, Tensor]
+Scores = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class _Predictions:
+    """What the draws of one row predict: the scores of each, and all together on the split and on foreign images."""
+
+    pooled: Predictive
+    singles: list[dict[str, float]]
+    foreign: Predictive | None
+    sizes: list[dict[str, int | None]]
+
+
+class _Evaluator:
+    """Predicts on one split with the draws of a stage."""
+
+    def __init__(self, config: RunConfig, data: build.Data, out: Path) -> None:
+        self.config, self.out = config, out
+        self.inputs, self.labels = data.test if config.evaluate == "test" else data.validation
+        self.foreign = foreign_inputs(config, data)
+        self.statistics_batches = build.statistics_batches(config, data)
+        self.model = build.build_model(config, data, 0)
+        self.groups = build.groups(config, data, self.model)
+        self.not_shrinkable = why_not_shrinkable(self.model, self.inputs[:2])
+
+    def predict(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
+        """Predict with the draws first, ..., last - 1 of every chain, one after the other."""
+        weights = WeightStore(stage / "draws")
+        singles: list[dict[str, float]] = []
+        sizes: list[dict[str, int | None]] = []
+        pooled, foreign = None, None
+        for chain in range(self.config.chains):
+            mask = chain_masks[chain] if chain_masks else {}
+            for draw in members(weights, chain, first, last):
+                network = masked_network(self.model, draw, mask, self.statistics_batches)
+                latest = self._predictive(network, self.inputs)
+                singles.append(summarise(latest.probabilities, self.labels))
+                pooled = _with(pooled, latest)
+                if self.foreign is not None:
+                    foreign = _with(foreign, self._predictive(network, self.foreign))
+            sizes += self._size(network, mask)
+        assert pooled is not None, "a run has a draw"
+        return _Predictions(pooled, singles, foreign, sizes)
+
+    def _size(self, network: nn.Module, mask: Mask) -> list[dict[str, int | None]]:
+        """The size of a network once it is cut; nothing where it cannot be, and from then on."""
+        if not self.not_shrinkable:
+            try:
+                return [physical_size(network, mask, self.inputs[:2])]
+            except ValueError as error:
+                self.not_shrinkable = str(error)
+        return []
+
+    @staticmethod
+    def _predictive(network: nn.Module, inputs: Tensor) -> Predictive:
+        return posterior_predictive(network, [network_state(network)], inputs)
+
+    def row(self, found: _Predictions, chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
+        """Metrics of the pooled predictive, of the average single network, and the size of the shrunk one."""
+        each = chain_masks or [{}]
+        row = {
+            **labels,
+            "sparsity": _mean([masks.sparsity(m) for m in each]),
+            "sparsity_all_parameters": _mean([masks.total_sparsity(m, self.model) for m in each]),
+            "starved": sorted({name for m in each for name in masks.starved(m)}),
+            **summarise(found.pooled.probabilities, self.labels),
+            "members": found.pooled.members,
+            "single_accuracy": _mean([s["accuracy"] for s in found.singles]),
+            "single_nll": _mean([s["nll"] for s in found.singles]),
+        }
+        if found.foreign is not None:
+            row |= detection(found.pooled, found.foreign)
+        if len(found.sizes) == self.config.chains:
+            row |= {key: _mean_if_known([size[key] for size in found.sizes]) for key in found.sizes[0]}
+        return row
+
+
+def masked_network(
+    model: nn.Module, weights: Mapping[str, Tensor], mask: Mask, batches: Callable[[], Sequence[Tensor]]
+) -> nn.Module:
+    """A copy of a network with these weights, under a mask, with BatchNorm statistics (if it has any) that fit them.
+
+    The statistics come from `batches`, as `build.statistics_batches` gives them.
+    """
+    network = copy.deepcopy(model)
+    load_network_state(network, weights)
+    masks.apply(mask, dict(network.named_parameters()))
+    if batchnorm.layers(network):
+        batchnorm.reestimate(network, batches())
+    return network
+
+
+def _with(total: Predictive | None, latest: Predictive) -> Predictive:
+    """One member more; members are pooled as they come, so that memory does not grow with them."""
+    return latest if total is None else pool([total, latest])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _mean_if_known(values: Sequence[int | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if len(known) == len(values) else None
+
+
+def foreign_inputs(config: RunConfig, data: build.Data) -> Tensor | None:
+    """Inputs that should look foreign, if the configuration names any; ValueError if they cannot be read."""
+    if config.ood is None:
+        return None
+    inputs: Tensor = ood.foreign_inputs(config.ood, config.ood_dir, data.dataset, data.input_shape, config.device)
+    return inputs
+
+
+def detection(native: Predictive, foreign: Predictive) -> dict[str, float]:
+    """How well uncertainty tells foreign images from native ones, as AUROC: 1 is perfect, 1/2 is chance.
+
+    The entropy of the prediction counts all uncertainty, the mutual information only disagreement between members.
+    """
+    entropies = (torch.special.entr(p.probabilities).sum(1) for p in (native, foreign))
+    return {
+        "ood_auroc": auroc(*entropies),
+        "ood_auroc_mutual_information": auroc(native.mutual_information, foreign.mutual_information),
+    }
+
+
+def physical_size(model: nn.Module, mask: Mask, example: Tensor) -> dict[str, int | None]:
+    """Parameters, and multiply-adds of one input (if they are known), of a network with superfluous nodes cut out."""
+    small = shrink(model, mask, example).model
+    return {"parameters": num_parameters(small), "multiply_adds": multiply_adds(small, example)}
+
+
+def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = True) -> dict[str, Any]:
+    """Compute everything that `metrics.json` holds, from the run directory.
+
+    Returns
+    -------
+    dict
+        `dense` (a row), `pruned` (rows with criterion, when, decision, target, sparsity, accuracy, nll, brier, ece,
+        members, parameters and multiply_adds of the shrunk network, ood_auroc, ...), `diagnostics`, `split`, `seed`,
+        `ood`, and `not_shrinkable`: why rows have no such sizes, or "".
+    """
+    evaluator = _Evaluator(config, data, out)
+    draws = config.schedule.cycles * config.schedule.draws
+    chains = [load_averages(out, chain) for chain in range(config.chains)]
+    with tqdm(total=1 + _num_rows(config), desc="evaluate", unit="row", disable=not progress) as bar:
+        found = evaluator.predict(out, 0, draws, None)
+        dense = evaluator.row(found, None)
+        _write_reliability(out, found.pooled, evaluator.labels)
+        bar.update(1)
+        pruned = []
+        for labels, chain_masks in post_hoc_masks(config, evaluator.groups, chains):
+            found = evaluator.predict(out, 0, draws, chain_masks)
+            pruned.append(evaluator.row(found, chain_masks, when="post_hoc", **labels))
+            bar.update(1)
+        for criterion, (k, target) in product(config.prune.in_chain, enumerate(config.prune.targets)):
+            stage, n = out / "forks" / criterion, config.prune.cycles * config.prune.draws
+            paths = [mask_path(stage, c, target) for c in range(config.chains)]
+            chain_masks = [masks.load(path) for path in paths]
+            tied = _mean([masks.load_tied(path) for path in paths]) / _num_groups(evaluator.groups)
+            labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target, "tied": tied}
+            found = evaluator.predict(stage, k * n, (k + 1) * n, chain_masks)
+            pruned.append(evaluator.row(found, chain_masks, **labels))
+            bar.update(1)
+    return {
+        "split": config.evaluate,
+        "seed": config.seed,
+        "evaluation": evaluation_settings(config),
+        "data": {"name": data.dataset.name, "official": data.dataset.provenance["official"]},
+        "ood": " in ".join(str(part) for part in (config.ood, config.ood_dir) if part is not None),
+        "not_shrinkable": evaluator.not_shrinkable,
+        "dense": dense,
+        "pruned": pruned,
+        "diagnostics": {
+            **_diagnostics(config, out),
+            "inclusion": inclusion_errors(chains) if config.prior.mode != "em" else {},
+        },
+    }
+
+
+def _write_reliability(out: Path, predictive: Predictive, labels: Tensor) -> None:
+    """Keep the bins of the dense reliability diagram, which a report cannot recompute without the data."""
+    bins = reliability(predictive.probabilities, labels)
+    content = {name: getattr(bins, name).tolist() for name in ("confidence", "accuracy", "count")}
+    write_json(out / "reliability.json", finite_or_null(content), checksum=True)
+
+
+def _num_rows(config: RunConfig) -> int:
+    p = config.prune
+    return len(p.targets) * (len(p.post_hoc) + len(p.in_chain)) + 2 * sum(
+        c == "inclusion_probability" for c in p.post_hoc
+    )
+
+
+def post_hoc_masks(
+    config: RunConfig, groups: Mapping[str, Any], chains: list[dict[str, Any]]
+) -> list[tuple[dict[str, Any], list[Mask]]]:
+    """Every post-hoc decision on the dense chains: its labels, and one mask per chain.
+
+    Raises
+    ------
+    ValueError
+        If a criterion needs what the chains did not accumulate.
+    """
+    p = config.prune
+    found: list[tuple[dict[str, Any], list[Mask]]] = []
+    sizes = [chain_magnitudes(state, groups) for state in chains]
+    seeds = [config.seed * 2**16 + c for c in range(len(chains))]
+
+    def at(target: float, scores: list[Scores]) -> list[Mask]:
+        each = zip(scores, sizes, seeds, strict=True)
+        return [decision.target_sparsity(s, groups, target, p.allocation, second=m, seed=k) for s, m, k in each]
+
+    for criterion in p.post_hoc:
+        scores = [chain_scores(criterion, state, groups, seed) for state, seed in zip(chains, seeds, strict=True)]
+        for target in p.targets:
+            chain_masks = at(target, scores)
+            if criterion == "random":
+                reference = at(target, [chain_scores(p.post_hoc[0], state, groups, 0) for state in chains])
+                pairs = zip(scores, reference, strict=True)
+                chain_masks = [decision.match_layer_sparsity(s, groups, m) for s, m in pairs]
+            pairs = zip(scores, chain_masks, strict=True)
+            tied = _mean([decision.tied(s, groups, m, p.allocation) for s, m in pairs]) / _num_groups(groups)
+            labels: dict[str, Any] = {"criterion": criterion, "decision": "target", "target": target, "tied": tied}
+            found.append((labels, chain_masks))
+        if criterion == "inclusion_probability":
+            labels = {"criterion": criterion, "target": None, "tied": 0.0}
+            probabilities = [inclusion_probabilities(state) for state in chains]
+            median = [decision.median_probability_model(i, groups) for i in probabilities]
+            found.append(({**labels, "decision": "median"}, median))
+            each = zip(probabilities, scores, seeds, strict=True)
+            discoveries = [
+                decision.bayesian_false_discovery_rate(i, groups, p.fdr, second=s, seed=k) for i, s, k in each
+            ]
+            found.append(({**labels, "decision": f"fdr {p.fdr:g}"}, discoveries))
+    return found
+
+
+def _num_groups(groups: Mapping[str, Any]) -> int:
+    return sum(group.num_groups for group in groups.values())
+
+
+def chain_scores(criterion: str, state: Mapping[str, Any], groups: Mapping[str, Any], seed: int) -> Scores:
+    """Scores of one chain's groups from its running averages (higher = keep).
+
+    Raises
+    ------
+    ValueError
+        If no criterion has that name, or the chain did not accumulate what it needs.
+    """
+    if criterion == "random":
+        return criteria.random(groups, seed)
+    if criterion in ("inclusion_probability", "em_responsibility"):
+        averages = _inclusion(state)
+        included = {name: a.log_included for name, a in averages.items()}
+        return criteria.inclusion_log_odds(included, {name: a.log_excluded for name, a in averages.items()})
+    if criterion == "expected_log_odds":
+        return {name: a.expected_log_odds for name, a in _inclusion(state).items()}
+    if criterion == "magnitude":
+        return chain_magnitudes(state, groups)
+    if criterion == "signal_to_noise":
+        moments = _moments(state, groups)
+        mean = {name: m.mean for name, m in moments.items()}
+        return criteria.signal_to_noise(mean, {name: m.variance for name, m in moments.items()}, groups)
+    raise ValueError(f"criterion is {criterion!r}; choose among {', '.join(criteria.NAMES)}")
+
+
+def chain_magnitudes(state: Mapping[str, Any], groups: Mapping[str, Any]) -> Scores:
+    """Magnitude of the mean weights of one chain: a criterion, and what decides between equal scores of others."""
+    return criteria.magnitude({name: m.mean for name, m in _moments(state, groups).items()}, groups)
+
+
+def _moments(state: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Moments]:
+    return {name: _restored(Moments(), s) for name, s in state["moments"].items() if name in groups}
+
+
+def inclusion_probabilities(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Posterior inclusion probability of every group in one chain, shape (G,)."""
+    return {name: a.included for name, a in _inclusion(state).items()}
+
+
+def inclusion_errors(chains: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How well inclusion probabilities are known, by layer; empty without a spike-and-slab prior.
+
+    Returns
+    -------
+    dict
+        `batches` of the chain with the fewest; `standard_error`, the median over the groups of all chains; `undecided`,
+        the share of groups whose probability is within two standard errors of 1/2. The last two are NaN where batches
+        are too few.
+    """
+    if not all(state["inclusion"] for state in chains):
+        return {}
+    averages = [_inclusion(state) for state in chains]
+    errors, undecided = {}, {}
+    for name in averages[0]:
+        error = torch.cat([a[name].standard_error for a in averages])
+        margin = (torch.cat([a[name].included for a in averages]) - 0.5).abs()
+        known = not bool(error.isnan().any())
+        errors[name] = float(error.median())
+        undecided[name] = float((margin <= 2 * error).double().mean()) if known else math.nan
+    batches = min(average.batches for a in averages for average in a.values())
+    return {"batches": batches, "standard_error": errors, "undecided": undecided}
+
+
+def _inclusion(state: Mapping[str, Any]) -> dict[str, InclusionAverage]:
+    if not state["inclusion"]:
+        raise ValueError("this chain has no spike-and-slab prior, so it has no inclusion probabilities")
+    return {name: _restored(InclusionAverage(), s) for name, s in state["inclusion"].items()}
+
+
+def _restored(average: Any, state: Mapping[str, Any]) -> Any:
+    average.load_state_dict(state)
+    return average
+
+
+def _diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:
+    with damage_named(out / "posterior.zarr"):
+        return diagnostics(config, out)
+
+
+def diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:
+    """Temperatures, convergence in function space and the hyperparameters, from the dense draws."""
+    # xarray is imported in there, because compute machines often lack it.
+    from sgmcmc_prune.diagnostics.inference_data import hyperparameters, load
+
+    tree = load(out)
+    stats, posterior = tree["sample_stats"].to_dataset(), tree["posterior"].to_dataset()
+    layers = [str(name) for name in posterior["layer"].values]
+    by_layer = {
+        name: dict(zip(layers, posterior[name].mean(("chain", "draw")).values.tolist(), strict=True))
+        for name in hyperparameters(posterior)
+    }
+    return {
+        "draws_per_chain": int(stats.sizes["draw"]),
+        "chains": config.chains,
+        "kinetic_temperature": float(stats["kinetic_temperature"].mean()),
+        "configurational_temperature": float(stats["configurational_temperature"].mean()),
+        "temperature": temperature_verdict(config, tree),
+        **in_function_space(out),
+        "hyperparameters": by_layer,
+    }
+
+
+def temperature_verdict(config: RunConfig, tree: Any) -> dict[str, Any]:
+    """Judge the temperatures in a store; a batch is a cycle, or, in a chain of one cycle, sqrt(draws) draws."""
+    stats, draws = tree["sample_stats"].to_dataset(), tree["sample_stats"].sizes["draw"]
+    names = [str(name) for name in stats["parameter"].values]
+    return judge(
+        stats["parameter_kinetic_temperature"].values.astype(float),
+        stats["configurational_temperature"].values,
+        dict(zip(names, tree["constant_data"]["parameter_size"].values.tolist(), strict=True)),
+        stats["excess_temperature"].astype(float).mean(("chain", "draw")).values.tolist(),  # NaN is left out
+        temperature=config.sampler.temperature,
+        momentum=tree.attrs["momentum"],
+        integrator=tree.attrs["integrator"],
+        batches=config.schedule.cycles if config.schedule.cycles > 1 else math.isqrt(draws),
+    )

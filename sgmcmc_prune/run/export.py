@@ -1,0 +1,175 @@
+"""Take a pruned network home: physically smaller, in one file, with its latency measured beside the dense one's.
+
+The network is the mean of the draws of the last cycle under the mask: within a cycle a chain has one mode.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune import models
+from sgmcmc_prune.chains.loop import mask_path
+from sgmcmc_prune.machine import timing
+from sgmcmc_prune.models import num_parameters
+from sgmcmc_prune.predictive.flops import multiply_adds
+from sgmcmc_prune.predictive.metrics import summarise
+from sgmcmc_prune.predictive.predict import class_probabilities
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.shrink import shrink
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.config import NetworkChoice, RunConfig
+from sgmcmc_prune.run.evaluate import masked_network, post_hoc_masks
+from sgmcmc_prune.run.stages import load_averages, load_config, stage_directory
+from sgmcmc_prune.store.network import About, load_network, require_safetensors, save_network
+from sgmcmc_prune.store.weights import WeightStore, average
+from sgmcmc_prune.text_table import format_rows, number
+
+#: Inputs in a pass whose latency is measured.
+BATCHES = (1, 256)
+
+
+def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) -> dict[str, Any]:
+    """Write a pruned network of a run to a file, read it again, and measure it.
+
+    Parameters
+    ----------
+    run_dir : Path
+        A finished run that kept its weight draws.
+    out : Path
+        The file, `*.safetensors`; `network_file.load_network` reads it.
+    choice : NetworkChoice
+    rounds : int
+        Interleaved repeats of the latency.
+
+    Returns
+    -------
+    dict
+        `origin` in words; `accuracy` and `nll` on the run's split; `dense` and `pruned`: parameters and multiply_adds;
+        `latency`: by batch size, milliseconds of both, and their ratio with its 95 % interval; `bytes` of the file.
+
+    Raises
+    ------
+    ValueError
+        If `out` has another ending; if the run is not finished, does not have such a network, kept no draws, or no node
+        of it can be cut out.
+    """
+    require_safetensors(out)
+    config = load_config(run_dir)
+    if not (run_dir / "metrics.json").is_file():
+        raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")
+    data = build.load_data(config)
+    mask, draws, origin = _chosen(config, data, run_dir, choice)
+    dense = build.build_model(config, data, choice.chain).cpu()
+    batches = build.statistics_batches(config, data)
+    network = masked_network(build.build_model(config, data, choice.chain), average(draws), mask, batches)
+    small = shrink(network, mask, data.train[0][:2]).model
+    mean, std = (tuple(float(v) for v in moment) for moment in (data.dataset.mean, data.dataset.std))
+    shape, classes = data.input_shape, data.dataset.num_classes
+    save_network(out, small, About(config.model.name, config.model.normalisation, shape, classes, mean, std, origin))
+    read, _ = load_network(out, models.find(config.model.name))
+    inputs, labels = data.test if config.evaluate == "test" else data.validation
+    scores = summarise(class_probabilities(read, inputs.cpu()), labels.cpu())
+    example = data.train[0][: max(BATCHES)].cpu()
+    return {
+        "origin": origin,
+        "split": config.evaluate,
+        "accuracy": scores["accuracy"],
+        "nll": scores["nll"],
+        "dense": _size(dense, example[:1]),
+        "pruned": _size(read, example[:1]),
+        "latency": {batch: latency(dense.eval(), read, example[:batch], rounds) for batch in BATCHES},
+        "bytes": out.stat().st_size,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as aligned text."""
+    header = ("", "parameters", "multiply-adds", *(f"ms for {batch}" for batch in BATCHES))
+    rows = [
+        [
+            name,
+            *("-" if (n := result[name][size]) is None else f"{n:,}" for size in ("parameters", "multiply_adds")),
+            *(number(result["latency"][batch][name], 3) for batch in BATCHES),
+        ]
+        for name in ("dense", "pruned")
+    ]
+    ratios = [str(timing.Ratio(**result["latency"][batch]["ratio"])) for batch in BATCHES]
+    pairs = [(result["pruned"][size], result["dense"][size]) for size in ("parameters", "multiply_adds")]
+    sizes = ["-" if after is None or before is None else f"{after / before:.3f}" for after, before in pairs]
+    scores = f"accuracy {result['accuracy']:.4f}, NLL {number(result['nll'], 4)} on the {result['split']} split"
+    text = format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
+    return f"{result['origin']}: {scores}\n\n{text}"
+
+
+def _chosen(
+    config: RunConfig, data: build.Data, run_dir: Path, choice: NetworkChoice
+) -> tuple[masks.Mask, list[dict[str, Tensor]], str]:
+    """The mask, the draws of the last cycle under it, and both in words."""
+    criteria = config.prune.in_chain if choice.when == "in_chain" else config.prune.post_hoc
+    targets = config.prune.targets
+    criterion = choice.criterion or next(iter(criteria), None)
+    target = max(targets, default=None) if choice.target is None else choice.target
+    if not 0 <= choice.chain < config.chains:
+        raise ValueError(f"chain is {choice.chain}; the run has chains 0 to {config.chains - 1}")
+    if criterion not in criteria:
+        raise ValueError(f"{run_dir} has nothing pruned {choice.when} by {criterion}; it has {', '.join(criteria)}")
+    if choice.decision == "target" and target not in targets:
+        raise ValueError(f"{run_dir} has no target {target}; it has {', '.join(f'{t:g}' for t in targets)}")
+    if choice.when == "post_hoc":
+        stage, last = run_dir, config.schedule.cycles * config.schedule.draws
+        first = last - config.schedule.draws
+        mask = _post_hoc_mask(config, data, run_dir, choice, str(criterion), target)
+    elif choice.decision != "target":
+        raise ValueError(f"decision {choice.decision} is taken post hoc alone; in the chain give a target")
+    else:
+        stage, k = stage_directory(run_dir, criterion), targets.index(target)
+        last = (k + 1) * config.prune.cycles * config.prune.draws
+        first = last - config.prune.draws
+        mask = masks.load(mask_path(stage, choice.chain, targets[k]))
+    weights = WeightStore(stage / "draws")
+    decided = f"{100 * target:g} %" if choice.decision == "target" and target else choice.decision
+    origin = (
+        f"{run_dir.name}, chain {choice.chain}, {str(criterion).replace('_', ' ')}, {choice.when.replace('_', ' ')}, "
+        f"{decided} ({masks.sparsity(mask):.1%} of the weights pruned), mean of {last - first} draws"
+    )
+    try:
+        return mask, [weights.load(choice.chain, draw) for draw in range(first, last)], origin
+    except ValueError as error:
+        raise ValueError(f"{error}; a run keeps its draws with --keep-weight-draws") from None
+
+
+def _post_hoc_mask(
+    config: RunConfig, data: build.Data, run_dir: Path, choice: NetworkChoice, criterion: str, target: float | None
+) -> masks.Mask:
+    states = [load_averages(run_dir, chain) for chain in range(config.chains)]
+    for labels, found in post_hoc_masks(config, build.groups(config, data, build.build_model(config, data, 0)), states):
+        decided = labels["decision"].split()[0]
+        if labels["criterion"] == criterion and decided == choice.decision and labels["target"] in (None, target):
+            return found[choice.chain]
+    raise ValueError(f"{run_dir} has no decision {choice.decision} by {criterion}; inclusion_probability has")
+
+
+def _size(model: nn.Module, example: Tensor) -> dict[str, int | None]:
+    return {"parameters": num_parameters(model), "multiply_adds": multiply_adds(model, example)}
+
+
+def latency(dense: nn.Module, pruned: nn.Module, inputs: Tensor, rounds: int = 31) -> dict[str, Any]:
+    """Milliseconds of a pass of either network over some inputs, measured in turns.
+
+    Returns
+    -------
+    dict
+        Medians `dense` and `pruned`, and their paired `ratio` with its 95 % interval.
+    """
+    steps = max(1, 256 // len(inputs))
+
+    def passes(model: nn.Module) -> Callable[[], None]:
+        return timing.block(torch.no_grad()(partial(model, inputs)), steps)
+
+    seconds = timing.interleaved({"dense": passes(dense), "pruned": passes(pruned)}, rounds, progress=False)
+    found: dict[str, Any] = {name: 1e3 * sorted(each)[len(each) // 2] / steps for name, each in seconds.items()}
+    return {**found, "ratio": vars(timing.paired_ratio(seconds["pruned"], seconds["dense"]))}

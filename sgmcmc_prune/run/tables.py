@@ -1,0 +1,181 @@
+"""The tables of a run, as a person reads them in the terminal."""
+
+from typing import Any
+
+from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
+from sgmcmc_prune.pruning.inclusion import MIN_BATCHES
+from sgmcmc_prune.text_table import format_rows, missing, number
+
+COLUMNS = ("method", "when", "decision", "sparsity", "accuracy", "NLL", "Brier", "ECE", "members", "single acc.")
+OOD_COLUMNS = {"ood_auroc": "OOD AUROC", "ood_auroc_mutual_information": "by MI"}
+IN_CHAIN = "in chain: chains train on from their dense end while the mask grows, so a pruned row may beat the dense one"
+#: Share of the groups decided by tie from which a table says so.
+TIED_THRESHOLD = 0.01
+SIZE_COLUMNS = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
+
+
+def metrics_table(metrics: dict[str, Any]) -> str:
+    """The table of a run: the dense predictive, then every pruned one."""
+    header, *rows = metrics_rows(metrics)
+    notes = [*ood_lines(metrics), *starved_lines(metrics), *tied_lines(metrics)]
+    return "\n".join([format_rows(header, rows), *notes])
+
+
+def metrics_rows(metrics: dict[str, Any]) -> list[list[str]]:
+    """The cells of that table, row by row, its header first; two columns more if there were foreign images."""
+    header = [*COLUMNS, *(OOD_COLUMNS.values() if metrics.get("ood") else ())]
+    return [header, *([*named, *_scores(row)] for named, row in _named_rows(metrics))]
+
+
+def size_rows(metrics: dict[str, Any]) -> list[list[str]]:
+    """What is left of every network once superfluous nodes are cut out, its header first; empty if nothing went."""
+    dense = metrics["dense"]
+    if all(row.get(size) in (None, dense.get(size)) for row in metrics["pruned"] for size in SIZE_COLUMNS):
+        return []
+    header = [*COLUMNS[:4], *(part for name in SIZE_COLUMNS.values() for part in (name, "of dense"))]
+    return [
+        header,
+        *(
+            [*named, f"{row['sparsity']:.1%}"]
+            + [part for size in SIZE_COLUMNS for part in _size_cells(row[size], dense[size])]
+            for named, row in _named_rows(metrics)
+        ),
+    ]
+
+
+def _size_cells(size: float | None, dense: float | None) -> tuple[str, str]:
+    """A size, and its share of the dense network's; dashes where it is not known."""
+    return ("-", "-") if size is None or dense is None else (f"{size:,.0f}", f"{size / dense:.1%}")
+
+
+def _named_rows(metrics: dict[str, Any]) -> list[tuple[list[str], dict[str, Any]]]:
+    """Every row with its method, when and decision in words."""
+    rows = [(["dense", "", ""], metrics["dense"])]
+    for row in metrics["pruned"]:
+        rows.append(([row["criterion"].replace("_", " "), row["when"].replace("_", " "), decision(row)], row))
+    return rows
+
+
+def decision(row: dict[str, Any]) -> str:
+    """The decision of a pruned row in words: a target sparsity ("97.5%"), "median" or "fdr 0.1"."""
+    return f"{100 * row['target']:g}%" if row["decision"] == "target" else str(row["decision"])
+
+
+def _scores(row: dict[str, Any]) -> list[str]:
+    scores = [number(row[key], 4) for key in ("accuracy", "nll", "brier", "ece")]
+    foreign = [number(row[key], 4) for key in OOD_COLUMNS if key in row]
+    return [f"{row['sparsity']:.1%}", *scores, str(row["members"]), number(row["single_accuracy"], 4), *foreign]
+
+
+def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
+    """The health of the dense chains in words."""
+    d = metrics["diagnostics"]
+    return [
+        *([IN_CHAIN] if any(row["when"] == "in_chain" for row in metrics["pruned"]) else []),
+        f"draws: {d['chains']} chains x {d['draws_per_chain']}",
+        *temperature_lines(d),
+        *(_convergence_line(f"probe {name}", d[name]) for name in ("logits", "probability")),
+        *(_by_layer(name, values) for name, values in d["hyperparameters"].items()),
+        *_inclusion_lines(d.get("inclusion", {})),
+    ]
+
+
+def _by_layer(name: str, values: dict[str, float | None]) -> str:
+    """One hyperparameter of the prior, mean over chains."""
+    cells = (f"{layer} {'-' if missing(v) else f'{v:.3g}'}" for layer, v in values.items())
+    return f"{name.replace('_', ' ')}: {', '.join(cells)}"
+
+
+def _inclusion_lines(found: dict[str, Any]) -> list[str]:
+    """How well inclusion probabilities are known."""
+    if not found:
+        return []
+    if found["batches"] < MIN_BATCHES:
+        return [f"inclusion probabilities: no standard error (it takes {MIN_BATCHES} batches; here {found['batches']})"]
+    cells = [
+        f"{name} {number(error, 4)} ({found['undecided'][name]:.1%})" for name, error in found["standard_error"].items()
+    ]
+    return [
+        f"inclusion probabilities: median standard error from {found['batches']} batches, and the share of groups "
+        f"within two of their own from 1/2: {', '.join(cells)}"
+    ]
+
+
+def ood_lines(metrics: dict[str, Any]) -> list[str]:
+    """What the columns about foreign images mean, if there are any."""
+    if not metrics.get("ood"):
+        return []
+    return [
+        f"OOD AUROC: how well the entropy of the prediction tells images of {metrics['ood']} from those of the "
+        f"{metrics['split']} split (1 is perfect, 0.5 chance); by MI: the same by the disagreement of members alone"
+    ]
+
+
+def starved_lines(metrics: dict[str, Any]) -> list[str]:
+    """A warning for every pruned network that a mask has cut through."""
+    return [
+        f"STARVED: {' '.join(named)}: almost nothing passes {', '.join(row['starved'])} under the mask of a chain"
+        for named, row in _named_rows(metrics)
+        if row.get("starved")
+    ]
+
+
+def tied_lines(metrics: dict[str, Any]) -> list[str]:
+    """A warning for every mask of which a good part was decided between equal scores."""
+    return [
+        f"TIED: {' '.join(named)}: {row['tied']:.1%} of the groups have the score of a group with the opposite fate; "
+        "magnitude decided, and then chance"
+        for named, row in _named_rows(metrics)
+        if row.get("tied", 0.0) > TIED_THRESHOLD
+    ]
+
+
+def temperature_lines(d: dict[str, Any]) -> list[str]:
+    """Temperatures, and whether the run is off, in words; `d` is the part `diagnostics` of the metrics."""
+    t = d["temperature"]
+    kinetic = t["kinetic"]
+    parameters = kinetic["parameters"].values()
+    inside = sum(row["outside"] == 0 for row in parameters)
+    judged = f"no band: {kinetic['reason']}"
+    if not kinetic["reason"]:
+        judged = (
+            f"{number(kinetic['expected'], 3)} expected; {inside} of {len(parameters)} parameters inside their band"
+        )
+    configurational = [
+        number(row["mean"], 3) + ("" if missing(row["low"]) else f" ({row['low']:.3f} to {row['high']:.3f})")
+        for row in t["configurational"]
+    ]
+    interval = "" if any(map(missing, (row["low"] for row in t["configurational"]))) else ", with interval"
+    return [
+        f"kinetic temperature {number(d['kinetic_temperature'], 3)} ({judged}); minibatch noise is estimated to add "
+        f"{number(t['excess'], 3)} to the temperature",
+        f"configurational temperature by chain{interval}: {', '.join(configurational)}",
+        *(f"OFF: {finding}" for finding in t["findings"]),
+        f"(an exact gradient with small steps would be called off with probability at most {t['false_alarm']:g})",
+    ]
+
+
+def _convergence_line(name: str, c: dict[str, Any]) -> str:
+    still = f"; {c['still']} that never move are left out" if c["still"] else ""
+    sizes = (
+        f"bulk ESS {number(c['ess_median'], 0)} (median), {number(c['ess_min'], 0)} (min), tail ESS "
+        f"{number(c['ess_tail_min'], 0)} (min)"
+        if c["ess_min"] is not None
+        else "no ESS (it takes ten draws a chain)"
+    )
+    apart = c["rhat_max"] is not None and c["rhat_max"] > RHAT_THRESHOLD
+    return (
+        f"{name}: R-hat {number(c['rhat_median'], 2)} (median), {number(c['rhat_max'], 2)} (max); {sizes}; over "
+        f"{c['entries']} outputs{still}" + f"; not converged, which takes R-hat under {RHAT_THRESHOLD:g}" * apart
+    )
+
+
+def weights_table(parameters: dict[str, dict[str, Any]]) -> str:
+    """The table of `convergence.of_weights`: quantiles over the entries of each parameter."""
+    header = ("parameter", "entries", "moving", *(f"{s} {q}" for s in ("R-hat", "ESS") for q in ("5%", "50%", "95%")))
+    rows = [
+        [name, str(p["size"]), str(p["moving"]), *(number(v, 2) for v in p["rhat"]), *(number(v, 1) for v in p["ess"])]
+        for name, p in parameters.items()
+    ]
+    note = "R-hat compares single weights across chains, whose hidden units permute; ESS is that of one chain."
+    return f"{format_rows(header, rows)}\n{note}"

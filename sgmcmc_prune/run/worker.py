@@ -1,0 +1,65 @@
+"""One chain of a run, through all its stages: `python -m sgmcmc_prune.run.worker run RUN THREADS CHAIN`.
+
+With `measure` for `run` it writes nothing, and a few of its steps are timed. Started by `chains.processes` and by
+`chains.execution`, never by hand. Exit codes: 0 finished, 3 interrupted with everything saved, 1 failed (the reason is
+the last line on standard error).
+"""
+
+import os
+import sys
+import threading
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import torch
+
+from sgmcmc_prune.chains.execution import be_measured
+from sgmcmc_prune.chains.processes import INTERRUPTED, LineBar
+from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.machine.allocator import keep_freed_memory
+from sgmcmc_prune.run import build
+from sgmcmc_prune.run.stages import load_config, measurable_chain, take_chain
+
+
+def main(arguments: list[str]) -> int:
+    """Run the chain; return the exit code."""
+    what, out, threads, index = arguments[0], Path(arguments[1]), int(arguments[2]), int(arguments[3])
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        (measure if what == "measure" else take)(out, index)
+    except Interrupted:
+        return INTERRUPTED
+    except (RunError, ValueError, TypeError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def take(out: Path, index: int) -> None:
+    """Take the chain through all its stages, and report in lines."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    bar = LineBar(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):  # a network may print
+            config = load_config(out)
+            take_chain(config, build.load_data(config), out, index, bar)
+    finally:
+        bar.close()
+
+
+def measure(out: Path, index: int) -> None:
+    """Take a few steps from the chain's start while other processes do the same, and say what they took."""
+    config = load_config(out)
+    be_measured(measurable_chain(config, build.load_data(config), index).advance)
+
+
+def end_with_parent() -> None:
+    """The parent holds our standard input open as long as it lives."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
