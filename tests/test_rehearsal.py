@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from sgmcmc_prune import likelihoods, models
+from sgmcmc_prune.chains.rehearsal import Rehearsal, rehearse
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.pruning import batchnorm
 from sgmcmc_prune.pruning.prunable import output_weights, prunable, trainable
-from sgmcmc_prune.run.rehearsal import Rehearsal, rehearse
 
 CLASSES = 4
 

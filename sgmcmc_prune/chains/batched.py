@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.rehearsal import ROUNDING, relative, unchanged
 from sgmcmc_prune.chains.schedules import Plan
 from sgmcmc_prune.likelihoods import Likelihood, mean_nll
 from sgmcmc_prune.pruning.prunable import trainable
-from sgmcmc_prune.run.rehearsal import ROUNDING, relative, unchanged
 
 #: Examples on which batching is tried.
 TRIED = 4

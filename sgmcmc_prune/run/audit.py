@@ -17,10 +17,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from sgmcmc_prune import likelihoods
+from sgmcmc_prune.chains.rehearsal import ROUNDING, in_mode, rehearse, relative, unchanged
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import mean_nll
 from sgmcmc_prune.run.config import RunConfig
-from sgmcmc_prune.run.rehearsal import ROUNDING, in_mode, rehearse, relative, unchanged
 from sgmcmc_prune.samplers import Sampler
 from sgmcmc_prune.settings import replace
 

@@ -13,6 +13,7 @@ from sgmcmc_prune import data as datasets
 from sgmcmc_prune import likelihoods, models
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.pruner import Pruner
+from sgmcmc_prune.chains.rehearsal import EXAMPLES
 from sgmcmc_prune.chains.schedules import Cyclical, Phase
 from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
@@ -28,7 +29,6 @@ from sgmcmc_prune.priors.scale_family import ScaleFamily
 from sgmcmc_prune.priors.spike_slab import smallest_stable_spike
 from sgmcmc_prune.pruning.prunable import output_weights, prunable, trainable
 from sgmcmc_prune.run.config import RunConfig
-from sgmcmc_prune.run.rehearsal import EXAMPLES
 from sgmcmc_prune.samplers import SAMPLERS, MomentumSampler, Sampler
 
 #: Training examples that re-estimate the BatchNorm statistics of a draw, and the key of their minibatches.

@@ -25,13 +25,13 @@ from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import interruptible
 from sgmcmc_prune.chains.memory import require_memory
 from sgmcmc_prune.chains.processes import num_workers, run_in_processes, worker_commands
+from sgmcmc_prune.chains.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine import distributed
 from sgmcmc_prune.machine.distributed import Ranks
 from sgmcmc_prune.run import build
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.evaluate import evaluate, foreign_inputs
-from sgmcmc_prune.run.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.run.stages import (
     departures,
     evaluation_settings,

@@ -13,6 +13,7 @@ from sgmcmc_prune import likelihoods
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Stage, checkpoint_path, follow, mask_path
 from sgmcmc_prune.chains.record import Recorder
+from sgmcmc_prune.chains.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
 from sgmcmc_prune.models.state import network_state
@@ -20,7 +21,6 @@ from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.prunable import prunable
 from sgmcmc_prune.run import build
 from sgmcmc_prune.run.config import RunConfig
-from sgmcmc_prune.run.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.settings import from_json, to_json
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.draws import DrawStore
