@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sgmcmc_prune.baselines.laplace import Fitted, Recipe, fit, remove_units, unit_mask
+from sgmcmc_prune.criteria.magnitude import magnitude
+from sgmcmc_prune.criteria.random import random
 from sgmcmc_prune.predictive.metrics import accuracy
 from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.priors import GroupMap
-from sgmcmc_prune.pruning import criteria, masks
+from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity
 from sgmcmc_prune.store.files import read_json, write_json
 
@@ -69,8 +71,8 @@ def single_weights(experiment: Experiment, fitted: Fitted, seed: int) -> Iterato
     scores = {
         "OPD": fitted.scores(groups),
         "OBD": brain_damage,
-        "magnitude": criteria.magnitude(weights, groups),
-        "random": {n: score.to(weights[n].device) for n, score in criteria.random(groups, seed).items()},
+        "magnitude": magnitude(weights, groups),
+        "random": {n: score.to(weights[n].device) for n, score in random(groups, seed).items()},
     }
     for name, score in scores.items():
         for sparsity in experiment.sparsities:
@@ -81,8 +83,8 @@ def single_weights(experiment: Experiment, fitted: Fitted, seed: int) -> Iterato
 def units(experiment: Experiment, fitted: Fitted) -> Iterator[dict[str, Any]]:
     """Remove units, by OPD or (with unit precision everywhere) by squared magnitude."""
     weights, before = fitted.weights, {n: w.clone() for n, w in fitted.model.state_dict().items()}
-    magnitude = {n: torch.ones_like(w, dtype=torch.float64) for n, w in weights.items()}
-    for name, precision in (("OPD", fitted.posterior_precision()), ("magnitude", magnitude)):
+    ones = {n: torch.ones_like(w, dtype=torch.float64) for n, w in weights.items()}
+    for name, precision in (("OPD", fitted.posterior_precision()), ("magnitude", ones)):
         for sparsity in UNIT_SPARSITIES:
             remove_units(fitted.model, unit_mask(weights, precision, sparsity, keep=[experiment.output_layer]))
             value = accuracy(class_probabilities(fitted.model, experiment.test[0]), experiment.test[1])

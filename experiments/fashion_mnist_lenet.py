@@ -19,10 +19,10 @@ from sgmcmc_prune.settings import replace
 COMMON = {
     "data.validation": 0,
     "prune.post_hoc": ("inclusion_probability", "magnitude"),
-    "prune.in_chain": ("inclusion_probability", "expected_log_odds", "magnitude"),
+    "prune.in_chain": ("inclusion_probability", "expected_log_odds", "root_mean_square"),
     "chains": 1,
 }
-MAGNITUDE = {"prune.in_chain": ("magnitude",), "prune.post_hoc": ("magnitude",)}
+MAGNITUDE = {"prune.in_chain": ("root_mean_square",), "prune.post_hoc": ("magnitude",)}
 
 #: What each variant changes in the preset.
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -79,7 +79,10 @@ def tables(cells: sweep.Cells) -> str:
         header = ("variant", "criterion", "decision", "sparsity", *names[:4], "accuracy minus dense")
         text += [f"\n## {title}\n", sweep.markdown(header, rows)]
     header = ("variant", "criterion", "when", "sparsity", "accuracy difference", "NLL difference")
-    text += ["\n## Minus magnitude, paired by seed\n", sweep.markdown(header, _paired(cells))]
+    text += [
+        "\n## Minus magnitude (in the chain: root mean square), paired by seed\n",
+        sweep.markdown(header, _paired(cells)),
+    ]
     return "\n".join(text)
 
 
@@ -90,11 +93,12 @@ def _scores(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> list[str]:
 def _paired(cells: sweep.Cells) -> list[list[str]]:
     rows = []
     for when in ("in_chain", "post_hoc"):
+        size = "root_mean_square" if when == "in_chain" else "magnitude"
         for name, runs in cells.items():
             present = sweep.keys(runs[0], when)
             for key in present:
-                if key[0] != "magnitude" and ("magnitude", key[1]) in present:
-                    pairs = [(sweep.find(r, when, key), sweep.find(r, when, ("magnitude", key[1]))) for r in runs]
+                if key[0] != size and (size, key[1]) in present:
+                    pairs = [(sweep.find(r, when, key), sweep.find(r, when, (size, key[1]))) for r in runs]
                     differences = [sweep.interval([a[k] - b[k] for a, b in pairs]) for k in ("accuracy", "nll")]
                     rows.append([name, key[0], when.replace("_", " "), key[1], *differences])
     return rows

@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
     "prune.draws": 2,
 }
 #: Criteria that a prior without indicators allows.
-MAGNITUDE: dict[str, Any] = {"prune.in_chain": ("magnitude",), "prune.post_hoc": ("magnitude",)}
+MAGNITUDE: dict[str, Any] = {"prune.in_chain": ("root_mean_square",), "prune.post_hoc": ("magnitude",)}
 #: Nothing is pruned: a paper about sampling.
 DENSE: dict[str, Any] = {"prune.in_chain": (), "prune.post_hoc": ()}
 INCLUSION: dict[str, Any] = {

@@ -17,9 +17,10 @@ from scipy.linalg import solve_discrete_lyapunov
 from scipy.stats import chi2, norm
 from torch import Tensor, nn
 
+from sgmcmc_prune import choices
 from sgmcmc_prune.noise import standard_normal
 from sgmcmc_prune.preconditioners import RMSprop
-from sgmcmc_prune.samplers import SAMPLERS, MomentumSampler, Sampler
+from sgmcmc_prune.samplers import MomentumSampler, Sampler
 
 Array = NDArray[np.float64]
 FALSE_ALARM = 1e-3
@@ -140,7 +141,7 @@ class Problem:
             settings |= {"rate": 1e-300}
         if self.mass is not None and not learned:
             settings |= {"preconditioner": RMSprop()}
-        sampler = SAMPLERS["adaptive_sghmc" if learned else self.kind]([w], **settings)
+        sampler = choices.load("sampler", "adaptive_sghmc" if learned else self.kind)([w], **settings)
         if self.kind == "sgnht":
             fixed = torch.tensor(self.thermostat, dtype=torch.float64)
             sampler.state[w] |= {"thermostat": fixed, "thermostat_lr": self.lr}

@@ -123,7 +123,7 @@ def test_official_set() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(ValueError, match="data set is 'mnist'; choose one of fashion-mnist, fashion-mnist-subset"):
+    with pytest.raises(ValueError, match="data set is 'mnist'; choose one of fashion-mnist-subset, fashion-mnist"):
         data.load("mnist")
     with pytest.raises(ValueError, match="data_dir is 'x', but fashion-mnist-subset ships with the package"):
         data.load("fashion-mnist-subset", "x")

@@ -86,7 +86,7 @@ def test_own_model_by_dotted_path() -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "keywords", "error", "message"),
     [
-        ("resnet", IMAGE, {}, ValueError, "model is 'resnet'; choose one of lenet, mlp, linear, "),
+        ("resnet", IMAGE, {}, ValueError, "network is 'resnet'; choose one of lenet, mlp, linear, "),
         ("no_such_package:net", IMAGE, {}, ValueError, "cannot be imported: No module named 'no_such_package'"),
         ("math:net", IMAGE, {}, ValueError, "cannot be imported: module 'math' has no attribute 'net'"),
         ("math:pi", IMAGE, {}, ValueError, "'math:pi' is a float; it must be callable"),
@@ -155,5 +155,5 @@ def test_a_network_that_chains_would_share_is_refused(tmp_path: Path, monkeypatc
     "name", ["./nets:net", "nets/x:net", "/tmp/nets.py:net", ".nets:net", "a:b:c", "nets:", ":net"]
 )
 def test_a_path_of_a_file_is_no_dotted_path(name: str) -> None:
-    with pytest.raises(ValueError, match=r"or 'package.module:callable'"):
+    with pytest.raises(ValueError, match=r"or your own as 'package.module:attribute'"):
         models.build(name, (6,), 2, seed=0)

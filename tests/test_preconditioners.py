@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from toy_network import momentum_square
 
+from sgmcmc_prune import choices
 from sgmcmc_prune.preconditioners import (
-    PRECONDITIONERS,
     Layerwise,
     Preconditioner,
     RMSprop,
@@ -212,9 +212,9 @@ def test_layerwise_without_any_gradient_is_the_identity() -> None:
     assert masses(Layerwise(), states([0.0], [0.0, 0.0])).tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("kind", PRECONDITIONERS)
+@pytest.mark.parametrize("kind", choices.OURS["mass matrix"])
 def test_no_mass_is_under_the_declared_floor(kind: str) -> None:
-    preconditioner, seen = PRECONDITIONERS[kind](), states([0.0, 1e-12, 1.0], [1.0, 5.0], [0.0])
+    preconditioner, seen = choices.load("mass matrix", kind)(), states([0.0, 1e-12, 1.0], [1.0, 5.0], [0.0])
     for state in seen:
         preconditioner.observe(state, state["gradient"])
     preconditioner.refresh(seen)

@@ -12,8 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from sgmcmc_prune.criteria.expected_loss import expected_loss
+from sgmcmc_prune.criteria.inclusion import inclusion_log_odds
+from sgmcmc_prune.criteria.magnitude import magnitude
+from sgmcmc_prune.criteria.random import random
+from sgmcmc_prune.criteria.signal_to_noise import SMALLEST_DEVIATION, signal_to_noise
 from sgmcmc_prune.priors.groups import GROUP_KINDS, GroupMap
-from sgmcmc_prune.pruning import allocation, batchnorm, criteria, decision, masks, schedule
+from sgmcmc_prune.pruning import allocation, batchnorm, decision, masks, schedule
 
 quick = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -63,20 +68,20 @@ def group_kept(mask: dict[str, Tensor], groups: dict[str, GroupMap]) -> dict[str
 class TestCriteria:
     def test_magnitude_of_a_weight_is_its_absolute_value(self) -> None:
         weight = torch.randn(4, 3) * 1e-30
-        score = criteria.magnitude({"w": weight}, make_groups({"w": (4, 3)}))["w"]
+        score = magnitude({"w": weight}, make_groups({"w": (4, 3)}))["w"]
         torch.testing.assert_close(score, weight.abs().double().flatten(), rtol=1e-15, atol=0)
 
     def test_magnitude_of_a_group_is_its_root_mean_square(self) -> None:
         weight = torch.tensor([[3.0, 4.0], [1.0, 1.0]])
-        score = criteria.magnitude({"w": weight, "bias": torch.ones(2)}, make_groups({"w": (2, 2)}, "node"))["w"]
+        score = magnitude({"w": weight, "bias": torch.ones(2)}, make_groups({"w": (2, 2)}, "node"))["w"]
         torch.testing.assert_close(score, torch.tensor([12.5**0.5, 1.0]).double(), check_dtype=False)
 
     def test_signal_to_noise(self) -> None:
         mean, variance = torch.tensor([[0.0, -2.0], [0.0, 3.0]]), torch.tensor([[0.0, 0.0], [4.0, 4.0]])
         groups = make_groups({"w": (2, 2)})
-        still = 2 / criteria.SMALLEST_DEVIATION  # finite, and above every weight that moved
-        assert criteria.signal_to_noise({"w": mean}, {"w": variance}, groups)["w"].tolist() == [0, still, 0, 1.5]
-        node = criteria.signal_to_noise({"w": mean}, {"w": variance}, make_groups({"w": (2, 2)}, "node"))["w"]
+        still = 2 / SMALLEST_DEVIATION  # finite, and above every weight that moved
+        assert signal_to_noise({"w": mean}, {"w": variance}, groups)["w"].tolist() == [0, still, 0, 1.5]
+        node = signal_to_noise({"w": mean}, {"w": variance}, make_groups({"w": (2, 2)}, "node"))["w"]
         assert node.tolist() == pytest.approx([still / math.sqrt(2), math.sqrt(1.5**2 / 2)])
 
     def test_expected_loss_of_a_linear_regression(self) -> None:
@@ -98,19 +103,19 @@ class TestCriteria:
         draws = [{"w": (mean + sign * variance.sqrt()).view(2, 2)} for sign in (-1, 1)]
         at_draws = [{"w": curvature.view(2, 2)}] * 2
         first_order = precision * (mean.square() + variance) - 1
-        score = criteria.expected_loss(draws, at_draws, make_groups({"w": (2, 2)}))["w"]
+        score = expected_loss(draws, at_draws, make_groups({"w": (2, 2)}))["w"]
         rises = [loss([float(i != j) for i in range(4)]) - loss([1, 1, 1, 1]) for j in range(4)]
         assert (score + first_order).tolist() == pytest.approx([*rises[:3], float(first_order[3])], abs=1e-12)
         assert float(score[3]) == rises[3] == 0, "a weight that the data do not see"
-        node = criteria.expected_loss(draws, at_draws, make_groups({"w": (2, 2)}, "node"))["w"]
+        node = expected_loss(draws, at_draws, make_groups({"w": (2, 2)}, "node"))["w"]
         assert node.tolist() == pytest.approx([float(score[:2].sum()), float(score[2:].sum())])
         with pytest.raises(ValueError, match="2 draws and 1 curvatures"):
-            criteria.expected_loss(draws, at_draws[:1], make_groups({"w": (2, 2)}))
+            expected_loss(draws, at_draws[:1], make_groups({"w": (2, 2)}))
 
     def test_log_odds_rank_where_the_probability_saturates(self) -> None:
         excluded = torch.tensor([-1e3, -1e6, -0.7, 0.0, -1e9], dtype=torch.float64)
         included = torch.tensor([0.0, 0.0, -0.7, -1e4, 0.0], dtype=torch.float64)
-        score = criteria.inclusion_log_odds({"w": included}, {"w": excluded})["w"]
+        score = inclusion_log_odds({"w": included}, {"w": excluded})["w"]
         assert score.argsort().tolist() == [3, 2, 0, 1, 4]
         mask = decision.target_sparsity({"w": score}, make_groups({"w": (5, 1)}), 0.6)
         assert mask["w"].flatten().tolist() == [False, True, False, False, True]
@@ -119,7 +124,7 @@ class TestCriteria:
     @given(SEEDS)
     def test_random_is_a_function_of_the_seed_alone(self, seed: int) -> None:
         groups, state = make_groups(CONV), torch.get_rng_state()
-        first, again, other = (criteria.random(groups, s) for s in (seed, seed, seed + 1))
+        first, again, other = (random(groups, s) for s in (seed, seed, seed + 1))
         assert torch.equal(torch.get_rng_state(), state)
         for name in groups:
             assert torch.equal(first[name], again[name])
@@ -128,20 +133,20 @@ class TestCriteria:
     def test_bad_input(self) -> None:
         groups, weight, double = make_groups({"w": (2, 2)}), torch.ones(2, 2), torch.ones(4, dtype=torch.float64)
         with pytest.raises(ValueError, match="no values for prunable parameter 'w'"):
-            criteria.magnitude({}, groups)
+            magnitude({}, groups)
         with pytest.raises(ValueError, match=re.escape("'w' has shape (4,); its groups need (2, 2)")):
-            criteria.magnitude({"w": torch.ones(4)}, groups)
+            magnitude({"w": torch.ones(4)}, groups)
         with pytest.raises(ValueError, match="variance of 'w' is negative"):
-            criteria.signal_to_noise({"w": weight}, {"w": -weight}, groups)
+            signal_to_noise({"w": weight}, {"w": -weight}, groups)
         with pytest.raises(ValueError, match="give the same"):
-            criteria.inclusion_log_odds({"w": double}, {})
+            inclusion_log_odds({"w": double}, {})
         with pytest.raises(TypeError, match=re.escape("excluded['w'] is torch.float32; average in torch.float64")):
-            criteria.inclusion_log_odds({"w": -double}, {"w": -double.float()})
+            inclusion_log_odds({"w": -double}, {"w": -double.float()})
         for wrong in (double, double - math.inf):
             with pytest.raises(ValueError, match=re.escape("included['w'] is infinite or above 0")):
-                criteria.inclusion_log_odds({"w": wrong}, {"w": -double})
+                inclusion_log_odds({"w": wrong}, {"w": -double})
         with pytest.raises(ValueError, match=re.escape("included has shape (4,), excluded (3,)")):
-            criteria.inclusion_log_odds({"w": -double}, {"w": -double[:3]})
+            inclusion_log_odds({"w": -double}, {"w": -double[:3]})
 
 
 class TestAllocation:
@@ -178,7 +183,7 @@ class TestTargetSparsity:
         self, shapes: dict[str, tuple[int, ...]], sparsity: float, allocate: str, seed: int, allow_empty: bool
     ) -> None:
         groups = make_groups(shapes)
-        scores = criteria.random(groups, seed)
+        scores = random(groups, seed)
         mask = decision.target_sparsity(scores, groups, sparsity, allocate, allow_empty=allow_empty)
         reachable = total(groups) - (0 if allow_empty else len(groups))
         assert count(mask) == min(round(sparsity * total(groups)), reachable)
@@ -188,7 +193,7 @@ class TestTargetSparsity:
     @given(st.sampled_from(KINDS), SPARSITIES, st.sampled_from(decision.ALLOCATIONS), SEEDS)
     def test_whole_groups_and_nearly_the_target(self, kind: str, sparsity: float, allocate: str, seed: int) -> None:
         groups = make_groups(CONV, kind, seed)
-        mask = decision.target_sparsity(criteria.random(groups, seed), groups, sparsity, allocate)
+        mask = decision.target_sparsity(random(groups, seed), groups, sparsity, allocate)
         kept = group_kept(mask, groups)
         assert all(bool(k.any()) for k in kept.values())
         largest = max(float(group.group_size.max()) for group in groups.values())
@@ -201,7 +206,7 @@ class TestTargetSparsity:
     @given(st.sampled_from(KINDS), SPARSITIES, SEEDS)
     def test_global_masks_the_lowest_scores(self, kind: str, sparsity: float, seed: int) -> None:
         groups = make_groups(CONV, kind, seed)
-        scores = criteria.random(groups, seed)
+        scores = random(groups, seed)
         mask = decision.target_sparsity(scores, groups, sparsity, allow_empty=True)
         kept = torch.cat(list(group_kept(mask, groups).values()))
         pooled = torch.cat(list(scores.values()))
@@ -213,7 +218,7 @@ class TestTargetSparsity:
     def test_layers_get_their_share(self, sparsity: float, seed: int) -> None:
         shapes = {"a": (20, 30), "b": (8, 4, 3, 3), "c": (10, 20)}
         groups = make_groups(shapes)
-        scores = criteria.random(groups, seed)
+        scores = random(groups, seed)
         for allocate, rule in (("layerwise", allocation.uniform), ("erk", allocation.erdos_renyi_kernel)):
             density = rule(shapes, sparsity)
             mask = decision.target_sparsity(scores, groups, sparsity, allocate, allow_empty=True)
@@ -230,7 +235,7 @@ class TestTargetSparsity:
         previous = None
         for step in range(0, 60, 10):
             sparsity = schedule.cubic_sparsity(step, 5, 45, 0.1, 0.95)
-            scores = criteria.random(groups, seed + step)  # the ranking changes entirely
+            scores = random(groups, seed + step)  # the ranking changes entirely
             mask = decision.target_sparsity(scores, groups, sparsity, allocate, previous=previous)
             group_kept(mask, groups)
             assert previous is None or not any(bool((kept & ~previous[name]).any()) for name, kept in mask.items())
@@ -283,8 +288,8 @@ class TestBayesianDecisions:
         weights = {
             name: torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for name, shape in CONV.items()
         }
-        reference = decision.target_sparsity(criteria.magnitude(weights, groups), groups, sparsity, allow_empty=True)
-        control = decision.match_layer_sparsity(criteria.random(groups, seed), groups, reference)
+        reference = decision.target_sparsity(magnitude(weights, groups), groups, sparsity, allow_empty=True)
+        control = decision.match_layer_sparsity(random(groups, seed), groups, reference)
         group_kept(control, groups)
         counts = [{name: int(kept.sum()) for name, kept in mask.items()} for mask in (control, reference)]
         assert counts[0] == counts[1]
@@ -293,7 +298,7 @@ class TestBayesianDecisions:
     @given(st.sampled_from(KINDS), SEEDS)
     def test_median_model(self, kind: str, seed: int) -> None:
         groups = make_groups(CONV, kind, seed)
-        inclusion = criteria.random(groups, seed)
+        inclusion = random(groups, seed)
         inclusion["fc"][0] = 0.5
         kept = group_kept(decision.median_probability_model(inclusion, groups), groups)
         assert all(torch.equal(kept[name], inclusion[name] >= 0.5) for name in groups)
@@ -302,7 +307,7 @@ class TestBayesianDecisions:
     @given(st.sampled_from(KINDS), st.floats(0, 1), SEEDS)
     def test_false_discovery_rate_is_met_by_a_maximal_set(self, kind: str, level: float, seed: int) -> None:
         groups = make_groups(CONV, kind, seed)
-        inclusion = {name: p**0.3 for name, p in criteria.random(groups, seed).items()}
+        inclusion = {name: p**0.3 for name, p in random(groups, seed).items()}
         decided = group_kept(decision.bayesian_false_discovery_rate(inclusion, groups, level), groups)
         kept = torch.cat([decided[name] for name in groups])
         exclusion = 1 - torch.cat([inclusion[name] for name in groups])
@@ -396,7 +401,7 @@ class TestMasks:
         self, tmp_path_factory: pytest.TempPathFactory, seed: int, sparsity: float, kind: str
     ) -> None:
         groups = make_groups(CONV, kind, seed)
-        mask = decision.target_sparsity(criteria.random(groups, seed), groups, sparsity)
+        mask = decision.target_sparsity(random(groups, seed), groups, sparsity)
         path = tmp_path_factory.mktemp("mask") / "chain0-0.90.safetensors"
         masks.save(path, {name: ~kept for name, kept in mask.items()})
         masks.save(path, mask)

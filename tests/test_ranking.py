@@ -11,11 +11,12 @@ from torch import Tensor
 
 from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.chains.schedules import Cyclical
+from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.priors import GROUP_KINDS, GroupMap, SpikeSlab
-from sgmcmc_prune.pruning import criteria
 from sgmcmc_prune.pruning.decision import ALLOCATIONS, target_sparsity, tied
 from sgmcmc_prune.pruning.inclusion import InclusionAverage, Moments
-from sgmcmc_prune.run.evaluate import chain_scores
+from sgmcmc_prune.run.build import make_criterion
+from sgmcmc_prune.run.decide import chain_scores
 
 Draw = dict[str, Tensor]
 SHAPES = {"conv": (6, 4, 3, 3), "wide": (8, 60), "line": (5, 6, 4), "narrow": (10, 8)}
@@ -64,13 +65,13 @@ def mask_post_hoc(draws: list[Draw], group: str, mode: str, criterion: str, temp
     prior = prior_of(draws[0], group, mode)
     scores = scores_post_hoc(draws, prior, criterion, temperature)
     # Cold draws that disagree have equal shares; there the magnitude decides, as in `evaluate`.
-    sizes = criteria.magnitude({n: torch.stack([d[n] for d in draws]).mean(0) for n in draws[0]}, groups_of(prior))
+    sizes = magnitude({n: torch.stack([d[n] for d in draws]).mean(0) for n in draws[0]}, groups_of(prior))
     return target_sparsity(scores, groups_of(prior), 0.6, allocation, second=sizes)
 
 
 def mask_in_chain(draws: list[Draw], group: str, mode: str, criterion: str, temperature: float, allocation: str) -> Any:
     prior = prior_of(draws[0], group, mode)
-    pruner = Pruner(criterion, (0.6,), groups_of(prior), allocation=allocation, smoothing=0.3)
+    pruner = Pruner(make_criterion(criterion), (0.6,), groups_of(prior), allocation=allocation, smoothing=0.3)
     lr = {"lr": 0.1, "lr_explore": 0.1, "lr_min": 0.1, "momentum": 0.9, "temperature": temperature}
     schedule = Cyclical(**lr, burn_in=0, cycles=1, explore=19, sample=4)  # type: ignore[arg-type]
     for step, draw in enumerate(draws[:-1], 1):
@@ -132,16 +133,11 @@ def test_a_cold_chain_ranks_as_a_warm_one_where_its_draws_agree(mode: str) -> No
             assert torch.equal(cold[name].argsort(), warm.argsort()), name
 
 
-def test_every_criterion_that_a_configuration_knows_has_scores_and_no_other() -> None:
-    from typing import get_args
-
-    from sgmcmc_prune.run.config import Criterion
-
-    assert get_args(Criterion) == criteria.NAMES
-    with pytest.raises(ValueError, match="criterion is 'second_moment'; choose among inclusion_probability"):
+def test_a_criterion_that_is_only_named_is_refused() -> None:
+    with pytest.raises(ValueError, match="criterion is 'second_moment'; choose one of inclusion_probability"):
         chain_scores("second_moment", {"inclusion": {}, "moments": {}}, {}, 0)
     with pytest.raises(ValueError, match="criterion is 'second_moment'"):
-        Pruner("second_moment", (0.5,), {"w": GroupMap("weight", (2, 3))})
+        make_criterion("second_moment")
 
 
 # --- ties ----------------------------------------------------------------------------------------------------------

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.samplers import SAMPLERS, Sampler
+from sgmcmc_prune import choices
+from sgmcmc_prune.samplers import Sampler
 
-SAMPLER_NAMES = tuple(SAMPLERS)
-WITH_MOMENTUM = tuple(name for name in SAMPLERS if name != "sgld")
+SAMPLER_NAMES = tuple(choices.OURS["sampler"])
+WITH_MOMENTUM = tuple(name for name in SAMPLER_NAMES if name != "sgld")
 
 
 def network(dtype: torch.dtype = torch.float32) -> nn.Sequential:
@@ -22,7 +23,7 @@ def make_sampler(kind: str, params: Any, **settings: Any) -> Sampler:
         kind, settings = "adaptive_sghmc", {"form": "released", **settings}
     if kind == "sgld":
         settings.pop("momentum", None)
-    return SAMPLERS[kind](params, **{"lr": 0.1, "num_data": 20, "seed": 0, **settings})
+    return choices.load("sampler", kind)(params, **{"lr": 0.1, "num_data": 20, "seed": 0, **settings})
 
 
 def set_gradients(model: nn.Module, step: int) -> Tensor:

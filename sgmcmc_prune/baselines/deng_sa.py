@@ -26,13 +26,14 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.training import Trained, Trainer, counted, single_weights
+from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.priors import GroupMap, SpikeSlab
 from sgmcmc_prune.priors.em import EM
 from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.spike_slab import smallest_stable_spike
-from sgmcmc_prune.pruning import criteria, masks
+from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.allocation import check_sparsity
 from sgmcmc_prune.pruning.decision import target_sparsity
 from sgmcmc_prune.samplers import SGHMC
@@ -139,7 +140,7 @@ def fit(
         _adapt(trainer, em, recipe, min(begin + recipe.prune_every, recipe.steps))
         now = sparsity * (1 - math.exp2(-trainer.step / recipe.half_life))
         masks.apply(smallest(trainer.parameters, groups, now), trainer.parameters)
-    scores, mask = criteria.magnitude(trainer.parameters, groups), smallest(trainer.parameters, groups, sparsity)
+    scores, mask = magnitude(trainer.parameters, groups), smallest(trainer.parameters, groups, sparsity)
     trainer.set_mask(mask)
     draws = _fine_tune(trainer, recipe)
     return Trained("sghmc-sa", model, scores, mask, trainer.gradient_evaluations, draws)
@@ -185,7 +186,7 @@ def _prior(model: nn.Module, recipe: Recipe, num_data: int) -> tuple[SpikeSlab, 
 
 def smallest(parameters: Mapping[str, Tensor], groups: Mapping[str, GroupMap], sparsity: float) -> masks.Mask:
     """A mask without the smallest weights of each layer."""
-    return target_sparsity(criteria.magnitude(parameters, groups), groups, sparsity, "layerwise")
+    return target_sparsity(magnitude(parameters, groups), groups, sparsity, "layerwise")
 
 
 def _adapt(trainer: Trainer, em: EM, recipe: Recipe, end: int) -> None:

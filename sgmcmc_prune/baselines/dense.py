@@ -24,6 +24,8 @@ from sgmcmc_prune.run.config import RunConfig
 OptimizerName = Literal["sgd", "adamw"]
 
 #: Learning rate at the top of the cosine, relative to the chain's, and weight decay.
+#: Size of the weights over the last steps.
+_CRITERION = "root_mean_square"
 _SETTINGS: dict[str, tuple[float, float]] = {"sgd": (1.0, 5e-4), "adamw": (0.02, 0.01)}
 
 
@@ -68,7 +70,7 @@ def _prune(
 ) -> list[dict[str, Any]]:
     """Train on while the mask grows, with the cycles of an in-chain fork; one row at the end of each target."""
     fork = build.fork_schedule(config, trainer.stream.steps_per_epoch)
-    pruner = build.build_pruner(config, data, trainer.model, "magnitude", 0, None)
+    pruner = build.build_pruner(config, data, trainer.model, _CRITERION, 0, None)
     rows = []
     for step in counted(range(fork.num_steps), name, "step", progress):
         plan = fork(step)
@@ -81,7 +83,7 @@ def _prune(
         if plan.end_of_cycle and plan.cycle % config.prune.cycles == 0:
             target = config.prune.targets[pruner.target_index(plan.cycle)]
             row = _row(trainer.model, _split(config, data), trainer.mask or {})
-            rows.append({"criterion": "magnitude", "when": "in_chain", "decision": "target", "target": target, **row})
+            rows.append({"criterion": _CRITERION, "when": "in_chain", "decision": "target", "target": target, **row})
     return rows
 
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer, single_weights
+from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.likelihoods import Likelihood, categorical
-from sgmcmc_prune.pruning import criteria, masks
+from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity
 from sgmcmc_prune.pruning.schedule import cubic_sparsity
 
@@ -99,11 +100,11 @@ def fit(
         if not begin <= step <= end or ((step - begin) % gradual.every and step != end):
             return None
         sparsity = cubic_sparsity(step, begin, end, 0.0, gradual.sparsity)
-        scores = criteria.magnitude(trainer.parameters, groups)
+        scores = magnitude(trainer.parameters, groups)
         return target_sparsity(scores, groups, sparsity, gradual.allocation, previous=trainer.mask)
 
     trainer.run(trainer.num_steps, update if gradual else None, recipe.optimizer, progress)
     dense = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
     method = "gradual-magnitude" if gradual else recipe.optimizer
-    scores = criteria.magnitude(trainer.parameters, groups)
+    scores = magnitude(trainer.parameters, groups)
     return Trained(method, model, scores, trainer.mask or dense, trainer.gradient_evaluations)

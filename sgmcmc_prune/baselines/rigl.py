@@ -26,9 +26,11 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.sparse_start import fit_to_mask
 from sgmcmc_prune.baselines.training import MaskUpdate, Recipe, Trained, Trainer, single_weights
+from sgmcmc_prune.criteria.magnitude import magnitude
+from sgmcmc_prune.criteria.random import random
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.priors import GroupMap
-from sgmcmc_prune.pruning import criteria, masks
+from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity
 
 
@@ -90,9 +92,9 @@ def move_connections(
         shuffle = torch.randperm(kept.numel(), generator=torch.Generator().manual_seed(0)).to(kept.device)
         flat = kept.flatten()[shuffle]
         count = int(fraction * int(flat.sum()))
-        magnitude = weights[name].detach().abs().flatten()[shuffle].masked_fill(~flat, math.inf)
+        size = weights[name].detach().abs().flatten()[shuffle].masked_fill(~flat, math.inf)
         staying = flat.clone()
-        staying[magnitude.argsort(stable=True)[:count]] = False
+        staying[size.argsort(stable=True)[:count]] = False
         demand = gradients[name].abs().flatten()[shuffle].masked_fill(staying, -math.inf)
         grown = staying.clone()
         grown[demand.argsort(descending=True, stable=True)[:count]] = True
@@ -150,13 +152,13 @@ def fit(
     trainer.set_mask(mask)
     trainer.run(trainer.num_steps, _moves(trainer, topology), "rigl", progress)
     assert trainer.mask is not None
-    scores = criteria.magnitude(trainer.parameters, groups)
+    scores = magnitude(trainer.parameters, groups)
     return Trained("rigl" if topology.drop else "static", model, scores, trainer.mask, trainer.gradient_evaluations)
 
 
 def _random_mask(groups: Mapping[str, GroupMap], sparsity: float, seed: int, device: torch.device) -> masks.Mask:
     """Erdős-Rényi-kernel densities, at random within each layer."""
-    scores = {name: score.to(device) for name, score in criteria.random(groups, seed).items()}
+    scores = {name: score.to(device) for name, score in random(groups, seed).items()}
     return target_sparsity(scores, groups, sparsity, "erk")
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.chains.schedules import Cyclical, Phase, Plan
+from sgmcmc_prune.criteria.base import Criterion
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.seeding import torch_seeded
 from sgmcmc_prune.diagnostics import configurational_temperature
@@ -23,12 +24,14 @@ from sgmcmc_prune.machine.distributed import ALONE, Ranks
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.priors.em import EM, ScaleEM
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
-from sgmcmc_prune.pruning.inclusion import InclusionAverage, Moments
+from sgmcmc_prune.pruning.inclusion import InclusionAverage, Moments, Observed
 from sgmcmc_prune.pruning.prunable import prunable, trainable
 from sgmcmc_prune.samplers import Sampler
 
 #: Steps between two looks at the loss on a GPU.
 LOSS_CHECK_EVERY = 50
+#: What of a saved state lies where the network does.
+PARTS = ("pruner", "mask", "inclusion", "moments", "observed")
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -60,6 +63,8 @@ class Chain:
         Of the forward pass, by autocast; weights, momenta and the loss stay in the type of the weights.
     compiled : bool
         Compile forward and backward pass with `torch.compile`; on CUDA with CUDA graphs.
+    criteria : mapping of str to Criterion
+        Those that rank the finished draws by averages of their own; the chain observes for them.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Chain:
         ranks: Ranks = ALONE,
         precision: Precision = "float32",
         compiled: bool = False,
+        criteria: Mapping[str, Criterion] | None = None,
     ) -> None:
         num_data = sampler.param_groups[0]["num_data"]
         if num_data != stream.num_data:
@@ -104,6 +110,8 @@ class Chain:
         sparse = list(self.prior.layers) if isinstance(self.prior, SpikeSlab) else []
         self.inclusion = {name: InclusionAverage() for name in sparse}
         self.moments = {name: Moments() for name in prunable(model)}
+        self.criteria = dict(criteria or {})
+        self.observed = {key: Observed(criterion.log_space) for key, criterion in self.criteria.items()}
 
     @property
     def finished(self) -> bool:
@@ -235,6 +243,13 @@ class Chain:
                 average.update(eta, self.prior.indicator_temperature(plan.temperature))
         for name, moments in self.moments.items():
             moments.update(self.parameters[name])
+        for key, observed in self.observed.items():
+            observed.update(
+                {
+                    name: self.criteria[key].observe(self.prior, name, self.parameters[name].detach(), plan.temperature)
+                    for name in self.moments
+                }
+            )
 
     def set_mask(self, mask: Mapping[str, Tensor]) -> None:
         """Apply a mask from now on; the running averages restart, because the target has changed."""
@@ -250,6 +265,7 @@ class Chain:
         """Forget the draws so far in the inclusion probabilities and moments."""
         self.inclusion = {name: InclusionAverage() for name in self.inclusion}
         self.moments = {name: Moments() for name in self.moments}
+        self.observed = {key: Observed(criterion.log_space) for key, criterion in self.criteria.items()}
 
     def configurational_temperature(self) -> float:
         """<w, dU/dw> / d averaged over the sampling steps since the last call; NaN without any."""
@@ -275,13 +291,14 @@ class Chain:
             "mask": self.mask,
             "inclusion": {name: a.state_dict() for name, a in self.inclusion.items()},
             "moments": {name: m.state_dict() for name, m in self.moments.items()},
+            **({"observed": {key: a.state_dict() for key, a in self.observed.items()}} if self.observed else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned, into a chain of the same configuration; its tensors may lie elsewhere."""
         self.load_position(state)
         device = next(iter(self.parameters.values())).device
-        state = {**state, **{key: _moved(state[key], device) for key in ("pruner", "mask", "inclusion", "moments")}}
+        state = {**state, **{key: _moved(state[key], device) for key in PARTS if key in state}}
         self.step, self.draws, self.records = state["step"], state["draws"], state["records"]
         self._loss = state["loss"]
         self._dot, self._dots = state["dot"]
@@ -292,6 +309,8 @@ class Chain:
             average.load_state_dict(state["inclusion"][name])
         for name, moments in self.moments.items():
             moments.load_state_dict(state["moments"][name])
+        for key, observed in self.observed.items():
+            observed.load_state_dict(state["observed"][key])
 
     def load_position(self, state: Mapping[str, Any]) -> None:
         """Start from another chain's weights, sampler, prior and EM state, but at step 0 of this schedule: a fork."""

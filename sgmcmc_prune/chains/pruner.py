@@ -6,19 +6,19 @@ that mask. Criteria see running averages over the noisy steps, not one noisy dra
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgmcmc_prune.chains.schedules import Plan
+from sgmcmc_prune.criteria.base import Criterion
+from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
-from sgmcmc_prune.priors.spike_slab import SpikeSlab
-from sgmcmc_prune.pruning import criteria, decision
-from sgmcmc_prune.pruning.inclusion import log_probabilities
-from sgmcmc_prune.pruning.schedule import cubic_sparsity
+from sgmcmc_prune.pruning import decision
+from sgmcmc_prune.pruning.schedule import cubic
 
 #: The cubic schedule counts in integers; this many per exploration.
 _FINE = 1_000_000
@@ -29,8 +29,7 @@ class Pruner:
 
     Parameters
     ----------
-    criterion : str
-        One of `config.Criterion`.
+    criterion : Criterion
     targets : sequence of float
         Increasing sparsities.
     groups : mapping of str to GroupMap
@@ -44,10 +43,12 @@ class Pruner:
         Steps between two mask updates.
     smoothing : float
         Weight of the newest step in the running averages of the scores.
+    remaining : callable
+        What is left of the growth at each fraction of its time, from 1 down to 0.
     reference : sequence of masks or None
-        For "random": the masks of another criterion at the same targets, whose per-layer sparsity it copies.
+        The masks of another criterion at the same targets, whose per-layer sparsity this one copies.
     seed : int
-        For "random", and for what decides between equal scores.
+        Of random scores, and of what decides between equal ones.
 
     Attributes
     ----------
@@ -57,7 +58,7 @@ class Pruner:
 
     def __init__(
         self,
-        criterion: str,
+        criterion: Criterion,
         targets: Sequence[float],
         groups: Mapping[str, GroupMap],
         *,
@@ -66,18 +67,16 @@ class Pruner:
         cycles: int = 1,
         every: int = 20,
         smoothing: float = 0.05,
+        remaining: Callable[[float], float] = cubic,
         reference: Sequence[Mapping[str, Tensor]] | None = None,
         seed: int = 0,
     ) -> None:
-        if criterion not in criteria.NAMES:
-            raise ValueError(f"criterion is {criterion!r}; choose among {', '.join(criteria.NAMES)}")
         if list(targets) != sorted(set(targets)) or not targets or not 0 < targets[0] <= targets[-1] < 1:
             raise ValueError(f"targets are {list(targets)}; give increasing sparsities inside (0, 1)")
         self.criterion, self.targets, self.groups = criterion, tuple(targets), dict(groups)
         self.allocation, self.growth, self.cycles, self.seed = allocation, growth, cycles, seed
-        self.every, self.smoothing = every, smoothing
+        self.every, self.smoothing, self.remaining = every, smoothing, remaining
         self.reference = reference
-        self.random_scores = criteria.random(groups, seed) if criterion == "random" else {}
         self.mask: dict[str, Tensor] | None = None
         self.tied = 0
         self.finished_cycle = 0
@@ -100,13 +99,13 @@ class Pruner:
             self.finished_cycle = plan.cycle
         elif step % self.every:
             return None
-        previous = self.targets[k - 1] if k else 0.0
-        target = self.targets[k]
-        sparsity = cubic_sparsity(round(fraction * _FINE), 0, round(self.growth * _FINE), previous, target)
+        previous, target = self.targets[k - 1] if k else 0.0, self.targets[k]
+        left = self._left(fraction)
+        sparsity = previous if left == 1 else target - (target - previous) * left
         if self.reference is not None:
             self.mask = self._copy_layers(k, (sparsity - previous) / (target - previous))
         else:
-            scores, size = self._scores(), criteria.magnitude(params, self.groups)
+            scores, size = self._scores(), magnitude(params, self.groups)
             self.mask = decision.target_sparsity(
                 scores, self.groups, sparsity, self.allocation, previous=self.mask, second=size, seed=self.seed
             )
@@ -114,18 +113,28 @@ class Pruner:
                 self.tied = decision.tied(scores, self.groups, self.mask, self.allocation)
         return self.mask
 
+    def _left(self, fraction: float) -> float:
+        """What is left of the growth: 0 from its end on; ValueError if a user's schedule leaves [0, 1]."""
+        t = round(fraction * _FINE) / round(self.growth * _FINE)
+        if t <= 0 or t >= 1:
+            return float(t <= 0)
+        left = self.remaining(t)
+        if not 0 <= left <= 1:
+            raise ValueError(f"the growth of the mask has {left} left at {t:.3f} of its time; it must fall from 1 to 0")
+        return left
+
     def target_index(self, cycle: int) -> int:
         """The number, from 0, of the target at which the chain is in its cycle 1, 2, ..."""
         return (cycle - 1) // self.cycles
 
     def _copy_layers(self, k: int, share: float) -> dict[str, Tensor]:
-        """Random weights, with the share of the reference's growth towards target k done in every layer."""
+        """By the scores in each layer, with the share of the reference's growth towards target k done there."""
         assert self.reference is not None
-        mask = {}
+        mask, scores = {}, self._scores()
         for name, group in self.groups.items():
             now = int((~self.reference[k][name]).sum())
             before = int((~self.reference[k - 1][name]).sum()) if k else 0
-            order = self.random_scores[name].argsort(stable=True)
+            order = scores[name].argsort(stable=True)
             masked = group.group_size[order].cumsum(0).round() <= before + share * (now - before)
             kept = torch.ones(group.num_groups, dtype=torch.bool)
             kept[order[masked]] = False
@@ -134,42 +143,20 @@ class Pruner:
 
     def _observe(self, params: Mapping[str, Tensor], prior: Prior | None, temperature: float) -> None:
         for name in self.groups:
-            new = self._observed(name, params[name].detach(), prior, temperature)
+            new = self.criterion.observe(prior, name, params[name].detach(), temperature)
             old = self.averages.get(name)
             self.averages[name] = new if old is None else {k: self._mixed(k, old[k], v) for k, v in new.items()}
 
-    def _observed(self, name: str, w: Tensor, prior: Prior | None, temperature: float) -> dict[str, Tensor]:
-        """What the criterion averages, at one state."""
-        if self.criterion == "random":
-            return {}
-        if self.criterion in ("magnitude", "signal_to_noise"):
-            return {"mean": w.double(), "square": w.double().square()}
-        if not isinstance(prior, SpikeSlab):
-            raise ValueError(f"criterion {self.criterion!r} needs a spike-and-slab prior")
-        eta = prior.log_odds(name, w)
-        if self.criterion == "expected_log_odds":
-            return {"log_odds": eta}
-        included, excluded = log_probabilities(eta, prior.indicator_temperature(temperature))
-        return {"log_included": included, "log_excluded": excluded}
-
     def _mixed(self, key: str, old: Tensor, new: Tensor) -> Tensor:
-        """The running average with the newest step in it; probabilities are averaged in log space."""
-        if key not in ("log_included", "log_excluded"):
-            return old.lerp(new, self.smoothing)
-        return torch.logaddexp(old + math.log1p(-self.smoothing), new + math.log(self.smoothing))
+        """The running average with the newest step in it."""
+        if key in self.criterion.log_space:
+            return torch.logaddexp(old + math.log1p(-self.smoothing), new + math.log(self.smoothing))
+        return old.lerp(new, self.smoothing)
 
     def _scores(self) -> dict[str, Tensor]:
-        column = {k: {n: a[k] for n, a in self.averages.items()} for k in next(iter(self.averages.values()))}
-        if self.criterion in ("inclusion_probability", "em_responsibility"):
-            return criteria.inclusion_log_odds(column["log_included"], column["log_excluded"])
-        if self.criterion == "expected_log_odds":
-            return column["log_odds"]
-        if self.criterion == "magnitude":
-            return criteria.magnitude({n: s.sqrt() for n, s in column["square"].items()}, self.groups)
-        if self.criterion == "signal_to_noise":
-            variance = {n: (s - column["mean"][n].square()).clamp(min=0) for n, s in column["square"].items()}
-            return criteria.signal_to_noise(column["mean"], variance, self.groups)
-        return self.random_scores
+        observed = next(iter(self.averages.values()))
+        averages = {key: {name: found[key] for name, found in self.averages.items()} for key in observed}
+        return self.criterion.scores(averages, self.groups, self.seed)
 
     def state_dict(self) -> dict[str, Any]:
         """The mask and the running averages."""

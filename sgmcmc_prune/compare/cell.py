@@ -8,7 +8,7 @@ from torch import Tensor
 from sgmcmc_prune.compare.comparison import rows_path, run_config
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Method, Problem, in_words
-from sgmcmc_prune.compare.methods import METHODS
+from sgmcmc_prune.compare.methods import find
 from sgmcmc_prune.compare.score import Row, blank, rows
 from sgmcmc_prune.compare.search import SEARCH_SEED, Choice, of_trials, search
 from sgmcmc_prune.data import ood
@@ -27,7 +27,7 @@ def compute(comparison: Comparison, out: Path, name: str, seed: int) -> list[Row
         If a Markov chain was told to stop.
     """
     problem, foreign = load_problem(comparison, out, seed)
-    method, path = METHODS[name], rows_path(out, name, seed)
+    method, path = find(name), rows_path(out, name, seed)
     reason = method.applies(problem)
     if reason is None:
         choice = _choose(comparison, out, method)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from sgmcmc_prune.chains.processes import num_workers, run_workers
 from sgmcmc_prune.compare.config import Comparison, require
-from sgmcmc_prune.compare.methods import METHODS
+from sgmcmc_prune.compare.methods import METHODS, find
 from sgmcmc_prune.compare.score import Row
 from sgmcmc_prune.compare.table import write_csv
 from sgmcmc_prune.run import build
@@ -79,8 +79,8 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
 
 def check_methods(names: Iterable[str]) -> None:
     """ValueError if a method is unknown."""
-    unknown = sorted(set(names) - METHODS.keys())
-    require(not unknown, f"method {', '.join(unknown)} is unknown; `sgmcmc-prune methods` lists {len(METHODS)}")
+    for name in names:
+        find(name)
 
 
 def rows_path(out: Path, method: str, seed: int) -> Path:
@@ -89,9 +89,11 @@ def rows_path(out: Path, method: str, seed: int) -> Path:
 
 
 def finished_rows(out: Path) -> list[Row]:
-    """The rows of all finished cells: methods in the order of `METHODS`, then seeds."""
-    seeds = {int(path.parent.name.rpartition("-seed")[2]) for path in out.glob("cells/*-seed*/rows.json")}
-    paths = [rows_path(out, method, seed) for method in METHODS for seed in sorted(seeds)]
+    """The rows of all finished cells: methods in the order of `METHODS`, then a user's own, then seeds."""
+    cells = [path.parent.name.rpartition("-seed") for path in out.glob("cells/*-seed*/rows.json")]
+    seeds = sorted({int(seed) for _, _, seed in cells})
+    methods = [*METHODS, *sorted({method for method, _, _ in cells} - METHODS.keys())]
+    paths = [rows_path(out, method, seed) for method in methods for seed in seeds]
     return [row for path in paths if path.is_file() for row in read_json(path)]
 
 

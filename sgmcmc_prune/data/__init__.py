@@ -1,25 +1,30 @@
 """Data sets by name, and minibatches that are a pure function of the step."""
 
 from pathlib import Path
+from typing import Any
 
-from sgmcmc_prune.data import cifar, fashion_mnist, imagenet
+from sgmcmc_prune import choices
 from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.examples import as_dataset
 from sgmcmc_prune.data.image_data import Dataset, Images, hold_out, normalise
 
-__all__ = ["NAMES", "Dataset", "Images", "MinibatchStream", "hold_out", "load", "normalise"]
-
-NAMES = ("fashion-mnist", "fashion-mnist-subset", "cifar10", "cifar100", "imagenet")
+__all__ = ["Dataset", "Images", "MinibatchStream", "hold_out", "load", "normalise"]
 
 
-def load(name: str, data_dir: str | Path | None = None) -> Dataset:
+def load(name: str, data_dir: str | Path | None = None, **options: Any) -> Dataset:
     """Load a data set by name.
 
     Parameters
     ----------
-    name : {"fashion-mnist", "fashion-mnist-subset", "cifar10", "cifar100", "imagenet"}
-        The subset is the 7,000 + 1,000 images that ship with the package; "imagenet" is any pictures in its folders.
+    name : str
+        "fashion-mnist-subset" (the 7,000 + 1,000 images that ship with the package), "fashion-mnist", "cifar10",
+        "cifar100", "imagenet" (any pictures in its folders), or "package.module:callable" of your own: it is called
+        with `data_dir`, if there is one, and the options, and returns a `Dataset`, or ((inputs, labels), (inputs,
+        labels)) of the training and the test set (see `examples.as_dataset`).
     data_dir : path, optional
         Where the files are (see `load` of `fashion_mnist`, `cifar` and `imagenet`); the subset takes none.
+    **options
+        Of a callable of your own.
 
     Returns
     -------
@@ -32,14 +37,5 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
     RunError
         If the files have to be downloaded and cannot be.
     """
-    if name == "fashion-mnist":
-        return fashion_mnist.load(data_dir)
-    if name in cifar.VERSIONS:
-        return cifar.load(name, data_dir)
-    if name == "imagenet":
-        return imagenet.load(data_dir)
-    if name != "fashion-mnist-subset":
-        raise ValueError(f"data set is {name!r}; choose one of {', '.join(NAMES)}")
-    if data_dir is not None:
-        raise ValueError(f"data_dir is {str(data_dir)!r}, but {name} ships with the package; leave data_dir out")
-    return fashion_mnist.load_subset()
+    given = {} if data_dir is None else {"data_dir": data_dir}
+    return as_dataset(name, choices.make("data set", name, **given, **options))

@@ -276,3 +276,13 @@ def _pictures(root: Path) -> Dataset:
         splits.append(images)
     provenance = {"official": False, "layout": "pictures", "directory": str(root), "files": digests}
     return _dataset("cifar10", splits[0], splits[1], provenance)
+
+
+def cifar10(data_dir: str | Path | None = None) -> Dataset:
+    """`load` of CIFAR-10."""
+    return load("cifar10", data_dir)
+
+
+def cifar100(data_dir: str | Path | None = None) -> Dataset:
+    """`load` of CIFAR-100."""
+    return load("cifar100", data_dir)

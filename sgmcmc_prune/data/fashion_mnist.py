@@ -67,6 +67,15 @@ def load(data_dir: str | Path | None = None) -> Dataset:
     return _read("fashion-mnist", directory, FILES, {"official": True, "directory": str(directory)})
 
 
+def subset(data_dir: str | Path | None = None) -> Dataset:
+    """`load_subset`, which takes no folder."""
+    if data_dir is not None:
+        raise ValueError(
+            f"data_dir is {str(data_dir)!r}, but fashion-mnist-subset ships with the package; leave data_dir out"
+        )
+    return load_subset()
+
+
 def load_subset() -> Dataset:
     """Load the subset that ships with the package: the first 7,000 training and first 1,000 test images.
 

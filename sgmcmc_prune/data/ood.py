@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sgmcmc_prune import choices
 from sgmcmc_prune import data as datasets
 from sgmcmc_prune.data.idx import read_idx
 from sgmcmc_prune.data.image_data import Dataset, Images, LabelledImages
@@ -60,10 +61,10 @@ def foreign_inputs(name: str, data_dir: Path | None, native: Dataset, shape: tup
 
 
 def _foreign_images(name: str, data_dir: Path | None) -> LabelledImages:
-    if name in datasets.NAMES:
+    if name in choices.OURS["data set"] or choices.is_own(name):
         return datasets.load(name, data_dir).test
     if name not in ("svhn", "idx") and not name.startswith("cifar10-c:"):
-        raise ValueError(f"ood is {name!r}; choose one of {', '.join((*READERS, *datasets.NAMES))}")
+        raise ValueError(f"ood is {name!r}; choose one of {', '.join((*READERS, *choices.OURS['data set']))}")
     if data_dir is None:
         raise ValueError(f"ood is {name!r}, whose files are never downloaded; give their folder as --ood-dir")
     if name == "svhn":

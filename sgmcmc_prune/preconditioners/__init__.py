@@ -17,15 +17,7 @@ from sgmcmc_prune.preconditioners.layerwise import Layerwise
 from sgmcmc_prune.preconditioners.position import PositionDependent
 from sgmcmc_prune.preconditioners.rmsprop import RMSprop
 
-#: The adaptive ones, and the identity, by the name a configuration gives them.
-PRECONDITIONERS: dict[str, type[Identity | RMSprop | Layerwise]] = {
-    "identity": Identity,
-    "rmsprop": RMSprop,
-    "layerwise": Layerwise,
-}
-
 __all__ = [
-    "PRECONDITIONERS",
     "Identity",
     "Layerwise",
     "PositionDependent",

@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune import names
+from sgmcmc_prune.priors.em_settings import EMSettings
+from sgmcmc_prune.priors.groups import GroupMap
+
+#: A departure of every prior whose hyperparameters are learned.
+FITTED = "hyperparameters of the prior are fitted to the same data; draws are conditional on them"
 
 
 class FusedForm(NamedTuple):
@@ -32,10 +37,40 @@ class FusedForm(NamedTuple):
 class Prior(ABC):
     """A prior that factorises over named parameters, given its hyperparameters and latent variables.
 
-    A prior without latent variables, masks or state of its own leaves the last six methods as they are.
+    A prior without latent variables, masks or state of its own leaves the methods that are not abstract as they are.
     """
 
     # ruff: noqa: B027
+
+    @classmethod
+    def configured(
+        cls,
+        settings: Any,
+        params: Mapping[str, Tensor],
+        *,
+        options: Mapping[str, Any],
+        groups: Mapping[str, GroupMap],
+        seed: int,
+        chain: int,
+        min_variance: float,
+    ) -> "Prior":
+        """The prior that a run's configuration asks for; one of your own takes the named parameters and its options.
+
+        Parameters
+        ----------
+        settings : PriorConfig
+        params : mapping of str to Tensor
+            The trained parameters.
+        options : mapping of str to object
+            What `--prior.options` gave.
+        groups : mapping of str to GroupMap
+            The prunable parameters, with the weights that are pruned together.
+        seed, chain : int
+            Key of latent variables.
+        min_variance : float
+            The narrowest that the sampler's largest step can follow.
+        """
+        return cls(params, **options)  # type: ignore[call-arg]
 
     @abstractmethod
     def log_density(self, params: Mapping[str, Tensor]) -> Tensor:
@@ -71,6 +106,14 @@ class Prior(ABC):
     def hyperparameters(self, name: str) -> dict[str, float]:
         """The numbers, as they are now, on which the density of the parameter `name` depends: what a run records."""
         return {}
+
+    def adaptation(self, settings: EMSettings, min_variance: float) -> Any:
+        """What learns the hyperparameters during the burn-in, with the methods of `em.EM`; None: they are fixed."""
+        return None
+
+    def departures(self, settings: EMSettings) -> list[str]:
+        """In which ways draws under it are not draws from the posterior that was stated, in words."""
+        return []
 
     def state_dict(self) -> dict[str, Any]:
         """Everything learned or drawn, for a resume."""

@@ -38,6 +38,7 @@ Delyon, Lavielle, Moulines (Annals of Statistics 1999); Rockova, George: EMVS (J
 Deng, Zhang, Liang, Lin: An adaptive empirical Bayesian method for sparse deep learning (NeurIPS 2019).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -45,6 +46,7 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune import native
+from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.layer import Layer
 from sgmcmc_prune.priors.scale_family import ScaleFamily
@@ -207,3 +209,13 @@ def sufficient_statistics(layer: Layer, w: Tensor, responsibility: Tensor) -> Te
     # Torch adds in pairs, so a sum is good to a few ulp in the type of the weights.
     sums = [slab, slab * square, slab * size, spike * moment, spike * size]
     return torch.stack([x.sum() for x in sums]).double().cpu()
+
+
+def adaptation(settings: EMSettings, prior: Prior, min_variance: float) -> Any:
+    """What learns the hyperparameters of a prior, or None. Nothing gets narrower than the sampler's step follows."""
+    if isinstance(prior, SpikeSlab):
+        return EM(settings, prior, min_variance)
+    if isinstance(prior, ScaleFamily):
+        # Twice the floor: a Student-t density curves (nu + 1) / nu times as much at 0 as the Gaussian of its scale.
+        return ScaleEM(settings, prior, math.sqrt(2 * min_variance))
+    return prior.adaptation(settings, min_variance)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -14,6 +15,11 @@ class Gaussian(Prior):
     def __init__(self, variance: float) -> None:
         check_positive("prior variance", variance)
         self.variance = variance
+
+    @classmethod
+    def configured(cls, settings: Any, params: Mapping[str, Tensor], **context: Any) -> "Gaussian":
+        """With the variance of the slab."""
+        return cls(**{"variance": settings.slab_variance, **context["options"]})
 
     def log_density(self, params: Mapping[str, Tensor]) -> Tensor:
         """Sum over weights of -w^2 / (2 v) - log(2 pi v) / 2."""

@@ -104,6 +104,17 @@ class Horseshoe(Prior):
                 self.layers[name] = Scales(start, torch.full_like(start, variance), variance, variance, alive, offset)
                 offset += 2 * p.numel()
 
+    @classmethod
+    def configured(cls, settings: Any, params: Mapping[str, Tensor], **context: Any) -> "Horseshoe":
+        """With the slab of the configuration; the option `global_scale` is its own."""
+        chosen = {
+            "slab_variance": settings.slab_variance,
+            "dense_variance": settings.dense_variance,
+            "min_variance": max(context["min_variance"], 1e-12),
+            **context["options"],
+        }
+        return cls(params, seed=context["seed"], chain=context["chain"], **chosen)
+
     def hyperparameters(self, name: str) -> dict[str, float]:
         """`global_scale` of one layer as it was drawn last, tau; `dense_variance` of another parameter."""
         layer = self.layers.get(name)

@@ -1,6 +1,8 @@
 """The Laplace (double exponential) prior: the Bayesian form of the L1 penalty."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +18,11 @@ class Laplace(ScaleFamily):
     ----------
     Park, Casella: The Bayesian lasso (JASA 2008).
     """
+
+    @classmethod
+    def configured(cls, settings: Any, params: Mapping[str, Tensor], **context: Any) -> "Laplace":
+        """Starting at the variance of the slab, 2 b^2."""
+        return cls(**{"scale": math.sqrt(settings.slab_variance / 2), **context["options"]})
 
     def log_densities(self, w: Tensor, scale: float) -> Tensor:
         """-|w| / b - log 2 b."""

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from sgmcmc_prune import names
 from sgmcmc_prune.mask_check import check_mask
-from sgmcmc_prune.priors.base import Prior, check_positive, total
+from sgmcmc_prune.priors.base import FITTED, Prior, check_positive, total
+from sgmcmc_prune.priors.em_settings import EMSettings
 
 
 class ScaleFamily(Prior):
@@ -30,6 +31,10 @@ class ScaleFamily(Prior):
         self.scale = scale
         self.scales: dict[str, float] = {}
         self.masks: dict[str, Tensor] = {}
+
+    def departures(self, settings: EMSettings) -> list[str]:
+        """Fitted scales."""
+        return [FITTED] if settings.kind != "fixed" else []
 
     def check(self, params: Mapping[str, Tensor]) -> dict[str, str]:
         """Take any parameters before a scale is learned or a mask set; later those alone that it knows by name."""

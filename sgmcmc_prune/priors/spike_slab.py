@@ -39,6 +39,7 @@ from torch import Tensor
 from sgmcmc_prune.mask_check import check_mask
 from sgmcmc_prune.noise import Stream, choose_seed, random_words, uniform
 from sgmcmc_prune.priors.base import (
+    FITTED,
     FusedForm,
     Prior,
     check_positive,
@@ -47,6 +48,7 @@ from sgmcmc_prune.priors.base import (
     total,
     without_memory,
 )
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.gaussian import gaussian_log_density
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.layer import LAYERS, Layer
@@ -121,6 +123,18 @@ class SpikeSlab(Prior):
             layer.held = torch.ones(groups.num_groups, dtype=w.dtype, device=w.device)
             self.layers[name] = layer
             offset += groups.num_groups
+
+    @classmethod
+    def configured(cls, settings: Any, params: Mapping[str, Tensor], **context: Any) -> "SpikeSlab":
+        """Indicators of the prunable parameters, in their groups."""
+        names = ("mode", "spike", "inclusion_rate", "spike_variance", "slab_variance", "dense_variance")
+        chosen = {**{name: getattr(settings, name) for name in names}, **context["options"]}
+        return cls(params, group=context["groups"], seed=context["seed"], chain=context["chain"], **chosen)
+
+    def departures(self, settings: EMSettings) -> list[str]:
+        """Fitted hyperparameters, and held responsibilities."""
+        held = "mode em: the chain targets a Gaussian posterior with held precisions, not the mixture posterior"
+        return [*([FITTED] if settings.kind != "fixed" else []), *([held] if self.mode == "em" else [])]
 
     def indicator_temperature(self, temperature: float) -> float:
         """Temperature of p(gamma | w) when the chain's is T: T in the modes that temper the joint density, else 1.

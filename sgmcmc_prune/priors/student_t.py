@@ -1,6 +1,8 @@
 """The Student-t prior: Gaussian weights whose precisions are gamma distributed."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -31,6 +33,13 @@ class StudentT(ScaleFamily):
         super().__init__(scale)
         check_positive("degrees_of_freedom", degrees_of_freedom)
         self.degrees_of_freedom = degrees_of_freedom
+
+    @classmethod
+    def configured(cls, settings: Any, params: Mapping[str, Tensor], **context: Any) -> "StudentT":
+        """Starting at the variance of the slab, s^2 nu / (nu - 2)."""
+        chosen = {"degrees_of_freedom": settings.degrees_of_freedom, **context["options"]}
+        nu = chosen["degrees_of_freedom"]
+        return cls(**{"scale": math.sqrt(settings.slab_variance * (nu - 2) / nu), **chosen})
 
     def hyperparameters(self, name: str) -> dict[str, float]:
         """`scale` of one parameter, s, and `degrees_of_freedom`, nu."""

@@ -1,6 +1,6 @@
-"""Streaming averages over the draws of one chain: inclusion probabilities with standard errors, and weight moments.
+"""Streaming averages over the draws of one chain: inclusion probabilities with standard errors, moments, a user's own.
 
-Both belong to one chain: hidden units permute between chains, so nothing here is ever pooled over chains by weight.
+All belong to one chain: hidden units permute between chains, so nothing here is ever pooled over chains by weight.
 """
 
 import math
@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from sgmcmc_prune.criteria.inclusion import log_probabilities
 
 #: Under this many batches a batch-means standard error is not trustworthy, and is reported as NaN.
 MIN_BATCHES = 8
@@ -128,12 +129,6 @@ class InclusionAverage:
         self._sums = dict(state["sums"])
 
 
-def log_probabilities(log_odds: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log p(gamma = 1) and log p(gamma = 0) at log-odds eta / T; neither is infinite."""
-    eta = log_odds / temperature
-    return F.logsigmoid(eta), F.logsigmoid(-eta)
-
-
 class Moments:
     """Running mean and variance of a tensor over draws (Welford)."""
 
@@ -166,6 +161,13 @@ class Moments:
             raise ValueError(f"a variance needs at least two draws; there are {self.count}")
         return self._square / (self.count - 1)
 
+    @property
+    def mean_square(self) -> Tensor:
+        """Mean of the squares over draws."""
+        mean = self.mean.double()
+        assert self._square is not None, "as there is a mean"
+        return mean.square() + self._square.double() / self.count
+
     def state_dict(self) -> dict[str, Any]:
         """Everything, for a resume."""
         return {"count": self.count, "mean": self._mean, "square": self._square}
@@ -173,3 +175,47 @@ class Moments:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.count, self._mean, self._square = state["count"], state["mean"], state["square"]
+
+
+class Observed:
+    """Running means over draws of whatever a criterion observes, by name and by parameter.
+
+    Parameters
+    ----------
+    log_space : set of str
+        What is observed as a logarithm: the mean is the log of the mean.
+    """
+
+    def __init__(self, log_space: frozenset[str] = frozenset()) -> None:
+        self.log_space = log_space
+        self.count = 0
+        self._totals: dict[str, dict[str, Tensor]] = {}
+
+    def update(self, observed: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Add one draw: what was observed, by parameter and by name."""
+        self.count += 1
+        for name, values in observed.items():
+            for key, value in values.items():
+                column = self._totals.setdefault(key, {})
+                if name not in column:
+                    column[name] = value.double().clone()
+                elif key in self.log_space:
+                    column[name] = torch.logaddexp(column[name], value.double())
+                else:
+                    column[name] = column[name] + value.double()
+
+    @property
+    def means(self) -> dict[str, dict[str, Tensor]]:
+        """The means, float64, by name and by parameter."""
+        return {
+            key: {n: t - math.log(self.count) if key in self.log_space else t / self.count for n, t in column.items()}
+            for key, column in self._totals.items()
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, for a resume."""
+        return {"count": self.count, "totals": {key: dict(column) for key, column in self._totals.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.count, self._totals = state["count"], {key: dict(column) for key, column in state["totals"].items()}

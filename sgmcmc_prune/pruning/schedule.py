@@ -1,4 +1,4 @@
-"""Sparsity as a pure function of the step."""
+"""Sparsity as a pure function of the step: how much of the growth is left at each fraction of its time."""
 
 from sgmcmc_prune.pruning.allocation import check_sparsity
 
@@ -41,5 +41,14 @@ def cubic_sparsity(step: int, begin: int, end: int, initial: float, final: float
         raise ValueError(f"initial sparsity {initial} is above final sparsity {final}; sparsity can only rise")
     if step <= begin:
         return initial
-    left = max(0.0, 1 - (step - begin) / (end - begin))
-    return final - (final - initial) * left**3
+    return final - (final - initial) * cubic((step - begin) / (end - begin))
+
+
+def cubic(fraction: float) -> float:
+    """(1 - t)^3: what is left of the growth at a fraction t of its time."""
+    return max(0.0, 1 - fraction) ** 3
+
+
+def linear(fraction: float) -> float:
+    """1 - t."""
+    return max(0.0, 1 - fraction)

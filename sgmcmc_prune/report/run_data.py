@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.run.config import RunConfig
-from sgmcmc_prune.run.evaluate import inclusion_probabilities
+from sgmcmc_prune.run.decide import inclusion_probabilities
 from sgmcmc_prune.run.stages import load_averages, load_config
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.damage import damage_named

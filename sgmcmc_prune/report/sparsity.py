@@ -72,7 +72,7 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
     figure = new_figure(1 + 3.3 * len(when), 0.8 + 2.1 * len(keys))
     axes = figure.subplots(len(keys), len(when), squeeze=False, sharex=True, sharey="row")
     present = {row["criterion"] for row in runs[0]["pruned"]}
-    criteria = [c for c in CRITERIA if c in present]
+    criteria = [c for c in CRITERIA if c in present] + sorted(present - set(CRITERIA))
     for i, key in enumerate(keys):
         for j, column in enumerate(when):
             _panel(axes[i, j], runs, key, column, criteria)
@@ -90,7 +90,8 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
     handles = [line(c.replace("_", " "), color=criterion_colour(c), marker="o", ms=4) for c in criteria]
     marks = [line("dense", color=INK, linestyle="--")]
     if any(row["decision"] != "target" for row in runs[0]["pruned"]):
-        marks += [line(DECISIONS[kind], color=INK, **LOOKS[kind]) for kind in DECISIONS]
+        named = [kind for kind in _kinds(runs) if kind != "target"]
+        marks += [line(DECISIONS.get(kind, kind), color=INK, **_looks(kind)) for kind in named]
     if any(row["accuracy"] < FAILED * run["dense"]["accuracy"] for run in runs for row in run["pruned"]):
         marks.append(line("outside the panel", color=INK, marker="v", ms=6, lw=0))
     legend_below(figure, [*handles, *marks], 3)
@@ -106,29 +107,40 @@ def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: S
     for place, criterion in enumerate(criteria):
         # Error bars of criteria at one sparsity stand side by side.
         dodge = 1 + 0.04 * (place - (len(criteria) - 1) / 2) if len(runs) > 1 else 1.0
-        for kind, looks in LOOKS.items():
+        for kind in _kinds(runs):
             kept, mean, half, failed = _curve(runs, key, when, criterion, kind)
             if len(kept) and not failed.all():
                 fine = ~failed
                 error = half[fine] if len(runs) > 1 else None
                 colour = criterion_colour(criterion)
-                ax.errorbar(kept[fine] * dodge, mean[fine], error, color=colour, lw=1.4, capsize=2, **looks)
+                ax.errorbar(kept[fine] * dodge, mean[fine], error, color=colour, lw=1.4, capsize=2, **_looks(kind))
 
 
 def _draw_failed(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str]) -> None:
     """Add the curves of criteria that failed somewhere, in the range that there is; arrows where they leave it."""
     low, high = ax.get_ylim()
     for criterion in criteria:
-        for kind, looks in LOOKS.items():
+        for kind in _kinds(runs):
             kept, mean, _, failed = _curve(runs, key, when, criterion, kind)
             if not failed.any():
                 continue
             colour = criterion_colour(criterion)
-            (curve,) = ax.plot(kept, mean, color=colour, lw=1.4, **looks)
+            (curve,) = ax.plot(kept, mean, color=colour, lw=1.4, **_looks(kind))
             curve.set_in_layout(False)  # most of it may be cut off
             for outside, marker, edge in ((mean < low, "v", 0.03), (mean > high, "^", 0.97)):
                 heights = np.full(int(outside.sum()), edge)
                 ax.plot(kept[outside], heights, marker, color=colour, ms=6, transform=ax.get_xaxis_transform())
+
+
+def _kinds(runs: Sequence[Metrics]) -> list[str]:
+    """The decisions that were taken, ours first."""
+    taken = {row["decision"] for row in runs[0]["pruned"]}
+    return [kind for kind in LOOKS if kind in taken] + sorted(taken - set(LOOKS))
+
+
+def _looks(kind: str) -> dict[str, Any]:
+    """How a decision is marked; a user's own is a triangle."""
+    return LOOKS.get(kind, {"marker": "^", "ms": 6, "ls": "", "mfc": "white"})
 
 
 def _curve(
@@ -136,12 +148,12 @@ def _curve(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Kept share, mean and half-width of a criterion's rows of one kind of decision, and whether the network failed.
 
-    The kind is the first word of the decision's name.
+    The kind is the decision's name.
     """
     found = []
     for run in runs:
         rows = [r for r in run["pruned"] if r["criterion"] == criterion and r["when"] == when]
-        rows = [r for r in rows if r["decision"].split()[0] == kind]
+        rows = [r for r in rows if r["decision"] == kind]
         found.append([(1 - r["sparsity"], _number(r[key]), r["accuracy"] / run["dense"]["accuracy"]) for r in rows])
     values = np.array(found).reshape(len(runs), -1, 3)
     mean, half = mean_and_half_width(values)

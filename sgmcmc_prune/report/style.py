@@ -1,6 +1,7 @@
 """How every picture looks: a colour-blind-safe palette and quiet axes; matplotlib's global state is left alone."""
 
 import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+from sgmcmc_prune import choices
+
 #: Okabe and Ito's colours, told apart with every common colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6000")
 DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1, 1, 1)))
+#: For criteria of a user's own.
+OWN = ("#882255", "#117733", "#332288", "#AA4499", "#999933")
 INK = "#333333"
 CRITERIA = (
     "inclusion_probability",
@@ -20,6 +25,7 @@ CRITERIA = (
     "signal_to_noise",
     "em_responsibility",
     "expected_log_odds",
+    "root_mean_square",
 )
 
 
@@ -57,7 +63,9 @@ def colours(count: int) -> list[Any]:
 
 def criterion_colour(name: str) -> str:
     """The colour of a criterion, the same in every picture; the dense network is dark."""
-    return PALETTE[CRITERIA.index(name)] if name in CRITERIA else INK
+    if name in CRITERIA:
+        return PALETTE[CRITERIA.index(name)]
+    return OWN[zlib.crc32(name.encode()) % len(OWN)] if choices.is_own(name) else INK
 
 
 def dashes(chain: int) -> Any:

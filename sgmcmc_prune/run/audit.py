@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from sgmcmc_prune import likelihoods
 from sgmcmc_prune.chains.rehearsal import ROUNDING, in_mode, rehearse, relative, unchanged
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import mean_nll
@@ -98,7 +97,7 @@ def audit_run(config: RunConfig) -> tuple[list[str], list[str]]:
     num_data = len(data.train[1])
     size = max(b for b in range(1, config.data.batch_size + 1) if num_data % b == 0)
     model = build.build_model(config, data, 0)
-    found = rehearse(model, data.train[0], data.train[1], likelihoods.categorical, data.dataset.num_classes)
+    found = rehearse(model, data.train[0], data.train[1], build.likelihood(config), data.dataset.num_classes)
     schedule = build.dense_schedule(config, num_data / config.data.batch_size)
     chain = build.build_chain(replace(config, **{"data.batch_size": size}), data, 0, schedule)
     chain.model.train()

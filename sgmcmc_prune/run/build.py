@@ -1,6 +1,5 @@
 """From a configuration to the pieces of a run: data, networks, priors, samplers, chains."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,27 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune import choices, models
 from sgmcmc_prune import data as datasets
-from sgmcmc_prune import likelihoods, models
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.chains.rehearsal import EXAMPLES
 from sgmcmc_prune.chains.schedules import Cyclical, Phase
+from sgmcmc_prune.criteria.base import Criterion
 from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.image_data import Dataset, LabelledImages, held_out, hold_out
 from sgmcmc_prune.data.pictures import PictureInputs
 from sgmcmc_prune.data.prefetch import PrefetchedStream
 from sgmcmc_prune.data.seeding import seeded_generator
+from sgmcmc_prune.likelihoods import Likelihood
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
-from sgmcmc_prune.preconditioners import PRECONDITIONERS, Preconditioner
-from sgmcmc_prune.priors import Gaussian, GroupMap, Horseshoe, Laplace, Prior, SpikeSlab, StudentT
-from sgmcmc_prune.priors.em import EM, ScaleEM
-from sgmcmc_prune.priors.scale_family import ScaleFamily
-from sgmcmc_prune.priors.spike_slab import smallest_stable_spike
+from sgmcmc_prune.preconditioners import Preconditioner
+from sgmcmc_prune.priors.base import Prior
+from sgmcmc_prune.priors.em import adaptation
+from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.priors.spike_slab import SpikeSlab, smallest_stable_spike
 from sgmcmc_prune.pruning.prunable import output_weights, prunable, trainable
 from sgmcmc_prune.run.config import RunConfig
-from sgmcmc_prune.samplers import SAMPLERS, MomentumSampler, Sampler
+from sgmcmc_prune.samplers import MomentumSampler, Sampler
 
 #: Training examples that re-estimate the BatchNorm statistics of a draw, and the key of their minibatches.
 STATISTICS_BATCH, STATISTICS_BATCHES = 250, 8
@@ -53,7 +54,8 @@ class Data:
 
 def load_data(config: RunConfig) -> Data:
     """Read and split the data of a configuration. The split depends on the seed alone."""
-    dataset = datasets.load(config.data.name, config.data.data_dir)
+    options = choices.options(config.data.options, "data.options")
+    dataset = datasets.load(config.data.name, config.data.data_dir, **options)
     train, validation = hold_out(dataset.train, config.data.validation, config.seed)
 
     def tensors(part: LabelledImages) -> tuple[Tensor, Tensor]:
@@ -86,11 +88,17 @@ def probes(config: RunConfig, data: Data) -> Probes:
     return Probes(inputs, chosen.labels.to(config.device), held)
 
 
+def model_options(config: RunConfig) -> dict[str, Any]:
+    """What `models.build` is given beside shape and classes."""
+    chosen = config.model.normalisation
+    named = {} if chosen is None else {"normalisation": chosen}
+    return {**named, **choices.options(config.model.options, "model.options")}
+
+
 def build_model(config: RunConfig, data: Data, chain: int) -> nn.Module:
     """The network of one chain at its own random start."""
     seed = config.seed * 2**16 + chain
-    chosen = config.model.normalisation
-    options = {} if chosen is None else {"normalisation": chosen}
+    options = model_options(config)
     model = models.build(config.model.name, data.input_shape, data.dataset.num_classes, seed=seed, **options)
     return models.in_fast_layout(config.model.name, model.to(config.device))
 
@@ -101,6 +109,10 @@ def build_stream(config: RunConfig, data: Data, chain: int, batch_size: int | No
     batch_size = batch_size or d.batch_size
     augment = None
     if d.augmentation != "none":
+        if len(data.input_shape) != 3 or len(data.dataset.mean) != data.input_shape[0]:
+            raise ValueError(
+                f"data.augmentation {d.augmentation!r} changes images; examples have shape {data.input_shape}"
+            )
         mean, std = (torch.tensor(moment, device=config.device) for moment in (data.dataset.mean, data.dataset.std))
         augment = Augmentation(d.augmentation, data.input_shape[-1], -mean / std, config.seed, chain)
     if isinstance(inputs, PictureInputs):
@@ -178,51 +190,19 @@ def build_prior(config: RunConfig, data: Data, model: nn.Module, chain: int, min
 
     `min_variance` is the narrowest that the sampler's largest step can follow; the horseshoe's scales stop there.
     """
-    p = config.prior
-    if p.family == "gaussian":
-        return Gaussian(p.slab_variance)
-    if p.family == "laplace":
-        return Laplace(math.sqrt(p.slab_variance / 2))
-    if p.family == "student_t":
-        nu = p.degrees_of_freedom
-        return StudentT(math.sqrt(p.slab_variance * (nu - 2) / nu), nu)
-    shared: dict[str, Any] = {"dense_variance": p.dense_variance, "seed": config.seed, "chain": chain}
-    params = trainable(model)
-    if p.family == "horseshoe":
-        return Horseshoe(
-            params,
-            global_scale=math.sqrt(p.spike_variance),
-            slab_variance=p.slab_variance,
-            min_variance=max(min_variance, 1e-12),
-            **shared,
-        )
-    return SpikeSlab(
-        params,
-        group=groups(config, data, model),
-        mode=p.mode,
-        spike=p.spike,
-        inclusion_rate=p.inclusion_rate,
-        spike_variance=p.spike_variance,
-        slab_variance=p.slab_variance,
-        **shared,
-    )
-
-
-def build_em(config: RunConfig, prior: Prior, min_variance: float) -> EM | ScaleEM | None:
-    """EM for the hyperparameters of priors that have it; none gets narrower than the sampler's step can follow."""
-    if isinstance(prior, SpikeSlab):
-        return EM(config.em, prior, min_variance)
-    if isinstance(prior, ScaleFamily):
-        # Twice the floor: a Student-t density curves (nu + 1) / nu times as much at 0 as the Gaussian of its scale.
-        return ScaleEM(config.em, prior, math.sqrt(2 * min_variance))
-    return None
+    family = choices.load("prior", config.prior.family)
+    if not (isinstance(family, type) and issubclass(family, Prior)):
+        raise ValueError(f"prior {config.prior.family!r} is no subclass of sgmcmc_prune.priors.Prior")
+    options = choices.options(config.prior.options, "prior.options")
+    context: dict[str, Any] = {"options": options, "groups": groups(config, data, model), "min_variance": min_variance}
+    prior: Prior = family.configured(config.prior, trainable(model), **context, seed=config.seed, chain=chain)
+    return prior
 
 
 def build_sampler(config: RunConfig, model: nn.Module, prior: Prior, num_data: int, chain: int) -> Sampler:
     """The sampler of one chain; refuses a spike that its largest step cannot follow."""
     s = config.sampler
-    preconditioner: Preconditioner = PRECONDITIONERS[s.preconditioner]()
-    floor = smallest_spike(config, preconditioner, num_data)
+    floor = smallest_spike(config, num_data)
     if isinstance(prior, SpikeSlab) and config.prior.spike_variance < floor:
         raise ValueError(
             f"spike_variance {config.prior.spike_variance:.3g} is too narrow for the step size {s.lr:g}: the sampler "
@@ -233,25 +213,53 @@ def build_sampler(config: RunConfig, model: nn.Module, prior: Prior, num_data: i
         "num_data": num_data,
         "temperature": s.temperature,
         "prior": prior,
-        "preconditioner": preconditioner,
+        "preconditioner": choices.make("mass matrix", s.preconditioner),
         "seed": config.seed,
         "chain": chain,
         "noise": s.noise,
         "implementation": s.implementation,
+        **choices.options(s.options, "sampler.options"),
     }
-    kind = SAMPLERS[s.name]
+    kind = _sampler_class(config)
     if issubclass(kind, MomentumSampler):
         settings["momentum"] = s.momentum
     return kind(trainable(model).items(), **settings)
 
 
-def smallest_spike(config: RunConfig, preconditioner: Preconditioner, num_data: int) -> float:
+def _sampler_class(config: RunConfig) -> type[Sampler]:
+    kind = choices.load("sampler", config.sampler.name)
+    if not (isinstance(kind, type) and issubclass(kind, Sampler)):
+        raise ValueError(f"sampler {config.sampler.name!r} is no subclass of sgmcmc_prune.samplers.Sampler")
+    return kind
+
+
+def smallest_spike(config: RunConfig, num_data: int) -> float:
     """The narrowest spike that the run's largest step can follow.
 
     Without its noise every sampler is SGD, so all share SGD's stability limit, l a / M < 2 (1 + beta).
     """
-    momentum = config.sampler.momentum if issubclass(SAMPLERS[config.sampler.name], MomentumSampler) else 0.0
-    return smallest_stable_spike(config.sampler.lr, num_data, preconditioner.min_mass, momentum)
+    momentum = config.sampler.momentum if issubclass(_sampler_class(config), MomentumSampler) else 0.0
+    mass: Preconditioner = choices.make("mass matrix", config.sampler.preconditioner)
+    return smallest_stable_spike(config.sampler.lr, num_data, mass.min_mass, momentum)
+
+
+def make_criterion(name: str) -> Criterion:
+    """The criterion of a name; ValueError if it is no `Criterion`."""
+    made = choices.make("criterion", name)
+    if not isinstance(made, Criterion):
+        raise ValueError(
+            f"criterion {name!r} makes a {type(made).__name__}; it must be a subclass of criteria.base.Criterion"
+        )
+    return made
+
+
+def likelihood(config: RunConfig) -> Likelihood:
+    """The likelihood of a run's examples."""
+    found = choices.load("likelihood", config.likelihood)
+    if not callable(found):
+        raise ValueError(f"likelihood {config.likelihood!r} is of type {type(found).__name__}; it must be callable")
+    chosen: Likelihood = found
+    return chosen
 
 
 def build_chain(
@@ -265,27 +273,29 @@ def build_chain(
     """One chain, dense or (with a pruner) a fork, taken by one process or several."""
     model = build_model(config, data, index)
     num_data = len(data.train[1])
-    floor = smallest_spike(config, PRECONDITIONERS[config.sampler.preconditioner](), num_data)
+    floor = smallest_spike(config, num_data)
     prior = build_prior(config, data, model, index, floor)
     sampler = build_sampler(config, model, prior, num_data, index)
     stream = build_stream(config, data, index)
     adapt: tuple[Phase, ...] = ("burn_in",)
+    post_hoc = {name: make_criterion(name) for name in config.prune.post_hoc}
     if pruner is not None:
-        adapt = ("explore",) if config.prune.em else ()
+        adapt, post_hoc = (("explore",) if config.prune.em else ()), {}
     return Chain(
         index,
         model,
         sampler,
         schedule,
         stream,
-        likelihoods.categorical,
-        build_em(config, prior, floor),
+        likelihood(config),
+        adaptation(config.em, prior, floor),
         pruner,
         adapt,
         config.prior.indicator_every,
         ranks,
         config.precision,
         config.compile_network,
+        {name: chosen for name, chosen in post_hoc.items() if not chosen.kept_by_chains},
     )
 
 
@@ -313,22 +323,45 @@ def build_pruner(
     config: RunConfig,
     data: Data,
     model: nn.Module,
-    criterion: str,
+    name: str,
     chain: int,
     reference: Sequence[dict[str, Tensor]] | None,
 ) -> Pruner:
     """The pruner of one in-chain fork."""
     p = config.prune
     return Pruner(
-        criterion,
+        make_criterion(name),
         p.targets,
         groups(config, data, model),
         allocation=p.allocation,
         growth=p.growth,
         cycles=p.cycles,
+        remaining=choices.load("growth", p.growth_schedule),
         reference=reference,
         seed=config.seed * 2**16 + chain,
     )
+
+
+def check_choices(config: RunConfig) -> None:
+    """Load everything that a configuration names, and ask the criteria whether the run suits them.
+
+    Raises
+    ------
+    ValueError
+        If a user's module cannot be imported, or a criterion is refused.
+    """
+    for _, kind, name in config.choices():
+        choices.load(kind, name)
+    for where, names in (("post_hoc", config.prune.post_hoc), ("in_chain", config.prune.in_chain)):
+        for place, name in enumerate(names):
+            criterion = make_criterion(name)
+            if reason := criterion.refused(config):
+                raise ValueError(reason)
+            if criterion.copies_layers and place == 0:
+                raise ValueError(
+                    f"{where} starts with {name!r}, which copies the per-layer sparsity of the first criterion; put "
+                    "another criterion first"
+                )
 
 
 def check_device(device: str) -> None:

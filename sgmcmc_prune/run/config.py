@@ -3,17 +3,13 @@
 Lengths are in epochs of the training set (after the validation split), so that a preset means the same on any data set.
 """
 
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from sgmcmc_prune import choices
 from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.settings import check_types, require
-
-Criterion = Literal[
-    "inclusion_probability", "expected_log_odds", "em_responsibility", "magnitude", "signal_to_noise", "random"
-]
 
 
 @dataclass(frozen=True)
@@ -23,7 +19,10 @@ class DataConfig:
     Parameters
     ----------
     name
-        "fashion-mnist", "fashion-mnist-subset", "cifar10", "cifar100" or "imagenet".
+        "fashion-mnist", "fashion-mnist-subset", "cifar10", "cifar100", "imagenet", or your own as
+        "package.module:callable", which returns ((inputs, labels), (inputs, labels)) of training and test set.
+    options
+        NAME=VALUE for a callable of your own.
     data_dir
         Folder with the official files; by default $SGMCMC_PRUNE_DATA, the system's data sets, or a download.
     validation
@@ -37,6 +36,7 @@ class DataConfig:
     """
 
     name: str = "fashion-mnist-subset"
+    options: tuple[str, ...] = ()
     data_dir: Path | None = None
     validation: int = 1000
     batch_size: int = 64
@@ -53,12 +53,15 @@ class ModelConfig:
     name
         "lenet", "mlp", "linear", "resnet20", "resnet32", "resnet20_wide", "resnet32_wide", "resnet20_frn_swish",
         "resnet18", "resnet34", "resnet50", "wide_resnet28_10", "vgg16", "vit", "mlp-mixer", or your own as
-        "package.module:callable", which is called with (input_shape, num_classes) and returns a network.
+        "package.module:callable", which is called with (input_shape, num_classes, **options) and returns a network.
+    options
+        NAME=VALUE for it, such as width=32.
     normalisation
         Of a convolutional network; by default its own, "batch". A claim about the posterior needs one of the others.
     """
 
     name: str = "lenet"
+    options: tuple[str, ...] = ()
     normalisation: Literal["batch", "group", "filter_response", "filter_response_swish"] | None = None
 
 
@@ -69,8 +72,10 @@ class SamplerConfig:
     Parameters
     ----------
     name
-        "sghmc", "sgld", the splittings "baoab" and "obabo", "sgnht" (with a thermostat), or "adaptive_sghmc" (which
-        learns its own mass matrix: preconditioner identity).
+        "sghmc", "sgld", the splittings "baoab" and "obabo", "sgnht" (with a thermostat), "adaptive_sghmc" (which
+        learns its own mass matrix: preconditioner identity), or your own as "package.module:class".
+    options
+        NAME=VALUE for it, such as variant=released of "adaptive_sghmc".
     lr
         Largest step of the burn-in.
     lr_explore
@@ -84,22 +89,23 @@ class SamplerConfig:
     explore_temperature
         Temperature of the explorations, by default the same; at 0 they are without noise, and without EM.
     preconditioner
-        Mass matrix, adapted in the burn-in and frozen afterwards: one mass for every weight ("rmsprop") or for every
-        tensor ("layerwise").
+        Mass matrix, adapted in the burn-in and frozen afterwards: "identity", one mass for every weight ("rmsprop") or
+        for every tensor ("layerwise"), or your own as "package.module:class".
     noise
         Normal numbers, or random signs.
     implementation
         "compiled" where it can run ("auto"), else "reference"; the run records which.
     """
 
-    name: Literal["sghmc", "sgld", "baoab", "obabo", "sgnht", "adaptive_sghmc"] = "sghmc"
+    name: str = "sghmc"
+    options: tuple[str, ...] = ()
     lr: float = 0.1
     lr_explore: float = 0.05
     lr_min: float = 0.005
     momentum: float = 0.9
     temperature: float = 1.0
     explore_temperature: float | None = None
-    preconditioner: Literal["identity", "rmsprop", "layerwise"] = "rmsprop"
+    preconditioner: str = "rmsprop"
     noise: Literal["gaussian", "rademacher"] = "gaussian"
     implementation: Literal["auto", "reference", "compiled", "triton"] = "auto"
 
@@ -112,7 +118,10 @@ class PriorConfig:
     ----------
     family
         "spike_slab"; "gaussian", "laplace" or "student_t" with slab_variance for every parameter ("laplace" and
-        "student_t" then learn a scale per weight matrix); "horseshoe" with the global scale sqrt(spike_variance).
+        "student_t" then learn a scale per weight matrix); "horseshoe", whose option is global_scale; or your own as
+        "package.module:class", which is made of the named parameters.
+    options
+        NAME=VALUE for it, such as global_scale=0.01; they go before the settings below.
     mode
         How the indicators are treated: summed out, sampled, or held at their expectation (the paper's EM).
     group
@@ -133,7 +142,8 @@ class PriorConfig:
         Steps between two Gibbs updates of the indicators, or of the horseshoe's scales.
     """
 
-    family: Literal["spike_slab", "gaussian", "laplace", "student_t", "horseshoe"] = "spike_slab"
+    family: str = "spike_slab"
+    options: tuple[str, ...] = ()
     mode: Literal["marginal", "gibbs", "em"] = "marginal"
     group: Literal["weight", "kernel", "filter", "node", "input"] = "weight"
     spike: Literal["gaussian", "laplace"] = "gaussian"
@@ -184,9 +194,16 @@ class PruneConfig:
     allocation
         How a target is shared among layers.
     post_hoc
-        Criteria for masks on the finished draws.
+        Criteria for masks on the finished draws: "inclusion_probability", "expected_log_odds", "em_responsibility",
+        "magnitude", "root_mean_square", "signal_to_noise", "random", or your own as "package.module:class".
     in_chain
         Criteria for masks that grow inside the chain; each forks from the dense chain.
+    decisions
+        Masks without a target on the finished draws: by inclusion probabilities "median" and "fdr", by any scores your
+        own as "package.module:function".
+    growth_schedule
+        How the mask grows towards a target: "cubic", "linear", or your own as "package.module:function" of the share of
+        its time, which gives the share that is left.
     fdr
         Level of the Bayesian false-discovery-rate decision.
     cycles
@@ -207,8 +224,10 @@ class PruneConfig:
 
     targets: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98)
     allocation: Literal["global", "layerwise", "erk"] = "global"
-    post_hoc: tuple[Criterion, ...] = ("inclusion_probability", "magnitude", "signal_to_noise", "random")
-    in_chain: tuple[Criterion, ...] = ("inclusion_probability", "magnitude")
+    post_hoc: tuple[str, ...] = ("inclusion_probability", "magnitude", "signal_to_noise", "random")
+    in_chain: tuple[str, ...] = ("inclusion_probability", "root_mean_square")
+    decisions: tuple[str, ...] = ("median", "fdr")
+    growth_schedule: str = "cubic"
     fdr: float = 0.1
     cycles: int = 1
     explore: float = 1.5
@@ -229,6 +248,9 @@ class RunConfig:
         Name of the preset it started from.
     data, model, sampler, prior, em, schedule, prune
         The parts.
+    likelihood
+        Of each example: "categorical", or your own as "package.module:function" of outputs and labels, which gives the
+        negative log-likelihoods; predictions are the softmax of the outputs.
     chains
         Number of chains; each has its own start, noise, minibatches and hyperparameters.
     execution
@@ -267,6 +289,7 @@ class RunConfig:
     preset: str = "demo"
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    likelihood: str = "categorical"
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     em: EMSettings = field(default_factory=EMSettings)
@@ -320,41 +343,32 @@ class RunConfig:
             list(targets) == sorted(set(targets)) and all(0 < t < 1 for t in targets),
             f"prune.targets are {targets}; give increasing sparsities inside (0, 1)",
         )
-        for criterion in (*self.prune.post_hoc, *self.prune.in_chain):
-            known = typing.get_args(Criterion)
-            require(criterion in known, f"criterion is {criterion!r}; choose among {', '.join(known)}")
-            self._check_criterion(criterion)
+        for where, kind, name in self.choices():
+            choices.check(kind, name, where)
         if self.evaluate == "validation":
             require(self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out")
         for where, criteria in (("post_hoc", self.prune.post_hoc), ("in_chain", self.prune.in_chain)):
             require(
                 len(set(criteria)) == len(criteria), f"prune.{where} names a criterion twice: {', '.join(criteria)}"
             )
-            require(
-                criteria[:1] != ("random",),
-                f"{where} starts with 'random', which copies the per-layer sparsity of the first criterion; "
-                "put another criterion first",
-            )
-        draws = self.schedule.cycles * self.schedule.draws
-        require(
-            "signal_to_noise" not in self.prune.post_hoc or draws >= 2,
-            f"criterion signal_to_noise needs the variance over at least two draws of a chain; there are {draws}",
-        )
+        parts = ("data", "model", "sampler", "prior")
+        for part in parts:
+            choices.options(getattr(self, part).options, f"{part}.options")
 
-    def _check_criterion(self, criterion: str) -> None:
-        """Inclusion probabilities and responsibilities need the prior, in the mode that gives them their meaning."""
-        sparse, em = self.prior.family == "spike_slab", self.prior.mode == "em"
-        if criterion == "inclusion_probability":
-            require(
-                sparse and not em,
-                "criterion inclusion_probability needs prior.family spike_slab in mode marginal or gibbs; in mode em "
-                "the chain yields em_responsibility, and under another prior there is none: set prune.post_hoc and "
-                "prune.in_chain to magnitude, say",
-            )
-        if criterion == "expected_log_odds":
-            require(sparse, "criterion expected_log_odds needs prior.family spike_slab")
-        if criterion == "em_responsibility":
-            require(sparse and em, "criterion em_responsibility needs prior.family spike_slab in mode em")
+    def choices(self) -> list[tuple[str, str, str]]:
+        """Setting, kind and name of every choice that is made by name."""
+        return [
+            ("data.name", "data set", self.data.name),
+            ("model.name", "network", self.model.name),
+            ("likelihood", "likelihood", self.likelihood),
+            ("prior.family", "prior", self.prior.family),
+            ("sampler.name", "sampler", self.sampler.name),
+            ("sampler.preconditioner", "mass matrix", self.sampler.preconditioner),
+            ("prune.growth_schedule", "growth", self.prune.growth_schedule),
+            *(("prune.post_hoc", "criterion", name) for name in self.prune.post_hoc),
+            *(("prune.in_chain", "criterion", name) for name in self.prune.in_chain),
+            *(("prune.decisions", "decision", name) for name in self.prune.decisions),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -368,7 +382,7 @@ class NetworkChoice:
     criterion
         By default the run's first.
     decision
-        A target sparsity, the median probability model, or the false-discovery rate (the last two post hoc alone).
+        "target", or one of the run's decisions without a target, such as "median" or "fdr", post hoc alone.
     target
         By default the run's largest.
     chain
@@ -376,8 +390,8 @@ class NetworkChoice:
     """
 
     when: Literal["in_chain", "post_hoc"] = "in_chain"
-    criterion: Criterion | None = None
-    decision: Literal["target", "median", "fdr"] = "target"
+    criterion: str | None = None
+    decision: str = "target"
     target: float | None = None
     chain: int = 0
 

@@ -30,18 +30,17 @@ from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.predictive.metrics import auroc, reliability, summarise
 from sgmcmc_prune.predictive.predict import Predictive, pool, posterior_predictive
-from sgmcmc_prune.pruning import batchnorm, criteria, decision, masks
-from sgmcmc_prune.pruning.inclusion import InclusionAverage, Moments
+from sgmcmc_prune.pruning import batchnorm, masks
 from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
 from sgmcmc_prune.run import build
 from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_errors, num_decided, num_groups
 from sgmcmc_prune.run.stages import evaluation_settings, load_averages
 from sgmcmc_prune.store.damage import damage_named
 from sgmcmc_prune.store.files import finite_or_null, write_json
 from sgmcmc_prune.store.weights import WeightStore
 
 Mask = dict[str, Tensor]
-Scores = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -186,21 +185,22 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
     evaluator = _Evaluator(config, data, out)
     draws = config.schedule.cycles * config.schedule.draws
     chains = [load_averages(out, chain) for chain in range(config.chains)]
-    with tqdm(total=1 + _num_rows(config), desc="evaluate", unit="row", disable=not progress) as bar:
+    rows = 1 + num_decided(config) + len(config.prune.in_chain) * len(config.prune.targets)
+    with tqdm(total=rows, desc="evaluate", unit="row", disable=not progress) as bar:
         found = evaluator.predict(out, 0, draws, None)
         dense = evaluator.row(found, None)
         _write_reliability(out, found.pooled, evaluator.labels)
         bar.update(1)
         pruned = []
-        for labels, chain_masks in post_hoc_masks(config, evaluator.groups, chains):
-            found = evaluator.predict(out, 0, draws, chain_masks)
-            pruned.append(evaluator.row(found, chain_masks, when="post_hoc", **labels))
+        for decided in decided_post_hoc(config, evaluator.groups, chains):
+            found = evaluator.predict(out, 0, draws, decided.masks)
+            pruned.append(evaluator.row(found, decided.masks, when="post_hoc", **decided.labels))
             bar.update(1)
         for criterion, (k, target) in product(config.prune.in_chain, enumerate(config.prune.targets)):
             stage, n = out / "forks" / criterion, config.prune.cycles * config.prune.draws
             paths = [mask_path(stage, c, target) for c in range(config.chains)]
             chain_masks = [masks.load(path) for path in paths]
-            tied = _mean([masks.load_tied(path) for path in paths]) / _num_groups(evaluator.groups)
+            tied = _mean([masks.load_tied(path) for path in paths]) / num_groups(evaluator.groups)
             labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target, "tied": tied}
             found = evaluator.predict(stage, k * n, (k + 1) * n, chain_masks)
             pruned.append(evaluator.row(found, chain_masks, **labels))
@@ -226,135 +226,6 @@ def _write_reliability(out: Path, predictive: Predictive, labels: Tensor) -> Non
     bins = reliability(predictive.probabilities, labels)
     content = {name: getattr(bins, name).tolist() for name in ("confidence", "accuracy", "count")}
     write_json(out / "reliability.json", finite_or_null(content), checksum=True)
-
-
-def _num_rows(config: RunConfig) -> int:
-    p = config.prune
-    return len(p.targets) * (len(p.post_hoc) + len(p.in_chain)) + 2 * sum(
-        c == "inclusion_probability" for c in p.post_hoc
-    )
-
-
-def post_hoc_masks(
-    config: RunConfig, groups: Mapping[str, Any], chains: list[dict[str, Any]]
-) -> list[tuple[dict[str, Any], list[Mask]]]:
-    """Every post-hoc decision on the dense chains: its labels, and one mask per chain.
-
-    Raises
-    ------
-    ValueError
-        If a criterion needs what the chains did not accumulate.
-    """
-    p = config.prune
-    found: list[tuple[dict[str, Any], list[Mask]]] = []
-    sizes = [chain_magnitudes(state, groups) for state in chains]
-    seeds = [config.seed * 2**16 + c for c in range(len(chains))]
-
-    def at(target: float, scores: list[Scores]) -> list[Mask]:
-        each = zip(scores, sizes, seeds, strict=True)
-        return [decision.target_sparsity(s, groups, target, p.allocation, second=m, seed=k) for s, m, k in each]
-
-    for criterion in p.post_hoc:
-        scores = [chain_scores(criterion, state, groups, seed) for state, seed in zip(chains, seeds, strict=True)]
-        for target in p.targets:
-            chain_masks = at(target, scores)
-            if criterion == "random":
-                reference = at(target, [chain_scores(p.post_hoc[0], state, groups, 0) for state in chains])
-                pairs = zip(scores, reference, strict=True)
-                chain_masks = [decision.match_layer_sparsity(s, groups, m) for s, m in pairs]
-            pairs = zip(scores, chain_masks, strict=True)
-            tied = _mean([decision.tied(s, groups, m, p.allocation) for s, m in pairs]) / _num_groups(groups)
-            labels: dict[str, Any] = {"criterion": criterion, "decision": "target", "target": target, "tied": tied}
-            found.append((labels, chain_masks))
-        if criterion == "inclusion_probability":
-            labels = {"criterion": criterion, "target": None, "tied": 0.0}
-            probabilities = [inclusion_probabilities(state) for state in chains]
-            median = [decision.median_probability_model(i, groups) for i in probabilities]
-            found.append(({**labels, "decision": "median"}, median))
-            each = zip(probabilities, scores, seeds, strict=True)
-            discoveries = [
-                decision.bayesian_false_discovery_rate(i, groups, p.fdr, second=s, seed=k) for i, s, k in each
-            ]
-            found.append(({**labels, "decision": f"fdr {p.fdr:g}"}, discoveries))
-    return found
-
-
-def _num_groups(groups: Mapping[str, Any]) -> int:
-    return sum(group.num_groups for group in groups.values())
-
-
-def chain_scores(criterion: str, state: Mapping[str, Any], groups: Mapping[str, Any], seed: int) -> Scores:
-    """Scores of one chain's groups from its running averages (higher = keep).
-
-    Raises
-    ------
-    ValueError
-        If no criterion has that name, or the chain did not accumulate what it needs.
-    """
-    if criterion == "random":
-        return criteria.random(groups, seed)
-    if criterion in ("inclusion_probability", "em_responsibility"):
-        averages = _inclusion(state)
-        included = {name: a.log_included for name, a in averages.items()}
-        return criteria.inclusion_log_odds(included, {name: a.log_excluded for name, a in averages.items()})
-    if criterion == "expected_log_odds":
-        return {name: a.expected_log_odds for name, a in _inclusion(state).items()}
-    if criterion == "magnitude":
-        return chain_magnitudes(state, groups)
-    if criterion == "signal_to_noise":
-        moments = _moments(state, groups)
-        mean = {name: m.mean for name, m in moments.items()}
-        return criteria.signal_to_noise(mean, {name: m.variance for name, m in moments.items()}, groups)
-    raise ValueError(f"criterion is {criterion!r}; choose among {', '.join(criteria.NAMES)}")
-
-
-def chain_magnitudes(state: Mapping[str, Any], groups: Mapping[str, Any]) -> Scores:
-    """Magnitude of the mean weights of one chain: a criterion, and what decides between equal scores of others."""
-    return criteria.magnitude({name: m.mean for name, m in _moments(state, groups).items()}, groups)
-
-
-def _moments(state: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Moments]:
-    return {name: _restored(Moments(), s) for name, s in state["moments"].items() if name in groups}
-
-
-def inclusion_probabilities(state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Posterior inclusion probability of every group in one chain, shape (G,)."""
-    return {name: a.included for name, a in _inclusion(state).items()}
-
-
-def inclusion_errors(chains: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How well inclusion probabilities are known, by layer; empty without a spike-and-slab prior.
-
-    Returns
-    -------
-    dict
-        `batches` of the chain with the fewest; `standard_error`, the median over the groups of all chains; `undecided`,
-        the share of groups whose probability is within two standard errors of 1/2. The last two are NaN where batches
-        are too few.
-    """
-    if not all(state["inclusion"] for state in chains):
-        return {}
-    averages = [_inclusion(state) for state in chains]
-    errors, undecided = {}, {}
-    for name in averages[0]:
-        error = torch.cat([a[name].standard_error for a in averages])
-        margin = (torch.cat([a[name].included for a in averages]) - 0.5).abs()
-        known = not bool(error.isnan().any())
-        errors[name] = float(error.median())
-        undecided[name] = float((margin <= 2 * error).double().mean()) if known else math.nan
-    batches = min(average.batches for a in averages for average in a.values())
-    return {"batches": batches, "standard_error": errors, "undecided": undecided}
-
-
-def _inclusion(state: Mapping[str, Any]) -> dict[str, InclusionAverage]:
-    if not state["inclusion"]:
-        raise ValueError("this chain has no spike-and-slab prior, so it has no inclusion probabilities")
-    return {name: _restored(InclusionAverage(), s) for name, s in state["inclusion"].items()}
-
-
-def _restored(average: Any, state: Mapping[str, Any]) -> Any:
-    average.load_state_dict(state)
-    return average
 
 
 def _diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:

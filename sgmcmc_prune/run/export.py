@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune import models
+from sgmcmc_prune import choices
 from sgmcmc_prune.chains.loop import mask_path
 from sgmcmc_prune.machine import timing
 from sgmcmc_prune.models import num_parameters
@@ -22,7 +22,8 @@ from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.shrink import shrink
 from sgmcmc_prune.run import build
 from sgmcmc_prune.run.config import NetworkChoice, RunConfig
-from sgmcmc_prune.run.evaluate import masked_network, post_hoc_masks
+from sgmcmc_prune.run.decide import decided_post_hoc
+from sgmcmc_prune.run.evaluate import masked_network
 from sgmcmc_prune.run.stages import load_averages, load_config, stage_directory
 from sgmcmc_prune.store.network import About, load_network, require_safetensors, save_network
 from sgmcmc_prune.store.weights import WeightStore, average
@@ -69,8 +70,9 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     small = shrink(network, mask, data.train[0][:2]).model
     mean, std = (tuple(float(v) for v in moment) for moment in (data.dataset.mean, data.dataset.std))
     shape, classes = data.input_shape, data.dataset.num_classes
-    save_network(out, small, About(config.model.name, config.model.normalisation, shape, classes, mean, std, origin))
-    read, _ = load_network(out, models.find(config.model.name))
+    m = config.model
+    save_network(out, small, About(m.name, m.normalisation, shape, classes, mean, std, origin, m.options))
+    read, _ = load_network(out, choices.load("network", config.model.name))
     inputs, labels = data.test if config.evaluate == "test" else data.validation
     scores = summarise(class_probabilities(read, inputs.cpu()), labels.cpu())
     example = data.train[0][: max(BATCHES)].cpu()
@@ -146,10 +148,11 @@ def _post_hoc_mask(
     config: RunConfig, data: build.Data, run_dir: Path, choice: NetworkChoice, criterion: str, target: float | None
 ) -> masks.Mask:
     states = [load_averages(run_dir, chain) for chain in range(config.chains)]
-    for labels, found in post_hoc_masks(config, build.groups(config, data, build.build_model(config, data, 0)), states):
-        decided = labels["decision"].split()[0]
-        if labels["criterion"] == criterion and decided == choice.decision and labels["target"] in (None, target):
-            return found[choice.chain]
+    groups = build.groups(config, data, build.build_model(config, data, 0))
+    for decided in decided_post_hoc(config, groups, states):
+        wanted = (decided.criterion, decided.decision) == (criterion, choice.decision)
+        if wanted and decided.target in (None, target):
+            return decided.masks[choice.chain]
     raise ValueError(f"{run_dir} has no decision {choice.decision} by {criterion}; inclusion_probability has")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from sgmcmc_prune import __version__, likelihoods
+from sgmcmc_prune import __version__, choices
 from sgmcmc_prune.chains.batched import require_batchable
 from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import interruptible
@@ -147,6 +147,7 @@ def _earlier(out: Path) -> dict[str, Any]:
 def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks, held: ExitStack) -> build.Data:
     """Take the directory for oneself, refuse what cannot run, and only then delete or write anything in it."""
     _check_processes(config, world)
+    build.check_choices(config)
     made = _take(out, held)
     try:
         if distributed.restarted() and (out / "config.json").is_file() and load_config(out) == config:
@@ -204,7 +205,7 @@ def _check(config: RunConfig, data: build.Data, world: Ranks) -> None:
     build.probes(config, data)
     model = build.build_model(config, data, 0)
     inputs, labels = (part[: min(EXAMPLES, config.data.batch_size)] for part in data.train)
-    found = rehearse(model, inputs, labels, likelihoods.categorical, data.dataset.num_classes)
+    found = rehearse(model, inputs, labels, build.likelihood(config), data.dataset.num_classes)
     if (config.prune.in_chain or config.prune.post_hoc) and not build.groups(config, data, model):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.not_prunable.items())
         raise ValueError(f"the network has no weight that may be pruned ({reasons}); run without prune criteria")
@@ -323,7 +324,10 @@ def _describe(config: RunConfig, data: build.Data, out: Path, world: Ranks) -> d
         },
         "execution": _execution(config, data, out, world),
         "processes": _history(out, {"processes": world.size, "ranks_per_chain": _ranks_per_chain(config, world)}),
-        "departures": departures(config, data, model, _ranks_per_chain(config, world)),
+        "departures": departures(
+            config, data, model, build.build_prior(config, data, model, 0, 1e-12), _ranks_per_chain(config, world)
+        ),
+        **({"own": own} if (own := choices.places(config)) else {}),
     }
 
 

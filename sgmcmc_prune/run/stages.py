@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
-from sgmcmc_prune import likelihoods
+from sgmcmc_prune import choices
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Stage, checkpoint_path, follow, mask_path
 from sgmcmc_prune.chains.record import Recorder
@@ -17,6 +17,7 @@ from sgmcmc_prune.chains.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
 from sgmcmc_prune.models.state import network_state
+from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.prunable import prunable
 from sgmcmc_prune.run import build
@@ -37,6 +38,8 @@ def load_config(out: Path) -> RunConfig:
         raise ValueError(f"{out} is not a run directory: it has no config.json")
     config: RunConfig = from_json(read_json(path), RunConfig, where=f"{path}: config")
     _check_unchanged(out, config)
+    if (out / "run.json").is_file():
+        choices.remember(read_json(out / "run.json", checksum=True).get("own", {}))
     return config
 
 
@@ -95,7 +98,7 @@ def averages_path(out: Path, chain: int) -> Path:
 
 
 def load_averages(out: Path, chain: int) -> dict[str, Any]:
-    """The averages over the dense draws of a chain: `inclusion` and `moments`, by layer.
+    """The averages over the dense draws of a chain: `inclusion` and `moments`, by layer, and what criteria `observed`.
 
     Raises
     ------
@@ -104,7 +107,7 @@ def load_averages(out: Path, chain: int) -> dict[str, Any]:
     """
     path = averages_path(out, chain)
     state = checkpoint.load(path if path.is_file() else checkpoint_path(out, chain))
-    return {"inclusion": state["inclusion"], "moments": state["moments"]}
+    return {key: state[key] for key in ("inclusion", "moments", "observed") if key in state}
 
 
 def keep_averages(config: RunConfig, out: Path) -> None:
@@ -195,7 +198,7 @@ def _stage_chain(
     if criterion is None:
         return build.build_chain(config, data, index, schedule, ranks=ranks)
     reference = None
-    if criterion == "random":
+    if build.make_criterion(criterion).copies_layers:
         first = out / "forks" / config.prune.in_chain[0]
         reference = [masks.load(mask_path(first, index, t)) for t in config.prune.targets]
     pruner = build.build_pruner(config, data, build.build_model(config, data, index), criterion, index, reference)
@@ -233,7 +236,7 @@ def open_stage(
             coords=recorder.coords(),
             attrs={
                 "config": to_json(config),
-                "departures": departures(config, data, chain.model, ranks),
+                "departures": departures(config, data, chain.model, chain.prior, ranks),
                 "lp_estimator": "minibatch",
                 "integrator": chain.sampler.integrator,
                 "momentum": schedule(schedule.num_steps - 1).momentum,
@@ -256,20 +259,15 @@ def _static(probes: build.Probes, chain: Chain, layers: Sequence[str]) -> dict[s
     }
 
 
-def departures(config: RunConfig, data: build.Data, model: nn.Module, ranks: int = 1) -> list[str]:
+def departures(config: RunConfig, data: build.Data, model: nn.Module, prior: Prior | None, ranks: int = 1) -> list[str]:
     """Every way in which the draws are not draws from the stated Bayesian posterior, in words."""
     inputs, labels = (part[:EXAMPLES] for part in data.train)
-    network = rehearse(model, inputs, labels, likelihoods.categorical, data.dataset.num_classes).departures
+    network = rehearse(model, inputs, labels, build.likelihood(config), data.dataset.num_classes).departures
     minibatch = f"the part of its minibatch that one of {ranks} ranks takes"
     found = [
         f"step size {config.sampler.lr_min:g} while sampling: minibatch gradient noise heats the chain above T",
-        "hyperparameters of the prior are fitted to the same data; draws are conditional on them"
-        if config.prior.family in ("spike_slab", "laplace", "student_t") and config.em.kind != "fixed"
-        else "",
+        *(prior.departures(config.em) if prior is not None else ()),
         f"temperature {config.sampler.temperature:g} instead of 1" if config.sampler.temperature != 1 else "",
-        "mode em: the chain targets a Gaussian posterior with held precisions, not the mixture posterior"
-        if config.prior.family == "spike_slab" and config.prior.mode == "em"
-        else "",
         *(line if ranks == 1 else line.replace("the rest of its minibatch", minibatch) for line in network),
         f"augmentation {config.data.augmentation}: an image counts with ever new pixels, so there is no likelihood"
         if config.data.augmentation != "none"

@@ -58,7 +58,9 @@ def _named_rows(metrics: dict[str, Any]) -> list[tuple[list[str], dict[str, Any]
 
 def decision(row: dict[str, Any]) -> str:
     """The decision of a pruned row in words: a target sparsity ("97.5%"), "median" or "fdr 0.1"."""
-    return f"{100 * row['target']:g}%" if row["decision"] == "target" else str(row["decision"])
+    if row["decision"] == "target":
+        return f"{100 * row['target']:g}%"
+    return " ".join([row["decision"], *(f"{row[key]:g}" for key in ("level",) if key in row)])
 
 
 def _scores(row: dict[str, Any]) -> list[str]:

@@ -23,7 +23,4 @@ from sgmcmc_prune.samplers.sghmc import SGHMC
 from sgmcmc_prune.samplers.sgld import SGLD
 from sgmcmc_prune.samplers.sgnht import SGNHT
 
-#: By the name a configuration gives them.
-SAMPLERS: dict[str, type[Sampler]] = {s.name: s for s in (SGLD, SGHMC, BAOAB, OBABO, SGNHT, AdaptiveSGHMC)}
-
-__all__ = ["BAOAB", "OBABO", "SAMPLERS", "SGHMC", "SGLD", "SGNHT", "AdaptiveSGHMC", "MomentumSampler", "Sampler"]
+__all__ = ["BAOAB", "OBABO", "SGHMC", "SGLD", "SGNHT", "AdaptiveSGHMC", "MomentumSampler", "Sampler"]

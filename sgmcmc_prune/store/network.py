@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune import models
+from sgmcmc_prune import choices, models
 from sgmcmc_prune.settings import from_json
 from sgmcmc_prune.store.tensor_file import read_tensors, write_tensors
 
@@ -35,6 +35,8 @@ class About:
         By channel: inputs in [0, 1] minus the mean, over the standard deviation.
     origin : str
         Where it comes from, in words.
+    options : tuple of str
+        NAME=VALUE that the network was made with.
     """
 
     model: str
@@ -44,6 +46,7 @@ class About:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     origin: str = ""
+    options: tuple[str, ...] = ()
 
 
 def require_safetensors(path: Path) -> None:
@@ -86,12 +89,13 @@ def load_network(path: Path, factory: Callable[..., nn.Module] | None = None) ->
     """
     tensors, metadata = read_tensors(path, FORMAT)
     about: About = from_json(json.loads(metadata["about"]), About, f"about in {path}")
-    options = {} if about.normalisation is None else {"normalisation": about.normalisation}
     if ":" in about.model and factory is None:
         raise ValueError(
             f"{path} holds a network that is made by {about.model}, and a file runs no code: import it, and give it to "
             "load_network as `factory`"
         )
+    options = {} if about.normalisation is None else {"normalisation": about.normalisation}
+    options |= choices.options(about.options, f"options in {path}")
     make = about.model if factory is None else factory
     model = models.build(make, about.input_shape, about.num_classes, seed=0, **options)
     expected = model.state_dict().keys()

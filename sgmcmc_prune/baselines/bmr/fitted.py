@@ -10,9 +10,11 @@ from sgmcmc_prune.baselines.bmr.layers import pruned_fraction, unflatten
 from sgmcmc_prune.baselines.bmr.posterior import Moments, NetworkPosterior
 from sgmcmc_prune.baselines.bmr.recipe import Recipe
 from sgmcmc_prune.baselines.bmr.rounds import inclusion_log_odds
+from sgmcmc_prune.criteria.magnitude import magnitude
+from sgmcmc_prune.criteria.signal_to_noise import signal_to_noise
 from sgmcmc_prune.predictive.predict import posterior_predictive
 from sgmcmc_prune.priors.groups import GroupMap
-from sgmcmc_prune.pruning import criteria, masks
+from sgmcmc_prune.pruning import masks
 
 How = Literal["ensemble", "single"]
 
@@ -48,9 +50,9 @@ class Fitted:
         names = masks.prunable(self.model)
         groups = {name: GroupMap("weight", tuple(p.shape)) for name, p in names.items()}
         if self.method == "flat-map":
-            return criteria.magnitude(self.moments().mean, groups)
+            return magnitude(self.moments().mean, groups)
         if self.method == "tiered-ff":
-            return criteria.signal_to_noise(*self.moments(), groups)
+            return signal_to_noise(*self.moments(), groups)
         odds = unflatten(self.posterior.layers, self._log_odds())
         return {name: odds[name].flatten() for name in names}
 

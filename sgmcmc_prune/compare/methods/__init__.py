@@ -1,7 +1,8 @@
-"""All methods, by name: one adapter file per family, none of which knows the comparison."""
+"""All methods, by name: one adapter file per family, none of which knows the comparison. A user's own is found, too."""
 
 from itertools import chain
 
+from sgmcmc_prune import choices
 from sgmcmc_prune.compare.method import Method
 from sgmcmc_prune.compare.methods import (
     bmr,
@@ -18,3 +19,28 @@ _FAMILIES = (chains, expected_loss, chain_reduction, point_estimates, mixtures, 
 METHODS: dict[str, Method] = {
     method.name: method for method in chain.from_iterable(family.methods() for family in _FAMILIES)
 }
+
+
+def find(name: str) -> Method:
+    """The method of a name: one of `METHODS`, or a user's own "package.module:attribute".
+
+    That is a `Method`, or its `fit`: a function of the problem and a folder of its own that yields candidates.
+
+    Raises
+    ------
+    ValueError
+        If there is no such method, or a user's own cannot be imported.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if not choices.is_own(name):
+        raise ValueError(
+            f"method {name} is unknown; `sgmcmc-prune methods` lists {len(METHODS)}, and your own is "
+            "'package.module:attribute'"
+        )
+    found = choices.load("comparison method", name)
+    if isinstance(found, Method):
+        return found
+    if not callable(found):
+        raise ValueError(f"method {name!r} is of type {type(found).__name__}; it must be a Method, or a function")
+    return Method(name, "own", "-", "as you say", lambda problem: None, found, {})

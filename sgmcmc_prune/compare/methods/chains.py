@@ -18,12 +18,11 @@ from sgmcmc_prune.chains.loop import mask_path
 from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem, Settings
 from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, under_mask
-from sgmcmc_prune.preconditioners import PRECONDITIONERS
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import match_layer_sparsity, median_probability_model, target_sparsity
 from sgmcmc_prune.run import build
-from sgmcmc_prune.run.config import Criterion, PruneConfig, RunConfig, ScheduleConfig
-from sgmcmc_prune.run.evaluate import chain_scores, inclusion_probabilities
+from sgmcmc_prune.run.config import PruneConfig, RunConfig, ScheduleConfig
+from sgmcmc_prune.run.decide import chain_scores, inclusion_probabilities
 from sgmcmc_prune.run.stages import open_stage, stages, take_chain
 from sgmcmc_prune.settings import replace, to_json
 from sgmcmc_prune.store import checkpoint
@@ -46,10 +45,10 @@ def methods() -> Iterator[Method]:
     for name, (fit, criterion, paper) in post_hoc.items():
         applies, chosen, criterion_fit = lambda problem: None, grid("dense_chain"), partial(fit, criterion=criterion)
         yield Method(name, family, paper, scope, applies, criterion_fit, chosen, ONE_FOR_ALL)
-    in_chain: dict[str, tuple[Criterion, str]] = {
+    in_chain: dict[str, tuple[str, str]] = {
         "inclusion-in-chain": ("inclusion_probability", "this library"),
         "log-odds-in-chain": ("expected_log_odds", "this library"),
-        "magnitude-in-chain": ("magnitude", "Zhu and Gupta 2017, in a chain"),
+        "magnitude-in-chain": ("root_mean_square", "Zhu and Gupta 2017, in a chain"),
     }
     for name, (in_chain_criterion, paper) in in_chain.items():
         fit = partial(_in_chain, criterion=in_chain_criterion)
@@ -74,7 +73,7 @@ def dense_config(problem: Problem, section: str, **changes: Any) -> RunConfig:
     )
 
 
-def _in_chain_config(problem: Problem, target: float, criterion: Criterion) -> RunConfig:
+def _in_chain_config(problem: Problem, target: float, criterion: str) -> RunConfig:
     """One chain whose mask grows to a target."""
     share, epochs = LENGTHS["in_chain"], problem.epochs
     prune = PruneConfig(
@@ -98,7 +97,7 @@ def _chain_config(
     chosen["sampler.lr_explore"] = chosen["sampler.lr"] * chosen.pop("lr_explore_share", 1.0)
     fixed = {"chains": 1, "keep_weight_draws": True, "checkpoint_seconds": 120.0}
     config: RunConfig = replace(problem.config, schedule=schedule, prune=prune, **fixed, **chosen)
-    floor = build.smallest_spike(config, PRECONDITIONERS[config.sampler.preconditioner](), problem.num_data)
+    floor = build.smallest_spike(config, problem.num_data)
     spike = max(config.prior.spike_variance, 1.01 * floor)  # small data: a step is wide against a narrow spike
     return _spend(problem, section, replace(config, **{"prior.spike_variance": spike}))
 
@@ -143,7 +142,7 @@ def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iter
         yield under_mask(problem, posterior, None, median_probability_model(kept, groups))
 
 
-def _in_chain(problem: Problem, folder: Path, criterion: Criterion) -> Iterator[Candidate]:
+def _in_chain(problem: Problem, folder: Path, criterion: str) -> Iterator[Candidate]:
     for target in problem.sparsities:
         config = _in_chain_config(problem, target, criterion)
         out = folder / f"{target:g}"

@@ -15,9 +15,9 @@ from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Pr
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config, drawn, run_once
 from sgmcmc_prune.compare.methods.settings import grid
 from sgmcmc_prune.compare.networks import Weights, at_sparsities, timed
+from sgmcmc_prune.criteria.expected_loss import expected_loss
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import categorical, mean_nll
-from sgmcmc_prune.pruning import criteria
 from sgmcmc_prune.pruning.masks import prunable
 from sgmcmc_prune.run import build
 
@@ -43,7 +43,7 @@ def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
     )
     spent = problem.steps * problem.batch_size
     groups = build.groups(config, problem.data, posterior.model)
-    scores = criteria.expected_loss(posterior.draws, curvatures, groups)
+    scores = expected_loss(posterior.draws, curvatures, groups)
     yield from at_sparsities(problem, replace(posterior, cost=Cost(spent, seconds + more)), scores, groups)
 
 

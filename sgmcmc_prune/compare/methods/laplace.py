@@ -19,7 +19,7 @@ from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Pr
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
 from sgmcmc_prune.compare.networks import complete, masked, predict_with, timed
-from sgmcmc_prune.pruning import criteria
+from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.pruning.decision import target_sparsity
 from sgmcmc_prune.pruning.masks import Mask
 
@@ -47,7 +47,7 @@ def _fit(learn_prior: bool, by_damage: bool, problem: Problem, folder: Path) -> 
     recipe = _recipe(problem, learn_prior)
     fitted, seconds = timed(partial(laplace.fit, problem.network(), problem.data.train, recipe, seed=problem.seed))
     cost, groups = Cost(fitted.gradient_evaluations, seconds), single_weights(fitted.model)
-    scores = fitted.scores() if by_damage else criteria.magnitude(fitted.weights, groups)
+    scores = fitted.scores() if by_damage else magnitude(fitted.weights, groups)
     for target in problem.sparsities:
         yield _candidate(problem, fitted, target, target_sparsity(scores, groups, target), cost)
     if by_damage:

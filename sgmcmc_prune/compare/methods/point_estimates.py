@@ -15,7 +15,7 @@ from sgmcmc_prune.baselines.training import Recipe, Trained, single_weights
 from sgmcmc_prune.compare.method import ONE_EACH, ONE_FOR_ALL, Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, masked, predict_with, timed, under_mask
-from sgmcmc_prune.pruning import criteria
+from sgmcmc_prune.criteria.random import random
 from sgmcmc_prune.pruning.decision import match_layer_sparsity, target_sparsity
 
 
@@ -61,7 +61,7 @@ def _one_shot(problem: Problem, folder: Path, optimizer: str, allocation: str) -
 def _random(problem: Problem, folder: Path) -> Iterator[Candidate]:
     trained, posterior = _dense(problem, "sgd")
     groups = single_weights(trained.model)
-    scores = {n: s.to(trained.scores()[n].device) for n, s in criteria.random(groups, problem.seed).items()}
+    scores = {n: s.to(trained.scores()[n].device) for n, s in random(groups, problem.seed).items()}
     for target in problem.sparsities:
         reference = target_sparsity(trained.scores(), groups, target)
         yield under_mask(problem, posterior, target, match_layer_sparsity(scores, groups, reference))

@@ -21,8 +21,9 @@ from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, complete, under_mask
+from sgmcmc_prune.criteria.signal_to_noise import signal_to_noise
 from sgmcmc_prune.priors.groups import GroupMap
-from sgmcmc_prune.pruning import criteria, masks
+from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity
 
 #: A target sparsity, or None for the method's own rule, and the mask that it gives.
@@ -129,7 +130,7 @@ def _by_odds(problem: Problem, fitted: variational.Fitted) -> Iterator[Decision]
 
 def _signal_to_noise(problem: Problem, fitted: variational.Fitted) -> Iterator[Decision]:
     assert isinstance(fitted.posterior, variational.GaussianPosterior)
-    scores = criteria.signal_to_noise(fitted.posterior.mean, fitted.posterior.variance, fitted.groups)
+    scores = signal_to_noise(fitted.posterior.mean, fitted.posterior.variance, fitted.groups)
     for target in problem.sparsities:
         yield target, target_sparsity(scores, fitted.groups, target)
 

@@ -1,0 +1,235 @@
+"""From the averages of finished chains to masks: every criterion and decision that a configuration names."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgmcmc_prune.criteria.base import Criterion, Scores
+from sgmcmc_prune.criteria.magnitude import magnitude
+from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.pruning import decision, decisions
+from sgmcmc_prune.pruning.inclusion import InclusionAverage, Moments, Observed
+from sgmcmc_prune.pruning.masks import Mask
+from sgmcmc_prune.run.build import make_criterion
+from sgmcmc_prune.run.config import RunConfig
+
+Groups = Mapping[str, GroupMap]
+#: What `stages.load_averages` gives: the saved averages of one chain.
+State = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One decision on the dense draws.
+
+    Attributes
+    ----------
+    criterion : str
+    decision : str
+        "target", or the name of a decision without one.
+    target, level : float or None
+        The sparsity that was asked for, or the number that belongs to the decision.
+    tied : float
+        Share of the groups that were decided by tie.
+    masks : list of masks
+        One for each chain.
+    """
+
+    criterion: str
+    decision: str
+    target: float | None
+    level: float | None
+    tied: float
+    masks: list[Mask]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What a row of the metrics says of it."""
+        row = {"criterion": self.criterion, "decision": self.decision, "target": self.target, "tied": self.tied}
+        return row if self.level is None else {**row, "level": self.level}
+
+
+class ChainAverages(Mapping[str, Mapping[str, Tensor]]):
+    """What one chain averaged over its dense draws, as a criterion reads it.
+
+    Parameters
+    ----------
+    state : mapping
+    groups : mapping of str to GroupMap
+        The prunable parameters.
+    criterion : str
+        Whose own averages belong to it.
+    """
+
+    def __init__(self, state: State, groups: Groups, criterion: str) -> None:
+        self.state, self.groups = state, groups
+        own = state.get("observed", {}).get(criterion)
+        self._own = _restored(Observed(make_criterion(criterion).log_space), own).means if own else {}
+        self._moments: dict[str, Callable[[Moments], Tensor]] = {
+            "mean": lambda m: m.mean,
+            "variance": lambda m: m.variance,
+            "square": lambda m: m.mean_square,
+        }
+        self._inclusion: dict[str, Callable[[InclusionAverage], Tensor]] = {
+            "log_included": lambda a: a.log_included,
+            "log_excluded": lambda a: a.log_excluded,
+            "log_odds": lambda a: a.expected_log_odds,
+        }
+
+    def __getitem__(self, key: str) -> Mapping[str, Tensor]:
+        """Averages of one kind, by parameter."""
+        if key in self._own:
+            return self._own[key]
+        if key in self._moments:
+            return {name: self._moments[key](m) for name, m in _moments(self.state, self.groups).items()}
+        if key in self._inclusion:
+            return {name: self._inclusion[key](a) for name, a in inclusion_averages(self.state).items()}
+        raise KeyError(f"{key!r}; it has {', '.join(self)}")
+
+    def __iter__(self) -> Iterator[str]:
+        """Every kind."""
+        yield from self._own
+        yield from self._moments
+        if self.state["inclusion"]:
+            yield from self._inclusion
+
+    def __len__(self) -> int:
+        """How many kinds there are."""
+        return sum(1 for _ in self)
+
+
+def chain_scores(name: str, state: State, groups: Groups, seed: int) -> Scores:
+    """Scores of one chain's groups by a criterion (higher = keep).
+
+    Raises
+    ------
+    ValueError
+        If no criterion has that name, the chain did not average what it needs, or it leaves groups without a score.
+    """
+    averages = ChainAverages(state, groups, name)
+    try:
+        scores = make_criterion(name).scores(averages, groups, seed)
+    except KeyError as error:
+        raise ValueError(f"criterion {name} asks for what the chain did not average: {error.args[0]}") from error
+    return checked(name, scores, groups)
+
+
+def checked(name: str, scores: Mapping[str, Tensor], groups: Groups) -> Scores:
+    """A criterion's scores; ValueError unless there is one number for each group."""
+    for layer, group in groups.items():
+        score = scores.get(layer)
+        if not isinstance(score, Tensor) or score.shape != (group.num_groups,) or bool(score.isnan().any()):
+            found = f"shape {tuple(score.shape)}" if isinstance(score, Tensor) else f"{type(score).__name__}"
+            raise ValueError(
+                f"criterion {name} must give a number for each of the {group.num_groups} groups of {layer!r}; it gave "
+                f"{found}{', with NaN' if isinstance(score, Tensor) and bool(score.isnan().any()) else ''}"
+            )
+    return {layer: scores[layer] for layer in groups}
+
+
+def decided_post_hoc(config: RunConfig, groups: Groups, chains: Sequence[State]) -> Iterator[Decided]:
+    """Every decision on the dense chains, criterion by criterion: the targets, then those without one.
+
+    Raises
+    ------
+    ValueError
+        If a criterion needs what the chains did not average.
+    """
+    p = config.prune
+    without_target = [decisions.load(name, p.fdr) for name in p.decisions]
+    seeds = [config.seed * 2**16 + c for c in range(len(chains))]
+    first = [chain_scores(name, state, groups, 0) for name in p.post_hoc[:1] for state in chains]
+    for name in p.post_hoc:
+        criterion = make_criterion(name)
+        scores = [chain_scores(name, state, groups, seed) for state, seed in zip(chains, seeds, strict=True)]
+        for target in p.targets:
+            found = _at(config, groups, chains, target, first if criterion.copies_layers else scores, seeds)
+            if criterion.copies_layers:
+                found = [decision.match_layer_sparsity(s, groups, mask) for s, mask in zip(scores, found, strict=True)]
+            tied = [decision.tied(s, groups, m, p.allocation) for s, m in zip(scores, found, strict=True)]
+            yield Decided(name, "target", target, None, sum(tied) / len(tied) / num_groups(groups), found)
+        for decide in (d for d in without_target if d.applies(criterion)):
+            evidence = [
+                decisions.Evidence(s, inclusion_probabilities(state) if criterion.probabilities else {}, seed)
+                for s, state, seed in zip(scores, chains, seeds, strict=True)
+            ]
+            yield Decided(name, decide.name, None, decide.level, 0.0, [decide(each, groups) for each in evidence])
+
+
+def _at(
+    config: RunConfig, groups: Groups, chains: Sequence[State], target: float, scores: list[Scores], seeds: list[int]
+) -> list[Mask]:
+    """One mask for each chain at a target; magnitude decides between equal scores."""
+    sizes = [chain_magnitudes(state, groups) for state in chains]
+    each = zip(scores, sizes, seeds, strict=True)
+    return [
+        decision.target_sparsity(s, groups, target, config.prune.allocation, second=size, seed=seed)
+        for s, size, seed in each
+    ]
+
+
+def num_decided(config: RunConfig) -> int:
+    """How many rows `decided_post_hoc` gives."""
+    p = config.prune
+    chosen: list[Criterion] = [make_criterion(name) for name in p.post_hoc]
+    without = sum(decisions.load(name, p.fdr).applies(criterion) for name in p.decisions for criterion in chosen)
+    return len(p.targets) * len(chosen) + without
+
+
+def num_groups(groups: Groups) -> int:
+    """Groups of all layers."""
+    return sum(group.num_groups for group in groups.values())
+
+
+def chain_magnitudes(state: State, groups: Groups) -> Scores:
+    """Magnitude of the mean weights of one chain, which decides between equal scores."""
+    return magnitude({name: m.mean for name, m in _moments(state, groups).items()}, groups)
+
+
+def _moments(state: State, groups: Groups) -> dict[str, Moments]:
+    return {name: _restored(Moments(), s) for name, s in state["moments"].items() if name in groups}
+
+
+def inclusion_probabilities(state: State) -> dict[str, Tensor]:
+    """Posterior inclusion probability of every group in one chain, shape (G,)."""
+    return {name: a.included for name, a in inclusion_averages(state).items()}
+
+
+def inclusion_errors(chains: Sequence[State]) -> dict[str, Any]:
+    """How well inclusion probabilities are known, by layer; empty without a spike-and-slab prior.
+
+    Returns
+    -------
+    dict
+        `batches` of the chain with the fewest; `standard_error`, the median over the groups of all chains; `undecided`,
+        the share of groups whose probability is within two standard errors of 1/2. The last two are NaN where batches
+        are too few.
+    """
+    if not all(state["inclusion"] for state in chains):
+        return {}
+    averages = [inclusion_averages(state) for state in chains]
+    errors, undecided = {}, {}
+    for name in averages[0]:
+        error = torch.cat([a[name].standard_error for a in averages])
+        margin = (torch.cat([a[name].included for a in averages]) - 0.5).abs()
+        known = not bool(error.isnan().any())
+        errors[name] = float(error.median())
+        undecided[name] = float((margin <= 2 * error).double().mean()) if known else math.nan
+    batches = min(average.batches for a in averages for average in a.values())
+    return {"batches": batches, "standard_error": errors, "undecided": undecided}
+
+
+def inclusion_averages(state: State) -> dict[str, InclusionAverage]:
+    """The inclusion averages of one chain, by layer; ValueError if it has none."""
+    if not state["inclusion"]:
+        raise ValueError("this chain has no spike-and-slab prior, so it has no inclusion probabilities")
+    return {name: _restored(InclusionAverage(), s) for name, s in state["inclusion"].items()}
+
+
+def _restored(average: Any, state: Mapping[str, Any]) -> Any:
+    average.load_state_dict(state)
+    return average
