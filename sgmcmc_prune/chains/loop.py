@@ -27,6 +27,7 @@ from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.draws import DrawStore
+from sgmcmc_prune.store.places import StagePlaces
 from sgmcmc_prune.store.weights import WeightStore
 
 #: Steps between two comparisons of the parameters of the ranks that share a chain.
@@ -38,7 +39,7 @@ class Stage:
 
     Parameters
     ----------
-    directory : Path
+    places : StagePlaces
     recorder : Recorder
     store : DrawStore
     record_every : int
@@ -51,16 +52,16 @@ class Stage:
 
     def __init__(
         self,
-        directory: Path,
+        places: StagePlaces,
         recorder: Recorder,
         store: DrawStore,
         record_every: int,
         checkpoint_seconds: float,
         keep: int = 1,
     ) -> None:
-        self.directory, self.recorder, self.store = directory, recorder, store
+        self.places, self.recorder, self.store = places, recorder, store
         self.record_every, self.checkpoint_seconds, self.keep = record_every, checkpoint_seconds, keep
-        self.weights = WeightStore(directory / "draws")
+        self.weights = WeightStore(self.places.draws)
 
     def run(self, chain: Chain, bar: Any) -> None:
         """Take a chain to its end, from its newest checkpoint if there is one.
@@ -93,7 +94,7 @@ class Stage:
         while len(steps := {0 if state is None else state["step"] for state in states}) > 1:
             for number, (chain, state) in enumerate(zip(chains, states, strict=True)):
                 if state is not None and state["step"] == max(steps):  # a kill came while they were saved
-                    checkpoint_path(self.directory, chain.index).unlink()
+                    self.places.checkpoint(chain.index).unlink()
                     states[number] = self._load(chain, bar)
         for chain, state in zip(chains, states, strict=True):
             if state is not None:
@@ -104,15 +105,15 @@ class Stage:
     def _check_common_step(self, chains: Sequence[Chain]) -> None:
         """Refuse chains that were not taken together: going back to a step that all have would undo finished work."""
         kept = [
-            [checkpoint.load(path)["step"] for path in checkpoint.history(checkpoint_path(self.directory, c.index))]
+            [checkpoint.load(path)["step"] for path in checkpoint.history(self.places.checkpoint(c.index))]
             for c in chains
         ]
         common = max(set.intersection(*({0, *steps} for steps in kept)))
         if any(sum(step > common for step in steps) > 1 for steps in kept):
             newest = ", ".join(str(max(steps, default=0)) for steps in kept)
             raise ValueError(
-                f"{self.directory}: the chains stand at steps {newest}, since they were not taken together; go on with "
-                "execution 'loop' or 'processes' in config.json"
+                f"{self.places.directory}: the chains stand at steps {newest}, since they were not taken together; go "
+                "on with execution 'loop' or 'processes' in config.json"
             )
 
     def _take(self, chains: Sequence[Chain], advance: Callable[[], list[Plan]], bar: Any) -> None:
@@ -135,7 +136,7 @@ class Stage:
             self.store.flush()
 
     def _load(self, chain: Chain, bar: Any) -> Any:
-        path = checkpoint_path(self.directory, chain.index)
+        path = self.places.checkpoint(chain.index)
         state, damaged = checkpoint.load_newest(path)
         if state is not None and (bad := self.weights.first_damaged(chain.index, state["draws"])):
             state = self._before(path, *bad)
@@ -188,19 +189,19 @@ class Stage:
         if chain.inclusion:
             one = chain.schedule.cycles == 1  # its batches are parts of the cycle
             means = {n: (a.included if one else a.last_batch).float() for n, a in chain.inclusion.items()}
-            path = self.directory / "inclusion" / f"chain{chain.index}-cycle{plan.cycle}.safetensors"
+            path = self.places.inclusion(chain.index, plan.cycle)
             checkpoint.save(path, means)
         if chain.pruner is not None:
             target = chain.pruner.targets[chain.pruner.target_index(plan.cycle)]
-            masks.save(mask_path(self.directory, chain.index, target), chain.mask, chain.pruner.tied)
+            masks.save(self.places.mask(chain.index, target), chain.mask, chain.pruner.tied)
 
     def _save(self, chain: Chain) -> None:
         chain.check()  # a diverged state is nothing to go on from
         self.store.flush()
-        checkpoint.save(checkpoint_path(self.directory, chain.index), chain.state_dict(), self.keep)
+        checkpoint.save(self.places.checkpoint(chain.index), chain.state_dict(), self.keep)
 
 
-def follow(directory: Path, chain: Chain) -> None:
+def follow(places: StagePlaces, chain: Chain) -> None:
     """Take the steps that the first rank of a chain takes in `Stage.run`, from the same checkpoint; write nothing.
 
     Raises
@@ -211,7 +212,7 @@ def follow(directory: Path, chain: Chain) -> None:
         If the chain failed, which the first rank reports.
     """
     chain.ranks.wait()
-    path = checkpoint_path(directory, chain.index)
+    path = places.checkpoint(chain.index)
     if path.exists():
         chain.load_state_dict(checkpoint.load(path))
     try:
@@ -247,16 +248,6 @@ def skip(bar: Any, steps: int) -> None:
         bar.n += steps
         bar.last_print_n += steps
         bar.refresh()
-
-
-def mask_path(directory: Path, chain: int, target: float) -> Path:
-    """Where the mask of one chain at one target is kept, in the directory of a fork."""
-    return directory / "masks" / f"chain{chain}-{target:g}.safetensors"
-
-
-def checkpoint_path(directory: Path, chain: int) -> Path:
-    """Where a chain's resume point is in a stage's directory."""
-    return directory / "checkpoints" / f"chain{chain}.safetensors"
 
 
 @contextmanager

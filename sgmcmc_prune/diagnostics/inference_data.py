@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sgmcmc_prune.store.damage import damage_named
+from sgmcmc_prune.store.places import RunPlaces
 
 if TYPE_CHECKING:
     import pandas
@@ -38,7 +39,7 @@ def load(run_dir: str | Path) -> "xarray.DataTree":
     """
     import xarray
 
-    path = Path(run_dir) / "posterior.zarr"
+    path = RunPlaces(Path(run_dir)).store
     if not path.is_dir():
         raise ValueError(f"{run_dir} is not a run directory: it has no store of draws posterior.zarr")
     try:
@@ -99,7 +100,7 @@ def summary(
 
     from sgmcmc_prune.diagnostics.ess import MIN_DRAWS_ESS
 
-    with damage_named(Path(run_dir) / "posterior.zarr"):
+    with damage_named(RunPlaces(Path(run_dir)).store):
         posterior = load(run_dir)["posterior"].to_dataset().load()
     if not posterior.sizes["draw"]:
         raise ValueError(f"{run_dir} has no draw that all chains have reached: let the run go on")

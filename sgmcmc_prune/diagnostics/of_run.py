@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sgmcmc_prune.diagnostics.ess import MIN_DRAWS_ESS, ess, rhat
 from sgmcmc_prune.diagnostics.streams import MEMORY, StreamedDraws, by_block, from_files
+from sgmcmc_prune.store.places import RunPlaces
 from sgmcmc_prune.store.weights import WeightStore
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -103,12 +104,12 @@ def of_weights(run_dir: str | Path, memory: int = MEMORY, progress: bool = False
 
     tree = load(run_dir)
     chains = tree["posterior"].sizes["chain"]
-    files = [sorted((Path(run_dir) / "draws").glob(f"chain{c}-*.safetensors")) for c in range(chains)]
+    files = [sorted(RunPlaces(Path(run_dir)).draws.glob(f"chain{c}-*.safetensors")) for c in range(chains)]
     length = min(len(chain) for chain in files)
     if length == 0:
         raise ValueError(f"{run_dir} has no weight draws of every chain: its directory draws/ lacks them")
     for chain in range(chains):  # the blocks are read past the checksums
-        if bad := WeightStore(Path(run_dir) / "draws").first_damaged(chain, length):
+        if bad := WeightStore(RunPlaces(Path(run_dir)).draws).first_damaged(chain, length):
             raise ValueError(bad[1])
     names = [str(name) for name in tree["sample_stats"].to_dataset()["parameter"].values]
     draws = {name: from_files([chain[:length] for chain in files], name) for name in names}

@@ -15,6 +15,7 @@ from sgmcmc_prune.run.stages import load_averages, load_config
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.damage import damage_named
 from sgmcmc_prune.store.files import read_json
+from sgmcmc_prune.store.places import RunPlaces
 
 Inclusion = dict[str, Tensor]
 
@@ -81,10 +82,10 @@ class RunData:
     def open(cls, path: Path) -> "RunData":
         """Open a run directory; ValueError if it is none."""
         config = load_config(path)
-        places = {"dense": path} | {str(name): path / "forks" / name for name in config.prune.in_chain}
-        stages = [Stage(n, p / "posterior.zarr") for n, p in places.items() if (p / "posterior.zarr").is_dir()]
-        info = _json(path / "run.json") or {}
-        return cls(path, config, info, _json(path / "metrics.json"), _json(path / "reliability.json"), stages)
+        run = RunPlaces(path)
+        stores = {name or "dense": run.stage(name).store for name in (None, *config.prune.in_chain)}
+        stages = [Stage(name, store) for name, store in stores.items() if store.is_dir()]
+        return cls(path, config, _json(run.info) or {}, _json(run.metrics), _json(run.reliability), stages)
 
     @property
     def dense(self) -> Stage | None:
@@ -107,8 +108,8 @@ class RunData:
 
     def cycle_inclusion(self, chain: int) -> list[Inclusion]:
         """The same, averaged over the draws of each finished cycle."""
-        names = [f"chain{chain}-cycle{k + 1}.safetensors" for k in range(self.config.schedule.cycles)]
-        paths = [self.path / "inclusion" / name for name in names]
+        cycles = range(1, self.config.schedule.cycles + 1)
+        paths = [RunPlaces(self.path).inclusion(chain, cycle) for cycle in cycles]
         return [checkpoint.load(path) for path in paths if path.is_file()]
 
     def groups(self, chain: int) -> dict[str, GroupMap]:

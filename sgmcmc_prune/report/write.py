@@ -20,6 +20,7 @@ from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace, training_trace
 from sgmcmc_prune.store.damage import damage_named
 from sgmcmc_prune.store.files import atomic_path
+from sgmcmc_prune.store.places import RunPlaces
 from sgmcmc_prune.store.tensor_file import Damaged
 
 #: In the order of the page.
@@ -55,7 +56,7 @@ def write_report(run_dir: Path) -> Path:
         If `run_dir` is not a run directory.
     """
     run = RunData.open(Path(run_dir))
-    out = run.path / "report"
+    out = RunPlaces(run.path).report
     out.mkdir(exist_ok=True)
     drawn = []
     for draw in PICTURES:

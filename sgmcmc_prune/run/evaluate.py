@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sgmcmc_prune.chains.loop import mask_path, members
+from sgmcmc_prune.chains.loop import members
 from sgmcmc_prune.data import ood
 from sgmcmc_prune.diagnostics import in_function_space, judge
 from sgmcmc_prune.models import num_parameters
@@ -38,6 +38,7 @@ from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_errors, num_deci
 from sgmcmc_prune.run.stages import evaluation_settings, load_averages
 from sgmcmc_prune.store.damage import damage_named
 from sgmcmc_prune.store.files import finite_or_null, write_json
+from sgmcmc_prune.store.places import RunPlaces, StagePlaces
 from sgmcmc_prune.store.weights import WeightStore
 
 Mask = dict[str, Tensor]
@@ -65,9 +66,9 @@ class _Evaluator:
         self.groups = build.groups(config, data, self.model)
         self.not_shrinkable = why_not_shrinkable(self.model, self.inputs[:2])
 
-    def predict(self, stage: Path, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
+    def predict(self, stage: StagePlaces, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
         """Predict with the draws first, ..., last - 1 of every chain, one after the other."""
-        weights = WeightStore(stage / "draws")
+        weights = WeightStore(stage.draws)
         singles: list[dict[str, float]] = []
         sizes: list[dict[str, int | None]] = []
         pooled, foreign = None, None
@@ -182,23 +183,23 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
         members, parameters and multiply_adds of the shrunk network, ood_auroc, ...), `diagnostics`, `split`, `seed`,
         `ood`, and `not_shrinkable`: why rows have no such sizes, or "".
     """
-    evaluator = _Evaluator(config, data, out)
+    evaluator, places = _Evaluator(config, data, out), RunPlaces(out)
     draws = config.schedule.cycles * config.schedule.draws
     chains = [load_averages(out, chain) for chain in range(config.chains)]
     rows = 1 + num_decided(config) + len(config.prune.in_chain) * len(config.prune.targets)
     with tqdm(total=rows, desc="evaluate", unit="row", disable=not progress) as bar:
-        found = evaluator.predict(out, 0, draws, None)
+        found = evaluator.predict(places, 0, draws, None)
         dense = evaluator.row(found, None)
         _write_reliability(out, found.pooled, evaluator.labels)
         bar.update(1)
         pruned = []
         for decided in decided_post_hoc(config, evaluator.groups, chains):
-            found = evaluator.predict(out, 0, draws, decided.masks)
+            found = evaluator.predict(places, 0, draws, decided.masks)
             pruned.append(evaluator.row(found, decided.masks, when="post_hoc", **decided.labels))
             bar.update(1)
         for criterion, (k, target) in product(config.prune.in_chain, enumerate(config.prune.targets)):
-            stage, n = out / "forks" / criterion, config.prune.cycles * config.prune.draws
-            paths = [mask_path(stage, c, target) for c in range(config.chains)]
+            stage, n = places.stage(criterion), config.prune.cycles * config.prune.draws
+            paths = [stage.mask(c, target) for c in range(config.chains)]
             chain_masks = [masks.load(path) for path in paths]
             tied = _mean([masks.load_tied(path) for path in paths]) / num_groups(evaluator.groups)
             labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target, "tied": tied}
@@ -225,11 +226,11 @@ def _write_reliability(out: Path, predictive: Predictive, labels: Tensor) -> Non
     """Keep the bins of the dense reliability diagram, which a report cannot recompute without the data."""
     bins = reliability(predictive.probabilities, labels)
     content = {name: getattr(bins, name).tolist() for name in ("confidence", "accuracy", "count")}
-    write_json(out / "reliability.json", finite_or_null(content), checksum=True)
+    write_json(RunPlaces(out).reliability, finite_or_null(content), checksum=True)
 
 
 def _diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:
-    with damage_named(out / "posterior.zarr"):
+    with damage_named(RunPlaces(out).store):
         return diagnostics(config, out)
 
 

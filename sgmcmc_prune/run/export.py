@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import choices
-from sgmcmc_prune.chains.loop import mask_path
 from sgmcmc_prune.machine import timing
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.predictive.flops import multiply_adds
@@ -24,8 +23,9 @@ from sgmcmc_prune.run import build
 from sgmcmc_prune.run.config import NetworkChoice, RunConfig
 from sgmcmc_prune.run.decide import decided_post_hoc
 from sgmcmc_prune.run.evaluate import masked_network
-from sgmcmc_prune.run.stages import load_averages, load_config, stage_directory
+from sgmcmc_prune.run.stages import load_averages, load_config
 from sgmcmc_prune.store.network import About, load_network, require_safetensors, save_network
+from sgmcmc_prune.store.places import RunPlaces
 from sgmcmc_prune.store.weights import WeightStore, average
 from sgmcmc_prune.text_table import format_rows, number
 
@@ -60,7 +60,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     """
     require_safetensors(out)
     config = load_config(run_dir)
-    if not (run_dir / "metrics.json").is_file():
+    if not RunPlaces(run_dir).metrics.is_file():
         raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")
     data = build.load_data(config)
     mask, draws, origin = _chosen(config, data, run_dir, choice)
@@ -122,17 +122,17 @@ def _chosen(
     if choice.decision == "target" and target not in targets:
         raise ValueError(f"{run_dir} has no target {target}; it has {', '.join(f'{t:g}' for t in targets)}")
     if choice.when == "post_hoc":
-        stage, last = run_dir, config.schedule.cycles * config.schedule.draws
+        stage, last = RunPlaces(run_dir).stage(None), config.schedule.cycles * config.schedule.draws
         first = last - config.schedule.draws
         mask = _post_hoc_mask(config, data, run_dir, choice, str(criterion), target)
     elif choice.decision != "target":
         raise ValueError(f"decision {choice.decision} is taken post hoc alone; in the chain give a target")
     else:
-        stage, k = stage_directory(run_dir, criterion), targets.index(target)
+        stage, k = RunPlaces(run_dir).stage(criterion), targets.index(target)
         last = (k + 1) * config.prune.cycles * config.prune.draws
         first = last - config.prune.draws
-        mask = masks.load(mask_path(stage, choice.chain, targets[k]))
-    weights = WeightStore(stage / "draws")
+        mask = masks.load(stage.mask(choice.chain, targets[k]))
+    weights = WeightStore(stage.draws)
     decided = f"{100 * target:g} %" if choice.decision == "target" and target else choice.decision
     origin = (
         f"{run_dir.name}, chain {choice.chain}, {str(criterion).replace('_', ' ')}, {choice.when.replace('_', ' ')}, "

@@ -40,7 +40,6 @@ from sgmcmc_prune.run.stages import (
     measurable_chain,
     num_steps,
     open_stage,
-    stage_directory,
     stage_schedule,
     stages,
     take_batched,
@@ -49,9 +48,7 @@ from sgmcmc_prune.run.stages import (
 from sgmcmc_prune.samplers import tiers
 from sgmcmc_prune.settings import to_json
 from sgmcmc_prune.store.files import finite_or_null, locked, read_json, write_json
-
-#: Whoever works in a run directory holds this file.
-LOCK = ".lock"
+from sgmcmc_prune.store.places import RunPlaces
 
 
 def run(config: RunConfig, out: Path, overwrite: bool = False, progress: bool = True) -> dict[str, Any]:
@@ -109,7 +106,7 @@ def resume(out: Path, progress: bool = True) -> dict[str, Any]:
 
 def _stored(config: RunConfig, out: Path) -> dict[str, Any]:
     """The table of a finished run whose draws are gone; ValueError if another evaluation is asked for."""
-    metrics: dict[str, Any] = read_json(out / "metrics.json", checksum=True)
+    metrics: dict[str, Any] = read_json(RunPlaces(out).metrics, checksum=True)
     asked, done = evaluation_settings(config), metrics["evaluation"]
     if changed := [name for name in done if asked[name] != done[name]]:
         raise ValueError(
@@ -125,13 +122,13 @@ def _clean(config: RunConfig, out: Path) -> None:
     keep_averages(config, out)
     if not config.keep_weight_draws:
         for criterion in stages(config):
-            shutil.rmtree(stage_directory(out, criterion) / "draws", ignore_errors=True)
+            shutil.rmtree(RunPlaces(out).stage(criterion).draws, ignore_errors=True)
 
 
 def _take_up(out: Path, world: Ranks, held: ExitStack) -> None:
     """Check that a directory can be continued, and keep others out of it."""
     _check_processes(load_config(out), world)
-    held.enter_context(locked(out / LOCK))
+    held.enter_context(locked(RunPlaces(out).lock))
 
 
 def _finished(out: Path) -> bool:
@@ -140,7 +137,7 @@ def _finished(out: Path) -> bool:
 
 def _earlier(out: Path) -> dict[str, Any]:
     """What `run.json` says of the run so far; empty before it has begun."""
-    path = out / "run.json"
+    path = RunPlaces(out).info
     return dict(read_json(path, checksum=True)) if path.is_file() else {}
 
 
@@ -150,28 +147,28 @@ def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks, held: 
     build.check_choices(config)
     made = _take(out, held)
     try:
-        if distributed.restarted() and (out / "config.json").is_file() and load_config(out) == config:
+        if distributed.restarted() and RunPlaces(out).config.is_file() and load_config(out) == config:
             return build.load_data(config)
-        old = [path for path in out.iterdir() if path.name != LOCK]
+        old = [path for path in out.iterdir() if path != RunPlaces(out).lock]
         if old and not overwrite:
             raise ValueError(
                 f"{out} exists and is not empty; choose another --out, continue it with "
                 f"`sgmcmc-prune resume {out}`, or replace it with --overwrite"
             )
-        if old and not (out / "config.json").is_file():
+        if old and not RunPlaces(out).config.is_file():
             raise ValueError(f"{out} is not a run directory, so --overwrite will not delete it; choose another --out")
         data = build.load_data(config)
         _check(config, data, world)
     except BaseException:
         if made:  # a run that is refused leaves nothing
             held.close()
-            (out / LOCK).unlink()
+            RunPlaces(out).lock.unlink()
             for directory in made:
                 directory.rmdir()
         raise
     for path in old:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    write_json(out / "config.json", to_json(config))
+    write_json(RunPlaces(out).config, to_json(config))
     return data
 
 
@@ -180,7 +177,7 @@ def _take(out: Path, held: ExitStack) -> list[Path]:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; choose another --out")
     made = [directory for directory in (out, *out.parents) if not directory.exists()]
-    held.enter_context(locked(out / LOCK))
+    held.enter_context(locked(RunPlaces(out).lock))
     return made
 
 
@@ -241,7 +238,7 @@ def _first_work(config: RunConfig, data: build.Data, out: Path, progress: bool, 
         if not sampled:  # what was sampled stays so, whatever its evaluation says
             _write_info(out, {**info, **_damaged_checkpoints(out), "status": status, "error": str(error)})
         raise
-    write_json(out / "metrics.json", finite_or_null(metrics), checksum=True)
+    write_json(RunPlaces(out).metrics, finite_or_null(metrics), checksum=True)
     info["departures"] += metrics["diagnostics"]["temperature"]["findings"]
     seconds = _earlier(out)["seconds"] if sampled else time.time() - started
     info |= {**_damaged_checkpoints(out), "status": "finished", "seconds": seconds}
@@ -251,7 +248,7 @@ def _first_work(config: RunConfig, data: build.Data, out: Path, progress: bool, 
 
 
 def _write_info(out: Path, info: dict[str, Any]) -> None:
-    write_json(out / "run.json", info, checksum=True)
+    write_json(RunPlaces(out).info, info, checksum=True)
 
 
 def _damaged_checkpoints(out: Path) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from sgmcmc_prune import choices
 from sgmcmc_prune.chains.chain import Chain
-from sgmcmc_prune.chains.loop import Stage, checkpoint_path, follow, mask_path
+from sgmcmc_prune.chains.loop import Stage, follow
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.chains.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.chains.schedules import Cyclical
@@ -26,6 +26,7 @@ from sgmcmc_prune.settings import from_json, to_json
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.draws import DrawStore
 from sgmcmc_prune.store.files import locked, read_json
+from sgmcmc_prune.store.places import RunPlaces
 from sgmcmc_prune.store.weights import estimate_bytes, require_space
 
 RECORDS_PER_EPOCH = 4
@@ -33,13 +34,13 @@ RECORDS_PER_EPOCH = 4
 
 def load_config(out: Path) -> RunConfig:
     """The configuration of a run directory; ValueError if it is none."""
-    path = out / "config.json"
+    path = RunPlaces(out).config
     if not path.is_file():
         raise ValueError(f"{out} is not a run directory: it has no config.json")
     config: RunConfig = from_json(read_json(path), RunConfig, where=f"{path}: config")
     _check_unchanged(out, config)
-    if (out / "run.json").is_file():
-        choices.remember(read_json(out / "run.json", checksum=True).get("own", {}))
+    if RunPlaces(out).info.is_file():
+        choices.remember(read_json(RunPlaces(out).info, checksum=True).get("own", {}))
     return config
 
 
@@ -57,7 +58,7 @@ EVALUATION = ("evaluate", "ood", "ood_dir", "prune.post_hoc", "prune.fdr")
 
 def drawn_with(out: Path) -> RunConfig | None:
     """The configuration with which the draws in a directory were made; None before there are any."""
-    path = out / "posterior.zarr" / "zarr.json"
+    path = RunPlaces(out).store / "zarr.json"
     if not path.is_file():
         return None
     stored = read_json(path).get("attributes", {}).get("config")
@@ -81,7 +82,7 @@ def _check_unchanged(out: Path, config: RunConfig) -> None:
     made, now = _flat(to_json(drawn)), _flat(to_json(config))
     if changed := [name for name in made if made[name] != now[name] and name not in FREE]:
         both = "; ".join(f"{name} is {now[name]!r}, and was {made[name]!r}" for name in changed)
-        raise ValueError(f"{out / 'config.json'} is not the configuration of the draws beside it: {both}")
+        raise ValueError(f"{RunPlaces(out).config} is not the configuration of the draws beside it: {both}")
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -92,11 +93,6 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def averages_path(out: Path, chain: int) -> Path:
-    """Where the averages over the dense draws of a chain are kept once the run is finished."""
-    return out / "averages" / f"chain{chain}.safetensors"
-
-
 def load_averages(out: Path, chain: int) -> dict[str, Any]:
     """The averages over the dense draws of a chain: `inclusion` and `moments`, by layer, and what criteria `observed`.
 
@@ -105,17 +101,18 @@ def load_averages(out: Path, chain: int) -> dict[str, Any]:
     FileNotFoundError, ValueError
         If there are none yet, or the file is damaged.
     """
-    path = averages_path(out, chain)
-    state = checkpoint.load(path if path.is_file() else checkpoint_path(out, chain))
+    places = RunPlaces(out)
+    path = places.averages(chain)
+    state = checkpoint.load(path if path.is_file() else places.checkpoint(chain))
     return {key: state[key] for key in ("inclusion", "moments", "observed") if key in state}
 
 
 def keep_averages(config: RunConfig, out: Path) -> None:
     """Keep what is read of a finished run, and delete what only a resume of unfinished chains would need."""
     for chain in range(config.chains):
-        checkpoint.save(averages_path(out, chain), load_averages(out, chain))
+        checkpoint.save(RunPlaces(out).averages(chain), load_averages(out, chain))
     for criterion in stages(config):
-        for path in (stage_directory(out, criterion) / "checkpoints").glob("*.safetensors*"):
+        for path in RunPlaces(out).stage(criterion).checkpoints.glob("*.safetensors*"):
             if not path.name.endswith(".damaged"):
                 path.unlink()
 
@@ -147,7 +144,7 @@ def take_chain(config: RunConfig, data: build.Data, out: Path, index: int, bar: 
             if ranks.first:
                 open_stage(config, data, out, criterion).run(chain, bar)
             else:
-                follow(stage_directory(out, criterion), chain)
+                follow(RunPlaces(out).stage(criterion), chain)
             ranks.wait()  # the next stage starts from what the first rank has written
 
 
@@ -170,12 +167,7 @@ def take_batched(config: RunConfig, data: build.Data, out: Path, bar: Any) -> No
 
 def _lock(out: Path, index: int) -> AbstractContextManager[None]:
     """Keep a chain to oneself. A process whose parent was killed may still be dying: wait for it."""
-    return locked(out / "checkpoints" / f"chain{index}.lock", wait_seconds=30)
-
-
-def stage_directory(out: Path, criterion: str | None) -> Path:
-    """Where a stage keeps its files."""
-    return out if criterion is None else out / "forks" / criterion
+    return locked(RunPlaces(out).chain_lock(index), wait_seconds=30)
 
 
 def stage_schedule(config: RunConfig, data: build.Data, criterion: str | None) -> Cyclical:
@@ -199,11 +191,11 @@ def _stage_chain(
         return build.build_chain(config, data, index, schedule, ranks=ranks)
     reference = None
     if build.make_criterion(criterion).copies_layers:
-        first = out / "forks" / config.prune.in_chain[0]
-        reference = [masks.load(mask_path(first, index, t)) for t in config.prune.targets]
+        first = RunPlaces(out).stage(config.prune.in_chain[0])
+        reference = [masks.load(first.mask(index, t)) for t in config.prune.targets]
     pruner = build.build_pruner(config, data, build.build_model(config, data, index), criterion, index, reference)
     chain = build.build_chain(config, data, index, schedule, pruner, ranks)
-    chain.load_position(checkpoint.load(checkpoint_path(out, index)))
+    chain.load_position(checkpoint.load(RunPlaces(out).checkpoint(index)))
     return chain
 
 
@@ -211,7 +203,7 @@ def open_stage(
     config: RunConfig, data: build.Data, out: Path, criterion: str | None, ranks: int = 1, progress: bool = False
 ) -> Stage:
     """Open the store of one stage, or create it (then `ranks` processes share each chain)."""
-    directory = stage_directory(out, criterion)
+    places = RunPlaces(out).stage(criterion)
     schedule = stage_schedule(config, data, criterion)
     chain = build.build_chain(config, data, 0, schedule)
     probes = build.probes(config, data)
@@ -219,15 +211,15 @@ def open_stage(
     classes, statistics = data.dataset.num_classes, build.statistics_batches(config, data)
     recorder = Recorder(probes.inputs, probes.labels, classes, layers, chain.parameters, chain.prior, statistics)
     record_every = max(1, int(chain.stream.steps_per_epoch / RECORDS_PER_EPOCH))
-    path = directory / "posterior.zarr"
+    path = places.store
     if path.exists():
         store = DrawStore.open(path)
     else:
         needed = estimate_bytes(network_state(chain.model), schedule.num_draws, config.chains)
-        require_space(directory, needed)
+        require_space(places.directory, needed)
         if progress:
             draws = config.chains * schedule.num_draws
-            tqdm.write(f"weight draws in {directory / 'draws'}: {draws}, {needed / 1e6:.1f} MB")
+            tqdm.write(f"weight draws in {places.draws}: {draws}, {needed / 1e6:.1f} MB")
         store = DrawStore.create(
             path,
             recorder.groups(schedule.num_draws, schedule.num_steps // record_every),
@@ -242,7 +234,7 @@ def open_stage(
                 "momentum": schedule(schedule.num_steps - 1).momentum,
             },
         )
-    return Stage(directory, recorder, store, record_every, config.checkpoint_seconds, config.keep_checkpoints)
+    return Stage(places, recorder, store, record_every, config.checkpoint_seconds, config.keep_checkpoints)
 
 
 def _static(probes: build.Probes, chain: Chain, layers: Sequence[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config, drawn
 from sgmcmc_prune.compare.methods.settings import grid
 from sgmcmc_prune.compare.networks import at_sparsities, under_mask
 from sgmcmc_prune.priors import Gaussian
+from sgmcmc_prune.store.places import RunPlaces
 
 
 def methods() -> Iterator[Method]:
@@ -29,7 +30,7 @@ def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
     config = dense_config(problem, "reduction_chain")
     seconds = run_once(config, problem.data, folder / "run")
     steps = chain_steps(problem, config)
-    posterior = drawn(problem, folder / "run", 0, 1, config.schedule.draws, steps, seconds)
+    posterior = drawn(problem, RunPlaces(folder / "run"), 0, 1, config.schedule.draws, steps, seconds)
     prior, every = Gaussian(config.prior.slab_variance), max(1, len(posterior.draws) // problem.members)
     reduced = ChainReduction(posterior.model, posterior.draws, prior, excess_variance="zero", allow_empty=True)
     posterior = replace(posterior, draws=posterior.draws[::every][: problem.members])

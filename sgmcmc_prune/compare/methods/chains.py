@@ -14,7 +14,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sgmcmc_prune.chains.loop import mask_path
 from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem, Settings
 from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, under_mask
@@ -27,6 +26,7 @@ from sgmcmc_prune.run.stages import open_stage, stages, take_chain
 from sgmcmc_prune.settings import replace, to_json
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.files import locked, read_json, write_json
+from sgmcmc_prune.store.places import RunPlaces, StagePlaces
 from sgmcmc_prune.store.weights import WeightStore, average
 
 
@@ -122,9 +122,9 @@ def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iter
     config = dense_config(problem, "dense_chain", **{"prior.mode": mode})
     out = problem.shared / shared_name(f"chain-{mode}", problem.settings)
     seconds = run_once(config, problem.data, out)
-    state = checkpoint.load(out / "checkpoints" / "chain0.safetensors")
+    state = checkpoint.load(RunPlaces(out).checkpoint(0))
     steps = chain_steps(problem, config)
-    posterior = drawn(problem, out, 0, config.schedule.cycles, config.schedule.draws, steps, seconds)
+    posterior = drawn(problem, RunPlaces(out), 0, config.schedule.cycles, config.schedule.draws, steps, seconds)
     groups = build.groups(config, problem.data, posterior.model)
     scores = chain_scores(criterion, state, groups, problem.seed)
     if criterion == "random":
@@ -147,9 +147,9 @@ def _in_chain(problem: Problem, folder: Path, criterion: str) -> Iterator[Candid
         config = _in_chain_config(problem, target, criterion)
         out = folder / f"{target:g}"
         seconds = run_once(config, problem.data, out)
-        stage = out / "forks" / criterion
+        stage = RunPlaces(out).stage(criterion)
         posterior = drawn(problem, stage, 0, 1, problem.members, chain_steps(problem, config), seconds)
-        yield under_mask(problem, posterior, target, masks.load(mask_path(stage, 0, target)))
+        yield under_mask(problem, posterior, target, masks.load(stage.mask(0, target)))
 
 
 def shared_name(chain: str, settings: Settings) -> str:
@@ -169,7 +169,7 @@ def run_once(config: RunConfig, data: build.Data, out: Path) -> float:
         finished = out / "finished.json"
         if not finished.is_file():
             started = time.perf_counter()
-            write_json(out / "config.json", to_json(config))
+            write_json(RunPlaces(out).config, to_json(config))
             for criterion in stages(config):
                 open_stage(config, data, out, criterion)
             with tqdm(disable=True) as bar:
@@ -178,9 +178,9 @@ def run_once(config: RunConfig, data: build.Data, out: Path) -> float:
         return float(read_json(finished)["seconds"])
 
 
-def drawn(problem: Problem, stage: Path, start: int, cycles: int, draws: int, steps: int, seconds: float) -> Any:
+def drawn(problem: Problem, stage: StagePlaces, start: int, cycles: int, draws: int, steps: int, seconds: float) -> Any:
     """The draws of some cycles of `draws` each, and the mean of the last of them."""
-    weights = WeightStore(stage / "draws")
+    weights = WeightStore(stage.draws)
     found = [weights.load(0, draw) for draw in range(start * draws, (start + cycles) * draws)]
     cost = Cost(steps * problem.batch_size, seconds)
     return Posterior(problem.network(), average(found[-draws:]), found, cost)

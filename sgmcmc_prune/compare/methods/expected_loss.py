@@ -20,6 +20,7 @@ from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import categorical, mean_nll
 from sgmcmc_prune.pruning.masks import prunable
 from sgmcmc_prune.run import build
+from sgmcmc_prune.store.places import RunPlaces
 
 
 def methods() -> Iterator[Method]:
@@ -34,7 +35,7 @@ def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
     seconds = run_once(config, problem.data, folder / "run")
     steps = chain_steps(problem, config)
     cycles, draws = config.schedule.cycles, config.schedule.draws
-    posterior = drawn(problem, folder / "run", 0, cycles, draws, steps, seconds)
+    posterior = drawn(problem, RunPlaces(folder / "run"), 0, cycles, draws, steps, seconds)
     left, count = problem.steps - steps, len(posterior.draws)
     batches = [(left + index) // count for index in range(count)]
     require(batches[0] > 1, f"{problem.steps} steps leave {left} minibatches for {count} curvatures; each needs 2")
