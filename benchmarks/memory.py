@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from sgmcmc_prune.chains.loop import checkpoint_path
-from sgmcmc_prune.run.stages import load_config, stage_directory, stages
+from sgmcmc_prune.run.directory import open_run
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.draws import DrawStore
+from sgmcmc_prune.store.places import StagePlaces
 from sgmcmc_prune.text_table import format_rows
 
 
@@ -38,15 +38,15 @@ def sampler_bytes(state: Mapping[str, Any]) -> dict[str, int]:
     return found
 
 
-def count(directory: Path) -> dict[str, int]:
+def count(places: StagePlaces) -> dict[str, int]:
     """Bytes by role of chain 0 in one stage."""
-    path = checkpoint_path(directory, 0)
+    path = places.checkpoint(0)
     state = checkpoint.load(path)
     roles = {"model": tensor_bytes(state["model"]), **sampler_bytes(state["sampler"])}
     roles |= {name: tensor_bytes(state[name]) for name in ("prior", "em", "mask", "inclusion", "moments", "pruner")}
-    draws = sorted((directory / "draws").glob("chain0-*.safetensors"))
-    store = directory / "posterior.zarr"
-    chains, slots = len(list(directory.glob("checkpoints/chain*.safetensors"))), DrawStore.open(store)
+    draws = sorted(places.draws.glob("chain0-*.safetensors"))
+    store = places.store
+    chains, slots = len(list(places.checkpoints.glob("chain*.safetensors"))), DrawStore.open(store)
     stored = sum(p.stat().st_size for p in store.rglob("*") if p.is_file())
     roles |= {"checkpoint, on disk": path.stat().st_size, "one weight draw, on disk": draws[0].stat().st_size}
     roles["store, on disk, by draw"] = stored // max(1, chains * slots.count("posterior", 0))
@@ -55,10 +55,11 @@ def count(directory: Path) -> dict[str, int]:
 
 def main(out: Path) -> None:
     """Print one table for each stage."""
-    model = checkpoint.load(checkpoint_path(out, 0))["model"]
+    run = open_run(out)
+    model = checkpoint.load(run.places.checkpoint(0))["model"]
     parameters = sum(p.numel() for p in model.values() if p.is_floating_point())
-    for stage in stages(load_config(out)):
-        rows = [[name, f"{n:,}", f"{n / parameters:.1f}"] for name, n in count(stage_directory(out, stage)).items()]
+    for stage in run.stages:
+        rows = [[name, f"{n:,}", f"{n / parameters:.1f}"] for name, n in count(run.places.stage(stage)).items()]
         print(f"{stage or 'dense'}, {parameters:,} parameters and buffers")
         print(format_rows(("what", "bytes", "a parameter"), rows), end="\n\n")
 

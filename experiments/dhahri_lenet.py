@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from sgmcmc_prune import models
 from sgmcmc_prune.baselines.laplace import OnlinePruning, Recipe
-from sgmcmc_prune.run import build
+from sgmcmc_prune.run.checks import check_device
 from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.data import load_data
 from sgmcmc_prune.run.presets import PRESETS
 from sgmcmc_prune.settings import replace
 
@@ -73,11 +74,11 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--epochs", type=int, default=EPOCHS)
     p.add_argument("--device", default="cpu")
     a = p.parse_args(argv)
-    build.check_device(a.device)
+    check_device(a.device)
     config: RunConfig = replace(
         PRESETS["fashion-mnist"](), **{"data.name": a.data, "data.validation": 0, "device": a.device}
     )
-    data = build.load_data(config)
+    data = load_data(config)
 
     def network(seed: int) -> nn.Module:
         return models.build("dhahri_lenet:LeNet", (1, 28, 28), 10, seed=seed).to(a.device)

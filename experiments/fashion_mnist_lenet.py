@@ -48,11 +48,11 @@ def config_of(variant: str, seed: int, evaluate: str) -> RunConfig:
 def run_cell(config: RunConfig, variant: str, out: Any) -> None:
     """Compute one cell: a run, or a baseline network."""
     from sgmcmc_prune.baselines.dense import train_and_prune
-    from sgmcmc_prune.run import build
+    from sgmcmc_prune.run.run import Run
     from sgmcmc_prune.store.files import write_json
 
     if variant in ("sgd", "adamw"):
-        metrics = train_and_prune(config, build.load_data(config), variant, progress=False)  # type: ignore[arg-type]
+        metrics = train_and_prune(Run(config), variant, progress=False)  # type: ignore[arg-type]
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "metrics.json", metrics)
     else:

@@ -238,10 +238,10 @@ class Bench:
     def __call__(self) -> None:
         """Measure, and print the table."""
         from sgmcmc_prune import bench
-        from sgmcmc_prune.run import build
+        from sgmcmc_prune.run.checks import check_device
         from sgmcmc_prune.store.files import write_json
 
-        build.check_device(self.device)
+        check_device(self.device)
         result, table = bench.run(self.what, self.network, self.rounds, self.device)
         print(table)
         if self.out is not None:

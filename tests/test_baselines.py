@@ -5,9 +5,9 @@ from typing import Literal
 import pytest
 
 from sgmcmc_prune.baselines.dense import train_and_prune
-from sgmcmc_prune.run import build
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.settings import replace
 
 
@@ -27,7 +27,7 @@ def test_rows_reach_their_targets(optimizer: Literal["sgd", "adamw"], cycles: in
             "prune.cycles": cycles,
         },
     )
-    result = train_and_prune(config, build.load_data(config), optimizer, progress=False)
+    result = train_and_prune(Run(config), optimizer, progress=False)
     assert result["dense"]["accuracy"] > 0.6
     assert [row["target"] for row in result["pruned"]] == [0.5, 0.9]
     for row in result["pruned"]:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.predictive.predict import class_probabilities
-from sgmcmc_prune.run import build
-from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.data import Data, load_data
 from sgmcmc_prune.run.evaluate import masked_network
 from sgmcmc_prune.run.presets import demo
+from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.settings import replace
 
 
@@ -28,13 +28,13 @@ def network() -> nn.Module:
     )  # fmt: skip
 
 
-def problem(**changes: Any) -> tuple[RunConfig, build.Data]:
+def problem(**changes: Any) -> Run:
     config = replace(demo(), **{"data.augmentation": "crop_flip", "data.batch_size": 100, **changes})
-    data = build.load_data(config)
+    data = load_data(config)
     mean, std = data.dataset.mean[0], data.dataset.std[0]
     low = (1 - mean) / std - mean / std  # x -> 1 - x in the units of the network
     parts = [bright(part, low) for part in (data.train, data.validation, data.test)]
-    return config, build.Data(data.dataset, *parts)
+    return Run(config, data=Data(data.dataset, *parts))
 
 
 def train(model: nn.Module, stream: Any, steps: int) -> None:
@@ -48,21 +48,20 @@ def train(model: nn.Module, stream: Any, steps: int) -> None:
 
 def test_reestimated_and_running_statistics_agree_where_training_was_augmented() -> None:
     """Crops with black borders; the weights stand still at the end, so that running statistics belong to them."""
-    config, data = problem()
-    model = network()
-    train(model, build.build_stream(config, data, 0), 240)
-    inputs, labels = data.test
+    run, model = problem(), network()
+    train(model, run.stream(0), 240)
+    inputs, labels = run.data.test
 
     def accuracy(network: nn.Module) -> float:
         return float((class_probabilities(network, inputs).argmax(1) == labels).double().mean())
 
     with torch.no_grad():  # what training leaves behind, at the last weights
-        stream = build.build_stream(config, data, 1)
+        stream = run.stream(1)
         for step in range(100):
             model(stream.batch(step)[0])
-    again = masked_network(model, model.state_dict(), {}, build.statistics_batches(config, data))
-    plain_config = replace(config, **{"data.augmentation": "none"})
-    plain = masked_network(model, model.state_dict(), {}, build.statistics_batches(plain_config, data))
+    again = masked_network(model, model.state_dict(), {}, run.statistics_batches())
+    without = Run(replace(run.config, **{"data.augmentation": "none"}), data=run.data)
+    plain = masked_network(model, model.state_dict(), {}, without.statistics_batches())
     assert accuracy(model) > 0.6
     # 2,000 test pictures: where networks disagree on few, a difference of 0.015 is over three standard errors.
     assert accuracy(again) == pytest.approx(accuracy(model), abs=0.015)
@@ -74,11 +73,11 @@ def test_reestimated_and_running_statistics_agree_where_training_was_augmented()
 
 
 def test_statistics_come_from_batches_of_their_own_key_and_are_made_when_asked(tmp_path: Path) -> None:
-    config, data = problem()
-    batches = build.statistics_batches(config, data)()
+    run = problem()
+    batches = run.statistics_batches()()
     assert [len(batch) for batch in batches] == [250] * 8
-    assert all(torch.equal(a, b) for a, b in zip(batches, build.statistics_batches(config, data)(), strict=True))
-    first = build.build_stream(config, data, 0, 250).batch(0)[0]
+    assert all(torch.equal(a, b) for a, b in zip(batches, run.statistics_batches()(), strict=True))
+    first = run.stream(0, 250).batch(0)[0]
     assert not torch.equal(first, batches[0])
 
     def refuse() -> list[Tensor]:

@@ -18,8 +18,8 @@ from sgmcmc_prune.compare.search import EXTENSIONS, SEARCH_SEED, beyond, grid_po
 from sgmcmc_prune.compare.table import summary
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.run import build
 from sgmcmc_prune.run.config import DataConfig, ModelConfig
+from sgmcmc_prune.run.data import Data, load_data
 from sgmcmc_prune.store.files import read_json
 
 #: The best step is inside the grid; a weight decay of zero has no ratio to go on in.
@@ -174,13 +174,13 @@ def test_settings_reach_the_fit_and_no_settings_are_the_default(name: str, probl
 
 def test_a_search_never_reads_the_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials of a real method, and of a table on test images, see validation images alone."""
-    original = build.load_data
+    original = load_data
 
-    def without_test(config: object) -> build.Data:
+    def without_test(config: object) -> Data:
         data = original(config)  # type: ignore[arg-type]
         return replace(data, test=(torch.full_like(data.test[0], torch.nan), data.test[1]))
 
-    monkeypatch.setattr(build, "load_data", without_test)
+    monkeypatch.setattr(cell, "load_data", without_test)
     rows: list[object] = []
     monkeypatch.setattr(cell, "rows", lambda *arguments: rows.append(arguments[4]) or [])
     compute(linear(evaluate="test", search=2, sparsities=(0.5,), epochs=8), tmp_path, "sgd-magnitude", 3)

@@ -150,12 +150,13 @@ def test_a_strange_configuration_is_one_line(
 
 def test_a_damaged_draw_is_drawn_again_from_the_checkpoint_before(tmp_path: Path) -> None:
     """A kill leaves two checkpoints; a draw that was damaged since the older one is drawn again, to the bit."""
-    from sgmcmc_prune.run import build, stages
+    from sgmcmc_prune.run import stages
+    from sgmcmc_prune.run.run import Run
     from sgmcmc_prune.store import checkpoint
     from sgmcmc_prune.store.weights import WeightStore
 
     config = small(**{"chains": 1, "prune.in_chain": (), "prune.post_hoc": (), "checkpoint_seconds": 1e9})
-    data = build.load_data(config)
+    data = Run(config).data
 
     class Silent:
         disable, written = True, ""
@@ -167,8 +168,8 @@ def test_a_damaged_draw_is_drawn_again_from_the_checkpoint_before(tmp_path: Path
             self.written += line
 
     for name in ("whole", "damaged"):
-        stages.open_stage(config, data, tmp_path / name, None)
-        stages.take_chain(config, data, tmp_path / name, 0, Silent())
+        stages.open_stage(Run(config, tmp_path / name, data), None)
+        stages.take_chain(Run(config, tmp_path / name, data), 0, Silent())
     kept = checkpoint.history(tmp_path / "damaged" / "checkpoints" / "chain0.safetensors")
     assert len(kept) == 2
     old = checkpoint.load(kept[1])["draws"]
@@ -176,14 +177,14 @@ def test_a_damaged_draw_is_drawn_again_from_the_checkpoint_before(tmp_path: Path
     path = draws._file(0, old)
     path.write_bytes(DAMAGES["flipped"](path.read_bytes()))
     bar = Silent()
-    stages.take_chain(config, data, tmp_path / "damaged", 0, bar)
+    stages.take_chain(Run(config, tmp_path / "damaged", data), 0, bar)
     assert "drawn again" in bar.written
     again, whole = draws.load(0, old), WeightStore(tmp_path / "whole" / "draws").load(0, old)
     assert all(bool((again[name] == whole[name]).all()) for name in whole)
     first = draws._file(0, 0)
     first.write_bytes(DAMAGES["truncated"](first.read_bytes()))
     with pytest.raises(ValueError, match=r"chain0-00000.safetensors .*no checkpoint is from before it"):
-        stages.take_chain(config, data, tmp_path / "damaged", 0, Silent())
+        stages.take_chain(Run(config, tmp_path / "damaged", data), 0, Silent())
 
 
 def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:

@@ -21,9 +21,10 @@ from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.machine.distributed import Ranks, ranks_per_chain
 from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.directory import load_averages
 from sgmcmc_prune.run.main import resume
-from sgmcmc_prune.run.stages import load_averages
 from sgmcmc_prune.store import checkpoint
+from sgmcmc_prune.store.places import RunPlaces
 
 
 def ranks(count: int) -> Iterator[dict[str, str]]:
@@ -194,6 +195,6 @@ def test_another_number_of_ranks_goes_on_to_rounding_and_the_run_says_so(whole: 
     resume(changed, progress=False)
     history = json.loads((changed / "run.json").read_text())["processes"]
     assert [entry["ranks_per_chain"] for entry in history] == [2, 1]
-    first, second = (load_averages(out, 0)["moments"] for out in (whole, changed))
+    first, second = (load_averages(RunPlaces(out), 0)["moments"] for out in (whole, changed))
     for name in first:
         torch.testing.assert_close(first[name]["mean"], second[name]["mean"], rtol=0, atol=1e-3)

@@ -12,10 +12,10 @@ from sgmcmc_prune.data.ood import foreign_inputs
 from sgmcmc_prune.predictive.metrics import auroc
 from sgmcmc_prune.predictive.predict import posterior_predictive
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.run import build
 from sgmcmc_prune.run.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
 from sgmcmc_prune.run.evaluate import evaluate
 from sgmcmc_prune.run.main import run
+from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.tables import metrics_table
 from sgmcmc_prune.settings import replace
 from sgmcmc_prune.store.weights import WeightStore
@@ -83,11 +83,11 @@ def flat(input_shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:
 def test_output_units_are_never_pruned_whole(tmp_path: Path) -> None:
     changes = {"model.name": "mlp", "prior.group": "node", "prune.targets": (0.8,), "prune.in_chain": ()}
     config = replace(QUICK, **changes, **{"chains": 1, "prune.allocation": "layerwise"})
-    data = build.load_data(config)
-    model = build.build_model(config, data, 0)
+    job = Run(config)
+    model = job.model(0)
     names = [name for name, p in model.named_parameters() if p.dim() > 1]
-    assert list(build.groups(config, data, model)) == names[:-1]
-    assert list(build.build_prior(config, data, model, 0).layers) == names[:-1]
+    assert list(job.groups(model)) == names[:-1]
+    assert list(job.prior(model, 0).layers) == names[:-1]
     metrics = run(config, tmp_path / "run", progress=False)
     assert metrics["pruned"][0]["sparsity"] == pytest.approx(0.8, abs=0.01)
     assert metrics["pruned"][0]["starved"] == []
@@ -103,10 +103,10 @@ def test_foreign_images_are_detected_by_the_pooled_predictive(tmp_path: Path) ->
     write_idx(tmp_path / "foreign", np.random.default_rng(0).integers(0, 256, (30, 28, 28)))
     config = replace(QUICK, **{"ood": "idx", "ood_dir": tmp_path / "foreign"})
     metrics = run(config, tmp_path / "run", progress=False)
-    data = build.load_data(config)
+    data = Run(config).data
     foreign = foreign_inputs("idx", tmp_path / "foreign", data.dataset, (1, 28, 28), "cpu")
     assert foreign.shape == (30, 1, 28, 28)
-    model = build.build_model(config, data, 0)
+    model = Run(config, data=data).model(0)
     for row, stage in ((metrics["dense"], ""), (metrics["pruned"][-1], "forks/magnitude")):
         folder, probabilities = tmp_path / "run" / stage, []
         weights, draws = WeightStore(folder / "draws"), 1 if stage else 2
@@ -176,8 +176,7 @@ def test_dense_and_masked_rows_use_statistics_of_their_own_weights(tmp_path: Pat
             state = weights.load(0, draw)
             state["2.running_mean"] += 5.0
             weights.save(0, draw, state)
-    data = build.load_data(NORMALISED)
-    again = evaluate(NORMALISED, data, out, progress=False)
+    again = evaluate(Run(NORMALISED, out), progress=False)
     assert (again["dense"], again["pruned"]) == (first["dense"], first["pruned"])
     assert first["dense"]["accuracy"] > 0.3
 

@@ -10,10 +10,10 @@ from sgmcmc_prune import models
 from sgmcmc_prune.predictive.metrics import summarise
 from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.run import build
 from sgmcmc_prune.run.config import NetworkChoice, RunConfig
 from sgmcmc_prune.run.export import export, table
 from sgmcmc_prune.run.main import run
+from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.network import About, load_network, save_network
 from sgmcmc_prune.store.weights import WeightStore, average
 
@@ -43,8 +43,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_exported_network_predicts_as_the_masked_mean_of_the_last_cycle(finished: Path, tmp_path: Path) -> None:
     result = export(finished, tmp_path / "net.safetensors", NetworkChoice(chain=1), rounds=6)
     network, about = load_network(tmp_path / "net.safetensors")
-    fork, data = finished / "forks" / "magnitude", build.load_data(config())
-    masked = build.build_model(config(), data, 1)
+    fork, data = finished / "forks" / "magnitude", Run(config()).data
+    masked = Run(config(), data=data).model(1)
     masked.load_state_dict(average([WeightStore(fork / "draws").load(1, draw) for draw in (6, 7)]))
     masks.apply(masks.load(fork / "masks" / "chain1-0.99.safetensors"), dict(masked.named_parameters()))
     inputs = data.test[0][:200]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sgmcmc_prune.run import build
+from sgmcmc_prune.run.schedules import dense_schedule, fork_schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = (
@@ -35,9 +35,9 @@ def test_every_cell_has_a_schedule(experiment: Any, budget: str) -> None:
         config = experiment.config(variant, budget, seed=3)
         assert (config.seed, config.chains, config.preset) == (3, 1, experiment.name)
         steps_per_epoch = (NUM_DATA[config.data.name] - config.data.validation) / config.data.batch_size
-        epochs = build.dense_schedule(config, steps_per_epoch).num_steps / steps_per_epoch
+        epochs = dense_schedule(config, steps_per_epoch).num_steps / steps_per_epoch
         assert epochs <= 12.1 if budget == "small" else 89 < epochs <= 10_000
-        assert build.fork_schedule(config, steps_per_epoch).num_steps > 0
+        assert fork_schedule(config, steps_per_epoch).num_steps > 0
 
 
 def test_published_figures_can_be_drawn(experiment: Any, monkeypatch: pytest.MonkeyPatch) -> None:

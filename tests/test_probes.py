@@ -4,14 +4,14 @@ import pytest
 import torch
 from small_run import small
 
-from sgmcmc_prune.run import build
+from sgmcmc_prune.run.run import Run
 
 
 def test_probes_depend_on_the_data_set_alone() -> None:
     found = []
     for changes in ({"seed": 0}, {"seed": 1}, {"data.validation": 0}, {"data.validation": 6999}, {"probes": 5}):
         config = small(**changes)
-        found.append(build.probes(config, build.load_data(config)))
+        found.append(Run(config).probes)
     for other in found[1:]:
         count = len(other.labels)
         assert torch.equal(other.labels, found[0].labels[:count])
@@ -22,8 +22,8 @@ def test_probes_depend_on_the_data_set_alone() -> None:
 
 def test_probes_held_out_are_those_of_the_validation_split() -> None:
     config = small(probes=64)
-    data = build.load_data(config)
-    probes = build.probes(config, data)
+    run = Run(config)
+    data, probes = run.data, run.probes
     validation = {image.numpy().tobytes() for image in data.validation[0]}
     assert [image.numpy().tobytes() in validation for image in probes.inputs] == probes.held_out.tolist()
     assert 0 < probes.held_out.sum() < 64
@@ -32,4 +32,4 @@ def test_probes_held_out_are_those_of_the_validation_split() -> None:
 def test_more_probes_than_images_are_refused() -> None:
     config = small(probes=7001)
     with pytest.raises(ValueError, match="probes is 7001; choose 1 to 7000"):
-        build.probes(config, build.load_data(config))
+        _ = Run(config).probes

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.chains.schedules import Cyclical
+from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.priors import GROUP_KINDS, GroupMap, SpikeSlab
 from sgmcmc_prune.pruning.decision import ALLOCATIONS, target_sparsity, tied
 from sgmcmc_prune.pruning.inclusion import InclusionAverage, Moments
-from sgmcmc_prune.run.build import make_criterion
 from sgmcmc_prune.run.decide import chain_scores
 
 Draw = dict[str, Tensor]

@@ -15,15 +15,18 @@ from small_run import assert_same_run, new_run, small
 
 from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.run import build, stages
+from sgmcmc_prune.run import stages
 from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.directory import load_averages, load_config
 from sgmcmc_prune.run.evaluate import masked_network
-from sgmcmc_prune.run.main import load_config, resume, run
+from sgmcmc_prune.run.main import resume, run
 from sgmcmc_prune.run.presets import PRESETS
-from sgmcmc_prune.run.stages import departures, load_averages
+from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.run.stages import departures
 from sgmcmc_prune.run.tables import diagnostics_lines
 from sgmcmc_prune.settings import from_json, to_json
 from sgmcmc_prune.store.files import locked, read_json
+from sgmcmc_prune.store.places import RunPlaces
 from sgmcmc_prune.store.weights import WeightStore
 
 
@@ -242,10 +245,11 @@ def load_departures(out: Path) -> list[str]:
 
 
 def test_bfloat16_is_recorded_as_a_departure() -> None:
-    data = build.load_data(small())
-    model = build.build_model(small(), data, 0)
-    assert not any("bfloat16" in line for line in departures(small(), data, model))
-    assert any(line.startswith("precision bfloat16") for line in departures(small(precision="bfloat16"), data, model))
+    for precision in ("float32", "bfloat16"):
+        job = Run(small(precision=precision))
+        model = job.model(0)
+        found = departures(job, model, job.prior(model, 0))
+        assert any(line.startswith("precision bfloat16") for line in found) == (precision == "bfloat16")
 
 
 def test_gaussian_prior_and_sgld_run(tmp_path: Path) -> None:
@@ -266,7 +270,7 @@ def test_gaussian_prior_and_sgld_run(tmp_path: Path) -> None:
 
 
 def test_the_averages_of_a_finished_chain_hold_its_inclusion(finished: Path) -> None:
-    state = load_averages(finished, 0)
+    state = load_averages(RunPlaces(finished), 0)
     assert set(state["inclusion"]) == set(state["moments"]) == {"linear.weight"}
 
 
@@ -350,13 +354,28 @@ def test_stored_probes_are_predicted_as_draws_are_evaluated(tmp_path: Path) -> N
     config = small(**changes, **{"keep_weight_draws": True, "schedule.burn_in": 1.0, "schedule.draws": 1})
     out = tmp_path / "out"
     run(config, out, progress=False)
-    data = build.load_data(config)
+    job = Run(config)
     tree = xr.open_datatree(out / "posterior.zarr", engine="zarr")
     inputs = torch.from_numpy(tree["constant_data"]["image"].values)
     labels = torch.from_numpy(tree["observed_data"]["y"].values)
     weights = WeightStore(out / "draws").load(0, 0)
-    batches = build.statistics_batches(config, data)
-    network = masked_network(build.build_model(config, data, 0), weights, {}, batches).eval()
+    network = masked_network(job.model(0), weights, {}, job.statistics_batches()).eval()
     found = torch.from_numpy(tree["log_likelihood"]["y"].values[0, 0])
     expected = -torch.nn.functional.cross_entropy(network(inputs), labels, reduction="none").detach()
     torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_run_builds_one_chain_to_check_it_and_then_each_that_steps_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[tuple[int, str | None]] = []
+    original = Run.chain
+
+    def counted(self: Run, index: int, schedule: Any, criterion: str | None = None, *rest: Any, **named: Any) -> Any:
+        built.append((index, criterion))
+        return original(self, index, schedule, criterion, *rest, **named)
+
+    monkeypatch.setattr(Run, "chain", counted)
+    run(small(**{"prune.in_chain": ("magnitude",), "chains": 3}), tmp_path / "out", progress=False)
+    assert sorted(built[1:], key=str) == sorted([(c, s) for c in range(3) for s in (None, "magnitude")], key=str)
+    assert built[0] == (0, None)

@@ -9,9 +9,8 @@ import torch
 from small_run import assert_same_run, new_run, small
 from torch import Tensor, nn
 
-from sgmcmc_prune.run import build
 from sgmcmc_prune.run.main import resume, run
-from sgmcmc_prune.run.stages import stage_schedule
+from sgmcmc_prune.run.run import Run
 
 
 class Viewing(nn.Module):
@@ -65,8 +64,8 @@ def test_prints_and_dropout_in_processes_are_the_run_of_a_loop(tmp_path: Path, m
 
 def test_a_chain_with_dropout_goes_on_from_its_state_and_leaves_torch_alone() -> None:
     config = small(**QUICK, **{"model.name": "test_user_networks:Noisy"})
-    data = build.load_data(config)
-    chains = [build.build_chain(config, data, 0, stage_schedule(config, data, None)) for _ in range(2)]
+    run = Run(config)
+    chains = [run.chain(0, run.schedule(None)) for _ in range(2)]
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     for _ in range(3):
@@ -83,12 +82,8 @@ def test_a_chain_with_dropout_goes_on_from_its_state_and_leaves_torch_alone() ->
 def test_a_saved_chain_is_restored_where_its_network_lies(stage: str) -> None:
     # Checkpoints are read to the CPU. The device "meta" stands for a GPU: what is left behind cannot be mixed with it.
     config = small(**QUICK)
-    data = build.load_data(config)
-    pruned = stage == "mask"
-    schedule = stage_schedule(config, data, "magnitude" if pruned else None)
-    model = build.build_model(config, data, 0)
-    pruner = build.build_pruner(config, data, model, "magnitude", 0, None) if pruned else None
-    chain = build.build_chain(config, data, 0, schedule, pruner)
+    run, criterion = Run(config), "magnitude" if stage == "mask" else None
+    chain = run.chain(0, run.schedule(criterion), criterion)
     while not (chain.draws or chain.mask):
         chain.advance()
     state = chain.state_dict()
@@ -98,7 +93,7 @@ def test_a_saved_chain_is_restored_where_its_network_lies(stage: str) -> None:
     chain.load_position = lambda state: None  # type: ignore[method-assign]
     chain.load_state_dict(state)
     after = chain.state_dict()
-    kept = [after["moments"], after["inclusion"]] if not pruned else [after["mask"], after["pruner"]]
+    kept = [after["moments"], after["inclusion"]] if criterion is None else [after["mask"], after["pruner"]]
     tensors = [leaf for tree in kept for leaf in _leaves(tree)]
     assert tensors
     assert all(tensor.device.type == "meta" for tensor in tensors)

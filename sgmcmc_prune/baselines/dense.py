@@ -18,8 +18,8 @@ from sgmcmc_prune.likelihoods import categorical
 from sgmcmc_prune.predictive.metrics import summarise
 from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.run import build
-from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.run.schedules import fork_schedule
 
 OptimizerName = Literal["sgd", "adamw"]
 
@@ -29,16 +29,13 @@ _CRITERION = "root_mean_square"
 _SETTINGS: dict[str, tuple[float, float]] = {"sgd": (1.0, 5e-4), "adamw": (0.02, 0.01)}
 
 
-def train_and_prune(
-    config: RunConfig, data: build.Data, optimizer: OptimizerName, progress: bool = True
-) -> dict[str, Any]:
+def train_and_prune(run: Run, optimizer: OptimizerName, progress: bool = True) -> dict[str, Any]:
     """Train a dense network and prune it gradually by magnitude.
 
     Parameters
     ----------
-    config : RunConfig
+    run : Run
         Gives data, network, schedule lengths, targets, allocation and seed; prior and temperature are not used.
-    data : Data
     optimizer : {"sgd", "adamw"}
     progress : bool
 
@@ -52,25 +49,22 @@ def train_and_prune(
     RunError
         If the loss is not finite.
     """
-    model = build.build_model(config, data, 0)
-    stream = build.build_stream(config, data, 0)
+    config, model, stream = run.config, run.model(0), run.stream(0)
     relative_lr, weight_decay = _SETTINGS[optimizer]
     lr, momentum = relative_lr * config.sampler.lr, config.sampler.momentum
     built = Recipe(optimizer, lr, momentum, weight_decay).build(model)
     trainer = Trainer(model, stream, categorical, built, steps=0)  # every cosine is begun here
-    trainer.anneal(lr, build.dense_schedule(config, stream.steps_per_epoch).num_steps)
+    trainer.anneal(lr, run.schedule(None).num_steps)
     trainer.run(trainer.num_steps, name=optimizer, progress=progress)
-    dense = _row(model, _split(config, data), {})
-    pruned = _prune(trainer, config, data, relative_lr * config.sampler.lr_explore, f"{optimizer}, pruning", progress)
+    dense = _row(model, run.evaluation_split, {})
+    pruned = _prune(trainer, run, relative_lr * config.sampler.lr_explore, f"{optimizer}, pruning", progress)
     return {"split": config.evaluate, "seed": config.seed, "dense": dense, "pruned": pruned}
 
 
-def _prune(
-    trainer: Trainer, config: RunConfig, data: build.Data, lr: float, name: str, progress: bool
-) -> list[dict[str, Any]]:
+def _prune(trainer: Trainer, run: Run, lr: float, name: str, progress: bool) -> list[dict[str, Any]]:
     """Train on while the mask grows, with the cycles of an in-chain fork; one row at the end of each target."""
-    fork = build.fork_schedule(config, trainer.stream.steps_per_epoch)
-    pruner = build.build_pruner(config, data, trainer.model, _CRITERION, 0, None)
+    config, fork = run.config, fork_schedule(run.config, run.steps_per_epoch)
+    pruner = run.pruner(trainer.model, _CRITERION, 0, None)
     rows = []
     for step in counted(range(fork.num_steps), name, "step", progress):
         plan = fork(step)
@@ -82,13 +76,9 @@ def _prune(
         trainer.run(1)
         if plan.end_of_cycle and plan.cycle % config.prune.cycles == 0:
             target = config.prune.targets[pruner.target_index(plan.cycle)]
-            row = _row(trainer.model, _split(config, data), trainer.mask or {})
+            row = _row(trainer.model, run.evaluation_split, trainer.mask or {})
             rows.append({"criterion": _CRITERION, "when": "in_chain", "decision": "target", "target": target, **row})
     return rows
-
-
-def _split(config: RunConfig, data: build.Data) -> tuple[torch.Tensor, torch.Tensor]:
-    return data.test if config.evaluate == "test" else data.validation
 
 
 def _row(model: nn.Module, split: tuple[torch.Tensor, torch.Tensor], mask: masks.Mask) -> dict[str, Any]:

@@ -310,6 +310,8 @@ class Chain:
         for name, moments in self.moments.items():
             moments.load_state_dict(state["moments"][name])
         for key, observed in self.observed.items():
+            if key not in state.get("observed", {}):
+                raise ValueError(f"the chain was started without criterion {key}, and has not observed for it")
             observed.load_state_dict(state["observed"][key])
 
     def load_position(self, state: Mapping[str, Any]) -> None:

@@ -30,7 +30,7 @@ class Recorder:
     Parameters
     ----------
     inputs, targets : Tensor, shapes (probe, ...) and (probe,)
-        The fixed probe batch (`build.probes`), as the network takes it.
+        The fixed probe batch (`run.data.choose_probes`), as the network takes it.
     num_classes : int
     layers : sequence of str
         Names of the sparse (or, without such a prior, prunable) parameters.

@@ -12,7 +12,7 @@ from sgmcmc_prune.compare.methods import find
 from sgmcmc_prune.compare.score import Row, blank, rows
 from sgmcmc_prune.compare.search import SEARCH_SEED, Choice, of_trials, search
 from sgmcmc_prune.data import ood
-from sgmcmc_prune.run import build
+from sgmcmc_prune.run.data import load_data
 from sgmcmc_prune.store.files import finite_or_null, write_json
 
 
@@ -62,7 +62,7 @@ def _fit(method: Method, problem: Problem, folder: Path, evaluate: str, foreign:
 def load_problem(comparison: Comparison, out: Path, seed: int) -> tuple[Problem, Tensor | None]:
     """The problem of a seed, and the out-of-distribution inputs if any were named."""
     config = run_config(comparison, seed)
-    data = build.load_data(config)
+    data = load_data(config)
     problem = Problem(
         config, data, comparison.sparsities, comparison.epochs, comparison.members, out / "shared" / f"seed{seed}"
     )

@@ -22,8 +22,9 @@ from sgmcmc_prune.compare.config import Comparison, require
 from sgmcmc_prune.compare.methods import METHODS, find
 from sgmcmc_prune.compare.score import Row
 from sgmcmc_prune.compare.table import write_csv
-from sgmcmc_prune.run import build
+from sgmcmc_prune.run.checks import check_choices, check_device
 from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.data import load_data
 from sgmcmc_prune.settings import from_json, to_json
 from sgmcmc_prune.store.files import locked, read_json, write_json
 
@@ -58,8 +59,10 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     chosen = comparison.methods or tuple(METHODS)
     check_methods(chosen)
     require(jobs >= 1, f"jobs is {jobs}; it must be at least 1")
-    build.check_device(comparison.device)
-    build.load_data(run_config(comparison, comparison.seeds[0]))
+    config = run_config(comparison, comparison.seeds[0])
+    check_device(config.device)
+    check_choices(config)
+    load_data(config)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock"):
         _agree(comparison, out)

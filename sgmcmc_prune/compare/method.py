@@ -7,8 +7,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sgmcmc_prune.pruning.masks import Mask
-from sgmcmc_prune.run import build
 from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.data import Data
+from sgmcmc_prune.run.run import Run
 
 #: Inputs (n, ...) to class probabilities (n, classes), float64.
 Predict = Callable[[Tensor], Tensor]
@@ -26,7 +27,7 @@ class Problem:
     ----------
     config : RunConfig
         Its data, model, device and seed are the problem's; the rest concerns Markov chains alone.
-    data : build.Data
+    data : Data
         A method may train on `train` and choose on `validation`.
     sparsities : tuple of float
         Targets, rising, inside (0, 1).
@@ -42,7 +43,7 @@ class Problem:
     """
 
     config: RunConfig
-    data: build.Data
+    data: Data
     sparsities: tuple[float, ...]
     epochs: int
     members: int
@@ -73,9 +74,14 @@ class Problem:
         """Minibatches that are left of the budget beside so many backward passes of one example."""
         return round((self.epochs * self.num_data - evaluations) / self.batch_size)
 
+    @property
+    def run(self) -> Run:
+        """What builds networks, groups and statistics of the problem."""
+        return Run(self.config, data=self.data)
+
     def network(self, member: int = 0) -> nn.Module:
         """The network at the start that all methods share; a member of an ensemble may have another."""
-        return build.build_model(self.config, self.data, member)
+        return self.run.model(member)
 
 
 @dataclass(frozen=True)

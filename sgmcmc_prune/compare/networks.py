@@ -15,7 +15,6 @@ from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity
-from sgmcmc_prune.run import build
 from sgmcmc_prune.run.evaluate import masked_network
 
 Result = TypeVar("Result")
@@ -45,7 +44,7 @@ class Posterior:
 
 def masked(problem: Problem, model: nn.Module, weights: Weights, mask: masks.Mask) -> nn.Module:
     """A copy of a network with these weights (and its own buffers, if they hold none), under the mask."""
-    batches = build.statistics_batches(problem.config, problem.data)
+    batches = problem.run.statistics_batches()
     own = network_state(model)  # a weight that two layers share is there once, whatever `weights` hold
     return masked_network(model, {name: weights.get(name, value) for name, value in own.items()}, mask, batches)
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from sgmcmc_prune import choices
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
 
@@ -75,3 +76,13 @@ def weight(values: Mapping[str, Tensor], name: str, group: GroupMap) -> Tensor:
 def root_mean(squares: Tensor, group: GroupMap) -> Tensor:
     """Root of the mean over each group: groups of different sizes compare."""
     return (group.sum(squares) / group.group_size.to(squares.device)).sqrt()
+
+
+def make_criterion(name: str) -> Criterion:
+    """The criterion of a name; ValueError if it is no `Criterion`."""
+    made = choices.make("criterion", name)
+    if not isinstance(made, Criterion):
+        raise ValueError(
+            f"criterion {name!r} makes a {type(made).__name__}; it must be a subclass of criteria.base.Criterion"
+        )
+    return made

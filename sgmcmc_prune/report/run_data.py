@@ -11,7 +11,7 @@ from torch import Tensor
 from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import inclusion_probabilities
-from sgmcmc_prune.run.stages import load_averages, load_config
+from sgmcmc_prune.run.directory import load_averages, load_config
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.damage import damage_named
 from sgmcmc_prune.store.files import read_json
@@ -120,7 +120,7 @@ class RunData:
 
     def _state(self, chain: int) -> Mapping[str, Any]:
         try:
-            return load_averages(self.path, chain)
+            return load_averages(RunPlaces(self.path), chain)
         except FileNotFoundError:
             return {"inclusion": {}, "moments": {}}
 

@@ -90,16 +90,16 @@ def audit_run(config: RunConfig) -> tuple[list[str], list[str]]:
     """
     from sgmcmc_prune.chains.batched import obstacle
     from sgmcmc_prune.pruning.shrink import why_not_shrinkable
-    from sgmcmc_prune.run import build
+    from sgmcmc_prune.run.checks import check_choices, check_device
+    from sgmcmc_prune.run.run import Run
 
-    build.check_device(config.device)
-    data = build.load_data(config)
-    num_data = len(data.train[1])
+    check_device(config.device)
+    check_choices(config)
+    run = Run(config)
+    data, num_data = run.data, run.num_data
     size = max(b for b in range(1, config.data.batch_size + 1) if num_data % b == 0)
-    model = build.build_model(config, data, 0)
-    found = rehearse(model, data.train[0], data.train[1], build.likelihood(config), data.dataset.num_classes)
-    schedule = build.dense_schedule(config, num_data / config.data.batch_size)
-    chain = build.build_chain(replace(config, **{"data.batch_size": size}), data, 0, schedule)
+    found = rehearse(run.model(0), data.train[0], data.train[1], run.likelihood, data.dataset.num_classes)
+    chain = Run(replace(config, **{"data.batch_size": size}), data=data).chain(0, run.schedule(None))
     chain.model.train()
     loss = partial(mean_nll, chain.likelihood)
     lines = [

@@ -8,17 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.criteria.base import Criterion, Scores
+from sgmcmc_prune.criteria.base import Criterion, Scores, make_criterion
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import decision, decisions
 from sgmcmc_prune.pruning.inclusion import InclusionAverage, Moments, Observed
 from sgmcmc_prune.pruning.masks import Mask
-from sgmcmc_prune.run.build import make_criterion
 from sgmcmc_prune.run.config import RunConfig
 
 Groups = Mapping[str, GroupMap]
-#: What `stages.load_averages` gives: the saved averages of one chain.
+#: What `directory.load_averages` gives: the saved averages of one chain.
 State = Mapping[str, Any]
 
 

@@ -6,7 +6,7 @@ test split is read.
 Where a network has batch normalisation, its statistics are re-estimated for every draw, dense or masked: those that a
 chain carries along are averages over its past weights, and fit no draw. The inputs are those that training saw,
 augmented as they were; plain images have other statistics than crops with black borders. That costs
-`build.STATISTICS_BATCHES` forward passes a draw.
+`run.STATISTICS_BATCHES` forward passes a draw.
 """
 
 import copy
@@ -32,10 +32,10 @@ from sgmcmc_prune.predictive.metrics import auroc, reliability, summarise
 from sgmcmc_prune.predictive.predict import Predictive, pool, posterior_predictive
 from sgmcmc_prune.pruning import batchnorm, masks
 from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
-from sgmcmc_prune.run import build
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_errors, num_decided, num_groups
-from sgmcmc_prune.run.stages import evaluation_settings, load_averages
+from sgmcmc_prune.run.directory import evaluation_settings, load_averages
+from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.damage import damage_named
 from sgmcmc_prune.store.files import finite_or_null, write_json
 from sgmcmc_prune.store.places import RunPlaces, StagePlaces
@@ -57,13 +57,13 @@ class _Predictions:
 class _Evaluator:
     """Predicts on one split with the draws of a stage."""
 
-    def __init__(self, config: RunConfig, data: build.Data, out: Path) -> None:
-        self.config, self.out = config, out
-        self.inputs, self.labels = data.test if config.evaluate == "test" else data.validation
-        self.foreign = foreign_inputs(config, data)
-        self.statistics_batches = build.statistics_batches(config, data)
-        self.model = build.build_model(config, data, 0)
-        self.groups = build.groups(config, data, self.model)
+    def __init__(self, run: Run) -> None:
+        self.config = run.config
+        self.inputs, self.labels = run.evaluation_split
+        self.foreign = foreign_inputs(run)
+        self.statistics_batches = run.statistics_batches()
+        self.model = run.model(0)
+        self.groups = run.groups(self.model)
         self.not_shrinkable = why_not_shrinkable(self.model, self.inputs[:2])
 
     def predict(self, stage: StagePlaces, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
@@ -123,7 +123,7 @@ def masked_network(
 ) -> nn.Module:
     """A copy of a network with these weights, under a mask, with BatchNorm statistics (if it has any) that fit them.
 
-    The statistics come from `batches`, as `build.statistics_batches` gives them.
+    The statistics come from `batches`, as `Run.statistics_batches` gives them.
     """
     network = copy.deepcopy(model)
     load_network_state(network, weights)
@@ -147,8 +147,9 @@ def _mean_if_known(values: Sequence[int | None]) -> float | None:
     return _mean(known) if len(known) == len(values) else None
 
 
-def foreign_inputs(config: RunConfig, data: build.Data) -> Tensor | None:
+def foreign_inputs(run: Run) -> Tensor | None:
     """Inputs that should look foreign, if the configuration names any; ValueError if they cannot be read."""
+    config, data = run.config, run.data
     if config.ood is None:
         return None
     inputs: Tensor = ood.foreign_inputs(config.ood, config.ood_dir, data.dataset, data.input_shape, config.device)
@@ -173,7 +174,7 @@ def physical_size(model: nn.Module, mask: Mask, example: Tensor) -> dict[str, in
     return {"parameters": num_parameters(small), "multiply_adds": multiply_adds(small, example)}
 
 
-def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = True) -> dict[str, Any]:
+def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
     """Compute everything that `metrics.json` holds, from the run directory.
 
     Returns
@@ -183,14 +184,14 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
         members, parameters and multiply_adds of the shrunk network, ood_auroc, ...), `diagnostics`, `split`, `seed`,
         `ood`, and `not_shrinkable`: why rows have no such sizes, or "".
     """
-    evaluator, places = _Evaluator(config, data, out), RunPlaces(out)
+    config, data, places, evaluator = run.config, run.data, run.places, _Evaluator(run)
     draws = config.schedule.cycles * config.schedule.draws
-    chains = [load_averages(out, chain) for chain in range(config.chains)]
+    chains = [load_averages(places, chain) for chain in range(config.chains)]
     rows = 1 + num_decided(config) + len(config.prune.in_chain) * len(config.prune.targets)
     with tqdm(total=rows, desc="evaluate", unit="row", disable=not progress) as bar:
         found = evaluator.predict(places, 0, draws, None)
         dense = evaluator.row(found, None)
-        _write_reliability(out, found.pooled, evaluator.labels)
+        _write_reliability(places.reliability, found.pooled, evaluator.labels)
         bar.update(1)
         pruned = []
         for decided in decided_post_hoc(config, evaluator.groups, chains):
@@ -216,22 +217,22 @@ def evaluate(config: RunConfig, data: build.Data, out: Path, progress: bool = Tr
         "dense": dense,
         "pruned": pruned,
         "diagnostics": {
-            **_diagnostics(config, out),
+            **_diagnostics(config, places),
             "inclusion": inclusion_errors(chains) if config.prior.mode != "em" else {},
         },
     }
 
 
-def _write_reliability(out: Path, predictive: Predictive, labels: Tensor) -> None:
+def _write_reliability(path: Path, predictive: Predictive, labels: Tensor) -> None:
     """Keep the bins of the dense reliability diagram, which a report cannot recompute without the data."""
     bins = reliability(predictive.probabilities, labels)
     content = {name: getattr(bins, name).tolist() for name in ("confidence", "accuracy", "count")}
-    write_json(RunPlaces(out).reliability, finite_or_null(content), checksum=True)
+    write_json(path, finite_or_null(content), checksum=True)
 
 
-def _diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:
-    with damage_named(RunPlaces(out).store):
-        return diagnostics(config, out)
+def _diagnostics(config: RunConfig, places: RunPlaces) -> dict[str, Any]:
+    with damage_named(places.store):
+        return diagnostics(config, places.directory)
 
 
 def diagnostics(config: RunConfig, out: Path) -> dict[str, Any]:

@@ -19,13 +19,12 @@ from sgmcmc_prune.predictive.metrics import summarise
 from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.shrink import shrink
-from sgmcmc_prune.run import build
-from sgmcmc_prune.run.config import NetworkChoice, RunConfig
+from sgmcmc_prune.run.config import NetworkChoice
 from sgmcmc_prune.run.decide import decided_post_hoc
+from sgmcmc_prune.run.directory import load_averages, open_run
 from sgmcmc_prune.run.evaluate import masked_network
-from sgmcmc_prune.run.stages import load_averages, load_config
+from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.network import About, load_network, require_safetensors, save_network
-from sgmcmc_prune.store.places import RunPlaces
 from sgmcmc_prune.store.weights import WeightStore, average
 from sgmcmc_prune.text_table import format_rows, number
 
@@ -59,21 +58,20 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
         of it can be cut out.
     """
     require_safetensors(out)
-    config = load_config(run_dir)
-    if not RunPlaces(run_dir).metrics.is_file():
+    run = open_run(run_dir)
+    if not run.places.metrics.is_file():
         raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")
-    data = build.load_data(config)
-    mask, draws, origin = _chosen(config, data, run_dir, choice)
-    dense = build.build_model(config, data, choice.chain).cpu()
-    batches = build.statistics_batches(config, data)
-    network = masked_network(build.build_model(config, data, choice.chain), average(draws), mask, batches)
+    config, data = run.config, run.data
+    mask, draws, origin = _chosen(run, run_dir, choice)
+    dense = run.model(choice.chain).cpu()
+    network = masked_network(run.model(choice.chain), average(draws), mask, run.statistics_batches())
     small = shrink(network, mask, data.train[0][:2]).model
     mean, std = (tuple(float(v) for v in moment) for moment in (data.dataset.mean, data.dataset.std))
     shape, classes = data.input_shape, data.dataset.num_classes
     m = config.model
     save_network(out, small, About(m.name, m.normalisation, shape, classes, mean, std, origin, m.options))
     read, _ = load_network(out, choices.load("network", config.model.name))
-    inputs, labels = data.test if config.evaluate == "test" else data.validation
+    inputs, labels = run.evaluation_split
     scores = summarise(class_probabilities(read, inputs.cpu()), labels.cpu())
     example = data.train[0][: max(BATCHES)].cpu()
     return {
@@ -107,10 +105,9 @@ def table(result: dict[str, Any]) -> str:
     return f"{result['origin']}: {scores}\n\n{text}"
 
 
-def _chosen(
-    config: RunConfig, data: build.Data, run_dir: Path, choice: NetworkChoice
-) -> tuple[masks.Mask, list[dict[str, Tensor]], str]:
+def _chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask, list[dict[str, Tensor]], str]:
     """The mask, the draws of the last cycle under it, and both in words."""
+    config = run.config
     criteria = config.prune.in_chain if choice.when == "in_chain" else config.prune.post_hoc
     targets = config.prune.targets
     criterion = choice.criterion or next(iter(criteria), None)
@@ -122,13 +119,13 @@ def _chosen(
     if choice.decision == "target" and target not in targets:
         raise ValueError(f"{run_dir} has no target {target}; it has {', '.join(f'{t:g}' for t in targets)}")
     if choice.when == "post_hoc":
-        stage, last = RunPlaces(run_dir).stage(None), config.schedule.cycles * config.schedule.draws
+        stage, last = run.places.stage(None), config.schedule.cycles * config.schedule.draws
         first = last - config.schedule.draws
-        mask = _post_hoc_mask(config, data, run_dir, choice, str(criterion), target)
+        mask = _post_hoc_mask(run, choice, str(criterion), target)
     elif choice.decision != "target":
         raise ValueError(f"decision {choice.decision} is taken post hoc alone; in the chain give a target")
     else:
-        stage, k = RunPlaces(run_dir).stage(criterion), targets.index(target)
+        stage, k = run.places.stage(criterion), targets.index(target)
         last = (k + 1) * config.prune.cycles * config.prune.draws
         first = last - config.prune.draws
         mask = masks.load(stage.mask(choice.chain, targets[k]))
@@ -144,16 +141,13 @@ def _chosen(
         raise ValueError(f"{error}; a run keeps its draws with --keep-weight-draws") from None
 
 
-def _post_hoc_mask(
-    config: RunConfig, data: build.Data, run_dir: Path, choice: NetworkChoice, criterion: str, target: float | None
-) -> masks.Mask:
-    states = [load_averages(run_dir, chain) for chain in range(config.chains)]
-    groups = build.groups(config, data, build.build_model(config, data, 0))
-    for decided in decided_post_hoc(config, groups, states):
+def _post_hoc_mask(run: Run, choice: NetworkChoice, criterion: str, target: float | None) -> masks.Mask:
+    states = [load_averages(run.places, chain) for chain in range(run.config.chains)]
+    for decided in decided_post_hoc(run.config, run.groups(run.model(0)), states):
         wanted = (decided.criterion, decided.decision) == (criterion, choice.decision)
         if wanted and decided.target in (None, target):
             return decided.masks[choice.chain]
-    raise ValueError(f"{run_dir} has no decision {choice.decision} by {criterion}; inclusion_probability has")
+    raise ValueError(f"{run.out} has no decision {choice.decision} by {criterion}; inclusion_probability has")
 
 
 def _size(model: nn.Module, example: Tensor) -> dict[str, int | None]:

@@ -29,22 +29,12 @@ from sgmcmc_prune.chains.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine import distributed
 from sgmcmc_prune.machine.distributed import Ranks
-from sgmcmc_prune.run import build
+from sgmcmc_prune.run.checks import check_choices, check_device
 from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.directory import evaluation_settings, keep_averages, load_config, open_run
 from sgmcmc_prune.run.evaluate import evaluate, foreign_inputs
-from sgmcmc_prune.run.stages import (
-    departures,
-    evaluation_settings,
-    keep_averages,
-    load_config,
-    measurable_chain,
-    num_steps,
-    open_stage,
-    stage_schedule,
-    stages,
-    take_batched,
-    take_chain,
-)
+from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.run.stages import departures, measurable_chain, open_stage, take_batched, take_chain
 from sgmcmc_prune.samplers import tiers
 from sgmcmc_prune.settings import to_json
 from sgmcmc_prune.store.files import finite_or_null, locked, read_json, write_json
@@ -80,8 +70,8 @@ def run(config: RunConfig, out: Path, overwrite: bool = False, progress: bool = 
         After SIGINT or SIGTERM; `resume` continues.
     """
     with distributed.world() as world, ExitStack() as held:
-        data = world.first_only(lambda: _prepare(config, out, overwrite, world, held))
-        return _work(config, data or build.load_data(config), out, progress, world)
+        prepared = world.first_only(lambda: _prepare(config, out, overwrite, world, held))
+        return _work(prepared or Run(config, out), progress, world)
 
 
 def resume(out: Path, progress: bool = True) -> dict[str, Any]:
@@ -96,33 +86,33 @@ def resume(out: Path, progress: bool = True) -> dict[str, Any]:
     """
     with distributed.world() as world, ExitStack() as held:
         world.first_only(lambda: _take_up(out, world, held))
-        config = load_config(out)
-        if not config.keep_weight_draws and _finished(out):
+        job = open_run(out)
+        if not job.config.keep_weight_draws and _finished(out):
             if not world.first:
                 return {}
-            return _stored(config, out)
-        return _work(config, build.load_data(config), out, progress, world)
+            return _stored(job)
+        return _work(job, progress, world)
 
 
-def _stored(config: RunConfig, out: Path) -> dict[str, Any]:
+def _stored(job: Run) -> dict[str, Any]:
     """The table of a finished run whose draws are gone; ValueError if another evaluation is asked for."""
-    metrics: dict[str, Any] = read_json(RunPlaces(out).metrics, checksum=True)
-    asked, done = evaluation_settings(config), metrics["evaluation"]
+    metrics: dict[str, Any] = read_json(job.places.metrics, checksum=True)
+    asked, done = evaluation_settings(job.config), metrics["evaluation"]
     if changed := [name for name in done if asked[name] != done[name]]:
         raise ValueError(
-            f"{out} cannot be evaluated with another {', '.join(changed)}: its draws are gone; a run keeps them with "
-            "--keep-weight-draws"
+            f"{job.out} cannot be evaluated with another {', '.join(changed)}: its draws are gone; a run keeps them "
+            "with --keep-weight-draws"
         )
-    _clean(config, out)
+    _clean(job)
     return metrics
 
 
-def _clean(config: RunConfig, out: Path) -> None:
+def _clean(job: Run) -> None:
     """Leave of a finished run what is read again."""
-    keep_averages(config, out)
-    if not config.keep_weight_draws:
-        for criterion in stages(config):
-            shutil.rmtree(RunPlaces(out).stage(criterion).draws, ignore_errors=True)
+    keep_averages(job)
+    if not job.config.keep_weight_draws:
+        for criterion in job.stages:
+            shutil.rmtree(job.places.stage(criterion).draws, ignore_errors=True)
 
 
 def _take_up(out: Path, world: Ranks, held: ExitStack) -> None:
@@ -141,14 +131,15 @@ def _earlier(out: Path) -> dict[str, Any]:
     return dict(read_json(path, checksum=True)) if path.is_file() else {}
 
 
-def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks, held: ExitStack) -> build.Data:
+def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks, held: ExitStack) -> Run:
     """Take the directory for oneself, refuse what cannot run, and only then delete or write anything in it."""
     _check_processes(config, world)
-    build.check_choices(config)
+    check_choices(config)
+    job = Run(config, out)
     made = _take(out, held)
     try:
         if distributed.restarted() and RunPlaces(out).config.is_file() and load_config(out) == config:
-            return build.load_data(config)
+            return job
         old = [path for path in out.iterdir() if path != RunPlaces(out).lock]
         if old and not overwrite:
             raise ValueError(
@@ -157,8 +148,7 @@ def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks, held: 
             )
         if old and not RunPlaces(out).config.is_file():
             raise ValueError(f"{out} is not a run directory, so --overwrite will not delete it; choose another --out")
-        data = build.load_data(config)
-        _check(config, data, world)
+        _check(job, world)
     except BaseException:
         if made:  # a run that is refused leaves nothing
             held.close()
@@ -168,8 +158,8 @@ def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks, held: 
         raise
     for path in old:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    write_json(RunPlaces(out).config, to_json(config))
-    return data
+    write_json(job.places.config, to_json(config))
+    return job
 
 
 def _take(out: Path, held: ExitStack) -> list[Path]:
@@ -182,7 +172,7 @@ def _take(out: Path, held: ExitStack) -> list[Path]:
 
 
 def _check_processes(config: RunConfig, world: Ranks) -> None:
-    build.check_device(config.device)
+    check_device(config.device)
     if world.size > 1 and ":" in config.device:
         raise ValueError(f"device is {config.device!r}, for {world.size} processes; give 'cuda': each takes its own")
     _ranks_per_chain(config, world)
@@ -194,84 +184,88 @@ def _ranks_per_chain(config: RunConfig, world: Ranks) -> int:
     return distributed.ranks_per_chain(world.size, config.chains, config.data.batch_size, config.ranks_per_chain)
 
 
-def _check(config: RunConfig, data: build.Data, world: Ranks) -> None:
-    """Build one chain and one pruner, so that a bad setting is refused before a directory is made."""
+def _check(job: Run, world: Ranks) -> None:
+    """Build one chain and its pruners, so that a bad setting is refused before a directory is made."""
+    config, data = job.config, job.data
     if config.schedule.cycles < 1:
         raise ValueError(f"schedule.cycles is {config.schedule.cycles}; a run draws in at least one cycle")
-    foreign_inputs(config, data)
-    build.probes(config, data)
-    model = build.build_model(config, data, 0)
+    foreign_inputs(job)
+    _ = job.probes
+    model = job.model(0)
     inputs, labels = (part[: min(EXAMPLES, config.data.batch_size)] for part in data.train)
-    found = rehearse(model, inputs, labels, build.likelihood(config), data.dataset.num_classes)
-    if (config.prune.in_chain or config.prune.post_hoc) and not build.groups(config, data, model):
+    found = rehearse(model, inputs, labels, job.likelihood, data.dataset.num_classes)
+    if (config.prune.in_chain or config.prune.post_hoc) and not job.groups(model):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.not_prunable.items())
         raise ValueError(f"the network has no weight that may be pruned ({reasons}); run without prune criteria")
-    chain = build.build_chain(config, data, 0, stage_schedule(config, data, None))
-    for criterion in config.prune.in_chain:
-        stage_schedule(config, data, criterion)
-        build.build_pruner(config, data, chain.model, criterion, 0, None)
+    for criterion in job.stages:
+        job.schedule(criterion)
+        if criterion is not None:
+            job.pruner(model, criterion, 0, None)
+    chain = job.chain(0, job.schedule(None))
     if config.execution == "batched":
         require_batchable(chain)
     at_once = {"processes": num_workers(config.chains), "batched": config.chains}
     require_memory(chain, at_once.get(config.execution, 1) if world.size == 1 else 1)
 
 
-def _work(config: RunConfig, data: build.Data, out: Path, progress: bool, world: Ranks) -> dict[str, Any]:
+def _work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
     if not world.first:
-        _run_ranks(config, data, out, False, world)
+        _run_ranks(job, False, world)
         return {}
     with interruptible():
-        return _first_work(config, data, out, progress, world)
+        return _first_work(job, progress, world)
 
 
-def _first_work(config: RunConfig, data: build.Data, out: Path, progress: bool, world: Ranks) -> dict[str, Any]:
-    started, sampled = time.time(), _finished(out)
-    info = _describe(config, data, out, world)
+def _first_work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
+    started, sampled = time.time(), _finished(job.places.directory)
+    info = _describe(job, world)
     if not sampled:
-        _write_info(out, {**info, "status": "running"})
+        _write_info(job, {**info, "status": "running"})
     try:
         if not sampled:
-            _run_chains(config, data, out, progress, world, info["execution"]["mode"])
-        metrics = evaluate(config, data, out, progress)
+            _run_chains(job, progress, world, info["execution"]["mode"])
+        metrics = evaluate(job, progress)
     except (Exception, Interrupted) as error:  # whatever it is: nobody should wait for a run that has ended
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         if not sampled:  # what was sampled stays so, whatever its evaluation says
-            _write_info(out, {**info, **_damaged_checkpoints(out), "status": status, "error": str(error)})
+            _write_info(job, {**info, **_damaged_checkpoints(job), "status": status, "error": str(error)})
         raise
-    write_json(RunPlaces(out).metrics, finite_or_null(metrics), checksum=True)
+    write_json(job.places.metrics, finite_or_null(metrics), checksum=True)
     info["departures"] += metrics["diagnostics"]["temperature"]["findings"]
-    seconds = _earlier(out)["seconds"] if sampled else time.time() - started
-    info |= {**_damaged_checkpoints(out), "status": "finished", "seconds": seconds}
-    _write_info(out, info)
-    _clean(config, out)
+    seconds = _earlier(job.places.directory)["seconds"] if sampled else time.time() - started
+    info |= {**_damaged_checkpoints(job), "status": "finished", "seconds": seconds}
+    _write_info(job, info)
+    _clean(job)
     return metrics
 
 
-def _write_info(out: Path, info: dict[str, Any]) -> None:
-    write_json(RunPlaces(out).info, info, checksum=True)
+def _write_info(job: Run, info: dict[str, Any]) -> None:
+    write_json(job.places.info, info, checksum=True)
 
 
-def _damaged_checkpoints(out: Path) -> dict[str, list[str]]:
+def _damaged_checkpoints(job: Run) -> dict[str, list[str]]:
     """The checkpoints that were set aside in this run's life."""
+    out = job.places.directory
     return {"damaged_checkpoints": sorted(str(p.relative_to(out)) for p in out.rglob("checkpoints/*.damaged"))}
 
 
-def _run_chains(config: RunConfig, data: build.Data, out: Path, progress: bool, world: Ranks, mode: Mode) -> None:
+def _run_chains(job: Run, progress: bool, world: Ranks, mode: Mode) -> None:
     """The dense chains (burn-in with EM, then draws at fixed hyperparameters), and the fork of every criterion."""
-    for criterion in stages(config):
-        open_stage(config, data, out, criterion, _ranks_per_chain(config, world), progress)
-    total = config.chains * num_steps(config, data)
+    for criterion in job.stages:
+        open_stage(job, criterion, _ranks_per_chain(job.config, world), progress)
+    total = job.config.chains * job.num_steps
     if mode == "loop":
-        _run_ranks(config, data, out, progress, world)
+        _run_ranks(job, progress, world)
     elif mode == "processes":
-        run_in_processes(out, config.chains, total, progress)
+        run_in_processes(job.places.directory, job.config.chains, total, progress)
     else:
         with _bar(total, progress) as bar:
-            take_batched(config, data, out, bar)
+            take_batched(job, bar)
 
 
-def _execution(config: RunConfig, data: build.Data, out: Path, world: Ranks) -> dict[str, Any]:
+def _execution(job: Run, world: Ranks) -> dict[str, Any]:
     """How the chains are taken, and if that was measured, what each way was predicted to cost; a resume keeps it."""
+    config, out = job.config, job.places.directory
     if world.size > 1 or config.chains == 1:
         return {"mode": "loop"}
     if config.execution != "auto":
@@ -279,9 +273,9 @@ def _execution(config: RunConfig, data: build.Data, out: Path, world: Ranks) -> 
     if before := _earlier(out).get("execution"):
         return dict(before)
     choice = choose(
-        lambda index: measurable_chain(config, data, index),
+        lambda index: measurable_chain(job, index),
         config.chains,
-        num_steps(config, data),
+        job.num_steps,
         worker_commands("measure", out, config.chains)[: num_workers(config.chains)],
     )
     return {"mode": choice.mode, "predicted_seconds": choice.predicted_seconds}
@@ -291,20 +285,20 @@ def _bar(total: int, progress: bool) -> tqdm:
     return tqdm(total=total, unit="step", disable=not progress, dynamic_ncols=True, mininterval=0.5)
 
 
-def _run_ranks(config: RunConfig, data: build.Data, out: Path, progress: bool, world: Ranks) -> None:
+def _run_ranks(job: Run, progress: bool, world: Ranks) -> None:
     """Take this process's part: all chains in a loop, or its part in the chains of its group of ranks."""
+    config = job.config
     ranks, chains = distributed.divide(world, config.chains, _ranks_per_chain(config, world), config.rank_timeout)
     world.wait()  # the stores exist
-    total = len(chains) * num_steps(config, data)
-    with _bar(total, progress) as bar:
+    with _bar(len(chains) * job.num_steps, progress) as bar:
         for index in chains:
-            take_chain(config, data, out, index, bar, ranks)
+            take_chain(job, index, bar, ranks)
     world.wait()  # all chains of all groups are finished
 
 
-def _describe(config: RunConfig, data: build.Data, out: Path, world: Ranks) -> dict[str, Any]:
-    model = build.build_model(config, data, 0)
-    parameters = list(model.parameters())
+def _describe(job: Run, world: Ranks) -> dict[str, Any]:
+    config, data, model = job.config, job.data, job.model(0)
+    parameters, ranks = list(model.parameters()), _ranks_per_chain(job.config, world)
     return {
         "library": {"name": "sgmcmc_prune", "version": __version__},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -319,11 +313,9 @@ def _describe(config: RunConfig, data: build.Data, out: Path, world: Ranks) -> d
             "tier": tiers.choose(config.sampler.implementation, parameters),
             "obstacle": tiers.why_not_compiled(parameters),
         },
-        "execution": _execution(config, data, out, world),
-        "processes": _history(out, {"processes": world.size, "ranks_per_chain": _ranks_per_chain(config, world)}),
-        "departures": departures(
-            config, data, model, build.build_prior(config, data, model, 0, 1e-12), _ranks_per_chain(config, world)
-        ),
+        "execution": _execution(job, world),
+        "processes": _history(job.places.directory, {"processes": world.size, "ranks_per_chain": ranks}),
+        "departures": departures(job, model, job.prior(model, 0), ranks),
         **({"own": own} if (own := choices.places(config)) else {}),
     }
 

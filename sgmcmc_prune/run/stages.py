@@ -1,133 +1,36 @@
 """The stages that every chain of a run passes, on disk: dense, then one fork per in-chain criterion."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from sgmcmc_prune import choices
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Stage, follow
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.chains.rehearsal import EXAMPLES, rehearse
-from sgmcmc_prune.chains.schedules import Cyclical
+from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.priors.base import Prior
+from sgmcmc_prune.priors.spike_slab import SpikeSlab
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.pruning.prunable import prunable
-from sgmcmc_prune.run import build
-from sgmcmc_prune.run.config import RunConfig
-from sgmcmc_prune.settings import from_json, to_json
+from sgmcmc_prune.pruning.prunable import prunable, trainable
+from sgmcmc_prune.run.data import Probes
+from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.settings import to_json
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.draws import DrawStore
-from sgmcmc_prune.store.files import locked, read_json
-from sgmcmc_prune.store.places import RunPlaces
+from sgmcmc_prune.store.files import locked
 from sgmcmc_prune.store.weights import estimate_bytes, require_space
 
 RECORDS_PER_EPOCH = 4
 
 
-def load_config(out: Path) -> RunConfig:
-    """The configuration of a run directory; ValueError if it is none."""
-    path = RunPlaces(out).config
-    if not path.is_file():
-        raise ValueError(f"{out} is not a run directory: it has no config.json")
-    config: RunConfig = from_json(read_json(path), RunConfig, where=f"{path}: config")
-    _check_unchanged(out, config)
-    if RunPlaces(out).info.is_file():
-        choices.remember(read_json(RunPlaces(out).info, checksum=True).get("own", {}))
-    return config
-
-
-#: Settings that do not touch the draws of a run, which may be others afterwards.
-FREE = (
-    *("device", "execution", "checkpoint_seconds", "keep_checkpoints", "keep_weight_draws", "ranks_per_chain"),
-    *("rank_timeout", "compile_network", "evaluate", "ood", "ood_dir", "data.data_dir", "data.workers"),
-    *("sampler.implementation", "prune.post_hoc", "prune.fdr"),
-)
-
-
-#: Those of them that the evaluation depends on.
-EVALUATION = ("evaluate", "ood", "ood_dir", "prune.post_hoc", "prune.fdr")
-
-
-def drawn_with(out: Path) -> RunConfig | None:
-    """The configuration with which the draws in a directory were made; None before there are any."""
-    path = RunPlaces(out).store / "zarr.json"
-    if not path.is_file():
-        return None
-    stored = read_json(path).get("attributes", {}).get("config")
-    if stored is None:
-        raise ValueError(f"{path.parent} was written by an earlier release, without the configuration of its draws")
-    config: RunConfig = from_json(stored, RunConfig, where=f"config in {path}")
-    return config
-
-
-def evaluation_settings(config: RunConfig) -> dict[str, Any]:
-    """What the evaluation of a run depends on, by dotted name."""
-    flat = _flat(to_json(config))
-    return {name: flat[name] for name in EVALUATION}
-
-
-def _check_unchanged(out: Path, config: RunConfig) -> None:
-    """Refuse a configuration that is not the one with which the draws in a directory were made."""
-    drawn = drawn_with(out)
-    if drawn is None:
-        return
-    made, now = _flat(to_json(drawn)), _flat(to_json(config))
-    if changed := [name for name in made if made[name] != now[name] and name not in FREE]:
-        both = "; ".join(f"{name} is {now[name]!r}, and was {made[name]!r}" for name in changed)
-        raise ValueError(f"{RunPlaces(out).config} is not the configuration of the draws beside it: {both}")
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted name."""
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
-
-
-def load_averages(out: Path, chain: int) -> dict[str, Any]:
-    """The averages over the dense draws of a chain: `inclusion` and `moments`, by layer, and what criteria `observed`.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        If there are none yet, or the file is damaged.
-    """
-    places = RunPlaces(out)
-    path = places.averages(chain)
-    state = checkpoint.load(path if path.is_file() else places.checkpoint(chain))
-    return {key: state[key] for key in ("inclusion", "moments", "observed") if key in state}
-
-
-def keep_averages(config: RunConfig, out: Path) -> None:
-    """Keep what is read of a finished run, and delete what only a resume of unfinished chains would need."""
-    for chain in range(config.chains):
-        checkpoint.save(RunPlaces(out).averages(chain), load_averages(out, chain))
-    for criterion in stages(config):
-        for path in RunPlaces(out).stage(criterion).checkpoints.glob("*.safetensors*"):
-            if not path.name.endswith(".damaged"):
-                path.unlink()
-
-
-def stages(config: RunConfig) -> tuple[str | None, ...]:
-    """The stages that every chain passes: dense (None), then one fork per in-chain criterion."""
-    return (None, *config.prune.in_chain)
-
-
-def num_steps(config: RunConfig, data: build.Data) -> int:
-    """Steps of one chain in all its stages."""
-    return sum(stage_schedule(config, data, criterion).num_steps for criterion in stages(config))
-
-
-def take_chain(config: RunConfig, data: build.Data, out: Path, index: int, bar: Any, ranks: Ranks = ALONE) -> None:
+def take_chain(run: Run, index: int, bar: Any, ranks: Ranks = ALONE) -> None:
     """Take one chain through all its stages, whose stores exist; of its ranks, the first alone writes.
 
     Raises
@@ -137,18 +40,18 @@ def take_chain(config: RunConfig, data: build.Data, out: Path, index: int, bar: 
     RunError
         If the chain diverged; the draws before are kept.
     """
-    with _lock(out, index) if ranks.first else nullcontext():
-        for criterion in stages(config):
+    with _lock(run, index) if ranks.first else nullcontext():
+        for criterion in run.stages:
             bar.set_description(f"chain {index}, {criterion or 'dense'}")
-            chain = _stage_chain(config, data, out, criterion, index, ranks)
+            chain = _stage_chain(run, criterion, index, ranks)
             if ranks.first:
-                open_stage(config, data, out, criterion).run(chain, bar)
+                open_stage(run, criterion).run(chain, bar)
             else:
-                follow(RunPlaces(out).stage(criterion), chain)
+                follow(run.places.stage(criterion), chain)
             ranks.wait()  # the next stage starts from what the first rank has written
 
 
-def take_batched(config: RunConfig, data: build.Data, out: Path, bar: Any) -> None:
+def take_batched(run: Run, bar: Any) -> None:
     """Take all chains of a run through all their stages, in common steps.
 
     Raises
@@ -157,88 +60,73 @@ def take_batched(config: RunConfig, data: build.Data, out: Path, bar: Any) -> No
         As `take_chain`.
     """
     with ExitStack() as locks:
-        for index in range(config.chains):
-            locks.enter_context(_lock(out, index))
-        for criterion in stages(config):
-            bar.set_description(f"{config.chains} chains, {criterion or 'dense'}")
-            chains = [_stage_chain(config, data, out, criterion, index, ALONE) for index in range(config.chains)]
-            open_stage(config, data, out, criterion).run_batched(chains, bar)
+        for index in range(run.config.chains):
+            locks.enter_context(_lock(run, index))
+        for criterion in run.stages:
+            bar.set_description(f"{run.config.chains} chains, {criterion or 'dense'}")
+            chains = [_stage_chain(run, criterion, index, ALONE) for index in range(run.config.chains)]
+            open_stage(run, criterion).run_batched(chains, bar)
 
 
-def _lock(out: Path, index: int) -> AbstractContextManager[None]:
+def _lock(run: Run, index: int) -> AbstractContextManager[None]:
     """Keep a chain to oneself. A process whose parent was killed may still be dying: wait for it."""
-    return locked(RunPlaces(out).chain_lock(index), wait_seconds=30)
+    return locked(run.places.chain_lock(index), wait_seconds=30)
 
 
-def stage_schedule(config: RunConfig, data: build.Data, criterion: str | None) -> Cyclical:
-    """The schedule of one stage, in steps."""
-    make = build.dense_schedule if criterion is None else build.fork_schedule
-    return make(config, len(data.train[1]) / config.data.batch_size)
-
-
-def measurable_chain(config: RunConfig, data: build.Data, index: int) -> Chain:
+def measurable_chain(run: Run, index: int) -> Chain:
     """A chain whose steps can be timed and which is then thrown away: the dense one, in a burn-in without end."""
-    schedule = replace(stage_schedule(config, data, None), burn_in=2**62)
-    return build.build_chain(config, data, index, schedule)
+    return run.chain(index, replace(run.schedule(None), burn_in=2**62))
 
 
-def _stage_chain(
-    config: RunConfig, data: build.Data, out: Path, criterion: str | None, index: int, ranks: Ranks
-) -> Chain:
+def _stage_chain(run: Run, criterion: str | None, index: int, ranks: Ranks) -> Chain:
     """One chain of a stage at its start: dense (no criterion), or from its dense end, with a pruner."""
-    schedule = stage_schedule(config, data, criterion)
     if criterion is None:
-        return build.build_chain(config, data, index, schedule, ranks=ranks)
+        return run.chain(index, run.schedule(None), ranks=ranks)
     reference = None
-    if build.make_criterion(criterion).copies_layers:
-        first = RunPlaces(out).stage(config.prune.in_chain[0])
-        reference = [masks.load(first.mask(index, t)) for t in config.prune.targets]
-    pruner = build.build_pruner(config, data, build.build_model(config, data, index), criterion, index, reference)
-    chain = build.build_chain(config, data, index, schedule, pruner, ranks)
-    chain.load_position(checkpoint.load(RunPlaces(out).checkpoint(index)))
+    if make_criterion(criterion).copies_layers:
+        first = run.places.stage(run.config.prune.in_chain[0])
+        reference = [masks.load(first.mask(index, target)) for target in run.config.prune.targets]
+    chain = run.chain(index, run.schedule(criterion), criterion, reference, ranks)
+    chain.load_position(checkpoint.load(run.places.checkpoint(index)))
     return chain
 
 
-def open_stage(
-    config: RunConfig, data: build.Data, out: Path, criterion: str | None, ranks: int = 1, progress: bool = False
-) -> Stage:
+def open_stage(run: Run, criterion: str | None, ranks: int = 1, progress: bool = False) -> Stage:
     """Open the store of one stage, or create it (then `ranks` processes share each chain)."""
-    places = RunPlaces(out).stage(criterion)
-    schedule = stage_schedule(config, data, criterion)
-    chain = build.build_chain(config, data, 0, schedule)
-    probes = build.probes(config, data)
-    layers = list(chain.inclusion) or list(prunable(chain.model))
-    classes, statistics = data.dataset.num_classes, build.statistics_batches(config, data)
-    recorder = Recorder(probes.inputs, probes.labels, classes, layers, chain.parameters, chain.prior, statistics)
-    record_every = max(1, int(chain.stream.steps_per_epoch / RECORDS_PER_EPOCH))
-    path = places.store
-    if path.exists():
-        store = DrawStore.open(path)
+    config, places, schedule = run.config, run.places.stage(criterion), run.schedule(criterion)
+    model = run.model(0)
+    prior, parameters = run.prior(model, 0), dict[str, Tensor](trainable(model))
+    layers = list(prior.layers if isinstance(prior, SpikeSlab) else ()) or list(prunable(model))
+    probes, classes = run.probes, run.data.dataset.num_classes
+    recorder = Recorder(probes.inputs, probes.labels, classes, layers, parameters, prior, run.statistics_batches())
+    record_every = max(1, int(run.steps_per_epoch / RECORDS_PER_EPOCH))
+    if places.store.exists():
+        store = DrawStore.open(places.store)
     else:
-        needed = estimate_bytes(network_state(chain.model), schedule.num_draws, config.chains)
+        needed = estimate_bytes(network_state(model), schedule.num_draws, config.chains)
         require_space(places.directory, needed)
         if progress:
             draws = config.chains * schedule.num_draws
             tqdm.write(f"weight draws in {places.draws}: {draws}, {needed / 1e6:.1f} MB")
         store = DrawStore.create(
-            path,
+            places.store,
             recorder.groups(schedule.num_draws, schedule.num_steps // record_every),
             config.chains,
-            static=_static(probes, chain, layers),
+            static=_static(probes, parameters, layers),
             coords=recorder.coords(),
             attrs={
                 "config": to_json(config),
-                "departures": departures(config, data, chain.model, chain.prior, ranks),
+                "departures": departures(run, model, prior, ranks),
                 "lp_estimator": "minibatch",
-                "integrator": chain.sampler.integrator,
+                "integrator": run.sampler_class.integrator,
                 "momentum": schedule(schedule.num_steps - 1).momentum,
             },
         )
     return Stage(places, recorder, store, record_every, config.checkpoint_seconds, config.keep_checkpoints)
 
 
-def _static(probes: build.Probes, chain: Chain, layers: Sequence[str]) -> dict[str, Any]:
-    sizes = [chain.parameters[name].numel() for name in layers]
+def _static(probes: Probes, parameters: Mapping[str, Tensor], layers: Sequence[str]) -> dict[str, Any]:
+    sizes = [parameters[name].numel() for name in layers]
     dims = ("probe", *[f"image_dim_{i}" for i in range(probes.inputs.dim() - 1)])
     return {
         "observed_data": {"y": (("probe",), probes.labels.cpu().numpy())},
@@ -246,19 +134,20 @@ def _static(probes: build.Probes, chain: Chain, layers: Sequence[str]) -> dict[s
             "image": (dims, probes.inputs.cpu().numpy()),
             "probe_held_out": (("probe",), probes.held_out.numpy()),
             "layer_size": (("layer",), sizes),
-            "parameter_size": (("parameter",), [p.numel() for p in chain.parameters.values()]),
+            "parameter_size": (("parameter",), [p.numel() for p in parameters.values()]),
         },
     }
 
 
-def departures(config: RunConfig, data: build.Data, model: nn.Module, prior: Prior | None, ranks: int = 1) -> list[str]:
+def departures(run: Run, model: nn.Module, prior: Prior, ranks: int = 1) -> list[str]:
     """Every way in which the draws are not draws from the stated Bayesian posterior, in words."""
+    config, data = run.config, run.data
     inputs, labels = (part[:EXAMPLES] for part in data.train)
-    network = rehearse(model, inputs, labels, build.likelihood(config), data.dataset.num_classes).departures
+    network = rehearse(model, inputs, labels, run.likelihood, data.dataset.num_classes).departures
     minibatch = f"the part of its minibatch that one of {ranks} ranks takes"
     found = [
         f"step size {config.sampler.lr_min:g} while sampling: minibatch gradient noise heats the chain above T",
-        *(prior.departures(config.em) if prior is not None else ()),
+        *prior.departures(config.em),
         f"temperature {config.sampler.temperature:g} instead of 1" if config.sampler.temperature != 1 else "",
         *(line if ranks == 1 else line.replace("the rest of its minibatch", minibatch) for line in network),
         f"augmentation {config.data.augmentation}: an image counts with ever new pixels, so there is no likelihood"

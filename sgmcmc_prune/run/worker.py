@@ -17,8 +17,8 @@ from sgmcmc_prune.chains.execution import be_measured
 from sgmcmc_prune.chains.processes import INTERRUPTED, LineBar
 from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.machine.allocator import keep_freed_memory
-from sgmcmc_prune.run import build
-from sgmcmc_prune.run.stages import load_config, measurable_chain, take_chain
+from sgmcmc_prune.run.directory import open_run
+from sgmcmc_prune.run.stages import measurable_chain, take_chain
 
 
 def main(arguments: list[str]) -> int:
@@ -43,16 +43,14 @@ def take(out: Path, index: int) -> None:
     bar = LineBar(sys.stdout)
     try:
         with redirect_stdout(sys.stderr):  # a network may print
-            config = load_config(out)
-            take_chain(config, build.load_data(config), out, index, bar)
+            take_chain(open_run(out), index, bar)
     finally:
         bar.close()
 
 
 def measure(out: Path, index: int) -> None:
     """Take a few steps from the chain's start while other processes do the same, and say what they took."""
-    config = load_config(out)
-    be_measured(measurable_chain(config, build.load_data(config), index).advance)
+    be_measured(measurable_chain(open_run(out), index).advance)
 
 
 def end_with_parent() -> None:

@@ -28,7 +28,7 @@ def methods() -> Iterator[Method]:
 def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
     """Log odds of inclusion, and where they are positive. The ensemble is a part of the draws."""
     config = dense_config(problem, "reduction_chain")
-    seconds = run_once(config, problem.data, folder / "run")
+    seconds = run_once(problem, config, folder / "run")
     steps = chain_steps(problem, config)
     posterior = drawn(problem, RunPlaces(folder / "run"), 0, 1, config.schedule.draws, steps, seconds)
     prior, every = Gaussian(config.prior.slab_variance), max(1, len(posterior.draws) // problem.members)

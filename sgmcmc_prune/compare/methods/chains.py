@@ -19,10 +19,10 @@ from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
 from sgmcmc_prune.compare.networks import Posterior, at_sparsities, under_mask
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import match_layer_sparsity, median_probability_model, target_sparsity
-from sgmcmc_prune.run import build
 from sgmcmc_prune.run.config import PruneConfig, RunConfig, ScheduleConfig
 from sgmcmc_prune.run.decide import chain_scores, inclusion_probabilities
-from sgmcmc_prune.run.stages import open_stage, stages, take_chain
+from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.run.stages import open_stage, take_chain
 from sgmcmc_prune.settings import replace, to_json
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.files import locked, read_json, write_json
@@ -97,7 +97,7 @@ def _chain_config(
     chosen["sampler.lr_explore"] = chosen["sampler.lr"] * chosen.pop("lr_explore_share", 1.0)
     fixed = {"chains": 1, "keep_weight_draws": True, "checkpoint_seconds": 120.0}
     config: RunConfig = replace(problem.config, schedule=schedule, prune=prune, **fixed, **chosen)
-    floor = build.smallest_spike(config, problem.num_data)
+    floor = Run(config, data=problem.data).smallest_spike
     spike = max(config.prior.spike_variance, 1.01 * floor)  # small data: a step is wide against a narrow spike
     return _spend(problem, section, replace(config, **{"prior.spike_variance": spike}))
 
@@ -113,19 +113,17 @@ def _spend(problem: Problem, section: str, config: RunConfig) -> RunConfig:
 
 def chain_steps(problem: Problem, config: RunConfig) -> int:
     """Steps of a chain, and of its fork if it has one."""
-    per_epoch = problem.num_data / problem.batch_size
-    fork = build.fork_schedule(config, per_epoch).num_steps if config.prune.in_chain else 0
-    return build.dense_schedule(config, per_epoch).num_steps + fork
+    return Run(config, data=problem.data).num_steps
 
 
 def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iterator[Candidate]:
     config = dense_config(problem, "dense_chain", **{"prior.mode": mode})
     out = problem.shared / shared_name(f"chain-{mode}", problem.settings)
-    seconds = run_once(config, problem.data, out)
+    seconds = run_once(problem, config, out)
     state = checkpoint.load(RunPlaces(out).checkpoint(0))
     steps = chain_steps(problem, config)
     posterior = drawn(problem, RunPlaces(out), 0, config.schedule.cycles, config.schedule.draws, steps, seconds)
-    groups = build.groups(config, problem.data, posterior.model)
+    groups = Run(config, data=problem.data).groups(posterior.model)
     scores = chain_scores(criterion, state, groups, problem.seed)
     if criterion == "random":
         reference = chain_scores("inclusion_probability", state, groups, problem.seed)
@@ -146,7 +144,7 @@ def _in_chain(problem: Problem, folder: Path, criterion: str) -> Iterator[Candid
     for target in problem.sparsities:
         config = _in_chain_config(problem, target, criterion)
         out = folder / f"{target:g}"
-        seconds = run_once(config, problem.data, out)
+        seconds = run_once(problem, config, out)
         stage = RunPlaces(out).stage(criterion)
         posterior = drawn(problem, stage, 0, 1, problem.members, chain_steps(problem, config), seconds)
         yield under_mask(problem, posterior, target, masks.load(stage.mask(0, target)))
@@ -157,7 +155,7 @@ def shared_name(chain: str, settings: Settings) -> str:
     return "-".join([chain, *(f"{name}={value:g}" for name, value in settings.items())])
 
 
-def run_once(config: RunConfig, data: build.Data, out: Path) -> float:
+def run_once(problem: Problem, config: RunConfig, out: Path) -> float:
     """Run a chain and its forks, go on with them, or wait for who runs them; without `run`'s own evaluation.
 
     Returns
@@ -169,11 +167,12 @@ def run_once(config: RunConfig, data: build.Data, out: Path) -> float:
         finished = out / "finished.json"
         if not finished.is_file():
             started = time.perf_counter()
-            write_json(RunPlaces(out).config, to_json(config))
-            for criterion in stages(config):
-                open_stage(config, data, out, criterion)
+            run = Run(config, out, problem.data)
+            write_json(run.places.config, to_json(config))
+            for criterion in run.stages:
+                open_stage(run, criterion)
             with tqdm(disable=True) as bar:
-                take_chain(config, data, out, 0, bar)
+                take_chain(run, 0, bar)
             write_json(finished, {"seconds": time.perf_counter() - started})
         return float(read_json(finished)["seconds"])
 

@@ -19,7 +19,7 @@ from sgmcmc_prune.criteria.expected_loss import expected_loss
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import categorical, mean_nll
 from sgmcmc_prune.pruning.masks import prunable
-from sgmcmc_prune.run import build
+from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.places import RunPlaces
 
 
@@ -32,7 +32,7 @@ def methods() -> Iterator[Method]:
 
 def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
     config = dense_config(problem, "expected_loss_chain")
-    seconds = run_once(config, problem.data, folder / "run")
+    seconds = run_once(problem, config, folder / "run")
     steps = chain_steps(problem, config)
     cycles, draws = config.schedule.cycles, config.schedule.draws
     posterior = drawn(problem, RunPlaces(folder / "run"), 0, cycles, draws, steps, seconds)
@@ -43,7 +43,7 @@ def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
         lambda: [curvature(problem, posterior.model, w, b) for w, b in zip(posterior.draws, batches, strict=True)]
     )
     spent = problem.steps * problem.batch_size
-    groups = build.groups(config, problem.data, posterior.model)
+    groups = Run(config, data=problem.data).groups(posterior.model)
     scores = expected_loss(posterior.draws, curvatures, groups)
     yield from at_sparsities(problem, replace(posterior, cost=Cost(spent, seconds + more)), scores, groups)
 

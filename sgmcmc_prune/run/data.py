@@ -1,0 +1,63 @@
+"""The data of a run: splits on its device, and the probes whose outputs are kept with every draw."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sgmcmc_prune import choices
+from sgmcmc_prune import data as datasets
+from sgmcmc_prune.data.image_data import Dataset, LabelledImages, held_out, hold_out
+from sgmcmc_prune.data.seeding import seeded_generator
+from sgmcmc_prune.run.config import RunConfig
+
+
+@dataclass(frozen=True)
+class Data:
+    """The splits of a run on its device: labels, and network inputs as tensors (or `PictureInputs`, read on demand)."""
+
+    dataset: Dataset
+    train: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return tuple(self.train[0].shape[1:])
+
+
+def load_data(config: RunConfig) -> Data:
+    """Read and split the data of a configuration. The split depends on the seed alone."""
+    options = choices.options(config.data.options, "data.options")
+    dataset = datasets.load(config.data.name, config.data.data_dir, **options)
+    train, validation = hold_out(dataset.train, config.data.validation, config.seed)
+
+    def tensors(part: LabelledImages) -> tuple[Tensor, Tensor]:
+        return part.inputs(dataset.mean, dataset.std, config.device), part.labels.to(config.device)
+
+    return Data(dataset, tensors(train), tensors(validation), tensors(dataset.test))
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Examples whose outputs are kept with every draw; `held_out`, shape (probe,): those in the validation split."""
+
+    inputs: Tensor
+    labels: Tensor
+    held_out: Tensor
+
+
+def choose_probes(config: RunConfig, data: Data) -> Probes:
+    """The first of a fixed random order of the official training images: the same for every seed and every split.
+
+    A run trains on those that its validation split does not hold.
+    """
+    images, seed = data.dataset.train, config.seed
+    if config.probes > len(images):
+        raise ValueError(f"probes is {config.probes}; choose 1 to {len(images)}, the number of training images")
+    index = torch.randperm(len(images), generator=seeded_generator("probes"))[: config.probes]
+    chosen = images.subset(index)
+    inputs = chosen.inputs(data.dataset.mean, data.dataset.std, config.device)[:]
+    held = held_out(len(images), config.data.validation, seed)[index]
+    return Probes(inputs, chosen.labels.to(config.device), held)

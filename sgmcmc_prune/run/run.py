@@ -1,0 +1,296 @@
+"""One run: its configuration, its data, the files it keeps, and everything that a chain is built from.
+
+The command line, the experiments, the comparison and a library user make the same object.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune import choices, models
+from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.pruner import Pruner
+from sgmcmc_prune.chains.rehearsal import EXAMPLES
+from sgmcmc_prune.chains.schedules import Cyclical, Phase
+from sgmcmc_prune.criteria.base import make_criterion
+from sgmcmc_prune.data.augmentation import Augmentation
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.pictures import PictureInputs
+from sgmcmc_prune.data.prefetch import PrefetchedStream
+from sgmcmc_prune.likelihoods import Likelihood
+from sgmcmc_prune.machine.distributed import ALONE, Ranks
+from sgmcmc_prune.preconditioners import Preconditioner
+from sgmcmc_prune.priors.base import Prior
+from sgmcmc_prune.priors.em import adaptation
+from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.priors.spike_slab import SpikeSlab, smallest_stable_spike
+from sgmcmc_prune.pruning.prunable import output_weights, prunable, trainable
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.data import Data, Probes, choose_probes, load_data
+from sgmcmc_prune.run.schedules import dense_schedule, fork_schedule
+from sgmcmc_prune.samplers import MomentumSampler, Sampler
+from sgmcmc_prune.store.places import RunPlaces
+
+#: Training examples that re-estimate the BatchNorm statistics of a draw, and the key of their minibatches.
+STATISTICS_BATCH, STATISTICS_BATCHES = 250, 8
+STATISTICS_CHAIN = 2**16 - 1
+
+
+class Run:
+    """A run, and the pieces that it is made of.
+
+    Parameters
+    ----------
+    config : RunConfig
+    out : Path, optional
+        Its directory; what needs none works without.
+    data : Data, optional
+        Read when they are first needed, if they are not given.
+    """
+
+    def __init__(self, config: RunConfig, out: Path | None = None, data: Data | None = None) -> None:
+        self.config, self.out = config, out
+        if data is not None:
+            self.data = data
+
+    @cached_property
+    def data(self) -> Data:
+        """The splits."""
+        return load_data(self.config)
+
+    @property
+    def places(self) -> RunPlaces:
+        """Where its files are; ValueError without a directory."""
+        if self.out is None:
+            raise ValueError("this run has no directory: give it one as `out`")
+        return RunPlaces(self.out)
+
+    @property
+    def evaluation_split(self) -> tuple[Tensor, Tensor]:
+        """Inputs and labels that the table is made on."""
+        return self.data.test if self.config.evaluate == "test" else self.data.validation
+
+    @property
+    def num_data(self) -> int:
+        """N, the number of training examples."""
+        return len(self.data.train[1])
+
+    @property
+    def stages(self) -> tuple[str | None, ...]:
+        """The stages that every chain passes: dense (None), then one fork per in-chain criterion."""
+        return (None, *self.config.prune.in_chain)
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Minibatches in a pass over the training data."""
+        return self.num_data / self.config.data.batch_size
+
+    def schedule(self, criterion: str | None) -> Cyclical:
+        """The schedule of one stage, in steps."""
+        make = dense_schedule if criterion is None else fork_schedule
+        return make(self.config, self.steps_per_epoch)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of one chain in all its stages."""
+        return sum(self.schedule(criterion).num_steps for criterion in self.stages)
+
+    @cached_property
+    def probes(self) -> Probes:
+        """The examples whose outputs are kept with every draw."""
+        return choose_probes(self.config, self.data)
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The negative log-likelihood of each example."""
+        found = choices.load("likelihood", self.config.likelihood)
+        if not callable(found):
+            kind = type(found).__name__
+            raise ValueError(f"likelihood {self.config.likelihood!r} is of type {kind}; it must be callable")
+        chosen: Likelihood = found
+        return chosen
+
+    def model(self, chain: int) -> nn.Module:
+        """The network of one chain at its own random start."""
+        m, seed = self.config.model, self.config.seed * 2**16 + chain
+        named = {} if m.normalisation is None else {"normalisation": m.normalisation}
+        options = {**named, **choices.options(m.options, "model.options")}
+        model = models.build(m.name, self.data.input_shape, self.data.dataset.num_classes, seed=seed, **options)
+        return models.in_fast_layout(m.name, model.to(self.config.device))
+
+    def stream(self, chain: int, batch_size: int | None = None) -> MinibatchStream:
+        """The minibatches of one chain, augmented if that was asked for, and read ahead if they are not in memory."""
+        config, data = self.config, self.data
+        (inputs, labels), d = data.train, config.data
+        batch_size = batch_size or d.batch_size
+        augment = None
+        if d.augmentation != "none":
+            if len(data.input_shape) != 3 or len(data.dataset.mean) != data.input_shape[0]:
+                raise ValueError(
+                    f"data.augmentation {d.augmentation!r} changes images; examples have shape {data.input_shape}"
+                )
+            mean, std = (torch.tensor(moment, device=config.device) for moment in (data.dataset.mean, data.dataset.std))
+            augment = Augmentation(d.augmentation, data.input_shape[-1], -mean / std, config.seed, chain)
+        if isinstance(inputs, PictureInputs):
+            return PrefetchedStream(inputs, labels, batch_size, config.seed, chain, augment, d.workers)
+        return MinibatchStream(inputs, labels, batch_size, config.seed, chain, augment)
+
+    def statistics_batches(self) -> Callable[[], list[Tensor]]:
+        """Input batches for the statistics of BatchNorm, as training sees them, under a key of their own.
+
+        They are made at the first call: a network without batch normalisation needs none.
+        """
+
+        @cache
+        def batches() -> list[Tensor]:
+            size = min(STATISTICS_BATCH, self.num_data)
+            stream = self.stream(STATISTICS_CHAIN, size)
+            return [stream.batch(step)[0] for step in range(STATISTICS_BATCHES)]
+
+        return batches
+
+    def groups(self, model: nn.Module) -> dict[str, GroupMap]:
+        """Group maps of the prunable parameters: where whole units are pruned, not of those that are the outputs.
+
+        Raises
+        ------
+        ValueError
+            If whole units shall be pruned, and it cannot be found which weights make the outputs.
+        """
+        prior = self.config.prior
+        kind = prior.group if prior.family == "spike_slab" else "weight"
+        kept: set[str] = set()
+        if kind in ("node", "filter", "input"):
+            kept = output_weights(model, self.data.train[0][:EXAMPLES], dim=1 if kind == "input" else 0)
+            if not kept and kind != "input":
+                raise ValueError(
+                    f"prior.group {kind!r} prunes whole units, and no weight was found whose units are the outputs, "
+                    "which must stay (is there a normalisation behind them?); use another group"
+                )
+        return {name: GroupMap(kind, tuple(p.shape)) for name, p in prunable(model).items() if name not in kept}
+
+    def prior(self, model: nn.Module, chain: int) -> Prior:
+        """The prior of one chain (hyperparameters are learned by each chain on its own).
+
+        Nothing of it gets narrower than the sampler's largest step can follow.
+        """
+        settings = self.config.prior
+        family = choices.load("prior", settings.family)
+        if not (isinstance(family, type) and issubclass(family, Prior)):
+            raise ValueError(f"prior {settings.family!r} is no subclass of sgmcmc_prune.priors.Prior")
+        options = choices.options(settings.options, "prior.options")
+        context: dict[str, Any] = {
+            "options": options,
+            "groups": self.groups(model),
+            "min_variance": self.smallest_spike,
+        }
+        prior: Prior = family.configured(settings, trainable(model), **context, seed=self.config.seed, chain=chain)
+        return prior
+
+    def sampler(self, model: nn.Module, prior: Prior, chain: int) -> Sampler:
+        """The sampler of one chain; refuses a spike that its largest step cannot follow."""
+        s, spike, floor = self.config.sampler, self.config.prior.spike_variance, self.smallest_spike
+        if isinstance(prior, SpikeSlab) and spike < floor:
+            raise ValueError(
+                f"spike_variance {spike:.3g} is too narrow for the step size {s.lr:g}: the sampler "
+                f"would be unstable under {floor:.3g}. Widen the spike to at least that, or lower lr"
+            )
+        settings: dict[str, Any] = {
+            "lr": s.lr,
+            "num_data": self.num_data,
+            "temperature": s.temperature,
+            "prior": prior,
+            "preconditioner": choices.make("mass matrix", s.preconditioner),
+            "seed": self.config.seed,
+            "chain": chain,
+            "noise": s.noise,
+            "implementation": s.implementation,
+            **choices.options(s.options, "sampler.options"),
+        }
+        kind = self.sampler_class
+        if issubclass(kind, MomentumSampler):
+            settings["momentum"] = s.momentum
+        return kind(trainable(model).items(), **settings)
+
+    @property
+    def sampler_class(self) -> type[Sampler]:
+        """The sampler's class; ValueError if a name is none of a sampler."""
+        kind = choices.load("sampler", self.config.sampler.name)
+        if not (isinstance(kind, type) and issubclass(kind, Sampler)):
+            raise ValueError(f"sampler {self.config.sampler.name!r} is no subclass of sgmcmc_prune.samplers.Sampler")
+        return kind
+
+    @property
+    def smallest_spike(self) -> float:
+        """The narrowest spike that the run's largest step can follow.
+
+        Without its noise every sampler is SGD, so all share SGD's stability limit, l a / M < 2 (1 + beta).
+        """
+        s = self.config.sampler
+        momentum = s.momentum if issubclass(self.sampler_class, MomentumSampler) else 0.0
+        mass: Preconditioner = choices.make("mass matrix", s.preconditioner)
+        return smallest_stable_spike(s.lr, self.num_data, mass.min_mass, momentum)
+
+    def pruner(self, model: nn.Module, name: str, chain: int, reference: Sequence[dict[str, Tensor]] | None) -> Pruner:
+        """The pruner of one in-chain fork."""
+        p = self.config.prune
+        return Pruner(
+            make_criterion(name),
+            p.targets,
+            self.groups(model),
+            allocation=p.allocation,
+            growth=p.growth,
+            cycles=p.cycles,
+            remaining=choices.load("growth", p.growth_schedule),
+            reference=reference,
+            seed=self.config.seed * 2**16 + chain,
+        )
+
+    def chain(
+        self,
+        index: int,
+        schedule: Cyclical,
+        criterion: str | None = None,
+        reference: Sequence[dict[str, Tensor]] | None = None,
+        ranks: Ranks = ALONE,
+    ) -> Chain:
+        """One chain at its start, dense or (with a criterion) a fork, taken by one process or several.
+
+        Parameters
+        ----------
+        index : int
+        schedule : Cyclical
+        criterion : str, optional
+            By which a fork prunes.
+        reference : sequence of masks, optional
+            Whose sparsity by layer the fork copies.
+        ranks : Ranks
+        """
+        config, model = self.config, self.model(index)
+        prior = self.prior(model, index)
+        adapt: tuple[Phase, ...] = ("burn_in",)
+        post_hoc = {name: make_criterion(name) for name in config.prune.post_hoc}
+        pruner = None
+        if criterion is not None:
+            adapt, post_hoc = (("explore",) if config.prune.em else ()), {}
+            pruner = self.pruner(model, criterion, index, reference)
+        return Chain(
+            index,
+            model,
+            self.sampler(model, prior, index),
+            schedule,
+            self.stream(index),
+            self.likelihood,
+            em=adaptation(config.em, prior, self.smallest_spike),
+            pruner=pruner,
+            adapt=adapt,
+            indicator_every=config.prior.indicator_every,
+            ranks=ranks,
+            precision=config.precision,
+            compiled=config.compile_network,
+            criteria={name: chosen for name, chosen in post_hoc.items() if not chosen.kept_by_chains},
+        )
