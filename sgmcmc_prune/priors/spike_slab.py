@@ -47,7 +47,7 @@ from sgmcmc_prune.priors.base import (
     total,
     without_memory,
 )
-from sgmcmc_prune.priors.gaussian import gaussian_log_density
+from sgmcmc_prune.priors.gaussian import gaussian_form, gaussian_log_density
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.layer import LAYERS, Layer
 
@@ -159,7 +159,7 @@ class SpikeSlab(Prior):
             return None
         layer = self.layers.get(name)
         if layer is None:
-            return FusedForm("gaussian", {"spike": 1 / self.dense_variance})
+            return gaussian_form(self.dense_variance)
         if type(layer) is not Layer:
             return None
         spike, slab = 1 / layer.spike_variance, 1 / layer.slab_variance
