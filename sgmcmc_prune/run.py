@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from sgmcmc_prune import __version__, build, distributed, likelihoods
+from sgmcmc_prune import __version__, build, distributed
 from sgmcmc_prune.chains.batched import require_batchable
 from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import interruptible
@@ -30,7 +30,6 @@ from sgmcmc_prune.distributed import Ranks
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.evaluate import evaluate, foreign_inputs
 from sgmcmc_prune.files import finite_or_null, locked, read_json, write_json
-from sgmcmc_prune.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.samplers import tiers
 from sgmcmc_prune.stages import (
     departures,
@@ -40,6 +39,7 @@ from sgmcmc_prune.stages import (
     measurable_chain,
     num_steps,
     open_stage,
+    rehearsed,
     stage_directory,
     stage_schedule,
     stages,
@@ -200,8 +200,7 @@ def _check(config: RunConfig, data: build.Data, world: Ranks) -> None:
     foreign_inputs(config, data)
     build.probes(config, data)
     model = build.build_model(config, data, 0)
-    inputs, labels = (part[: min(EXAMPLES, config.data.batch_size)] for part in data.train)
-    found = rehearse(model, inputs, labels, likelihoods.categorical, data.dataset.num_classes)
+    found = rehearsed(config, data, model)
     if (config.prune.in_chain or config.prune.post_hoc) and not build.groups(config, data, model):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.not_prunable.items())
         raise ValueError(f"the network has no weight that may be pruned ({reasons}); run without prune criteria")

@@ -19,7 +19,7 @@ from sgmcmc_prune.files import locked, read_json
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.prunable import prunable
-from sgmcmc_prune.rehearsal import EXAMPLES, rehearse
+from sgmcmc_prune.rehearsal import EXAMPLES, Rehearsal, rehearse
 from sgmcmc_prune.schedules import Cyclical
 from sgmcmc_prune.store import DrawStore
 from sgmcmc_prune.weights import estimate_bytes, require_space
@@ -253,10 +253,21 @@ def _static(probes: build.Probes, chain: Chain, layers: Sequence[str]) -> dict[s
     }
 
 
+def rehearsed(config: RunConfig, data: build.Data, model: nn.Module) -> Rehearsal:
+    """What a network of a run can do, on the first of its training examples: no more than a minibatch holds.
+
+    Raises
+    ------
+    ValueError
+        For a network that cannot be sampled.
+    """
+    inputs, labels = (part[: min(EXAMPLES, config.data.batch_size)] for part in data.train)
+    return rehearse(model, inputs, labels, likelihoods.categorical, data.dataset.num_classes)
+
+
 def departures(config: RunConfig, data: build.Data, model: nn.Module, ranks: int = 1) -> list[str]:
     """Every way in which the draws are not draws from the stated Bayesian posterior, in words."""
-    inputs, labels = (part[:EXAMPLES] for part in data.train)
-    network = rehearse(model, inputs, labels, likelihoods.categorical, data.dataset.num_classes).departures
+    network = rehearsed(config, data, model).departures
     minibatch = f"the part of its minibatch that one of {ranks} ranks takes"
     found = [
         f"step size {config.sampler.lr_min:g} while sampling: minibatch gradient noise heats the chain above T",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -72,6 +73,11 @@ class Problem:
     def steps_beside(self, evaluations: float) -> int:
         """Minibatches that are left of the budget beside so many backward passes of one example."""
         return round((self.epochs * self.num_data - evaluations) / self.batch_size)
+
+    @cached_property
+    def statistics(self) -> Callable[[], list[Tensor]]:
+        """Input batches for the statistics of batch normalisation, made once for all candidates of a fit."""
+        return build.statistics_batches(self.config, self.data)
 
     def network(self, member: int = 0) -> nn.Module:
         """The network at the start that all methods share; a member of an ensemble may have another."""

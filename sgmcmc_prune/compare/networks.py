@@ -9,7 +9,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune import build
 from sgmcmc_prune.compare.method import Candidate, Cost, Predict, Problem
 from sgmcmc_prune.evaluate import masked_network
 from sgmcmc_prune.models.state import network_state
@@ -45,9 +44,8 @@ class Posterior:
 
 def masked(problem: Problem, model: nn.Module, weights: Weights, mask: masks.Mask) -> nn.Module:
     """A copy of a network with these weights (and its own buffers, if they hold none), under the mask."""
-    batches = build.statistics_batches(problem.config, problem.data)
     own = network_state(model)  # a weight that two layers share is there once, whatever `weights` hold
-    return masked_network(model, {name: weights.get(name, value) for name, value in own.items()}, mask, batches)
+    return masked_network(model, {name: weights.get(name, value) for name, value in own.items()}, mask, problem.statistics)
 
 
 def predict_with(networks: Sequence[nn.Module]) -> Predict:
