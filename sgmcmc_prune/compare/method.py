@@ -101,6 +101,14 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Ties:
+    """How many groups a mask decided by tie (`decision.tied`), of how many."""
+
+    count: int
+    groups: int
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A pruned predictor, as one network and as an ensemble.
 
@@ -115,6 +123,8 @@ class Candidate:
     members : int
         Networks in the ensemble; 1 where the ensemble is the single network.
     cost : Cost
+    ties : Ties or None
+        What the mask decided by tie; None where no scores decided it, or the method keeps them to itself.
     """
 
     target: float | None
@@ -123,6 +133,7 @@ class Candidate:
     ensemble: Predict
     members: int
     cost: Cost
+    ties: Ties | None = None
 
 
 @dataclass(frozen=True)

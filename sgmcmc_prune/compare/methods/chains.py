@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from sgmcmc_prune import build, checkpoint
 from sgmcmc_prune.chains.loop import mask_path
-from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem, Settings
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem, Settings, Ties
 from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
-from sgmcmc_prune.compare.networks import Posterior, at_sparsities, under_mask
+from sgmcmc_prune.compare.networks import Posterior, at_sparsities, ties_of, under_mask
 from sgmcmc_prune.config import Criterion, PruneConfig, RunConfig, ScheduleConfig, replace, to_json
 from sgmcmc_prune.evaluate import chain_scores, inclusion_probabilities
 from sgmcmc_prune.files import locked, read_json, write_json
@@ -130,7 +130,7 @@ def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iter
         reference = chain_scores("inclusion_probability", state, groups, problem.seed)
         for target in problem.sparsities:
             same = match_layer_sparsity(scores, groups, target_sparsity(reference, groups, target))
-            yield under_mask(problem, posterior, target, same)
+            yield under_mask(problem, posterior, target, same, ties_of(scores, groups, same, "layerwise"))
         return
     yield from at_sparsities(problem, posterior, scores, groups)
     if criterion == "inclusion_probability":
@@ -148,7 +148,9 @@ def _in_chain(problem: Problem, folder: Path, criterion: Criterion) -> Iterator[
         seconds = run_once(config, problem.data, out)
         stage = out / "forks" / criterion
         posterior = drawn(problem, stage, 0, 1, problem.members, chain_steps(problem, config), seconds)
-        yield under_mask(problem, posterior, target, masks.load(mask_path(stage, 0, target)))
+        path, groups = mask_path(stage, 0, target), build.groups(config, problem.data, posterior.model)
+        ties = Ties(masks.load_tied(path), sum(group.num_groups for group in groups.values()))
+        yield under_mask(problem, posterior, target, masks.load(path), ties)
 
 
 def shared_name(chain: str, settings: Settings) -> str:
