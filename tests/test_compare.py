@@ -18,9 +18,10 @@ from sgmcmc_prune.compare import comparison as whole
 from sgmcmc_prune.compare.cell import compute, load_problem
 from sgmcmc_prune.compare.comparison import compare, rows_path
 from sgmcmc_prune.compare.config import Comparison
-from sgmcmc_prune.compare.method import Candidate, Problem
+from sgmcmc_prune.compare.method import Candidate, Problem, Ties
 from sgmcmc_prune.compare.methods import METHODS, laplace
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config
+from sgmcmc_prune.compare.networks import ties_of
 from sgmcmc_prune.compare.score import COLUMNS, Row, blank
 from sgmcmc_prune.compare.statistics import average_ranks, critical_difference, friedman
 from sgmcmc_prune.compare.table import paired, read_csv, summary, write_csv
@@ -28,7 +29,9 @@ from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.predictive.intervals import mean_and_half_width
+from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.decision import target_sparsity
 from sgmcmc_prune.run.config import DataConfig, ModelConfig
 from sgmcmc_prune.store.files import read_json
 
@@ -202,6 +205,7 @@ def test_finished_cells_are_not_computed_again(tmp_path: Path, monkeypatch: pyte
     assert read_csv(tmp_path / "comparison.csv") == again
     row = again[0]
     assert tuple(row) == COLUMNS
+    assert (row["ties"], row["groups"]) == (0, 3920 * 2)
     assert (row["flops"], row["parameters_kept"], row["inference_flops"]) == (3920, 3930, 3920)
     # Test images against validation images of one data set: about one half, and not exactly.
     assert 0.4 < row["ood_auroc"] < 0.6
@@ -322,6 +326,21 @@ def test_differences_are_paired_by_seed() -> None:
     assert "rigl    1,000 to 1,002  one for each target" in table
     assert "snip    1,000 to 1,003  one for each target" in table
     assert table.index("snip") < table.index("rigl  "), "the better method comes first"
+
+
+def test_a_table_says_which_masks_were_decided_by_tie() -> None:
+    rows = [result("rigl", 0, 0.9, 0.5), result("snip", 0, 0.9, 0.5), result("snip", 1, 0.9, 0.5)]
+    for row, ties in zip(rows, (10, 11, 25), strict=True):
+        row |= {"ties": ties, "groups": 1000}
+    lines = [line for line in summary(rows, "rigl").splitlines() if line.startswith("TIED")]
+    assert lines == ["TIED: of these masks so many groups were decided between equal scores: snip at 90.0%: 2.5%"]
+    assert "TIED" not in summary([{k: v for k, v in row.items() if k != "ties"} for row in rows], "rigl")
+
+
+def test_a_candidate_knows_what_its_mask_decided_by_tie() -> None:
+    scores = {"w": torch.tensor([1.0, 1.0, 1.0, 2.0])}
+    groups = {"w": GroupMap("weight", (2, 2))}
+    assert ties_of(scores, groups, target_sparsity(scores, groups, 0.5)) == Ties(3, 4)
 
 
 def test_a_table_survives_its_file(tmp_path: Path) -> None:

@@ -279,3 +279,9 @@ def test_rademacher_bits_are_balanced_and_uncorrelated() -> None:
     assert abs(float(signs.mean())) < 3.29 / np.sqrt(100_000)
     assert abs(float((signs[1:] * signs[:-1]).mean())) < 3.29 / np.sqrt(100_000)
     assert torch.equal(noise.rademacher(0, 0, 0, 77, 50), signs[77:127])
+
+
+def test_a_scale_that_float32_cannot_hold_is_refused() -> None:
+    scalars = {"seed": 0, "chain": 0, "stream": 0, "step": 0, "noise": "gaussian", "num_data": 10}
+    with pytest.raises(ValueError, match=r"the scale of the noise 1e\+50; float32 cannot hold both"):
+        native.settings(lr=1e-100, noise_scale=1e50, **scalars)  # type: ignore[arg-type]

@@ -9,8 +9,11 @@ import torch
 from small_run import assert_same_run, new_run, small
 from torch import Tensor, nn
 
+from sgmcmc_prune.run.config import NetworkChoice
+from sgmcmc_prune.run.export import export, table
 from sgmcmc_prune.run.main import resume, run
 from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.store.network import load_network
 
 
 class Viewing(nn.Module):
@@ -138,3 +141,18 @@ def test_networks_of_unusual_layers_run_to_the_table(tmp_path: Path, network: st
     assert metrics["dense"]["nll"] < 2.5  # ten classes: chance has 2.303
     assert 0.2 < metrics["diagnostics"]["configurational_temperature"] < 5
     assert metrics["not_shrinkable"]
+
+
+def test_a_network_that_cannot_be_cut_is_exported_masked_and_says_so(tmp_path: Path) -> None:
+    config = small(**QUICK, **{"model.name": "test_user_networks:Rows", "keep_weight_draws": True})
+    run(config, tmp_path / "run", progress=False)
+    result = export(tmp_path / "run", tmp_path / "net.safetensors", NetworkChoice(), rounds=6)
+    network, about = load_network(tmp_path / "net.safetensors", Rows)
+    assert "Conv1d" in result["not_cut"]
+    assert about.origin.endswith(f"; masked, not cut: {result['not_cut']}")
+    assert result["pruned"] == result["dense"]
+    masked = [p == 0 for p in network.parameters() if p.dim() > 1]
+    assert sum(int(p.sum()) for p in masked) == pytest.approx(0.5 * sum(p.numel() for p in masked), abs=1)
+    text = table(result)
+    assert f"The network is as large as the dense one, with zeros in place: {result['not_cut']}" in text
+    assert "pruned / dense" not in text

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -74,10 +75,15 @@ class Problem:
         """Minibatches that are left of the budget beside so many backward passes of one example."""
         return round((self.epochs * self.num_data - evaluations) / self.batch_size)
 
-    @property
+    @cached_property
     def run(self) -> Run:
         """What builds networks, groups and statistics of the problem."""
         return Run(self.config, data=self.data)
+
+    @cached_property
+    def statistics(self) -> Callable[[], list[Tensor]]:
+        """Input batches for the statistics of batch normalisation, made once for all candidates of a fit."""
+        return self.run.statistics_batches()
 
     def network(self, member: int = 0) -> nn.Module:
         """The network at the start that all methods share; a member of an ensemble may have another."""
@@ -101,6 +107,14 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Ties:
+    """How many groups a mask decided by tie (`decision.tied`), of how many."""
+
+    count: int
+    groups: int
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A pruned predictor, as one network and as an ensemble.
 
@@ -115,6 +129,8 @@ class Candidate:
     members : int
         Networks in the ensemble; 1 where the ensemble is the single network.
     cost : Cost
+    ties : Ties or None
+        What the mask decided by tie; None where no scores decided it, or the method keeps them to itself.
     """
 
     target: float | None
@@ -123,6 +139,7 @@ class Candidate:
     ensemble: Predict
     members: int
     cost: Cost
+    ties: Ties | None = None
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.compare.method import Candidate, Cost, Predict, Problem
+from sgmcmc_prune.compare.method import Candidate, Cost, Predict, Problem, Ties
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.pruning.decision import target_sparsity
+from sgmcmc_prune.pruning.decision import target_sparsity, tied
 from sgmcmc_prune.run.evaluate import masked_network
 
 Result = TypeVar("Result")
@@ -44,9 +44,10 @@ class Posterior:
 
 def masked(problem: Problem, model: nn.Module, weights: Weights, mask: masks.Mask) -> nn.Module:
     """A copy of a network with these weights (and its own buffers, if they hold none), under the mask."""
-    batches = problem.run.statistics_batches()
     own = network_state(model)  # a weight that two layers share is there once, whatever `weights` hold
-    return masked_network(model, {name: weights.get(name, value) for name, value in own.items()}, mask, batches)
+    return masked_network(
+        model, {name: weights.get(name, value) for name, value in own.items()}, mask, problem.statistics
+    )
 
 
 def predict_with(networks: Sequence[nn.Module]) -> Predict:
@@ -58,13 +59,15 @@ def predict_with(networks: Sequence[nn.Module]) -> Predict:
     return predict
 
 
-def under_mask(problem: Problem, posterior: Posterior, target: float | None, mask: masks.Mask) -> Candidate:
-    """The candidate that one mask makes of a posterior."""
+def under_mask(
+    problem: Problem, posterior: Posterior, target: float | None, mask: masks.Mask, ties: Ties | None = None
+) -> Candidate:
+    """The candidate that one mask makes of a posterior, and what the mask decided by tie."""
     mask = complete(mask, posterior.model)
     single = masked(problem, posterior.model, posterior.single, mask)
     members = [masked(problem, posterior.model, draw, mask) for draw in posterior.draws] or [single]
     alone = partial(class_probabilities, single)
-    return Candidate(target, [mask], alone, predict_with(members), len(members), posterior.cost)
+    return Candidate(target, [mask], alone, predict_with(members), len(members), posterior.cost, ties)
 
 
 def at_sparsities(
@@ -76,7 +79,15 @@ def at_sparsities(
 ) -> Iterator[Candidate]:
     """One candidate per target sparsity, by scores (higher = keep)."""
     for sparsity in problem.sparsities:
-        yield under_mask(problem, posterior, sparsity, target_sparsity(scores, groups, sparsity, allocation))
+        mask = target_sparsity(scores, groups, sparsity, allocation)
+        yield under_mask(problem, posterior, sparsity, mask, ties_of(scores, groups, mask, allocation))
+
+
+def ties_of(
+    scores: Mapping[str, Tensor], groups: Mapping[str, GroupMap], mask: masks.Mask, allocation: str = "global"
+) -> Ties:
+    """What a mask that was made from scores decided by tie."""
+    return Ties(tied(scores, groups, mask, allocation), sum(group.num_groups for group in groups.values()))
 
 
 def complete(mask: masks.Mask, model: nn.Module) -> masks.Mask:

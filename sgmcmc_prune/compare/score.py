@@ -17,11 +17,13 @@ from sgmcmc_prune.pruning import masks
 
 #: Columns of comparison.csv. `flops` are multiply-adds of one network for one input; `peak_memory` is in bytes;
 #: `gradient_evaluations` are those of the one training behind a network, which may serve several targets (`training`);
+#: `ties` of `groups` were decided by tie, as far as that is known;
 #: `search_evaluations` are the gradient evaluations spent on choosing `settings`, once for all seeds and targets.
 COLUMNS = (
     *("method", "family", "seed", "sparsity", "achieved_sparsity", "own_stopping_rule", "kind"),
     *("accuracy", "nll", "brier", "ece", "ood_auroc", "parameters_kept", "flops", "members", "inference_flops"),
-    *("gradient_evaluations", "training", "seconds", "peak_memory", "settings", "search_evaluations", "reason"),
+    *("ties", "groups", "gradient_evaluations", "training", "seconds", "peak_memory", "settings"),
+    *("search_evaluations", "reason"),
 )
 Row = dict[str, Any]
 
@@ -53,6 +55,8 @@ def rows(
         "own_stopping_rule": candidate.target is None,
         "parameters_kept": round(num_parameters(model) - zeros),
         "flops": round(flops),
+        "ties": candidate.ties and candidate.ties.count,
+        "groups": candidate.ties and candidate.ties.groups,
         "gradient_evaluations": candidate.cost.gradient_evaluations,
         "seconds": round(candidate.cost.seconds, 3),
         "peak_memory": peak_memory(split[0].device),

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from sgmcmc_prune.compare.score import COLUMNS, Row
 from sgmcmc_prune.predictive.intervals import mean_and_half_width
+from sgmcmc_prune.run.tables import TIED_THRESHOLD
 from sgmcmc_prune.store.files import atomic_path
 from sgmcmc_prune.text_table import format_rows, number
 
 _TEXT = ("method", "family", "kind", "training", "settings", "reason")
 _WHOLE = (
     *("seed", "parameters_kept", "flops", "members", "inference_flops", "gradient_evaluations", "peak_memory"),
-    "search_evaluations",
+    *("ties", "groups", "search_evaluations"),
 )
 HEADER = (
     *("method", "target", "kept", "multiply-adds", "seeds", "accuracy", "NLL", "ECE", "members", "Δ accuracy"),
@@ -70,8 +71,24 @@ def summary(rows: Sequence[Row], reference: str) -> str:
         parts.append(
             "chosen on validation images\n" + format_rows(("method", "gradient evaluations", "settings"), lines)
         )
+    parts += _tied(rows)
     reasons = sorted({f"{row['method']}, seed {row['seed']}: {row['reason']}" for row in rows if row["reason"]})
     return "\n\n".join([*parts, *(["no result:\n" + "\n".join(reasons)] if reasons else [])])
+
+
+def _tied(rows: Sequence[Row]) -> list[str]:
+    """One line for the masks of which more than 1 % was decided between equal scores; a row may not know."""
+    worst: dict[tuple[str, str], float] = {}
+    for row in results(rows, "single"):
+        if row.get("ties") and row["ties"] > TIED_THRESHOLD * row["groups"]:
+            key = row["method"], _label(row["sparsity"])
+            worst[key] = max(worst.get(key, 0.0), row["ties"] / row["groups"])
+    named = ", ".join(f"{method} at {target}: {share:.1%}" for (method, target), share in worst.items())
+    return [f"TIED: of these masks so many groups were decided between equal scores: {named}"] if named else []
+
+
+def _label(target: float | None) -> str:
+    return f"{target:.1%}" if target is not None else "own rule"
 
 
 def _spent(rows: Sequence[Row]) -> list[list[str]]:
@@ -110,9 +127,8 @@ def _line(rows: Sequence[Row], method: str, target: float | None, reference: str
         differences = [_interval(paired(rows, method, reference, target, s)) for s in ("accuracy", "nll")]
     kept = 1 - sum(row["achieved_sparsity"] for row in own) / len(own)
     members = f"{sum(row['members'] for row in own) / len(own):g}"
-    label = f"{target:.1%}" if target is not None else "own rule"
     work = f"{sum(row['flops'] for row in own) / len(own):,.0f}"
-    return [method, label, f"{kept:.1%}", work, str(len(own)), *scores, members, *differences]
+    return [method, _label(target), f"{kept:.1%}", work, str(len(own)), *scores, members, *differences]
 
 
 def _interval(values: Sequence[float]) -> str:

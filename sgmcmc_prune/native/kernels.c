@@ -394,11 +394,14 @@ INLINE void chunk_force(const tensor_t *t, int64_t at, int n, float per_datum, f
         for (int i = 0; i < n; i++)
             force[i] = __builtin_fmaf(mean_precision(held[i], 1.0f - held[i], slab, spike) * w[i], per_datum, g[i]);
     } else {
-        float spike = t->spike, slab = t->slab, log_odds = t->log_odds, slope = t->slope;
+        // (slab + o spike) / (1 + o) with o = (1 - r) / r. At e^20 only the spike is left of it: it has the larger precision.
+        float spike = t->spike * per_datum, slab = t->slab * per_datum, log_odds = -t->log_odds, slope = -t->slope;
         for (int i = 0; i < n; i++) {
-            float odds_against = exp_clamped(-__builtin_fmaf(slope, w[i] * w[i], log_odds)), r = 1.0f / (1.0f + odds_against);
-            force[i] = __builtin_fmaf(mean_precision(r, odds_against * r, slab, spike) * w[i], per_datum, g[i]);
+            float x = __builtin_fmaf(slope, w[i] * w[i], log_odds);
+            force[i] = exp_clamped(x > 20.0f ? 20.0f : x);
         }
+        for (int i = 0; i < n; i++)
+            force[i] = __builtin_fmaf(__builtin_fmaf(force[i], spike, slab) / (1.0f + force[i]), w[i], g[i]);
     }
 }
 

@@ -3,6 +3,7 @@
 The weights of all tensors are laid end to end and cut into one part per thread of torch.
 """
 
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,14 +21,8 @@ NOISES = {"none": 0, "gaussian": 1, "rademacher": 2}
 
 #: The C structures of kernels.c, field by field.
 KEY = np.dtype([("seed", "u4"), ("chain_and_stream", "u4"), ("step", "u8")], align=True)
-_SETTINGS = np.dtype(
-    [
-        ("key", KEY),
-        ("noise", "i4"),
-        *((name, "f4") for name in ("lr", "momentum", "rescale", "noise_scale", "per_datum")),
-    ],
-    align=True,
-)
+#: The key, the noise; lr, momentum, rescale, noise_scale, per_datum.
+SETTINGS = struct.Struct("=IIQi5f")
 _POINTERS = ("weight", "buffer", "gradient", "mass", "noise", "held", "mask")
 _TENSOR = np.dtype(
     [
@@ -142,24 +137,27 @@ def settings(
     noise_scale: float,
     momentum: float = 0.0,
     rescale: float = 1.0,
-) -> np.ndarray:
-    """The scalars of a step, as the kernels read them."""
-    key = (seed, chain << 16 | stream, step)
-    return np.array((key, NOISES[noise], lr, momentum, rescale, noise_scale, 1 / num_data), dtype=_SETTINGS)
+) -> bytes:
+    """The scalars of a step, as the kernels read them; ValueError for a number that float32 cannot hold."""
+    key, scales = (seed, chain << 16 | stream, step), (lr, momentum, rescale, noise_scale, 1 / num_data)
+    try:
+        return SETTINGS.pack(*key, NOISES[noise], *scales)
+    except OverflowError:
+        raise ValueError(f"lr is {lr} and the scale of the noise {noise_scale}; float32 cannot hold both") from None
 
 
-def sghmc_step(table: TensorTable, scalars: np.ndarray) -> None:
+def sghmc_step(table: TensorTable, scalars: bytes) -> None:
     """b <- rescale beta b + force - noise_scale M^(1/2) xi;  w <- w - l M^-1 b;  masked entries are set to zero."""
     _step(load().sghmc_step, table, scalars)
 
 
-def sgld_step(table: TensorTable, scalars: np.ndarray) -> None:
+def sgld_step(table: TensorTable, scalars: bytes) -> None:
     """w <- w - l M^-1 force + noise_scale M^-1/2 xi;  masked entries are set to zero."""
     _step(load().sgld_step, table, scalars)
 
 
-def _step(kernel: Any, table: TensorTable, scalars: np.ndarray) -> None:
-    kernel(table.address, len(table.rows), scalars.ctypes.data, table.total, threads(table.total))
+def _step(kernel: Any, table: TensorTable, scalars: bytes) -> None:
+    kernel(table.address, len(table.rows), scalars, table.total, threads(table.total))
 
 
 def all_finite(table: TensorTable) -> bool:

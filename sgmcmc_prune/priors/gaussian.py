@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -35,7 +36,13 @@ class Gaussian(Prior):
 
     def fused_form(self, name: str) -> FusedForm | None:
         """A precision; a subclass may have another force."""
-        return FusedForm("gaussian", {"spike": 1 / self.variance}) if type(self) is Gaussian else None
+        return gaussian_form(self.variance) if type(self) is Gaussian else None
+
+
+@lru_cache(maxsize=1024)
+def gaussian_form(variance: float) -> FusedForm:
+    """The form of N(0, variance): every step asks for it, and it changes with the variance."""
+    return FusedForm("gaussian", {"spike": 1 / variance})
 
 
 def gaussian_log_density(tensors: Iterable[Tensor], variance: float) -> Tensor:

@@ -49,7 +49,7 @@ from sgmcmc_prune.priors.base import (
     without_memory,
 )
 from sgmcmc_prune.priors.em_settings import EMSettings
-from sgmcmc_prune.priors.gaussian import gaussian_log_density
+from sgmcmc_prune.priors.gaussian import gaussian_form, gaussian_log_density
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.layer import LAYERS, Layer
 
@@ -173,7 +173,7 @@ class SpikeSlab(Prior):
             return None
         layer = self.layers.get(name)
         if layer is None:
-            return FusedForm("gaussian", {"spike": 1 / self.dense_variance})
+            return gaussian_form(self.dense_variance)
         if type(layer) is not Layer:
             return None
         spike, slab = 1 / layer.spike_variance, 1 / layer.slab_variance

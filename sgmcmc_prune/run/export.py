@@ -48,14 +48,14 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     Returns
     -------
     dict
-        `origin` in words; `accuracy` and `nll` on the run's split; `dense` and `pruned`: parameters and multiply_adds;
+        `origin` in words; `not_cut`: why it could not be made smaller, or None;
+        `accuracy` and `nll` on the run's split; `dense` and `pruned`: parameters and multiply_adds;
         `latency`: by batch size, milliseconds of both, and their ratio with its 95 % interval; `bytes` of the file.
 
     Raises
     ------
     ValueError
-        If `out` has another ending; if the run is not finished, does not have such a network, kept no draws, or no node
-        of it can be cut out.
+        If `out` has another ending; if the run is not finished, does not have such a network, or kept no draws.
     """
     require_safetensors(out)
     run = open_run(run_dir)
@@ -65,7 +65,9 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     mask, draws, origin = _chosen(run, run_dir, choice)
     dense = run.model(choice.chain).cpu()
     network = masked_network(run.model(choice.chain), average(draws), mask, run.statistics_batches())
-    small = shrink(network, mask, data.train[0][:2]).model
+    small, obstacle = _cut(network, mask, data.train[0][:2])
+    if obstacle:
+        origin = f"{origin}; masked, not cut: {obstacle}"
     mean, std = (tuple(float(v) for v in moment) for moment in (data.dataset.mean, data.dataset.std))
     shape, classes = data.input_shape, data.dataset.num_classes
     m = config.model
@@ -76,6 +78,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     example = data.train[0][: max(BATCHES)].cpu()
     return {
         "origin": origin,
+        "not_cut": obstacle or None,
         "split": config.evaluate,
         "accuracy": scores["accuracy"],
         "nll": scores["nll"],
@@ -84,6 +87,14 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
         "latency": {batch: latency(dense.eval(), read, example[:batch], rounds) for batch in BATCHES},
         "bytes": out.stat().st_size,
     }
+
+
+def _cut(network: nn.Module, mask: masks.Mask, inputs: Tensor) -> tuple[nn.Module, str]:
+    """The network without its superfluous nodes; where that cannot be done the masked network itself, and why."""
+    try:
+        return shrink(network, mask, inputs).model, ""
+    except (TypeError, ValueError) as error:
+        return network, str(error)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -101,7 +112,11 @@ def table(result: dict[str, Any]) -> str:
     pairs = [(result["pruned"][size], result["dense"][size]) for size in ("parameters", "multiply_adds")]
     sizes = ["-" if after is None or before is None else f"{after / before:.3f}" for after, before in pairs]
     scores = f"accuracy {result['accuracy']:.4f}, NLL {number(result['nll'], 4)} on the {result['split']} split"
-    text = format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
+    if result["not_cut"]:  # as large as the dense one: no ratio is a speed-up
+        note = f"\nThe network is as large as the dense one, with zeros in place: {result['not_cut']}"
+        text = format_rows(header, rows) + note
+    else:
+        text = format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
     return f"{result['origin']}: {scores}\n\n{text}"
 
 

@@ -25,7 +25,6 @@ from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import interruptible
 from sgmcmc_prune.chains.memory import require_memory
 from sgmcmc_prune.chains.processes import num_workers, run_in_processes, worker_commands
-from sgmcmc_prune.chains.rehearsal import EXAMPLES, rehearse
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine import distributed
 from sgmcmc_prune.machine.distributed import Ranks
@@ -34,7 +33,7 @@ from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.directory import evaluation_settings, keep_averages, load_config, open_run
 from sgmcmc_prune.run.evaluate import evaluate, foreign_inputs
 from sgmcmc_prune.run.run import Run
-from sgmcmc_prune.run.stages import departures, measurable_chain, open_stage, take_batched, take_chain
+from sgmcmc_prune.run.stages import departures, measurable_chain, open_stage, rehearsed, take_batched, take_chain
 from sgmcmc_prune.samplers import tiers
 from sgmcmc_prune.settings import to_json
 from sgmcmc_prune.store.files import finite_or_null, locked, read_json, write_json
@@ -186,14 +185,13 @@ def _ranks_per_chain(config: RunConfig, world: Ranks) -> int:
 
 def _check(job: Run, world: Ranks) -> None:
     """Build one chain and its pruners, so that a bad setting is refused before a directory is made."""
-    config, data = job.config, job.data
+    config = job.config
     if config.schedule.cycles < 1:
         raise ValueError(f"schedule.cycles is {config.schedule.cycles}; a run draws in at least one cycle")
     foreign_inputs(job)
     _ = job.probes
     model = job.model(0)
-    inputs, labels = (part[: min(EXAMPLES, config.data.batch_size)] for part in data.train)
-    found = rehearse(model, inputs, labels, job.likelihood, data.dataset.num_classes)
+    found = rehearsed(job, model)
     if (config.prune.in_chain or config.prune.post_hoc) and not job.groups(model):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.not_prunable.items())
         raise ValueError(f"the network has no weight that may be pruned ({reasons}); run without prune criteria")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Stage, follow
 from sgmcmc_prune.chains.record import Recorder
-from sgmcmc_prune.chains.rehearsal import EXAMPLES, rehearse
+from sgmcmc_prune.chains.rehearsal import EXAMPLES, Rehearsal, rehearse
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
 from sgmcmc_prune.models.state import network_state
@@ -139,11 +139,22 @@ def _static(probes: Probes, parameters: Mapping[str, Tensor], layers: Sequence[s
     }
 
 
+def rehearsed(run: Run, model: nn.Module) -> Rehearsal:
+    """What a network of a run can do, on the first of its training examples: no more than a minibatch holds.
+
+    Raises
+    ------
+    ValueError
+        For a network that cannot be sampled.
+    """
+    inputs, labels = (part[: min(EXAMPLES, run.config.data.batch_size)] for part in run.data.train)
+    return rehearse(model, inputs, labels, run.likelihood, run.data.dataset.num_classes)
+
+
 def departures(run: Run, model: nn.Module, prior: Prior, ranks: int = 1) -> list[str]:
     """Every way in which the draws are not draws from the stated Bayesian posterior, in words."""
-    config, data = run.config, run.data
-    inputs, labels = (part[:EXAMPLES] for part in data.train)
-    network = rehearse(model, inputs, labels, run.likelihood, data.dataset.num_classes).departures
+    config = run.config
+    network = rehearsed(run, model).departures
     minibatch = f"the part of its minibatch that one of {ranks} ranks takes"
     found = [
         f"step size {config.sampler.lr_min:g} while sampling: minibatch gradient noise heats the chain above T",

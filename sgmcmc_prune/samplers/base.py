@@ -94,8 +94,9 @@ class Sampler(Optimizer):
         The settings that this sampler has beside those of every sampler.
     state_keys : tuple of str
         What the state of a parameter may hold.
-    tables : dict
-        Where the tiers that take pointers keep them; a copy of the sampler makes its own.
+    tables, pointed : dict
+        Where the tiers that take pointers keep them, by names, and of this step by offset and length of each group; a
+        copy of the sampler makes its own.
     """
 
     name: ClassVar[str]
@@ -126,6 +127,7 @@ class Sampler(Optimizer):
                 raise ValueError(f"prior precision is {prior}; it must be finite and > 0 (None is a flat prior)")
             prior = Gaussian(1 / prior)
         self.tables: dict[tuple[str, ...], Any] = {}
+        self.pointed: dict[tuple[int, int], Any] = {}
         self._described: list[Any] = []
         self.prior = prior
         self.preconditioner = preconditioner or Identity()
@@ -212,7 +214,7 @@ class Sampler(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what `__getstate__` gave."""
-        super().__setstate__({**state, "tables": {}, "_described": []})
+        super().__setstate__({**state, "tables": {}, "pointed": {}, "_described": []})
 
     def _named(self, param_group: dict[str, Any]) -> dict[str, Any]:
         """Give parameters without names their positions, counted over all groups, as names."""

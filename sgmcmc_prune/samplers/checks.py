@@ -44,7 +44,7 @@ def check_settings(group: Mapping[str, Any]) -> None:
 
 def check_num_data(num_data: object) -> None:
     """Refuse anything but a count of examples."""
-    if isinstance(num_data, bool) or not isinstance(num_data, Integral):
+    if type(num_data) is not int and (isinstance(num_data, bool) or not isinstance(num_data, Integral)):
         raise TypeError(f"num_data is {num_data!r}; it must be an integer, the number of training examples")
     if num_data <= 0:
         raise ValueError(f"num_data is {num_data}; it must be the number of training examples, at least 1")

@@ -9,7 +9,6 @@ import math
 from itertools import accumulate, compress
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import Tensor
 
 from sgmcmc_prune import native
@@ -37,18 +36,19 @@ def moving_table(sampler: "Sampler", group: dict[str, Any]) -> tuple[native.Tens
 
 
 def point_at_gradients(sampler: "Sampler", group: dict[str, Any]) -> native.TensorTable:
-    """The table of a group, with the gradients of this step."""
-    table, _, parameters = moving_table(sampler, group)
+    """The table of a group, with the gradients of this step; `describe` finds it."""
+    table, names, parameters = moving_table(sampler, group)
     table.point(gradient=[p.grad for p in parameters])
+    sampler.pointed[group["offset"], len(group["params"])] = table, names, parameters
     return table
 
 
-def describe(sampler: "Sampler", group: dict[str, Any]) -> tuple[native.TensorTable, np.ndarray, list[Tensor]]:
+def describe(sampler: "Sampler", group: dict[str, Any]) -> tuple[native.TensorTable, bytes, list[Tensor]]:
     """The table of a group, complete but for given noise, the scalars of the step, and the parameters.
 
     `point_at_gradients` comes first.
     """
-    table, names, parameters = moving_table(sampler, group)
+    table, names, parameters = sampler.pointed[group["offset"], len(group["params"])]
     _set_forces(sampler, group, table, names, parameters)
     states = [sampler.state[p] for p in parameters]
     table.point(mass=[s.get("mass") for s in states], mask=[s.get("mask") for s in states])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.native import TensorTable
+from sgmcmc_prune.native.step import SETTINGS
 from sgmcmc_prune.samplers import fused
 from sgmcmc_prune.samplers.checks import moves
 
@@ -73,7 +74,7 @@ def step_group(sampler: "Sampler", group: dict[str, Any]) -> None:
     if table not in _copies:
         _copies[table] = DeviceTable(table, parameters, BLOCKS)
     copy = _copies[table]
-    (seed, chain_and_stream, step), *others = scalars.item()
+    seed, chain_and_stream, step, *others = SETTINGS.unpack(scalars)
     key = int(np.uint64(chain_and_stream << 32 | seed).astype(np.int64))
     rows = copy.rows(table)
     flag = blocked(sampler).to(rows.device)

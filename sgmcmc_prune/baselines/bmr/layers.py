@@ -59,6 +59,8 @@ class Layer:
 def layers_of(model: nn.Module) -> list[Layer]:
     """List the layers of a model in the order of registration; the last one is the output layer.
 
+    Frozen parameters are in no layer: they stay as they are.
+
     Raises
     ------
     ValueError
@@ -66,14 +68,17 @@ def layers_of(model: nn.Module) -> list[Layer]:
     """
     layers: list[Layer] = []
     for prefix, module in model.named_modules():
-        shapes = {f"{prefix}.{n}".lstrip("."): tuple(p.shape) for n, p in module.named_parameters(recurse=False)}
+        own = [(n, p) for n, p in module.named_parameters(recurse=False) if p.requires_grad]
+        shapes = {f"{prefix}.{n}".lstrip("."): tuple(p.shape) for n, p in own}
         if not shapes:
             continue
         if len({shape[:1] for shape in shapes.values()}) != 1 or () in shapes.values():
             raise ValueError(f"layer {prefix!r} has parameters of shapes {shapes}; they must share the first dimension")
         layers.append(Layer(prefix or "(top)", shapes, layers[-1].slice.stop if layers else 0))
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no parameters; there is nothing to infer or to prune")
+        raise ValueError(
+            f"{type(model).__name__} has no parameters that are trained; there is nothing to infer or to prune"
+        )
     return layers
 
 

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from sgmcmc_prune.pruning.prunable import trainable
+
 
 def jantre_inclusion(widths: Sequence[int], num_data: int) -> list[float]:
     r"""Prior inclusion of the nodes of each hidden layer, in a network of fully connected layers.
@@ -55,13 +57,14 @@ def svbnn_inclusion(widths: Sequence[int], num_data: int) -> float:
 
 
 def node_inclusion(model: nn.Module, num_data: int) -> dict[str, float]:
-    """`jantre_inclusion` of every layer but the last, by name; a convolution has its fan-in for k.
+    """`jantre_inclusion` of every layer but the last, by name, without frozen ones; a convolution has its fan-in for k.
 
     (The authors give the convolutions of their LeNet the values of its fully connected layers, and every layer of a
     residual network 1e-4.)
     """
     layers = _layers(model)
-    return dict(zip(layers, _by_node(list(layers.values()), num_data), strict=False))
+    rates = dict(zip(layers, _by_node(list(layers.values()), num_data), strict=False))
+    return {name: rate for name, rate in rates.items() if f"{name}.weight" in trainable(model)}
 
 
 def weight_inclusion(model: nn.Module, num_data: int) -> float:

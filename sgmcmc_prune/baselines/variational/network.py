@@ -11,7 +11,7 @@ from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, GateRule, LogNormal
 from sgmcmc_prune.baselines.variational.families import Family
 from sgmcmc_prune.baselines.variational.gates import LOGIT_BOUND, Gate
-from sgmcmc_prune.baselines.variational.graph import column_values, find_sites, mask_readers, trace
+from sgmcmc_prune.baselines.variational.graph import Site, column_values, find_sites, mask_readers, trace
 from sgmcmc_prune.baselines.variational.layers import once
 from sgmcmc_prune.baselines.variational.posterior import median_mask
 from sgmcmc_prune.baselines.variational.units import Unit
@@ -190,7 +190,7 @@ def bayesianise(model: nn.Module, family: Family) -> VariationalNetwork:
     _check_untied(model)
     plain = copy.deepcopy(model)
     graph = trace(copy.deepcopy(model))
-    sites = find_sites(graph)
+    sites = _trained(find_sites(graph), graph)
     if not sites:
         raise ValueError(f"{type(model).__name__} has no layer that can be converted")
     shared = family.shared(sites, graph)
@@ -202,6 +202,24 @@ def bayesianise(model: nn.Module, family: Family) -> VariationalNetwork:
     _warn_unread(model, graph)
     like = next(model.parameters())
     return VariationalNetwork(plain, graph, units, shared).to(like.device, like.dtype)
+
+
+def _trained(sites: list[Site], graph: fx.GraphModule) -> list[Site]:
+    """The sites that are trained: frozen layers stay as they are, and what they read cannot be removed."""
+    found = []
+    for site in sites:
+        own = [p for name in (site.name, site.norm) if name for p in graph.get_submodule(name).parameters()]
+        moving = {p.requires_grad for p in own}
+        if len(moving) > 1:
+            raise ValueError(
+                f"layer {site.name!r} is frozen in part; freeze all of it and its normalisation, or nothing"
+            )
+        frozen = [name for name, _ in site.readers if not graph.get_submodule(name).weight.requires_grad]
+        if frozen and not site.obstacle:
+            site.obstacle = f"{frozen[0]!r} reads it, and is frozen"
+        if True in moving:
+            found.append(site)
+    return found
 
 
 def _check_untied(model: nn.Module) -> None:

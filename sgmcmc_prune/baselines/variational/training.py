@@ -257,7 +257,7 @@ def _optimizer(network: VariationalNetwork, likelihood: Likelihood, settings: Se
     gates = [*logits, *(network.shared.parameters() if network.shared is not None else ())]
     stds = [factor.log_std for unit in network.units for _, factor, _ in unit.factors()]
     apart = {id(p) for p in (*gates, *stds)}
-    means = [p for p in network.parameters() if id(p) not in apart]
+    means = [p for p in network.parameters() if p.requires_grad and id(p) not in apart]
     if isinstance(likelihood, nn.Module):
         means += list(likelihood.parameters())
     groups: dict[float, list[nn.Parameter]] = {}  # by rate: Adam's cost on a small network is a cost per group

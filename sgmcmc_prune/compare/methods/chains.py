@@ -14,9 +14,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem, Settings
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem, Settings, Ties
 from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
-from sgmcmc_prune.compare.networks import Posterior, at_sparsities, under_mask
+from sgmcmc_prune.compare.networks import Posterior, at_sparsities, ties_of, under_mask
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import match_layer_sparsity, median_probability_model, target_sparsity
 from sgmcmc_prune.run.config import PruneConfig, RunConfig, ScheduleConfig
@@ -129,7 +129,7 @@ def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iter
         reference = chain_scores("inclusion_probability", state, groups, problem.seed)
         for target in problem.sparsities:
             same = match_layer_sparsity(scores, groups, target_sparsity(reference, groups, target))
-            yield under_mask(problem, posterior, target, same)
+            yield under_mask(problem, posterior, target, same, ties_of(scores, groups, same, "layerwise"))
         return
     yield from at_sparsities(problem, posterior, scores, groups)
     if criterion == "inclusion_probability":
@@ -147,7 +147,9 @@ def _in_chain(problem: Problem, folder: Path, criterion: str) -> Iterator[Candid
         seconds = run_once(problem, config, out)
         stage = RunPlaces(out).stage(criterion)
         posterior = drawn(problem, stage, 0, 1, problem.members, chain_steps(problem, config), seconds)
-        yield under_mask(problem, posterior, target, masks.load(stage.mask(0, target)))
+        path, groups = stage.mask(0, target), Run(config, data=problem.data).groups(posterior.model)
+        ties = Ties(masks.load_tied(path), sum(group.num_groups for group in groups.values()))
+        yield under_mask(problem, posterior, target, masks.load(path), ties)
 
 
 def shared_name(chain: str, settings: Settings) -> str:

@@ -14,7 +14,7 @@ from sgmcmc_prune.baselines import magnitude, rigl, snip
 from sgmcmc_prune.baselines.training import Recipe, Trained, single_weights
 from sgmcmc_prune.compare.method import ONE_EACH, ONE_FOR_ALL, Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
-from sgmcmc_prune.compare.networks import Posterior, at_sparsities, masked, predict_with, timed, under_mask
+from sgmcmc_prune.compare.networks import Posterior, at_sparsities, masked, predict_with, ties_of, timed, under_mask
 from sgmcmc_prune.criteria.random import random
 from sgmcmc_prune.pruning.decision import match_layer_sparsity, target_sparsity
 
@@ -64,7 +64,8 @@ def _random(problem: Problem, folder: Path) -> Iterator[Candidate]:
     scores = {n: s.to(trained.scores()[n].device) for n, s in random(groups, problem.seed).items()}
     for target in problem.sparsities:
         reference = target_sparsity(trained.scores(), groups, target)
-        yield under_mask(problem, posterior, target, match_layer_sparsity(scores, groups, reference))
+        mask = match_layer_sparsity(scores, groups, reference)
+        yield under_mask(problem, posterior, target, mask, ties_of(scores, groups, mask, "layerwise"))
 
 
 def _dense(problem: Problem, optimizer: str) -> tuple[Trained, Posterior]:

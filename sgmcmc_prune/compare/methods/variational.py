@@ -17,17 +17,17 @@ from torch import Tensor
 from sgmcmc_prune.baselines import variational
 from sgmcmc_prune.baselines.variational.families import Family
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem, Ties
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
-from sgmcmc_prune.compare.networks import Posterior, complete, under_mask
+from sgmcmc_prune.compare.networks import Posterior, complete, ties_of, under_mask
 from sgmcmc_prune.criteria.signal_to_noise import signal_to_noise
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity
 
-#: A target sparsity, or None for the method's own rule, and the mask that it gives.
-Decision = tuple[float | None, masks.Mask]
+#: A target sparsity, or None for the method's own rule; the mask that it gives, and what that decided by tie.
+Decision = tuple[float | None, masks.Mask, Ties | None]
 Prune = Callable[[Problem, variational.Fitted], Iterator[Decision]]
 
 #: The family for a problem, with a slab of this standard deviation.
@@ -101,8 +101,8 @@ def _fit(problem: Problem, folder: Path, family: MakeFamily, prune: Prune) -> It
     settings = variational.Settings(prior, first, problem.batch_size, seed=problem.seed, bound_draws=1, **chosen)
     fitted = variational.fit(problem.network(), problem.data.train, settings)
     survivors = replace(settings, family=variational.mean_field(prior_std=prior_std), steps=last, warm_up=0.0)
-    for target, mask in prune(problem, fitted):
-        yield _fine_tuned(problem, fitted, target, mask, survivors)
+    for target, mask, ties in prune(problem, fitted):
+        yield replace(_fine_tuned(problem, fitted, target, mask, survivors), ties=ties)
 
 
 def _fine_tuned(
@@ -124,28 +124,33 @@ def _fine_tuned(
 def _by_odds(problem: Problem, fitted: variational.Fitted) -> Iterator[Decision]:
     """Log odds of inclusion of single weights, and the median model."""
     for target in problem.sparsities:
-        yield target, target_sparsity(fitted.scores(), fitted.groups, target)
-    yield None, fitted.mask()
+        yield target, *_reached(fitted.scores(), fitted.groups, target)
+    yield None, fitted.mask(), None
 
 
 def _signal_to_noise(problem: Problem, fitted: variational.Fitted) -> Iterator[Decision]:
     assert isinstance(fitted.posterior, variational.GaussianPosterior)
     scores = signal_to_noise(fitted.posterior.mean, fitted.posterior.variance, fitted.groups)
     for target in problem.sparsities:
-        yield target, target_sparsity(scores, fitted.groups, target)
+        yield target, *_reached(scores, fitted.groups, target)
+
+
+def _reached(scores: Mapping[str, Tensor], groups: Mapping[str, GroupMap], target: float) -> tuple[masks.Mask, Ties]:
+    mask = target_sparsity(scores, groups, target)
+    return mask, ties_of(scores, groups, mask)
 
 
 def _by_nodes(problem: Problem, fitted: variational.Fitted) -> Iterator[Decision]:
     """Log odds of inclusion of nodes, with the columns that read a removed node; and the median model."""
     assert isinstance(fitted.posterior, VariationalNetwork)
     for target in problem.sparsities:
-        yield target, _node_mask(fitted.posterior, fitted.scores(), fitted.groups, target)
-    yield None, fitted.mask()
+        yield target, *_node_mask(fitted.posterior, fitted.scores(), fitted.groups, target)
+    yield None, fitted.mask(), None
 
 
 def _node_mask(
     network: VariationalNetwork, scores: Mapping[str, Tensor], groups: Mapping[str, GroupMap], target: float
-) -> masks.Mask:
+) -> tuple[masks.Mask, Ties]:
     """The smallest removal of nodes, in the order of their odds, that reaches a sparsity of all prunable weights.
 
     Removing a node removes the columns that read it, too, so the share of nodes is found by bisection. Where all
@@ -156,4 +161,5 @@ def _node_mask(
         middle = (low + high) / 2
         mask = network.readers_mask(target_sparsity(scores, groups, middle))
         low, high = (middle, high) if masks.sparsity(complete(mask, network.plain)) < target else (low, middle)
-    return network.readers_mask(target_sparsity(scores, groups, high))
+    nodes, ties = _reached(scores, groups, high)
+    return network.readers_mask(nodes), ties
