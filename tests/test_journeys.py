@@ -1,9 +1,9 @@
 """A user's own parts, each a file of ten lines or fewer outside the package, run by the command line to a table."""
 
 import json
+import re
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,78 +11,9 @@ import pytest
 
 from sgmcmc_prune import choices, cli
 
-OWN = {
-    "prior": """
-        import torch
-        from sgmcmc_prune.priors import Prior
-        class Cauchy(Prior):
-            def __init__(self, params, scale=1.0):
-                self.scale = scale
-            def potential_gradient(self, name, w):
-                return 2 * w / (self.scale**2 + w**2)
-            def log_density(self, params):
-                law = torch.distributions.Cauchy(0, self.scale)
-                return sum(law.log_prob(w.double()).sum() for w in params.values())
-    """,
-    "sampler": """
-        from sgmcmc_prune.samplers import SGHMC
-        class Slow(SGHMC):
-            name = "slow"
-            def configure(self, **settings):
-                super().configure(**{**settings, "lr": settings["lr"] / 2})
-    """,
-    "mass": """
-        from sgmcmc_prune.preconditioners import RMSprop
-        class Root(RMSprop):
-            def __init__(self):
-                super().__init__(decay=0.9)
-    """,
-    "criterion": """
-        from sgmcmc_prune.criteria.base import Criterion
-        class Wander(Criterion):
-            def observe(self, prior, name, w, temperature):
-                return {"cubed": w.abs() ** 3}
-            def scores(self, averages, groups, seed):
-                return {name: group.sum(averages["cubed"][name].double()) for name, group in groups.items()}
-    """,
-    "decision": """
-        def above_average(scores, groups):
-            return {name: score > score.mean() for name, score in scores.items()}
-    """,
-    "growth": """
-        def early(fraction):
-            return (1 - fraction) ** 5
-    """,
-    "data": """
-        import torch
-        def blobs(n=300):
-            g = torch.Generator().manual_seed(0)
-            y = torch.randint(3, (n,), generator=g)
-            x = torch.randn(n, 8, generator=g) + 2 * torch.nn.functional.one_hot(y, 8)
-            return (x[:-100], y[:-100]), (x[-100:], y[-100:])
-    """,
-    "likelihood": """
-        import torch.nn.functional as F
-        def smoothed(outputs, labels):
-            return F.cross_entropy(outputs, labels, reduction="none", label_smoothing=0.1)
-    """,
-    "network": """
-        from torch import nn
-        def net(input_shape, num_classes, width=16):
-            return nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.Tanh(), nn.Linear(width, num_classes))
-    """,
-    "method": """
-        from sgmcmc_prune.compare.method import Cost
-        from sgmcmc_prune.compare.networks import Posterior, at_sparsities
-        from sgmcmc_prune.criteria.magnitude import magnitude
-        from sgmcmc_prune.baselines.training import single_weights
-        def untrained(problem, folder):
-            model = problem.network()
-            groups, cost = single_weights(model), Cost(problem.steps * problem.batch_size, 0.0)
-            scores = magnitude(dict(model.named_parameters()), groups)
-            yield from at_sparsities(problem, Posterior(model, model.state_dict(), [], cost), scores, groups)
-    """,
-}
+GUIDE = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text()
+#: The files that CONTRIBUTING.md shows, by their names.
+OWN: dict[str, str] = dict(re.findall(r"`own_(\w+)\.py`.*?```python\n(.*?)```", GUIDE, re.DOTALL))
 SHORT = """
     --data.validation 6500 --data.batch-size 50 --model.name linear --prior.spike-variance 1e-3 --schedule.burn-in 2
     --schedule.cycles 1 --schedule.explore 1 --schedule.sample 2 --schedule.draws 4 --prune.targets 0.5
@@ -95,7 +26,7 @@ SHORT = """
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the user's files, in which the command is typed."""
     for name, text in OWN.items():
-        (tmp_path / f"own_{name}.py").write_text(textwrap.dedent(text).lstrip())
+        (tmp_path / f"own_{name}.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
@@ -103,9 +34,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(f"own_{name}", None)
 
 
+def test_the_guide_shows_a_file_for_every_choice() -> None:
+    parts = "prior sampler mass criterion decision growth data likelihood network method".split()  # noqa: SIM905
+    assert list(OWN) == parts
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_a_file_has_ten_lines_or_fewer(name: str) -> None:
-    assert len(textwrap.dedent(OWN[name]).strip().splitlines()) <= 10
+    assert len(OWN[name].splitlines()) <= 10
+    assert f"own_{name}:" in GUIDE, "the guide shows how it is given"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +50,7 @@ def test_a_file_has_ten_lines_or_fewer(name: str) -> None:
     [
         ("prior", "--prior.family own_prior:Cauchy --prior.options scale=0.3", "magnitude"),
         ("sampler", "--sampler.name own_sampler:Slow", "magnitude"),
-        ("mass", "--sampler.preconditioner own_mass:Root", "magnitude"),
+        ("mass", "--sampler.preconditioner own_mass:Quick", "magnitude"),
         ("criterion", "--prune.post-hoc own_criterion:Wander --prune.in-chain own_criterion:Wander", "own"),
         ("decision", "--prune.decisions own_decision:above_average", "own_decision:above_average"),
         ("growth", "--prune.growth-schedule own_growth:early", "magnitude"),
