@@ -1,8 +1,8 @@
 """Accuracy against sparsity of an experiment's variants, with the figures that its paper printed.
 
-    python analysis/against_the_literature.py deng_resnet20 runs/deng_resnet20/paper/* --out deng.png
+    python analysis/against_the_literature.py sun_deng/deng_resnet20 runs/deng_resnet20/paper/* --out deng.png
 
-The first argument names a script in `experiments/` (`ke_fan_*`, `deng_resnet20`, `sun_resnet`, `csgmcmc_resnet18`);
+The first argument names a script in `experiments/` (`ke_fan/cifar10`, `sun_deng/sun_resnet`, ...);
 what it lists as published is drawn in grey. Lines are means over seeds, of masks that grew in the chain; the dense
 predictive is drawn at 0 %. Where the images were not the official ones, the title says that nothing is comparable.
 """
@@ -20,7 +20,7 @@ import numpy as np
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.style import PALETTE, legend_below, line, new_figure, png, tidy
 
-EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+ROOT = Path(__file__).resolve().parents[1]
 Point = tuple[float, float]
 
 
@@ -60,10 +60,12 @@ def read(paths: Sequence[Path]) -> tuple[dict[str, list[Point]], bool]:
 
 def published(experiment: str) -> dict[str, list[Point]]:
     """What the experiment's script lists as published; ValueError if there is no such script."""
-    if not (EXPERIMENTS / f"{experiment}.py").is_file():
+    script = ROOT / "experiments" / f"{experiment}.py"
+    if not script.is_file():
         raise ValueError(f"there is no experiments/{experiment}.py")
-    sys.path.insert(0, str(EXPERIMENTS))
-    listed = getattr(importlib.import_module(experiment), "EXPERIMENT", None)
+    sys.path.insert(0, str(ROOT))
+    module = ".".join(script.relative_to(ROOT).with_suffix("").parts)
+    listed = getattr(importlib.import_module(module), "EXPERIMENT", None)
     if listed is None:
         raise ValueError(f"experiments/{experiment}.py lists no published figures")
     return {method: list(zip(_numbers(s), _numbers(a), strict=True)) for method, s, a in listed.published}

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import sweep
-
+from experiments import sweep
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.presets import PRESETS
 from sgmcmc_prune.settings import replace
@@ -81,7 +80,7 @@ class Experiment:
 
 def main(experiment: Experiment, script: str, description: str, argv: Sequence[str] | None = None) -> None:
     """Run the cells that are missing, then write our table and the paper's."""
-    parser = sweep.parser(description.splitlines()[0], experiment.name, list(experiment.variants))
+    parser = sweep.parser(description.splitlines()[0], experiment.name, list(experiment.variants), script)
     parser.set_defaults(seeds=[0], jobs=1)
     parser.add_argument("--budget", choices=("small", "paper"), default="small")
     parser.add_argument("--data-dir", type=Path, help="as of `sgmcmc-prune run`")

@@ -23,15 +23,20 @@ ROOT = Path(__file__).resolve().parents[1]
 Cells = dict[str, list[dict[str, Any]]]
 
 
-def parser(description: str, name: str, variants: Sequence[str]) -> argparse.ArgumentParser:
-    """The options that every sweep has."""
+def results(script: str) -> Path:
+    """Where the results of a script are kept: beside it."""
+    return Path(script).resolve().parent / "results"
+
+
+def parser(description: str, name: str, variants: Sequence[str], script: str) -> argparse.ArgumentParser:
+    """The options that every sweep has; `script` is the file of the experiment."""
     p = argparse.ArgumentParser(description=description)
     p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     p.add_argument("--variants", nargs="+", choices=list(variants), default=list(variants))
     p.add_argument("--jobs", type=int, default=2, help="processes at once, one thread each")
     p.add_argument("--evaluate", choices=("test", "validation"), default="test")
     p.add_argument("--runs", type=Path, default=ROOT / "runs" / name)
-    p.add_argument("--out", type=Path, default=ROOT / "benchmarks" / name)
+    p.add_argument("--out", type=Path, default=results(script) / name)
     p.add_argument("--tables-only", action="store_true", help="only write the tables of the finished cells")
     p.add_argument("--cell", nargs=2, metavar=("VARIANT", "SEED"), help=argparse.SUPPRESS)
     return p
@@ -65,10 +70,13 @@ def run_missing(a: argparse.Namespace, script: str, options: Sequence[str] = ())
     todo = [(v, s) for v in a.variants for s in a.seeds if not (directory(a, v, s) / "metrics.json").exists()]
     if not a.tables_only:
         common = ["--evaluate", a.evaluate, "--runs", str(a.runs), *options]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        module = ".".join(Path(script).resolve().relative_to(ROOT).with_suffix("").parts)
+        command = [sys.executable, "-m", module]
+        search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": search}
         with ThreadPoolExecutor(a.jobs) as pool:
             started = {
-                pool.submit(subprocess.run, [sys.executable, script, "--cell", v, str(s), *common], env=environment): (
+                pool.submit(subprocess.run, [*command, "--cell", v, str(s), *common], env=environment): (
                     v,
                     s,
                 )

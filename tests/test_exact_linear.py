@@ -1,17 +1,14 @@
 """The experiment on a table of numbers: what it writes, what it refuses, and its chains against enumeration."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "experiments"))
-
-import exact_linear
-from exact_inclusion import simulated
-from linear_chains import Ladder, sample
+from experiments.ours import exact_linear
+from experiments.ours.exact_inclusion import simulated
+from experiments.ours.linear_chains import Ladder, sample
 
 ARGUMENTS = ("--noise-variance", "0.3", "--spike", "0.01", "--slab", "0.5", "--pi", "0.3")
 
@@ -72,7 +69,7 @@ def test_the_result_has_exactly_the_promised_keys(
 ) -> None:
     """A run cut to a fraction of a second: its form alone."""
     for name, blocks in {"BURN_IN_BLOCKS": 1, "MIN_BLOCKS": 3}.items():
-        monkeypatch.setattr(f"linear_chains.{name}", blocks)
+        monkeypatch.setattr(f"experiments.ours.linear_chains.{name}", blocks)
     for name in ("SECONDS", "BIAS_SECONDS"):
         monkeypatch.setattr(f"exact_linear.{name}", 0.0)
     rows = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).tolist()

@@ -1,7 +1,6 @@
 """The experiments after published papers: every cell is a valid run, and every published figure has its sparsity."""
 
 import importlib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,26 @@ from sgmcmc_prune.run.schedules import dense_schedule, fork_schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERIMENTS = (
-    "ke_fan_cifar10",
-    "ke_fan_cifar100",
-    "ke_fan_imagenet",
-    "deng_resnet20",
-    "sun_resnet",
-    "csgmcmc_resnet18",
-    "wenzel_cold_posterior",
-    "izmailov_resnet20_frn",
+    "ke_fan.cifar10",
+    "ke_fan.cifar100",
+    "ke_fan.imagenet",
+    "sun_deng.deng_resnet20",
+    "sun_deng.sun_resnet",
+    "zhang.csgmcmc_resnet18",
+    "wenzel_izmailov.cold_posterior",
+    "wenzel_izmailov.resnet20_frn",
 )
 NUM_DATA = {"cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
 
 
 @pytest.fixture(params=EXPERIMENTS)
-def experiment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-    return importlib.import_module(request.param).EXPERIMENT
+def script(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def experiment(script: str) -> Any:
+    return importlib.import_module(f"experiments.{script}").EXPERIMENT
 
 
 @pytest.mark.parametrize("budget", ["small", "paper"])
@@ -40,9 +43,8 @@ def test_every_cell_has_a_schedule(experiment: Any, budget: str) -> None:
         assert fork_schedule(config, steps_per_epoch).num_steps > 0
 
 
-def test_published_figures_can_be_drawn(experiment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_figures_can_be_drawn(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "analysis"))
     literature = importlib.import_module("against_the_literature")
-    for points in literature.published(experiment.name).values():
+    for points in literature.published(script.replace(".", "/")).values():
         assert all(0 <= sparsity < 100 and 50 < accuracy < 100 for sparsity, accuracy in points)
-    sys.path.remove(str(ROOT / "experiments"))

@@ -75,12 +75,9 @@ def test_third_design_is_binary_and_nonzero_size_is_needed() -> None:
         simulate(DESIGNS[3], 0, 0)
 
 
-def test_experiment_runs_at_tiny_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "experiments"))
-    from ke_fan_example1 import SETTINGS
-    from ke_fan_examples import METHODS, main
+def test_experiment_runs_at_tiny_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from experiments.ke_fan.example1 import SETTINGS
+    from experiments.ke_fan.examples import METHODS, main
 
     main(SETTINGS, ["--tiny", "--seeds", "1", "--out", str(tmp_path)])
     assert "recovered" in capsys.readouterr().out

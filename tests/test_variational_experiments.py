@@ -1,6 +1,6 @@
 """The experiments of the variational families: their records go on where they stopped; each script runs, small."""
 
-import importlib.util
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +8,9 @@ import pytest
 
 from sgmcmc_prune.store.files import read_json
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "experiments"))
-
 
 def test_records_go_on_where_they_were_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    records, path, computed = importlib.import_module("records"), tmp_path / "deeper" / "results.json", []
+    records, path, computed = importlib.import_module("experiments.records"), tmp_path / "deeper" / "results.json", []
 
     def compute(seed: int, steps: int) -> dict[str, Any]:
         if seed == 2 and steps not in computed:
@@ -40,23 +33,20 @@ def test_records_go_on_where_they_were_stopped(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.filterwarnings("ignore:nothing of")  # so few steps decide nothing
 @pytest.mark.parametrize(
-    ("script", "options", "result"),
+    ("paper", "script", "options", "result"),
     [
-        ("saha_sun", "--designs 4 --seeds 1 --steps 12 --num-data 600", "saha_sun.json"),
-        ("jantre_teacher", "--seeds 1 --steps 12 --refit 0 --starts low", "jantre_teacher.json"),
-        ("saha_features", "--seeds 1 --steps 12 --methods R2", "saha_features.json"),
+        ("saha", "sun", "--designs 4 --seeds 1 --steps 12 --num-data 600", "saha_sun.json"),
+        ("jantre", "teacher", "--seeds 1 --steps 12 --refit 0 --starts low", "jantre_teacher.json"),
+        ("saha", "features", "--seeds 1 --steps 12 --methods R2", "saha_features.json"),
     ],
 )
 def test_a_script_writes_what_its_figure_reads(
-    script: str, options: str, result: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    paper: str, script: str, options: str, result: str, tmp_path: Path
 ) -> None:
-    importlib.import_module(script).main([*options.split(), "--out", str(tmp_path)])
-    monkeypatch.syspath_prepend(str(ROOT / "analysis"))
+    importlib.import_module(f"experiments.{paper}.{script}").main([*options.split(), "--out", str(tmp_path)])
     import matplotlib.pyplot as plt
 
-    spec = importlib.util.spec_from_file_location(f"figure_of_{script}", ROOT / "analysis" / f"{script}.py")
-    figure = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(figure)
+    figure = importlib.import_module(f"experiments.{paper}.figure_{script}")
     drawn = figure.draw(read_json(tmp_path / result))
     assert all(axes.get_xlabel() or axes.get_ylabel() for axes in drawn.axes)
     plt.close(drawn)
@@ -65,5 +55,5 @@ def test_a_script_writes_what_its_figure_reads(
 def test_the_better_of_both_starts_is_taken_for_each_data_set() -> None:
     fits = [("input gates", 0, -3.0), ("warm input gates", 0, -2.0), ("input gates", 0, -9.0), ("R2", 0, 0.0)]
     runs = [{"method": m, "seed": s, "bound": b} for m, s, b in [*fits, ("input gates", 1, -1.0)]]
-    best = importlib.import_module("saha_features").best_bounds(runs)
+    best = importlib.import_module("experiments.saha.features").best_bounds(runs)
     assert best == [{"method": "warm input gates", "seed": 0, "bound": -2.0}]

@@ -438,7 +438,7 @@ def test_the_five_features_are_found(family: Structured | ContinuousSpike) -> No
 
 @pytest.mark.slow
 def test_a_low_start_recovers_the_teacher() -> None:
-    """Two or three of twenty nodes, as on each of five seeds of `experiments/jantre_teacher.py`."""
+    """Two or three of twenty nodes, as on each of five seeds of `experiments/jantre/teacher.py`."""
     inputs, targets, _ = teacher(2000, 0)
     student = nn.Sequential(nn.Linear(2, 20), nn.Sigmoid(), nn.Linear(20, 1))
     family = ss_ig(prior_std=3.0, start=0.1, inclusion=1e-3)
