@@ -38,22 +38,21 @@ class Factors(nn.Module):
 
 
 def ascend(
-    model: nn.Module,
     data: Data,
     batches: Iterator[Tensor],
-    draw: Callable[[], tuple[Drawn, Tensor]],
+    bound: Callable[[Tensor], tuple[Tensor, Tensor]],
     groups: list[tuple[list[nn.Parameter], float]],
     steps: int,
     warm_up: float,
 ) -> None:
-    """Adam on the evidence bound: `draw` gives weights and their KL; the KL fades in over a share of the steps."""
+    """Adam on the evidence bound: `bound` gives outputs and the KL, which fades in over a share of the steps."""
     optimizer = torch.optim.Adam([{"params": parameters, "lr": rate} for parameters, rate in groups])
     for step in range(steps):
         done, batch = step / steps, next(batches)
         for group, (_, rate) in zip(optimizer.param_groups, groups, strict=True):
             group["lr"] = cosine(rate, 0.0, done)
-        drawn, divergence = draw()
-        nll = F.cross_entropy(functional_call(model, drawn, (data[0][batch],)), data[1][batch])
+        outputs, divergence = bound(data[0][batch])
+        nll = F.cross_entropy(outputs, data[1][batch])
         optimizer.zero_grad()
         (nll + min(1.0, done / warm_up if warm_up else 1.0) * divergence / TRAIN).backward()
         optimizer.step()
@@ -65,12 +64,13 @@ def survivors(
     """Train what a mask keeps as a normal posterior, from the network's weights; leave the means in the network."""
     factors = Factors(model)
 
-    def draw() -> tuple[Drawn, Tensor]:
+    def bound(x: Tensor) -> tuple[Tensor, Tensor]:
         kept = {name: masks.get(name, torch.ones(())) for name in factors.names}
         divergence = sum((part * kept[name]).sum() for name, part in factors.kl(a.prior_std).items())
-        return {name: w * kept[name] for name, w in factors.draw().items()}, divergence
+        drawn = {name: w * kept[name] for name, w in factors.draw().items()}
+        return functional_call(model, drawn, (x,)), divergence
 
-    ascend(model, data, batches, draw, [(list(factors.means), a.lr), (list(factors.log_stds), a.std_lr)], steps, 0.0)
+    ascend(data, batches, bound, [(list(factors.means), a.lr), (list(factors.log_stds), a.std_lr)], steps, 0.0)
     put(model, {name: m * masks.get(name, 1) for name, m in zip(factors.names, factors.means, strict=True)})
 
 

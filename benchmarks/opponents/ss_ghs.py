@@ -28,6 +28,7 @@ import torch
 from gaussian import Drawn, Factors, ascend, gate_kl, matrices, options, put, straight_through, survivors
 from plain import BATCH, STEPS, TRAIN, Data, Masks, apply, arguments, minibatches, run, weights
 from torch import Tensor, nn
+from torch.func import functional_call
 
 
 def inclusion(layers: list[tuple[int, int]]) -> list[float]:
@@ -99,7 +100,7 @@ def fit(model: nn.Module, data: Data, a: argparse.Namespace, generator: torch.Ge
                 drawn[key] = drawn[key] * factor.view(-1, *[1] * (drawn[key].ndim - 1))
         return drawn
 
-    def draw() -> tuple[Drawn, Tensor]:
+    def bound(x: Tensor) -> tuple[Tensor, Tensor]:
         log_slab = torch.zeros(1) if a.slab else 0.5 * slab.draw()
         if a.slab:
             log_slab = log_slab + math.log(a.slab)
@@ -112,11 +113,11 @@ def fit(model: nn.Module, data: Data, a: argparse.Namespace, generator: torch.Ge
                 theta = logits[index]
                 nodes = theta.sigmoid() * nodes + gate_kl(theta, rates[index])
             total = total + nodes.sum()
-        return drawn, total
+        return functional_call(model, drawn, (x,)), total
 
     others = [*logits, *gamma.parameters(), *inverse.parameters(), *([] if a.slab else slab.parameters())]
     groups = [(list(factors.means), a.lr), (list(factors.log_stds), a.std_lr), (others, a.gate_lr)]
-    ascend(model, data, batches, draw, groups, STEPS - last, a.warm_up)
+    ascend(data, batches, bound, groups, STEPS - last, a.warm_up)
     with torch.no_grad():
         log_slab = torch.tensor([math.log(a.slab)]) if a.slab else 0.5 * slab.mean
         values = scales(0.5 * (gamma.mean + inverse.mean), log_slab)
