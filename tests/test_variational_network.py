@@ -25,7 +25,7 @@ from sgmcmc_prune.baselines.variational import (
     svbnn,
     svbnn_inclusion,
 )
-from sgmcmc_prune.baselines.variational.factors import Normal
+from sgmcmc_prune.baselines.variational.factors import Normal, RelaxedNormal
 from sgmcmc_prune.baselines.variational.gates import Gate
 from sgmcmc_prune.baselines.variational.layers import VariationalConv2d, VariationalLinear
 from sgmcmc_prune.models import MLP, LeNet
@@ -38,6 +38,7 @@ FAMILIES = {
     "ss_ghs centred": ss_ghs(centred=True),
     "ss_ghs learned": ss_ghs(regulariser="learned"),
     "svbnn": svbnn(),
+    "svbnn relaxed": svbnn(relaxed=True),
     "inputs": Structured(gates="input"),
     "continuous spike": ContinuousSpike(),
 }
@@ -255,10 +256,33 @@ def test_local_reparametrisation_has_the_moments_of_weight_draws() -> None:
     assert float((found - exact).abs().max()) < 6 * float(exact[0, 0]) * math.sqrt(2 / 20_000)
 
 
-def test_moments_of_gated_weights() -> None:
-    network = bayesianise(nn.Sequential(nn.Linear(2, 2)), svbnn(start=0.3, initial_std=0.5))
+def test_relaxed_gates_have_one_draw_per_batch_and_the_slope_of_their_relaxation() -> None:
+    network = bayesianise(nn.Sequential(nn.Linear(2, 2)), svbnn(start=0.3, initial_std=0.5, relaxed=True))
+    one, other = network(torch.ones(2, 2))
+    assert torch.equal(one, other)
+    factor = RelaxedNormal(torch.full((4000,), 2.0), 1e-6, 0.1, 0.3)
+    factor.relaxed().sum().backward()
+    # d/d logit of E y, y = sigmoid((logit + L) / T), times mu: by quadrature over the quantiles of L.
+    logistic = torch.linspace(5e-6, 1 - 5e-6, 100_000, dtype=torch.float64).logit()
+    y = ((math.log(0.3 / 0.7) + logistic) / 0.5).sigmoid()
+    slopes = 2.0 * y * (1 - y) / 0.5
+    assert factor.logits.grad is not None
+    assert float(factor.logits.grad.mean()) == pytest.approx(
+        float(slopes.mean()), abs=5 * float(slopes.std()) / 4000**0.5
+    )
+
+
+def test_only_gates_on_weights_can_be_relaxed() -> None:
+    with pytest.raises(ValueError, match="gates='weight'"):
+        Structured(gates="node", relaxed=True)
+
+
+@pytest.mark.parametrize("relaxed", [False, True])
+def test_moments_of_gated_weights(relaxed: bool) -> None:
+    network = bayesianise(nn.Sequential(nn.Linear(2, 2)), svbnn(start=0.3, initial_std=0.5, relaxed=relaxed))
     factor = next(network.units[0].factors())[1]
-    draws = torch.stack([factor.draw() for _ in range(5_000)]).detach()
+    draw = factor.relaxed if isinstance(factor, RelaxedNormal) else factor.draw
+    draws = torch.stack([draw() for _ in range(5_000)]).detach()
     mean, variance = (m.detach() for m in factor.moments())
     assert float(((draws.mean(0) - mean) / (variance / 5_000).sqrt()).abs().max()) < 5
     assert draws.var(0).tolist() == [pytest.approx(row, rel=0.12) for row in variance.tolist()]

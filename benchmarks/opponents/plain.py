@@ -4,7 +4,8 @@
 
 They are written from the papers, and read the idx files themselves. Budget: EPOCHS passes over 50,000 images in batches
 of 128 (3,125 steps), SGD with momentum 0.9, a cosine; the last 10,000 training images are not used. One JSON line for
-each seed goes to `plain.jsonl` beside this file.
+each seed goes to `plain.jsonl` beside this file. The other files of this folder take data, networks and scores from
+here.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import gzip
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,24 @@ def mlp() -> nn.Module:
 
 
 Masks = dict[str, Tensor]
+Data = tuple[Tensor, Tensor]
+#: Trains and prunes a network in place, from its start, and returns the gradient evaluations.
+Fit = Callable[[nn.Module, Data, argparse.Namespace, torch.Generator], int]
+
+
+def minibatches(generator: torch.Generator) -> Iterator[Tensor]:
+    """Indices of the training images for ever: random permutations laid end to end, in batches."""
+    order = torch.empty(0, dtype=torch.long)
+    while True:
+        while len(order) < BATCH:
+            order = torch.cat([order, torch.randperm(TRAIN, generator=generator)])
+        yield order[:BATCH]
+        order = order[BATCH:]
+
+
+def cosine(start: float, end: float, done: float) -> float:
+    """A rate after a fraction of the steps."""
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -132,11 +152,9 @@ def snip_masks(model: nn.Module, x: Tensor, y: Tensor, sparsity: float) -> Masks
     return global_mask({n: (w * w.grad).abs().detach() for n, w in weights(model).items()}, sparsity)
 
 
-def train(
-    method: str, model: nn.Module, data: tuple[Tensor, Tensor], a: argparse.Namespace, generator: torch.Generator
-) -> int:
-    """Train and prune in place; returns the gradient evaluations."""
-    x, y = data
+def train(model: nn.Module, data: Data, a: argparse.Namespace, generator: torch.Generator) -> int:
+    """The three methods; see `Fit`."""
+    (x, y), method = data, a.method
     masks, spent, steps = global_mask({n: w.detach().abs() for n, w in weights(model).items()}, 0.0), 0, STEPS
     if method == "rigl":
         masks = random_masks(model, a.sparsity, generator)
@@ -148,14 +166,9 @@ def train(
         scale_start(model, masks)
     optimizer = torch.optim.SGD(model.parameters(), a.lr, momentum=0.9, weight_decay=a.weight_decay)
     every = max(1, round(0.45 * steps / 50)) if method == "gradual-magnitude" else steps // 50
-    order = torch.empty(0, dtype=torch.long)
     apply(model, masks)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = a.lr_min + (a.lr - a.lr_min) * (1 + math.cos(math.pi * step / steps)) / 2
-        while len(order) < BATCH:
-            order = torch.cat([order, torch.randperm(TRAIN, generator=generator)])
-        batch, order = order[:BATCH], order[BATCH:]
+    for step, batch in zip(range(steps), minibatches(generator), strict=False):
+        optimizer.param_groups[0]["lr"] = cosine(a.lr, a.lr_min, step / steps)
         optimizer.zero_grad()
         F.cross_entropy(model(x[batch]), y[batch]).backward()
         done = step / steps
@@ -190,29 +203,30 @@ def score(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     return float((log_p.argmax(1) == y).double().mean()), float(F.nll_loss(log_p, y))
 
 
-def main() -> None:
-    """Run the seeds and append their lines."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("method", choices=("gradual-magnitude", "rigl", "snip"))
-    p.add_argument("--network", choices=("lenet", "mlp"), default="lenet")
+def arguments(about: str, network: str = "mlp") -> argparse.ArgumentParser:
+    """The options that all methods share."""
+    p = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--network", choices=("lenet", "mlp"), default=network)
     p.add_argument("--sparsity", type=float, default=0.95)
-    p.add_argument("--lr", type=float, default=0.1)
-    p.add_argument("--lr-min", type=float, default=0.0)
-    p.add_argument("--weight-decay", type=float, default=5e-4)
     p.add_argument("--seeds", type=int, nargs="+", default=[0])
     p.add_argument("--data", type=Path, required=True)
-    a = p.parse_args()
+    return p
+
+
+def run(method: str, fit: Fit, a: argparse.Namespace, log: Path) -> None:
+    """Fit the seeds, score them on the test images and append their lines."""
     torch.set_num_threads(1)
     x, y, test_x, test_y = load(a.data)
     for seed in a.seeds:
         started = time.perf_counter()
         torch.manual_seed(seed)
         model = LeNet() if a.network == "lenet" else mlp()
-        spent = train(a.method, model, (x, y), a, torch.Generator().manual_seed(seed))
+        spent = fit(model, (x, y), a, torch.Generator().manual_seed(seed))
         accuracy, nll = score(model, test_x, test_y)
         zeros = sum(int((w == 0).sum()) for w in weights(model).values())
         row = {
-            **{k: getattr(a, k) for k in ("method", "network", "sparsity", "lr", "lr_min", "weight_decay")},
+            "method": method,
+            **{k: v for k, v in vars(a).items() if k not in ("method", "seeds", "data")},
             "achieved_sparsity": round(zeros / sum(w.numel() for w in weights(model).values()), 4),
             "seed": seed,
             "gradient_evaluations": spent,
@@ -221,8 +235,19 @@ def main() -> None:
             "seconds": round(time.perf_counter() - started),
         }
         print(json.dumps(row), flush=True)
-        with Path(__file__).with_name("plain.jsonl").open("a") as file:
+        with log.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def main() -> None:
+    """Run one of the three methods."""
+    p = arguments(__doc__, "lenet")
+    p.add_argument("method", choices=("gradual-magnitude", "rigl", "snip"))
+    p.add_argument("--lr", type=float, default=0.1)
+    p.add_argument("--lr-min", type=float, default=0.0)
+    p.add_argument("--weight-decay", type=float, default=5e-4)
+    a = p.parse_args()
+    run(a.method, train, a, Path(__file__).with_suffix(".jsonl"))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from sgmcmc_prune.baselines import kl
 #: What a draw does with the gates (see `gate_values`).
 GateRule = Literal["sample", "median", "mean"]
 
+#: Temperature of the binary concrete relaxation of gates on single weights.
+RELAXATION = 0.5
+_SMALLEST_UNIFORM = 1e-6  # float32 cannot hold 1 - 1e-10
 #: Numbers up to which torch makes noise faster than the counter-based kernels.
 _SMALL = 4096
 
@@ -97,6 +100,24 @@ class GatedNormal(Normal):
         return g * mean, g * torch.addcmul(variance, 1 - g, mean.square())
 
 
+class RelaxedNormal(GatedNormal):
+    r"""The same factor, of which a layer uses one draw for each minibatch, with the gates relaxed as the authors do.
+
+    Forward w = z (mu + sigma eps) with z = 1[y > 1/2] and y = sigmoid((logits + L) / T), L standard logistic; backward
+    dz = dy (see `gates`). Unlike the moments this gradient is biased, and noisy.
+
+    References
+    ----------
+    Bai, Song, Cheng (arXiv 2011.07439), and its released code, whose T = 1/2 this is.
+    """
+
+    def relaxed(self) -> Tensor:
+        """One draw of all entries, with the straight-through gradient."""
+        y = ((self.logits + logistic_like(self.logits)) / RELAXATION).sigmoid()
+        z = (y > 0.5).to(y) + y - y.detach()
+        return z * Normal.draw(self)
+
+
 class LogNormal(Normal):
     """q(x) = exp N(loc, std^2): a positive variable; `mean` is the mean of its *logarithm*."""
 
@@ -111,6 +132,11 @@ def noise_like(value: Tensor, generator: torch.Generator | None = None) -> Tenso
         flat.normal_()
         return noise
     return native.standard_normal(*random_key(), 0, flat.numel()).as_strided(noise.shape, noise.stride())
+
+
+def logistic_like(value: Tensor) -> Tensor:
+    """Standard logistic noise shaped like `value`."""
+    return torch.rand_like(value).logit_(_SMALLEST_UNIFORM)
 
 
 def random_key() -> tuple[int, int, int]:

@@ -21,7 +21,7 @@ import torch
 from torch import fx, nn
 
 from sgmcmc_prune.baselines import kl
-from sgmcmc_prune.baselines.variational.factors import GatedNormal, Normal
+from sgmcmc_prune.baselines.variational.factors import GatedNormal, Normal, RelaxedNormal
 from sgmcmc_prune.baselines.variational.gates import Gate
 from sgmcmc_prune.baselines.variational.graph import Site
 from sgmcmc_prune.baselines.variational.layers import (
@@ -74,6 +74,8 @@ class Structured:
         a network that is much too wide, where a start near 1 keeps them all.
     initial_std : float
         Where the standard deviations start.
+    relaxed : bool
+        Draw gates on weights, once for each minibatch, rather than integrate them out.
     """
 
     gates: Literal["none", "node", "input", "weight"] = "none"
@@ -84,6 +86,7 @@ class Structured:
     inclusion: float | Mapping[str, float] = 0.1
     start: float = 0.99
     initial_std: float = 0.01
+    relaxed: bool = False
 
     def __post_init__(self) -> None:
         if self.gates not in ("none", "node", "input", "weight"):
@@ -92,6 +95,8 @@ class Structured:
             raise ValueError(f"scale is {self.scale!r}; choose none, group-lasso or horseshoe")
         if self.scale != "none" and self.gates not in ("node", "input"):
             raise ValueError(f"scale {self.scale!r} needs gates='node' or 'input'; gates is {self.gates!r}")
+        if self.relaxed and self.gates != "weight":
+            raise ValueError(f"relaxed is for gates='weight'; gates is {self.gates!r}, whose gates are always drawn")
         if self.centred and self.scale != "horseshoe":
             raise ValueError("the centred form exists for the horseshoe only; set scale='horseshoe'")
         kl.check_inclusion(self.start, "the gates' start")
@@ -157,7 +162,8 @@ class Structured:
     def _weight(self, name: str, key: str, value: torch.Tensor) -> Normal:
         if key != "weight" or value.ndim < 2:
             return Normal(value, self.initial_std)
-        return GatedNormal(value, self.initial_std, self._inclusion(name), self.start)
+        factor = RelaxedNormal if self.relaxed else GatedNormal
+        return factor(value, self.initial_std, self._inclusion(name), self.start)
 
 
 def mean_field(**settings: Any) -> Structured:

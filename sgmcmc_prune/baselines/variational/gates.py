@@ -12,7 +12,7 @@ of the losses at z = 1 and z = 0. What training ends at is *not* the maximum of 
 regression with orthogonal inputs, where this family holds the exact posterior, exact inclusion probabilities of 0.94,
 0.99, 0.25 and 0.22 come out as 0.77, 0.88, 0.30 and 0.26, and the bound 0.4 nats low (a test measures it). It is the
 authors' gradient, and so the one used here. Gates on single weights (`factors.GatedNormal`) have no such bias: they are
-integrated out.
+integrated out, unless they are relaxed, too (`factors.RelaxedNormal`).
 
 References
 ----------
@@ -30,11 +30,10 @@ from torch.autograd.function import once_differentiable
 
 from sgmcmc_prune import native
 from sgmcmc_prune.baselines import kl
-from sgmcmc_prune.baselines.variational.factors import random_key
+from sgmcmc_prune.baselines.variational.factors import logistic_like, random_key
 
 #: Gates stop this far from 0, beyond their prior's log odds: a closed one can still open, and none ties with another.
 LOGIT_BOUND = 12.0
-_SMALLEST_UNIFORM = 1e-6  # float32 cannot hold 1 - 1e-10
 
 
 class Gate(nn.Module):
@@ -120,7 +119,7 @@ class _Gated(torch.autograd.Function):
         if ctx.native:
             odds, outputs = native.gate_draw(random_key(), x, logits)
         else:
-            odds = logits + _logistic(x.new_empty(x.shape[:2]))
+            odds = logits + logistic_like(x.new_empty(x.shape[:2]))
             outputs = x * _open(odds, x)
         ctx.save_for_backward(x, odds)
         return outputs
@@ -139,8 +138,3 @@ class _Gated(torch.autograd.Function):
 def _open(odds: Tensor, x: Tensor) -> Tensor:
     """Zeros and ones, broadcastable over x."""
     return (odds > 0).to(x).view(*odds.shape, *([1] * (x.ndim - 2)))
-
-
-def _logistic(like: Tensor) -> Tensor:
-    """Standard logistic noise shaped like `like`."""
-    return torch.rand_like(like).logit_(_SMALLEST_UNIFORM)

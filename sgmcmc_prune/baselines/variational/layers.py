@@ -1,4 +1,4 @@
-r"""Variational counterparts of Linear, Conv2d and BatchNorm: one draw of the weights per example, never per batch.
+r"""Variational counterparts of Linear, Conv2d and BatchNorm: one draw of the weights per example.
 
 A linear layer draws its output instead of its weights (see `local`). For a convolution that would draw fresh weights at
 every position of an image, which no network in q does. Flipout (Wen et al., ICLR 2018) draws weights per example
@@ -8,6 +8,8 @@ random signs s of each example, one per output channel,
     h = E[W] * x + s (V * x);
 
 the deviations of two examples are uncorrelated. (Signs of the input channels, too, would cost another convolution.)
+
+Relaxed gates on single weights (`RelaxedNormal`) are the exception: there a whole batch has one draw.
 
 Normalisation layers draw scale and shift per example. The statistics of a batch stay deterministic. A shrinkage scale
 of the nodes, where there is one, is drawn once per forward pass.
@@ -21,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sgmcmc_prune.baselines.variational.factors import GatedNormal, Normal, noise_like
+from sgmcmc_prune.baselines.variational.factors import GatedNormal, Normal, RelaxedNormal, noise_like
 from sgmcmc_prune.baselines.variational.local import SMALLEST_VARIANCE, draw_from_moments, local_draw
 from sgmcmc_prune.baselines.variational.statistics import (
     Factors,
@@ -73,6 +75,9 @@ class WeightLayer(nn.Module):
         """Those of the factors, of which the mask is part."""
         return Moments(*self.weight.moments(), *(() if self.bias is None else self.bias.moments()))
 
+    def _drawn_bias(self) -> Tensor | None:
+        return None if self.bias is None else self.bias.draw()
+
     def _keep(self, sums: Sums) -> None:
         if self.sharing:
             vars(self)["sums"] = sums
@@ -86,6 +91,8 @@ class VariationalLinear(WeightLayer):
         if x.ndim != 2:
             shape = tuple(x.shape)
             raise ValueError(f"a variational Linear layer takes inputs (n, features), not {shape}: flatten them before")
+        if isinstance(self.weight, RelaxedNormal):
+            return F.linear(x, self.weight.relaxed(), self._drawn_bias())
         scale = None if self.scale is None else self.scale()
         if self.masked:
             return draw_from_moments(x, self._moments(), scale)
@@ -103,6 +110,8 @@ class VariationalConv2d(WeightLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Outputs (n, J, height, width)."""
+        if isinstance(self.weight, RelaxedNormal):
+            return F.conv2d(x, self.weight.relaxed(), self._drawn_bias(), **self.options)
         groups, scale = self.options["groups"], None if self.scale is None else self.scale()
         if self.masked:
             moments = self._moments()

@@ -55,9 +55,9 @@ def _mean_field(problem: Problem, prior_std: float) -> Family:
 
 
 def _svbnn(problem: Problem, prior_std: float) -> Family:
-    """Gates on weights, under the authors' prior inclusion to a power: 1 is their rule."""
+    """Gates on weights, drawn as the authors do, under their prior inclusion to a power: 1 is their rule."""
     inclusion = variational.weight_inclusion(problem.network(), problem.num_data)
-    return variational.svbnn(prior_std=prior_std, inclusion=inclusion ** _power(problem))
+    return variational.svbnn(prior_std=prior_std, inclusion=inclusion ** _power(problem), relaxed=True)
 
 
 def _on_nodes(make: Callable[..., Family], problem: Problem, prior_std: float) -> Family:

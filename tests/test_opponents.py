@@ -1,0 +1,55 @@
+"""The table of opponents: its numbers are in the results files, and the independent code is independent."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "opponents"
+TABLE = FOLDER.with_suffix(".md")
+
+
+def lines(file: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (FOLDER / file).read_text().splitlines()]
+
+
+def results() -> set[tuple[str, str]]:
+    """Accuracy and NLL of every network that was recorded, as the table shows them."""
+    rows = [row for file in FOLDER.glob("*.jsonl") for row in lines(file.name)]
+    return {(f"{row['accuracy']:.4f}", f"{row['nll']:.4f}") for row in rows}
+
+
+def test_every_pair_of_the_table_was_recorded() -> None:
+    text = TABLE.read_text().split("The earlier measurements")[0]
+    pairs = re.findall(r"(0\.\d{4}), (\d\.\d{4})", text)
+    assert len(pairs) >= 20
+    assert set(pairs) <= results()
+
+
+def test_the_differences_are_those_of_their_rows() -> None:
+    pair = r"(0\.\d{4}), (\d\.\d{4})"
+    rows = re.findall(rf"{pair} \| {pair} \| ([+-]\d\.\d{{4}}), ([+-]\d\.\d{{4}})", TABLE.read_text())
+    assert rows
+    for *pair, accuracy, nll in rows:
+        theirs_accuracy, theirs_nll, ours_accuracy, ours_nll = map(float, pair)
+        assert float(accuracy) == pytest.approx(ours_accuracy - theirs_accuracy, abs=1e-9)
+        assert float(nll) == pytest.approx(ours_nll - theirs_nll, abs=1e-9)
+
+
+def test_theirs_and_ours_spent_the_same() -> None:
+    spent = {row["gradient_evaluations"] for file in FOLDER.glob("*.jsonl") for row in lines(file.name)}
+    assert max(spent) - min(spent) <= 128
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_the_independent_code_imports_nothing_of_the_package(path: Path) -> None:
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module or "")
+    assert not [name for name in imported if name.startswith("sgmcmc_prune")]
