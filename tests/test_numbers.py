@@ -1,0 +1,64 @@
+"""Numbers in the README come from files of results."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+TWO_CHAINS, RESULTS = "slab variance per layer, 2 chains", ROOT / "experiments" / "ours" / "results"
+
+
+def mean(variant: str, key: str, criterion: str = "", decision: Any = None) -> float:
+    """Mean over seeds of a score of the dense network, or of one pruned row."""
+    runs = json.loads((RESULTS / "fashion_mnist_lenet.json").read_text())[variant]
+    rows = [run["dense"] for run in runs]
+    if criterion:
+        rows = [
+            next(
+                row
+                for row in run["pruned"]
+                if row["criterion"] == criterion
+                and decision in (row["target"], row["decision"])
+                and (row["when"] == "in_chain") == (decision != "median")
+            )
+            for run in runs
+        ]
+    return float(sum(row[key] for row in rows) / len(rows))
+
+
+@pytest.mark.parametrize(
+    ("line", "source"),
+    [
+        ("dense posterior predictive | 0 %", (TWO_CHAINS,)),
+        ("median probability model | 92 %", (TWO_CHAINS, "inclusion_probability", "median")),
+        ("in the chain, expected log-odds | 95 %", (TWO_CHAINS, "expected_log_odds", 0.95)),
+        ("in the chain, expected log-odds | 98 %", (TWO_CHAINS, "expected_log_odds", 0.98)),
+        ("root mean square of the weights | 98 %", (TWO_CHAINS, "root_mean_square", 0.98)),
+        ("plain SGD, one network | 0 %", ("sgd",)),
+        ("gradual magnitude pruning | 95 %", ("sgd", "root_mean_square", 0.95)),
+        ("gradual magnitude pruning | 98 %", ("sgd", "root_mean_square", 0.98)),
+    ],
+)
+def test_a_row_of_the_table_is_that_of_its_results(line: str, source: tuple[Any, ...]) -> None:
+    (row,) = [text for text in README.splitlines() if line in text]
+    accuracy, nll = re.findall(r"0\.\d+", row)
+    variant, *rest = source
+    assert accuracy == f"{mean(variant, 'accuracy', *rest):.4f}"
+    assert nll == f"{mean(variant, 'nll', *rest):.3f}"
+
+
+def test_the_certificate_has_as_many_rows_as_the_readme_says() -> None:
+    certificate = json.loads((ROOT / "benchmarks" / "certify.json").read_text())
+    assert certificate["passed"]
+    assert f"All {len(certificate['rows'])} rows" in README
+    assert f"false-alarm rate of {certificate['false_alarm']}" in " ".join(README.split())
+
+
+def test_the_bias_of_em_is_that_of_its_table() -> None:
+    table = (RESULTS / "exact_inclusion.md").read_text()
+    worst = max(float(row.split("|")[6]) for row in table.splitlines() if "| em |" in row)
+    assert f"off by up to {worst:.2f}" in README
