@@ -22,6 +22,7 @@ from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.preconditioners import RMSprop
 from sgmcmc_prune.priors import Gaussian, SpikeSlab
 from sgmcmc_prune.samplers import SGHMC, SGLD, Sampler, tiers, triton_tier
+from sgmcmc_prune.samplers.step import begin
 
 if find_spec("triton") is None:
     pytest.skip("Triton is not installed", allow_module_level=True)
@@ -65,10 +66,12 @@ def take_steps(sampler: Sampler, steps: int) -> None:
     with torch.no_grad():
         for _ in range(steps):
             sampler.follow_memory()
-            for group in sampler.param_groups:
-                triton_tier.all_finite(sampler, group)
-            for group in sampler.param_groups:
-                triton_tier.step_group(sampler, group)
+            begun = [begin(group, sampler.memory) for group in sampler.param_groups]
+            for step in begun:
+                triton_tier.all_finite(step)
+            for step, group in zip(begun, sampler.param_groups, strict=True):
+                sampler.complete(step)
+                triton_tier.take(step)
                 group["step"] += 1
 
 
@@ -252,7 +255,7 @@ def test_nothing_moves_from_the_first_bad_gradient_on(value: float) -> None:
     """Not even the group before the bad one; the flag tells the step."""
     sampler = make(SGHMC, "triton", mass=True)
     take_steps(sampler, 2)
-    triton_tier.check(sampler)
+    sampler.check()
     before = [p.clone() for p in positions(sampler)]
     p = sampler.param_groups[1]["params"][1]
     good, p.grad = p.grad, p.grad.clone()
@@ -261,9 +264,9 @@ def test_nothing_moves_from_the_first_bad_gradient_on(value: float) -> None:
     p.grad = good
     take_steps(sampler, 2)
     assert all(torch.equal(a, b) for a, b in zip(positions(sampler), before, strict=True))
-    assert int(triton_tier.blocked(sampler)) == 3
+    assert int(sampler.memory.flag) == 3
     with pytest.raises(RunError, match="not finite at step 2; no parameter has moved since"):
-        triton_tier.check(sampler)
+        sampler.check()
 
 
 @runs_triton
@@ -272,7 +275,7 @@ def test_large_gradients_that_are_finite_do_not_stop_it() -> None:
     for _, p, _, _ in sampler.named_states():
         p.grad = torch.full_like(p, 3e38)
     take_steps(sampler, 1)
-    triton_tier.check(sampler)
+    sampler.check()
 
 
 @runs_triton

@@ -146,7 +146,7 @@ class AdaptiveSGHMC(SGHMC):
             state["probe"] = sqrt_mass(state["mass"], noise) / epsilon
 
     @classmethod
-    def time_step(cls, group: dict[str, Any]) -> float:
+    def time_step(cls, group: Mapping[str, Any]) -> float:
         """h, the time step in physical units; the released form's m is -l b, so that h is 1 / sqrt(N l) for it."""
         if group["form"] == "released":
             return 1 / math.sqrt(group["num_data"] * group["lr"])

@@ -22,13 +22,16 @@ from sgmcmc_prune.mask_check import check_mask
 from sgmcmc_prune.native.memory import describe, laid_out
 from sgmcmc_prune.noise import Stream, choose_seed
 from sgmcmc_prune.preconditioners import Identity, Preconditioner
-from sgmcmc_prune.priors.base import Prior
+from sgmcmc_prune.priors.base import FusedForm, Prior
 from sgmcmc_prune.priors.gaussian import Gaussian
 from sgmcmc_prune.samplers import checks, compiled, saved, tiers, triton_tier
+from sgmcmc_prune.samplers.step import Memory, Step, begin, complete
 from sgmcmc_prune.samplers.tiers import Implementation, Noise
 
+FLAT = FusedForm("flat", {})
+
 #: What the tiers do with a whole parameter group, for samplers with a fused rule; the reference goes tensor by tensor.
-STEPS = {"compiled": compiled.step_group, "triton": triton_tier.step_group}
+TIERS = {"compiled": compiled, "triton": triton_tier}
 #: The settings of every sampler.
 SHARED = (
     "lr",
@@ -41,7 +44,6 @@ SHARED = (
     "implementation",
     "noise",
 )
-ALL_FINITE = {"compiled": compiled.all_finite, "triton": triton_tier.all_finite}
 
 
 def _count(num_data: Any) -> Any:
@@ -94,9 +96,8 @@ class Sampler(Optimizer):
         The settings that this sampler has beside those of every sampler.
     state_keys : tuple of str
         What the state of a parameter may hold.
-    tables, pointed : dict
-        Where the tiers that take pointers keep them, by names, and of this step by offset and length of each group; a
-        copy of the sampler makes its own.
+    memory : Memory
+        What tiers keep between steps; a copy of the sampler makes its own.
     """
 
     name: ClassVar[str]
@@ -126,8 +127,7 @@ class Sampler(Optimizer):
             if not (prior > 0 and math.isfinite(prior)):
                 raise ValueError(f"prior precision is {prior}; it must be finite and > 0 (None is a flat prior)")
             prior = Gaussian(1 / prior)
-        self.tables: dict[tuple[str, ...], Any] = {}
-        self.pointed: dict[tuple[int, int], Any] = {}
+        self.memory = Memory()
         self._described: list[Any] = []
         self.prior = prior
         self.preconditioner = preconditioner or Identity()
@@ -189,7 +189,7 @@ class Sampler(Optimizer):
     @prior.setter
     def prior(self, prior: Prior | None) -> None:
         before, self._prior = getattr(self, "_prior", None), prior
-        self.tables.clear()
+        self.memory.tables.clear()
         self._described = []
         if hasattr(self, "prior_names"):
             try:
@@ -214,7 +214,7 @@ class Sampler(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take what `__getstate__` gave."""
-        super().__setstate__({**state, "tables": {}, "pointed": {}, "_described": []})
+        super().__setstate__({**state, "memory": Memory(), "_described": []})
 
     def _named(self, param_group: dict[str, Any]) -> dict[str, Any]:
         """Give parameters without names their positions, counted over all groups, as names."""
@@ -254,18 +254,43 @@ class Sampler(Optimizer):
             self._check_settings(group)  # a scheduler may have taken lr to zero
         checks.check_gradients(named, step)
         self.follow_memory()
-        if not all(self._all_finite(group) for group in self.param_groups):
+        begun = [begin(group, self.memory) if self._tier(group) else None for group in self.param_groups]
+        if not all(self._all_finite(*pair) for pair in zip(self.param_groups, begun, strict=True)):
             raise checks.not_finite(named, step)
-        for group in self.param_groups:
-            if self._fused() and group["implementation"] in STEPS:
-                STEPS[group["implementation"]](self, group)
+        for group, collected in zip(self.param_groups, begun, strict=True):
+            if collected is not None:
+                self.complete(collected)
+                self._tier(group).take(collected)
             else:
                 self._step_group(group)
             group["step"] += 1
         return loss
 
+    def _tier(self, group: dict[str, Any]) -> Any:
+        """The tier that takes whole steps of a group; None: the reference goes tensor by tensor."""
+        return TIERS.get(group["implementation"]) if self._fused() else None
+
+    def complete(self, step: Step) -> None:
+        """Collect what a tier is told: the form of the prior, or the force where it has none, and what is kept."""
+        group, states = step.group, [self.state[p] for p in step.parameters]
+        adapting = group["adapting"] and self.preconditioner.adapts
+        forms: list[FusedForm] = []
+        forces: dict[int, Tensor] = {}
+        for row, (name, p) in enumerate(zip(step.names, step.parameters, strict=True)):
+            form = self.prior.fused_form(self.prior_names[name]) if self.prior is not None else FLAT
+            if form is None or adapting:
+                form, forces[row] = FLAT, self.force(name, p, group["num_data"])
+            if adapting:
+                self.preconditioner.observe(states[row], forces[row])
+            forms.append(form)
+        complete(step, forms, forces, states, self._momentum(step))
+
+    def _momentum(self, step: Step) -> tuple[list[Tensor], float] | None:
+        """Buffers and their factor, of a sampler that has a momentum."""
+        return None
+
     def follow_memory(self) -> None:
-        """Give tables and state the memory of the parameters where that has changed; before a tier's `step_group`.
+        """Give tables and state the memory of the parameters where that has changed; before a step begins.
 
         Raises
         ------
@@ -283,17 +308,15 @@ class Sampler(Optimizer):
             for key, value in state.items():
                 if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
                     state[key] = laid_out(value, p)
-        self.tables.clear()
+        self.memory.tables.clear()
         self._described = described
 
     def check(self) -> None:
         """Raise RunError if an earlier step on a GPU had a gradient that was not finite: waits for the device."""
-        triton_tier.check(self)
+        triton_tier.check(self.memory)
 
-    def _all_finite(self, group: dict[str, Any]) -> bool:
-        if self._fused() and group["implementation"] in ALL_FINITE:
-            return ALL_FINITE[group["implementation"]](self, group)
-        return checks.all_finite(group["params"])
+    def _all_finite(self, group: dict[str, Any], begun: Step | None) -> bool:
+        return checks.all_finite(group["params"]) if begun is None else self._tier(group).all_finite(begun)
 
     def _fused(self) -> bool:
         """Whether the faster tiers do a whole step of this sampler; if not, `compiled` makes the noise alone."""

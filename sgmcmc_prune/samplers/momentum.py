@@ -7,7 +7,7 @@ of curvature a as long as l a / M < 2 (1 + beta).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from sgmcmc_prune.native.memory import laid_out
 from sgmcmc_prune.noise import Stream
 from sgmcmc_prune.preconditioners import PositionDependent, inverse_mass, sqrt_mass
 from sgmcmc_prune.samplers.base import Sampler
+from sgmcmc_prune.samplers.step import Step
 
 
 class MomentumSampler(Sampler):
@@ -43,20 +44,20 @@ class MomentumSampler(Sampler):
         super().__init__(params, lr=lr, num_data=num_data, momentum=momentum, **settings)
 
     @classmethod
-    def time_step(cls, group: dict[str, Any]) -> float:
+    def time_step(cls, group: Mapping[str, Any]) -> float:
         """h, the time step in physical units."""
         euler = cls.integrator == "symplectic_euler"
         return math.sqrt(group["lr"] / group["num_data"] * (1 if euler else 2 / (1 + group["momentum"])))
 
     @classmethod
-    def kinetic_factor(cls, group: dict[str, Any]) -> float:
+    def kinetic_factor(cls, group: Mapping[str, Any]) -> float:
         """Expected kinetic temperature over T, for small steps."""
         return 2 / (1 + group["momentum"]) if cls.integrator == "symplectic_euler" else 1.0
 
     def _update(self, p: Tensor, force: Tensor, noise: Tensor | None, state: dict[str, Any], group: Any) -> None:
         type(self).rule(p, force, noise, self._buffer(p, state, group), **self._arguments(state, group))
 
-    def _buffer(self, p: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+    def _buffer(self, p: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> Tensor:
         """The momentum buffer, in the units of the present time step."""
         step = self.time_step(group)
         if "momentum_buffer" not in state:
@@ -67,7 +68,7 @@ class MomentumSampler(Sampler):
         buffer: Tensor = state["momentum_buffer"]
         return buffer
 
-    def buffers(self, parameters: Sequence[Tensor], group: dict[str, Any]) -> tuple[list[Tensor], float]:
+    def buffers(self, parameters: Sequence[Tensor], group: Mapping[str, Any]) -> tuple[list[Tensor], float]:
         """The momentum buffers of a group, and the factor that puts all of them in the units of the present step."""
         step, states = self.time_step(group), [self.state[p] for p in parameters]
         earlier = {state.get("time_step", step) for state in states}
@@ -79,6 +80,9 @@ class MomentumSampler(Sampler):
                     state["momentum_buffer"] = torch.zeros_like(p)
                 state["time_step"] = step
         return [state["momentum_buffer"] for state in states], max(earlier, default=step) / step
+
+    def _momentum(self, step: Step) -> tuple[list[Tensor], float] | None:
+        return self.buffers(step.parameters, step.group)
 
     @torch.no_grad()
     def sample_momentum(self) -> None:

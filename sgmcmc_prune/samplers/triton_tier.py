@@ -1,13 +1,12 @@
 """The Triton tier: a step of SGHMC or SGLD for all tensors of a parameter group in one launch, on a CUDA GPU.
 
-The kernel is in `triton_kernels`; what it is told is in `fused`. The host never waits for the device. So it cannot
+The kernel is in `triton_kernels`; what it is told is a `step.Step`. The host never waits for the device. So it cannot
 raise before a step whose gradients are not finite: it raises a flag on the device, from which on nothing moves, and
 `check` reads the flag where the chain stops to log or to save.
 """
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,46 +16,35 @@ from torch import Tensor
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.native import TensorTable
 from sgmcmc_prune.native.step import SETTINGS
-from sgmcmc_prune.samplers import fused
-from sgmcmc_prune.samplers.checks import moves
-
-if TYPE_CHECKING:
-    from sgmcmc_prune.samplers.base import Sampler
+from sgmcmc_prune.samplers.step import Memory, Step
 
 #: Of a tensor: the kernel counts them with 32 bits.
 MOST_ENTRIES = 2**30
 
 
-def all_finite(sampler: "Sampler", group: dict[str, Any]) -> bool:
-    """Raise the flag on the device if a gradient of the group is not finite; True, for the host does not wait to know.
+def all_finite(step: Step) -> bool:
+    """Raise the flag on the device if a gradient of the step is not finite; True, for the host does not wait to know.
 
     All groups are looked at before one of them moves.
     """
-    fused.point_at_gradients(sampler, group)
-    gradients = [p.grad for p in group["params"] if p.grad is not None and moves(p) and p.numel() > 0]
+    gradients = [p.grad for p in step.parameters if p.grad is not None and p.numel() > 0]
     if gradients:
-        flag, largest = blocked(sampler), torch.stack(torch._foreach_norm(gradients, math.inf))
-        flag.masked_fill_((flag == 0) & ~largest.isfinite().all().to(flag.device), group["step"] + 1)
+        flag, largest = blocked(step), torch.stack(torch._foreach_norm(gradients, math.inf))
+        flag.masked_fill_((flag == 0) & ~largest.isfinite().all().to(flag.device), step.group["step"] + 1)
     return True
 
 
-def blocked(sampler: "Sampler") -> Tensor:
-    """The flag: 0, or one more than the first step with a gradient that was not finite.
-
-    Returns
-    -------
-    Tensor, shape (), int64
-        On the device of the parameters; reading it waits for the device.
-    """
-    if sampler not in _flags:
-        device = sampler.param_groups[0]["params"][0].device
-        _flags[sampler] = torch.zeros((), dtype=torch.int64, device=device)
-    return _flags[sampler]
+def blocked(step: Step) -> Tensor:
+    """The flag of the sampler's memory, a 0-d int64 tensor on the device; reading it waits for the device."""
+    memory = step.memory
+    if memory.flag is None:
+        memory.flag = torch.zeros((), dtype=torch.int64, device=step.group["params"][0].device)
+    return memory.flag
 
 
-def check(sampler: "Sampler") -> None:
+def check(memory: Memory) -> None:
     """Raise RunError if the flag is up; for log points, since it waits for the device."""
-    first = int(_flags[sampler]) if sampler in _flags else 0
+    first = int(memory.flag) if memory.flag is not None else 0
     if first:
         raise RunError(
             f"a gradient is not finite at step {first - 1}; no parameter has moved since. Lower the step size, or look "
@@ -64,23 +52,23 @@ def check(sampler: "Sampler") -> None:
         )
 
 
-def step_group(sampler: "Sampler", group: dict[str, Any]) -> None:
-    """One step of a parameter group of an `SGHMC` or an `SGLD`, after `follow_memory` and `all_finite`."""
+def take(step: Step) -> None:
+    """One step of SGHMC, or without momentum of SGLD."""
     from sgmcmc_prune.samplers.triton_kernels import BLOCKS, LAUNCH, step_kernel  # Triton is not everywhere
 
-    table, scalars, parameters = fused.describe(sampler, group)
+    table = step.table
     if table.total == 0:
         return
     if table not in _copies:
-        _copies[table] = DeviceTable(table, parameters, BLOCKS)
+        _copies[table] = DeviceTable(table, step.parameters, BLOCKS)
     copy = _copies[table]
-    seed, chain_and_stream, step, *others = SETTINGS.unpack(scalars)
+    seed, chain_and_stream, number, *others = SETTINGS.unpack(step.scalars)
     key = int(np.uint64(chain_and_stream << 32 | seed).astype(np.int64))
     rows = copy.rows(table)
-    flag = blocked(sampler).to(rows.device)
+    flag = blocked(step).to(rows.device)
     with torch.cuda.device_of(rows):
         grid = (len(copy.places),)
-        step_kernel[grid](rows, copy.places, flag, key, step, *others, BLOCKS=BLOCKS, **LAUNCH)
+        step_kernel[grid](rows, copy.places, flag, key, number, *others, BLOCKS=BLOCKS, **LAUNCH)
     table.release()
 
 
@@ -115,7 +103,6 @@ class DeviceTable:
         return self._rows
 
 
-_flags: WeakKeyDictionary["Sampler", Tensor] = WeakKeyDictionary()
 _copies: WeakKeyDictionary[TensorTable, DeviceTable] = WeakKeyDictionary()
 
 

@@ -15,7 +15,7 @@ Blundell et al. (ICML 2015); Jantre, Bhattacharya, Maiti (Neural Networks 2023; 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import fx, nn
@@ -34,9 +34,19 @@ from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior, Post
 from sgmcmc_prune.baselines.variational.scales import GroupLasso, Horseshoe, Regulariser, Scales
 from sgmcmc_prune.baselines.variational.units import StructuredUnit, Unit
 from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.pruning.masks import Mask
 
-if TYPE_CHECKING:
-    from sgmcmc_prune.baselines.variational.network import VariationalNetwork
+
+class TrainedNetwork(Posterior, Protocol):
+    """What a family reads of the network that it was trained in."""
+
+    units: list[Unit]
+
+    def moments(self) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        """Means and variances of the weights of the plain network."""
+
+    def readers_mask(self, mask: Mask) -> Mask:
+        """A mask, with the weights that read what it removes."""
 
 
 class Family(Protocol):
@@ -48,7 +58,7 @@ class Family(Protocol):
     def unit(self, site: Site, graph: fx.GraphModule, shared: Any) -> Unit:
         """The unit of one site."""
 
-    def posterior(self, network: "VariationalNetwork") -> Posterior:
+    def posterior(self, network: TrainedNetwork) -> Posterior:
         """What a trained network leaves."""
 
 
@@ -135,7 +145,7 @@ class Structured:
             gate = Gate(int(num), self._inclusion(site.name), self.start)
         return StructuredUnit(site, parts, self.prior_std, gate, self.gates == "input", shared)
 
-    def posterior(self, network: "VariationalNetwork") -> Posterior:
+    def posterior(self, network: TrainedNetwork) -> Posterior:
         """The network itself; without gates its moments, and per weight the evidence against a point mass at zero."""
         if self.gates != "none":
             return network

@@ -36,10 +36,9 @@ from sgmcmc_prune.baselines.variational.evidence import (
     continuous_spike_log_odds,
 )
 from sgmcmc_prune.baselines.variational.factors import Normal
-from sgmcmc_prune.baselines.variational.families import make_parts
+from sgmcmc_prune.baselines.variational.families import TrainedNetwork, make_parts
 from sgmcmc_prune.baselines.variational.graph import Site
 from sgmcmc_prune.baselines.variational.layers import VariationalLayer
-from sgmcmc_prune.baselines.variational.network import VariationalNetwork
 from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior, point_spike
 from sgmcmc_prune.baselines.variational.units import Unit
 from sgmcmc_prune.priors.groups import GroupMap
@@ -123,7 +122,7 @@ class ContinuousSpike(_Reading):
         """The unit of one site."""
         return SpikeUnit(site, self._parts(site, graph), self)
 
-    def posterior(self, network: VariationalNetwork) -> GaussianPosterior:
+    def posterior(self, network: TrainedNetwork) -> GaussianPosterior:
         """What training leaves: moments, and the log odds of inclusion under the final spike."""
         odds, groups = network.log_odds()
         return GaussianPosterior(network.plain, *network.moments(), odds, groups, network.readers_mask)
@@ -147,7 +146,7 @@ class PointSpike(_Reading):
         """The unit of one site."""
         return Unit(site, self._parts(site, graph), self.slab_std)
 
-    def posterior(self, network: VariationalNetwork) -> GaussianPosterior:
+    def posterior(self, network: TrainedNetwork) -> GaussianPosterior:
         """What training leaves: moments, and the Savage-Dickey log odds of each group."""
         mean, variance = network.moments()
         sites = [unit.site for unit in network.units if _has_indicators(unit.site, self.group)]
