@@ -332,7 +332,7 @@ def test_gates_open_with_their_probability(temperature: float) -> None:
 def test_gated_activations_pass_the_gradient_of_open_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both gradients from their definition, on images."""
     noise = torch.randn(2, 3)
-    monkeypatch.setattr("sgmcmc_prune.baselines.variational.gates._logistic", lambda like: noise.clone())
+    monkeypatch.setattr("sgmcmc_prune.baselines.variational.gates.logistic_like", lambda like: noise.clone())
     gate, x = Gate(3, 0.5, 0.4), torch.randn(2, 3, 4, 4, requires_grad=True)
     weights, logits = torch.randn(2, 3, 4, 4), gate.logits.detach()[:, None, None].requires_grad_()
     (gate(x) * weights).sum().backward()
