@@ -397,3 +397,9 @@ def test_multiply_adds_of_a_network_that_loses_a_dimension_of_one() -> None:
             return super().forward(x.squeeze()).log_softmax(1)
 
     assert multiply_adds(Squeezed(4, 3), torch.zeros(1, 4)) == 12
+
+
+def test_unknown_multiply_adds_are_a_dash() -> None:
+    rows = [result("rigl", seed, 0.9, 0.125) | {"flops": None} for seed in (0, 1)]
+    line = next(line for line in summary(rows, "rigl").splitlines() if line.startswith("rigl"))
+    assert line.split()[3] == "-"

@@ -1,6 +1,5 @@
 """A candidate to two rows of the table: the single network, and the ensemble."""
 
-import math
 import resource
 import sys
 from typing import Any
@@ -15,7 +14,8 @@ from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.predictive.metrics import auroc, summarise
 from sgmcmc_prune.pruning import masks
 
-#: Columns of comparison.csv. `flops` are multiply-adds of one network for one input; `peak_memory` is in bytes;
+#: Columns of comparison.csv. `flops` are the multiply-adds of one network for one input that a mask leaves, whether or not
+#: its nodes can be cut out (None where they are not known); `peak_memory` is in bytes;
 #: `gradient_evaluations` are those of the one training behind a network, which may serve several targets (`training`);
 #: `ties` of `groups` were decided by tie, as far as that is known;
 #: `search_evaluations` are the gradient evaluations spent on choosing `settings`, once for all seeds and targets.
@@ -47,14 +47,15 @@ def rows(
     """
     zeros = np.mean([sum(int((~kept).sum()) for kept in mask.values()) for mask in candidate.masks])
     counts = [multiply_adds(model, split[0][:1], mask) for mask in candidate.masks]
-    flops = np.mean([math.nan if count is None else count for count in counts])
+    known = [count for count in counts if count is not None]
+    flops = float(np.mean(known)) if len(known) == len(counts) else None
     common = {
         **blank(method, seed),
         "sparsity": candidate.target,
         "achieved_sparsity": float(np.mean([masks.sparsity(mask) for mask in candidate.masks])),
         "own_stopping_rule": candidate.target is None,
         "parameters_kept": round(num_parameters(model) - zeros),
-        "flops": round(flops),
+        "flops": None if flops is None else round(flops),
         "ties": candidate.ties and candidate.ties.count,
         "groups": candidate.ties and candidate.ties.groups,
         "gradient_evaluations": candidate.cost.gradient_evaluations,
@@ -64,7 +65,13 @@ def rows(
     alone = _quality(candidate.single, split, ood)
     together = _quality(candidate.ensemble, split, ood) if candidate.members > 1 else alone
     return [
-        {**common, "kind": kind, "members": members, "inference_flops": round(flops * members), **quality}
+        {
+            **common,
+            "kind": kind,
+            "members": members,
+            "inference_flops": None if flops is None else round(flops * members),
+            **quality,
+        }
         for kind, members, quality in (("single", 1, alone), ("ensemble", candidate.members, together))
     ]
 

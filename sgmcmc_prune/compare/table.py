@@ -17,7 +17,7 @@ _WHOLE = (
     *("ties", "groups", "search_evaluations"),
 )
 HEADER = (
-    *("method", "target", "kept", "multiply-adds", "seeds", "accuracy", "NLL", "ECE", "members", "Δ accuracy"),
+    *("method", "target", "kept", "unmasked mult-adds", "seeds", "accuracy", "NLL", "ECE", "members", "Δ accuracy"),
     "Δ NLL",
 )
 
@@ -127,7 +127,8 @@ def _line(rows: Sequence[Row], method: str, target: float | None, reference: str
         differences = [_interval(paired(rows, method, reference, target, s)) for s in ("accuracy", "nll")]
     kept = 1 - sum(row["achieved_sparsity"] for row in own) / len(own)
     members = f"{sum(row['members'] for row in own) / len(own):g}"
-    work = f"{sum(row['flops'] for row in own) / len(own):,.0f}"
+    counts = [row["flops"] for row in own if row["flops"] is not None]
+    work = f"{sum(counts) / len(own):,.0f}" if len(counts) == len(own) else "-"
     return [method, _label(target), f"{kept:.1%}", work, str(len(own)), *scores, members, *differences]
 
 
