@@ -14,8 +14,8 @@ from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.predictive.metrics import auroc, summarise
 from sgmcmc_prune.pruning import masks
 
-#: Columns of comparison.csv. `flops` are the multiply-adds of one network for one input that a mask leaves, whether or not
-#: its nodes can be cut out (None where they are not known); `peak_memory` is in bytes;
+#: Columns of comparison.csv. `flops` are the multiply-adds of one network for one input that a mask leaves, whether or
+#: not its nodes can be cut out (None where they are not known); `peak_memory` is in bytes;
 #: `gradient_evaluations` are those of the one training behind a network, which may serve several targets (`training`);
 #: `ties` of `groups` were decided by tie, as far as that is known;
 #: `search_evaluations` are the gradient evaluations spent on choosing `settings`, once for all seeds and targets.
