@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from sgmcmc_prune.store.files import read_json, write_json
 
 Record = dict[str, Any]
@@ -16,7 +18,7 @@ Record = dict[str, Any]
 def complete(
     path: Path, cells: Iterable[Record], compute: Callable[..., Record], show: Callable[[Record], str]
 ) -> list[Record]:
-    """Compute the cells that have no record yet, write each at once, and print a line for every cell.
+    """Compute the cells that have no record yet, write each at once, and print a line for every cell beside a bar.
 
     Parameters
     ----------
@@ -36,10 +38,13 @@ def complete(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     runs: list[Record] = read_json(path)["runs"] if path.exists() else []
-    for cell in cells:
-        found = next((run for run in runs if all(run.get(key) == value for key, value in cell.items())), None)
-        if found is None:
-            runs.append(found := cell | compute(**cell))
-            write_json(path, {"runs": runs})
-        print(show(found), flush=True)
+    cells = list(cells)
+    with tqdm(total=len(cells), unit="cell", disable=None) as bar:
+        for cell in cells:
+            found = next((run for run in runs if all(run.get(key) == value for key, value in cell.items())), None)
+            if found is None:
+                runs.append(found := cell | compute(**cell))
+                write_json(path, {"runs": runs})
+            tqdm.write(show(found))
+            bar.update()
     return runs

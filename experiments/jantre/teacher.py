@@ -1,6 +1,6 @@
 """How many nodes does SS-IG keep of 20, when the teacher has 2, and how much does the gates' start decide?
 
-    python -m experiments.jantre.teacher --seeds 5         (writes experiments/jantre/results/jantre_teacher.json)
+    python -m experiments.jantre.teacher --seeds 0 1 2 3 4    (writes results/jantre_teacher.json)
 
 Data: `sgmcmc_prune.data.selection.teacher`, n = 2000, 5 % noise; student 2-20-1 with sigmoid nodes, slab N(0, 3^2),
 learned noise, Adam 3e-2 (gates 0.3) on a cosine. Two starts: gates at 0.1 under lambda = 1e-3, and at 0.99 under
@@ -109,14 +109,14 @@ def run(seed: int, start: str, steps: int, refit: int) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     """Run both starts on every seed; print and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--refit", type=int, default=1200, help="steps of each refit; 0: no elimination")
     parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=list(STARTS))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args(argv)
     settings = {"steps": args.steps, "refit": args.refit}
-    cells = [{"start": start, "seed": seed, **settings} for start in args.starts for seed in range(args.seeds)]
+    cells = [{"start": start, "seed": seed, **settings} for start in args.starts for seed in args.seeds]
     complete(args.out / "jantre_teacher.json", cells, run, _line)
 
 

@@ -1,6 +1,6 @@
 """Example 2 of Ke and Fan: ratio and sine of 5 of 2000 inputs, unit noise; MLP 2000-6-4-3-1.
 
-    python -m experiments.ke_fan.example2 --seeds 5        (writes experiments/ke_fan/results/ke_fan_example2.json)
+    python -m experiments.ke_fan.example2 (writes experiments/ke_fan/results/ke_fan_example2.json)
 
 Five simulated data sets (seeds 10 to 14; settings were chosen on seeds 0 to 4), N = 10240, and a test set of 1024 with
 its own noise and inputs; every method on every seed. TP and FP are the true and false inputs kept in the end, seed by

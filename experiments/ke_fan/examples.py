@@ -396,17 +396,16 @@ def main(s: Settings, argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=f"Example {s.design.number} of Ke and Fan: nonlinear variable selection"
     )
-    parser.add_argument("--seeds", type=int, default=5, help="number of simulated data sets")
-    parser.add_argument("--first-seed", type=int, default=10, help="settings were chosen on seeds 0 to 4")
+    help_ = "of simulated data sets; settings were chosen on 0 to 4"
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10, 15)), help=help_)
     parser.add_argument("--control-seeds", type=int, default=5, help="how many of them the controls run on, too")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON results")
     parser.add_argument("--tiny", action="store_true", help="a few inputs and steps, to see that it runs")
     args = parser.parse_args(argv)
     s = s.tiny() if args.tiny else s
     path = args.out / f"ke_fan_example{s.design.number}.json"
-    seeds = range(args.first_seed, args.first_seed + args.seeds)
-    jobs = [(METHODS[0], seed) for seed in seeds]
-    jobs += [(method, seed) for method in METHODS[1:] for seed in seeds[: args.control_seeds]]
+    jobs = [(METHODS[0], seed) for seed in args.seeds]
+    jobs += [(method, seed) for method in METHODS[1:] for seed in args.seeds[: args.control_seeds]]
     steps = s.burn_in + s.sample + s.starts * s.refine_burn_in + s.refine_cycles * (s.refine_explore + s.refine_sample)
     runs: list[dict[str, Any]] = []
     with tqdm(total=len(jobs) * steps, unit="step", dynamic_ncols=True, mininterval=1) as bar:

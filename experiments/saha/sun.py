@@ -1,6 +1,6 @@
 """Feature selection on the designs of Sun, Song and Liang: correlated inputs, 1000 or 2000 of them, five relevant.
 
-    python -m experiments.saha.sun --seeds 10      (writes experiments/saha/results/saha_sun.json)
+    python -m experiments.saha.sun --seeds 0 1 2 3 4 5 6 7 8 9      (writes experiments/saha/results/saha_sun.json)
 
 Data: designs 4, 2 and 3 of `sgmcmc_prune.data.simulated` (equicorrelated at 1/2, the same input variance in training
 and test: the released generator doubles it), n = 10,000. Networks, tanh: 1000-5-3-1 without biases for 4, which is
@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--designs", nargs="+", type=int, choices=list(WIDTHS), default=list(WIDTHS))
     parser.add_argument("--methods", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--steps", type=int, default=8_000)
     parser.add_argument("--num-data", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         {"design": design, "method": method, "seed": seed, **settings}
         for design in args.designs
         for method in args.methods
-        for seed in range(args.seeds)
+        for seed in args.seeds
     ]
     complete(args.out / "saha_sun.json", cells, run, _line)
 
