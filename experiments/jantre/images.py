@@ -1,6 +1,6 @@
 """The variational families on images: accuracy, NLL, ECE by each predictor, kept nodes, parameters and multiply-adds.
 
-    python -m experiments.jantre.images --network mlp --epochs 1200 --seeds 0 1 2        (Fashion-MNIST, MLP 784-400-400-10)
+    python -m experiments.jantre.images --network mlp --epochs 1200 --seeds 0 1 2   (Fashion-MNIST, 784-400-400-10)
     python -m experiments.jantre.images --network lenet-caffe --epochs 1200 --seeds 0 1 2
     python -m experiments.jantre.images --network resnet20 --data cifar10 --data-dir DIR --epochs 300 \
         --batch 128 --device cuda
