@@ -131,3 +131,32 @@ def test_no_run_is_said_in_one_line(tmp_path: Path) -> None:
 def test_a_negative_number_of_probes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="probes is -1"):
         summary(tmp_path, probes=-1)
+
+
+def test_inclusion_probabilities_open_in_arviz(tmp_path: Path) -> None:
+    """By chain and cycle; their mean is what the run keeps, and a summary of the shares has a row for each layer."""
+    import torch
+    from arviz_stats import summary as table
+    from small_run import small
+
+    from sgmcmc_prune.diagnostics.inclusion_data import inclusion_data
+    from sgmcmc_prune.run.decide import inclusion_averages
+    from sgmcmc_prune.run.directory import load_averages
+    from sgmcmc_prune.run.main import run
+    from sgmcmc_prune.store.places import RunPlaces
+
+    config = small(**{"prune.in_chain": (), "prune.post_hoc": (), "schedule.cycles": 4, "schedule.draws": 2})
+    run(config, tmp_path / "run", progress=False)
+    tree = inclusion_data(tmp_path / "run")
+    posterior = tree["posterior"].to_dataset()
+    assert posterior["linear.weight"].dims == ("chain", "draw", "linear.weight_group")
+    assert dict(posterior.sizes) == {"chain": 2, "draw": 4, "layer": 1, "linear.weight_group": 7840}
+    for chain in range(2):
+        kept = inclusion_averages(load_averages(RunPlaces(tmp_path / "run"), chain))["linear.weight"].included
+        mean = torch.from_numpy(posterior["linear.weight"].values[chain]).mean(0)
+        torch.testing.assert_close(mean.double(), kept.cpu(), atol=1e-6, rtol=1e-5)
+    assert list(table(tree, var_names=["share_included"]).index) == ["share_included[linear.weight]"]
+    with pytest.raises(ValueError, match="no sparse layer nothing; it has linear"):
+        inclusion_data(tmp_path / "run", layers=["nothing"])
+    with pytest.raises(ValueError, match="is not a run directory"):
+        inclusion_data(tmp_path)

@@ -21,8 +21,8 @@ of both starts finds 5 of 5 in each, none false (1.33, 1.60, 1.34, 1.22). The pa
 not available to us.
 
 Hard design, `--seeds 0 1 2 --hard --steps 8000 --methods "input gates" "R1 group"`: 3 of 5 found and none falsely, by
-both in each data set (RMSE of the pruned network's means 2.83 to 2.99): the two features that act by their product only are
-missed, as by the pilots. Inclusion probabilities from SGHMC draws find all five (see `feature_selection.py`).
+both in each data set (RMSE of the pruned network's means 2.83 to 2.99): the two features that act by their product only
+are missed, as by the pilots. Inclusion probabilities from SGHMC draws find all five (see `feature_selection.py`).
 """
 
 import argparse
