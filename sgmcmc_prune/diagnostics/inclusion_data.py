@@ -31,8 +31,8 @@ def inclusion_data(run_dir: str | Path, layers: Sequence[str] | None = None) -> 
     -------
     xarray.DataTree
         Group `posterior`: `share_included`, the mean over the groups of each layer, dimensions (chain, draw, layer),
-        and one variable for each layer by its name, dimensions (chain, draw, LAYER_group). The attribute `quantity` says
-        whether they are posterior inclusion probabilities or responsibilities of mode em.
+        and one variable for each layer by its name, dimensions (chain, draw, LAYER_group). The attribute `quantity`
+        says whether they are posterior inclusion probabilities or responsibilities of mode em.
 
     Raises
     ------
