@@ -183,7 +183,7 @@ def net(shape, classes):
     [
         (["--model.name", "linear"], 0, "nothing found"),
         (["--model.name", "noisy:net"], 1, "the network is random (1 in train mode)"),
-        (["--model.name", "absent"], 2, "model is 'absent'"),
+        (["--model.name", "absent"], 2, "model.name is 'absent'"),
     ],
 )
 def test_the_command(options: list[str], code: int, said: str, tmp_path: Path) -> None:
