@@ -331,7 +331,7 @@ def test_differences_are_paired_by_seed() -> None:
     assert differences == pytest.approx([0.01] * 3)
     table = summary(rows, "rigl")
     assert "0.0100 ± 0.0000  -0.0100 ± 0.0000" in table
-    assert "10.0%         12,345" in table
+    assert "10.0%              12,345" in table
     assert "rigl    1,000 to 1,002  one for each target" in table
     assert "snip    1,000 to 1,003  one for each target" in table
     assert table.index("snip") < table.index("rigl  "), "the better method comes first"
