@@ -5,10 +5,12 @@ one without importing anything, and `load` finds what it names.
 """
 
 import ast
+import hashlib
 import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
@@ -142,12 +144,24 @@ def make(kind: str, name: str, *arguments: Any, **options: Any) -> Any:
     if not callable(factory):
         raise ValueError(f"{kind} {name!r} is of type {type(factory).__name__}; it must be callable")
     check_options(f"{kind} {name}", factory, options, len(arguments))
-    try:
+    with calling(kind, name):
         return factory(*arguments, **options)
+
+
+@contextmanager
+def calling(kind: str, name: str) -> Iterator[None]:
+    """Whatever a user's own raises in here becomes one line that names it; ours raise as they do.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        yield
     except Exception as error:
         if not is_own(name):
             raise
-        raise ValueError(f"the call of your {kind} {name} fails: {in_one_line(error)}") from error
+        raise ValueError(f"your {kind} {name} fails: {in_one_line(error)}") from error
 
 
 def check_options(what: str, factory: Callable[..., Any], options: Mapping[str, Any], positional: int = 0) -> None:
@@ -198,15 +212,29 @@ def own_names(config: Any) -> Iterator[str]:
     return iter(seen)
 
 
-def places(config: Any) -> dict[str, str]:
-    """The file in which each of the user's own names of a configuration was found, as far as it was loaded."""
+def places(config: Any) -> dict[str, dict[str, str]]:
+    """`file` and `sha256` of each of the user's own names of a configuration, as far as it was loaded from a file."""
     found = {name: getattr(sys.modules.get(name.partition(":")[0]), "__file__", None) for name in own_names(config)}
-    return {name: str(Path(place).resolve()) for name, place in found.items() if place}
+    paths = {name: Path(place).resolve() for name, place in found.items() if place}
+    return {
+        name: {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for name, path in paths.items()
+    }
 
 
-def remember(found: Mapping[str, str]) -> None:
+def remember(found: Mapping[str, Mapping[str, str]]) -> None:
     """Keep what `places` said when a run was started, for the error of somebody who is elsewhere now."""
-    _PLACES.update(found)
+    _PLACES.update({name: place["file"] for name, place in found.items()})
+
+
+def require_same(then: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]) -> None:
+    """ValueError if a user's own is another file by now than it was when a run was started."""
+    for name in then.keys() & now.keys():
+        if then[name]["sha256"] != now[name]["sha256"]:
+            raise ValueError(
+                f"{name} is not what this run was started with: then {then[name]['file']}, now {now[name]['file']}, of "
+                "other content. Put the file back, or start another run"
+            )
 
 
 def in_one_line(error: BaseException) -> str:

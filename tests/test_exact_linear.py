@@ -71,7 +71,7 @@ def test_the_result_has_exactly_the_promised_keys(
     for name, blocks in {"BURN_IN_BLOCKS": 1, "MIN_BLOCKS": 3}.items():
         monkeypatch.setattr(f"experiments.ours.linear_chains.{name}", blocks)
     for name in ("SECONDS", "BIAS_SECONDS"):
-        monkeypatch.setattr(f"exact_linear.{name}", 0.0)
+        monkeypatch.setattr(f"experiments.ours.exact_linear.{name}", 0.0)
     rows = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).tolist()
     data = write(tmp_path / "t.txt", "\n".join(" ".join(map(str, row)) for row in rows))
     assert run(data, tmp_path / "out.json", "--target", "0", "--mode", mode) == 0

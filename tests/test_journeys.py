@@ -14,6 +14,41 @@ from sgmcmc_prune import choices, cli
 GUIDE = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text()
 #: The files that CONTRIBUTING.md shows, by their names.
 OWN: dict[str, str] = dict(re.findall(r"`own_(\w+)\.py`.*?```python\n(.*?)```", GUIDE, re.DOTALL))
+#: What is no part of a run, in one file.
+WRONG = """
+import torch
+from sgmcmc_prune.criteria.base import Criterion
+from sgmcmc_prune.priors import Prior
+
+class Opposite(Prior):
+    def __init__(self, params): pass
+    def potential_gradient(self, name, w): return -w
+    def log_density(self, params): return sum(-(w.double() ** 2).sum() / 2 for w in params.values())
+
+class Number(Opposite):
+    def potential_gradient(self, name, w): return torch.tensor(1000.0)
+
+class Short(Criterion):
+    def scores(self, averages, groups, seed): return {name: torch.ones(3) for name in groups}
+
+class Nothing(Criterion):
+    def scores(self, averages, groups, seed): return None
+
+class Raises(Criterion):
+    def observe(self, prior, name, w, temperature): return {}["w"]
+
+def rises(fraction): return fraction
+def none(scores, groups): return None
+
+def sets(train, test, first=0):
+    labels = torch.arange(100) % 3 + first
+    return (train, labels), (test, labels)
+
+def unlike(): return sets(torch.zeros(100, 4), torch.zeros(100, 5))
+def from_one(): return sets(torch.zeros(100, 4), torch.zeros(100, 4), 1)
+def flat(): return sets(torch.zeros(100), torch.zeros(100))
+def other(): return sets(torch.randn(100, 4), torch.randn(100, 4))
+"""
 SHORT = """
     --data.validation 6500 --data.batch-size 50 --model.name linear --prior.spike-variance 1e-3 --schedule.burn-in 2
     --schedule.cycles 1 --schedule.explore 1 --schedule.sample 2 --schedule.draws 4 --prune.targets 0.5
@@ -27,11 +62,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the user's files, in which the command is typed."""
     for name, text in OWN.items():
         (tmp_path / f"own_{name}.py").write_text(text)
+    (tmp_path / "wrong.py").write_text(WRONG)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
-    for name in OWN:
-        sys.modules.pop(f"own_{name}", None)
+    for name in ("wrong", *(f"own_{name}" for name in OWN)):
+        sys.modules.pop(name, None)
 
 
 def test_the_guide_shows_a_file_for_every_choice() -> None:
@@ -69,7 +105,7 @@ def test_a_run_takes_a_users_own_part(
     metrics = json.loads(Path("out/metrics.json").read_text())
     assert metrics["dense"]["accuracy"] > 0.3
     own = json.loads(Path("out/run.json").read_text())["own"]
-    assert list(own.values()) == [str(folder / f"own_{part}.py")]
+    assert [place["file"] for place in own.values()] == [str(folder / f"own_{part}.py")]
 
 
 def test_the_options_of_a_part_reach_it(folder: Path) -> None:
@@ -103,6 +139,22 @@ def test_the_comparison_takes_a_users_own_method(folder: Path, capsys: pytest.Ca
         ("--sampler.name own_prior:Cauchy", "is no subclass of sgmcmc_prune.samplers.Sampler"),
         ("--model.options width", "give NAME=VALUE"),
         ("--model.options depth=3", "linear has no option 'depth'"),
+        ("--sampler.options lr=3", "sampler.options has lr, which is a setting of the run's own"),
+        ("--sampler.options prior=None", "sampler.options has prior"),
+        ("--prior.options spike_variance=1e-12", "prior.options has spike_variance"),
+        ("--prior.options seed=1", "prior.options has seed"),
+        ("--prune.growth-schedule wrong:rises", "must fall from 1 to 0"),
+        ("--prior.family wrong:Opposite", "potential_gradient is not the slope of -log_density"),
+        ("--prior.family wrong:Number", "must give a finite tensor of the shape of w"),
+        ("--prune.post-hoc wrong:Short", "must give a number for each of the 7840 groups of 'linear.weight'"),
+        ("--prune.post-hoc wrong:Nothing", "it must give the scores of each parameter by its name"),
+        ("--prune.post-hoc wrong:Raises", "your criterion wrong:Raises fails: KeyError: 'w'"),
+        ("--prune.in-chain wrong:Raises", "your criterion wrong:Raises fails: KeyError: 'w'"),
+        ("--prune.decisions wrong:none", "your decision wrong:none fails"),
+        ("--data.name wrong:unlike --data.validation 10", "give both alike, scaled alike"),
+        ("--data.name wrong:from_one --data.validation 10", "no training example has label 0"),
+        ("--data.name wrong:flat --data.validation 10", "give real numbers of shape (n, ...)"),
+        ("--sampler.preconditioner wrong:rises", "rises"),
         ("--data.name own_decision:above_average", "fails"),
     ],
 )
@@ -132,3 +184,40 @@ def test_every_name_of_ours_can_be_loaded() -> None:
     for kind, names in choices.OURS.items():
         for name in names:
             assert choices.load(kind, name) is not None
+
+
+def test_a_run_does_not_go_on_with_another_file_or_other_examples(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model.name", "own_network:net", "--keep-weight-draws"]
+    cli.main(["run", "demo", *SHORT, *options, "--out", "out"])
+    sys.modules.pop("own_network")
+    (folder / "own_network.py").write_text(OWN["network"].replace("Tanh", "ReLU"))
+    with pytest.raises(SystemExit):
+        cli.main(["resume", "out"])
+    assert "own_network:net is not what this run was started with" in capsys.readouterr().err
+    changing = "--data.name wrong:other --data.validation 10 --data.batch-size 10 --prior.spike-variance 1e-2"
+    with pytest.raises(SystemExit):
+        cli.main(
+            ["run", "demo", *SHORT, *changing.split(), "--probes", "4", "--execution", "processes", "--chains", "2"]
+            + ["--out", "changing"]
+        )
+    assert "gives other examples than when changing was started" in capsys.readouterr().err
+
+
+def test_a_criterion_gets_a_copy_of_the_weights_and_decides_by_its_own_odds(folder: Path) -> None:
+    (folder / "slips.py").write_text(
+        "from sgmcmc_prune.criteria.base import Criterion\n"
+        "class Slips(Criterion):\n"
+        "    probabilities = True\n"
+        "    def observe(self, prior, name, w, temperature):\n"
+        "        return {'size': w.abs_().double()}\n"
+        "    def scores(self, averages, groups, seed):\n"
+        "        return {name: averages['size'][name].flatten() - 0.05 for name in groups}\n"
+    )
+    cli.main(["run", "demo", *SHORT, "--prune.post-hoc", "magnitude", "slips:Slips", "--out", "out"])
+    cli.main(["run", "demo", *SHORT, "--prune.post-hoc", "magnitude", "--out", "without"])
+    with_it, without = (json.loads(Path(out, "metrics.json").read_text()) for out in ("out", "without"))
+    assert with_it["dense"] == without["dense"]
+    (median,) = [row for row in with_it["pruned"] if row["decision"] == "median"]
+    assert 0 < median["sparsity"] < 1

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune import choices
 from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.chains.schedules import Cyclical, Phase, Plan
 from sgmcmc_prune.criteria.base import Criterion
@@ -244,12 +245,10 @@ class Chain:
         for name, moments in self.moments.items():
             moments.update(self.parameters[name])
         for key, observed in self.observed.items():
-            observed.update(
-                {
-                    name: self.criteria[key].observe(self.prior, name, self.parameters[name].detach(), plan.temperature)
-                    for name in self.moments
-                }
-            )
+            weights = {name: self.parameters[name].detach().clone() for name in self.moments}
+            with choices.calling("criterion", key):
+                observe = self.criteria[key].observe
+                observed.update({n: observe(self.prior, n, w, plan.temperature) for n, w in weights.items()})
 
     def set_mask(self, mask: Mapping[str, Tensor]) -> None:
         """Apply a mask from now on; the running averages restart, because the target has changed."""

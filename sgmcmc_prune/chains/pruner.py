@@ -143,8 +143,11 @@ class Pruner:
 
     def _observe(self, params: Mapping[str, Tensor], prior: Prior | None, temperature: float) -> None:
         for name in self.groups:
-            new = self.criterion.observe(prior, name, params[name].detach(), temperature)
+            w = params[name].detach()
+            new = self.criterion.observe(prior, name, w if self.criterion.kept_by_chains else w.clone(), temperature)
             old = self.averages.get(name)
+            if old is not None and {k: v.shape for k, v in new.items()} != {k: v.shape for k, v in old.items()}:
+                raise ValueError(f"the criterion observed {list(old)} of {name!r} at first, and {list(new)} now")
             self.averages[name] = new if old is None else {k: self._mixed(k, old[k], v) for k, v in new.items()}
 
     def _mixed(self, key: str, old: Tensor, new: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ Averages = Mapping[str, Mapping[str, Tensor]]
 class Criterion:
     """A ranking of groups, from averages over the draws of a chain (post hoc) or over its last steps (in the chain).
 
-    A criterion of one's own defines `observe` and `scores`; a run then averages what it observes.
+    A criterion of one's own defines `observe` and `scores`; a run then averages what it observes. It keeps no state:
+    the object that observes is not the one that scores.
     """
 
     #: Every chain keeps these averages anyway: `mean`, `variance` and `square` of each weight and, under a
@@ -43,7 +44,7 @@ class Criterion:
         prior : Prior or None
         name : str
         w : Tensor
-            Its value, detached.
+            Its value; a copy, which may be changed.
         temperature : float
 
         Returns
@@ -52,6 +53,10 @@ class Criterion:
             By name, of any shape that is the same in every state.
         """
         return {}
+
+    def inclusion(self, averages: Averages, scores: Scores) -> Scores:
+        """Inclusion probabilities, where `probabilities` says that there are: by default those of the scores."""
+        return {name: score.double().sigmoid() for name, score in scores.items()}
 
     def scores(self, averages: Averages, groups: Mapping[str, GroupMap], seed: int) -> Scores:
         """Rank the groups of every prunable parameter by averages of what was observed.

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sgmcmc_prune import choices
 from sgmcmc_prune.criteria.base import Averages, Criterion, Scores
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
@@ -73,9 +74,13 @@ class InclusionProbability(_Inclusion):
 
     probabilities: ClassVar[bool] = True
 
+    def inclusion(self, averages: Averages, scores: Scores) -> Scores:
+        """The mean of p(gamma = 1 | w) itself."""
+        return {name: average.exp().clamp(max=1.0) for name, average in averages["log_included"].items()}
+
     def refused(self, config: Any) -> str:
         """In mode em the chain yields a responsibility."""
-        if config.prior.family == "spike_slab" and config.prior.mode != "em":
+        if has_indicators(config) and config.prior.mode != "em":
             return ""
         return (
             "criterion inclusion_probability needs prior.family spike_slab in mode marginal or gibbs; in mode em the "
@@ -89,7 +94,7 @@ class EMResponsibility(_Inclusion):
 
     def refused(self, config: Any) -> str:
         """It has its meaning in mode em alone."""
-        sparse = config.prior.family == "spike_slab" and config.prior.mode == "em"
+        sparse = has_indicators(config) and config.prior.mode == "em"
         return "" if sparse else "criterion em_responsibility needs prior.family spike_slab in mode em"
 
 
@@ -100,7 +105,7 @@ class ExpectedLogOdds(Criterion):
 
     def refused(self, config: Any) -> str:
         """There are indicators under a spike-and-slab prior alone."""
-        sparse = config.prior.family == "spike_slab"
+        sparse = has_indicators(config)
         return "" if sparse else "criterion expected_log_odds needs prior.family spike_slab"
 
     def observe(self, prior: Prior | None, name: str, w: Tensor, temperature: float) -> dict[str, Tensor]:
@@ -110,6 +115,12 @@ class ExpectedLogOdds(Criterion):
     def scores(self, averages: Averages, groups: Mapping[str, GroupMap], seed: int) -> Scores:
         """The means."""
         return dict(averages["log_odds"])
+
+
+def has_indicators(config: Any) -> bool:
+    """Whether the prior of a configuration is a spike-and-slab, ours or a user's."""
+    family = choices.load("prior", config.prior.family)
+    return isinstance(family, type) and issubclass(family, SpikeSlab)
 
 
 def spike_slab(prior: Prior | None) -> SpikeSlab:

@@ -68,12 +68,25 @@ def as_dataset(name: str, found: Any) -> Dataset:
                 f"data {name!r}: {split} labels are {labels.dtype} of shape {tuple(labels.shape)}; give "
                 "integers of shape (n,), the class of each example"
             )
+        if inputs.is_complex() or inputs.ndim < 2:
+            raise ValueError(
+                f"data {name!r}: {split} inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; give real numbers "
+                "of shape (n, ...)"
+            )
         if len(inputs) != len(labels):
             raise ValueError(f"data {name!r}: there are {len(inputs)} {split} inputs and {len(labels)} labels")
-        if bad := (~inputs.double().isfinite()).flatten(1).any(1).nonzero().flatten().tolist():
+        if bad := (~inputs.float().isfinite()).flatten(1).any(1).nonzero().flatten().tolist():
             raise ValueError(f"data {name!r}: {split} example {bad[0]} is not finite")
-    inputs, labels, test, test_labels = parts
+    inputs, labels, test, test_labels = (part.detach() for part in parts)
+    if inputs.shape[1:] != test.shape[1:] or inputs.dtype != test.dtype:
+        raise ValueError(
+            f"data {name!r}: training examples are {inputs.dtype} of shape {tuple(inputs.shape[1:])}, test examples "
+            f"{test.dtype} of shape {tuple(test.shape[1:])}; give both alike, scaled alike"
+        )
+    labels, test_labels = labels.long(), test_labels.long()
     classes = int(labels.max()) + 1 if len(labels) else 0
+    if missing := sorted(set(range(classes)) - set(labels.tolist())):
+        raise ValueError(f"data {name!r}: no training example has label {missing[0]}; give classes 0 to {classes - 1}")
     provenance = {"source": name, "licence": "", "official": False, "files": {"tensors": _digest(parts)}}
     if inputs.dtype == torch.uint8 and inputs.ndim == 4:
         pixels = inputs.double() / 255
@@ -89,5 +102,5 @@ def _digest(parts: list[Tensor]) -> str:
     """SHA-256 of all values: a run says which data it had."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(np.ascontiguousarray(part.numpy()).tobytes())
+        digest.update(np.ascontiguousarray(part.detach().cpu().double().numpy()).tobytes())
     return digest.hexdigest()

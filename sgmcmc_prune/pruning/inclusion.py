@@ -193,16 +193,22 @@ class Observed:
 
     def update(self, observed: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Add one draw: what was observed, by parameter and by name."""
+        found = {name: {key: value.double() for key, value in values.items()} for name, values in observed.items()}
+        if self.count:
+            then = {(key, name): total.shape for key, column in self._totals.items() for name, total in column.items()}
+            now = {(key, name): value.shape for name, values in found.items() for key, value in values.items()}
+            if then != now:
+                raise ValueError(f"it observed {list(then)} at first, and {list(now)} now, or other shapes")
         self.count += 1
-        for name, values in observed.items():
+        for name, values in found.items():
             for key, value in values.items():
                 column = self._totals.setdefault(key, {})
                 if name not in column:
-                    column[name] = value.double().clone()
+                    column[name] = value.clone()
                 elif key in self.log_space:
-                    column[name] = torch.logaddexp(column[name], value.double())
+                    column[name] = torch.logaddexp(column[name], value)
                 else:
-                    column[name] = column[name] + value.double()
+                    column[name] = column[name] + value
 
     @property
     def means(self) -> dict[str, dict[str, Tensor]]:

@@ -1,5 +1,7 @@
 """What is refused of a configuration before data are read."""
 
+import itertools
+
 import torch
 
 from sgmcmc_prune import choices
@@ -15,18 +17,40 @@ def check_choices(config: RunConfig) -> None:
     ValueError
         If a user's module cannot be imported, or a criterion is refused.
     """
-    for _, kind, name in config.choices():
-        choices.load(kind, name)
+    for where, kind, name in config.choices():
+        found = choices.load(kind, name)
+        if not callable(found) or (kind in ("growth", "decision") and choices.is_own(name) and isinstance(found, type)):
+            raise ValueError(f"{where} is {name!r}, of type {type(found).__name__}; it must be a function or a class")
+    check_growth(config.prune.growth_schedule)
     for where, names in (("post_hoc", config.prune.post_hoc), ("in_chain", config.prune.in_chain)):
         for place, name in enumerate(names):
             criterion = make_criterion(name)
-            if reason := criterion.refused(config):
+            with choices.calling("criterion", name):
+                reason = criterion.refused(config)
+            if not isinstance(reason, str):
+                raise ValueError(
+                    f"`refused` of criterion {name} gave {reason!r}; it must give a text, empty if it is fine"
+                )
+            if reason:
                 raise ValueError(reason)
             if criterion.copies_layers and place == 0:
                 raise ValueError(
                     f"{where} starts with {name!r}, which copies the per-layer sparsity of the first criterion; put "
                     "another criterion first"
                 )
+
+
+def check_growth(name: str) -> None:
+    """ValueError unless the growth of the mask falls from 1 to 0."""
+    growth = choices.load("growth", name)
+    with choices.calling("growth", name):
+        left = [float(growth(k / 100)) for k in range(101)]
+    falls = all(0 <= after <= before <= 1 for before, after in itertools.pairwise(left))
+    if not falls or left[0] != 1 or left[-1] != 0:
+        raise ValueError(
+            f"prune.growth_schedule {name} must fall from 1 to 0, being what is left of the growth; it goes from "
+            f"{left[0]:g} over {left[50]:g} to {left[-1]:g}"
+        )
 
 
 def check_device(device: str) -> None:

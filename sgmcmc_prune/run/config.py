@@ -3,6 +3,7 @@
 Lengths are in epochs of the training set (after the validation split), so that a preset means the same on any data set.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,14 @@ from typing import Literal
 from sgmcmc_prune import choices
 from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.settings import check_types, require
+
+#: What a run gives to each part beside the settings that are named as they are given; no option may be one of these.
+OTHERS = {
+    "data": ("data_dir",),
+    "model": ("input_shape", "num_classes", "seed"),
+    "sampler": ("params", "num_data", "prior", "seed", "chain"),
+    "prior": ("params", "seed", "chain", "min_variance"),
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ class PriorConfig:
     mode
         How the indicators are treated: summed out, sampled, or held at their expectation (the paper's EM).
     group
-        The weights that share an indicator.
+        The weights that share an indicator, and are pruned together under any prior.
     inclusion_rate
         Starting probability of the slab.
     spike
@@ -351,9 +360,11 @@ class RunConfig:
             require(
                 len(set(criteria)) == len(criteria), f"prune.{where} names a criterion twice: {', '.join(criteria)}"
             )
-        parts = ("data", "model", "sampler", "prior")
-        for part in parts:
-            choices.options(getattr(self, part).options, f"{part}.options")
+        for part, own in OTHERS.items():
+            settings = getattr(self, part)
+            known = {f.name for f in dataclasses.fields(settings)} | set(own)
+            for name in choices.options(settings.options, f"{part}.options"):
+                require(name not in known, f"{part}.options has {name}, which is a setting of the run's own")
 
     def choices(self) -> list[tuple[str, str, str]]:
         """Setting, kind and name of every choice that is made by name."""

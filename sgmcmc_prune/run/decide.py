@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgmcmc_prune import choices
 from sgmcmc_prune.criteria.base import Criterion, Scores, make_criterion
 from sgmcmc_prune.criteria.magnitude import magnitude
+from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import decision, decisions
 from sgmcmc_prune.pruning.inclusion import InclusionAverage, Moments, Observed
@@ -87,7 +89,7 @@ class ChainAverages(Mapping[str, Mapping[str, Tensor]]):
             return {name: self._moments[key](m) for name, m in _moments(self.state, self.groups).items()}
         if key in self._inclusion:
             return {name: self._inclusion[key](a) for name, a in inclusion_averages(self.state).items()}
-        raise KeyError(f"{key!r}; it has {', '.join(self)}")
+        raise ValueError(f"the chain did not average {key!r}; it has {', '.join(self)}")
 
     def __iter__(self) -> Iterator[str]:
         """Every kind."""
@@ -110,15 +112,17 @@ def chain_scores(name: str, state: State, groups: Groups, seed: int) -> Scores:
         If no criterion has that name, the chain did not average what it needs, or it leaves groups without a score.
     """
     averages = ChainAverages(state, groups, name)
-    try:
+    with choices.calling("criterion", name):
         scores = make_criterion(name).scores(averages, groups, seed)
-    except KeyError as error:
-        raise ValueError(f"criterion {name} asks for what the chain did not average: {error.args[0]}") from error
     return checked(name, scores, groups)
 
 
 def checked(name: str, scores: Mapping[str, Tensor], groups: Groups) -> Scores:
     """A criterion's scores; ValueError unless there is one number for each group."""
+    if not isinstance(scores, Mapping):
+        raise ValueError(
+            f"criterion {name} gave {type(scores).__name__}; it must give the scores of each parameter by name"
+        )
     for layer, group in groups.items():
         score = scores.get(layer)
         if not isinstance(score, Tensor) or score.shape != (group.num_groups,) or bool(score.isnan().any()):
@@ -128,6 +132,27 @@ def checked(name: str, scores: Mapping[str, Tensor], groups: Groups) -> Scores:
                 f"{found}{', with NaN' if isinstance(score, Tensor) and bool(score.isnan().any()) else ''}"
             )
     return {layer: scores[layer] for layer in groups}
+
+
+def rehearse_criterion(
+    config: RunConfig, name: str, prior: Prior, params: Mapping[str, Tensor], groups: Groups
+) -> None:
+    """Let a user's own criterion, and the user's own decisions by it, see one state before any is sampled.
+
+    Raises
+    ------
+    ValueError
+        If it fails, or gives what cannot be averaged or ranked.
+    """
+    criterion, observed = make_criterion(name), Observed()
+    with choices.calling("criterion", name):
+        observed.update({n: criterion.observe(prior, n, params[n].detach().clone(), 1.0) for n in groups})
+        found = criterion.scores(observed.means, groups, 0)
+    scores = checked(name, found, groups)
+    for decide in (decisions.load(each, config.prune.fdr) for each in config.prune.decisions):
+        if choices.is_own(decide.name) and decide.applies(criterion):
+            with choices.calling("decision", decide.name):
+                decide(decisions.Evidence(scores, criterion.inclusion(observed.means, scores), 0), groups)
 
 
 def decided_post_hoc(config: RunConfig, groups: Groups, chains: Sequence[State]) -> Iterator[Decided]:
@@ -153,10 +178,17 @@ def decided_post_hoc(config: RunConfig, groups: Groups, chains: Sequence[State])
             yield Decided(name, "target", target, None, sum(tied) / len(tied) / num_groups(groups), found)
         for decide in (d for d in without_target if d.applies(criterion)):
             evidence = [
-                decisions.Evidence(s, inclusion_probabilities(state) if criterion.probabilities else {}, seed)
+                decisions.Evidence(s, _inclusion(criterion, name, state, groups, s), seed)
                 for s, state, seed in zip(scores, chains, seeds, strict=True)
             ]
-            yield Decided(name, decide.name, None, decide.level, 0.0, [decide(each, groups) for each in evidence])
+            with choices.calling("decision", decide.name):
+                found = [decide(each, groups) for each in evidence]
+            yield Decided(name, decide.name, None, decide.level, 0.0, found)
+
+
+def _inclusion(criterion: Criterion, name: str, state: State, groups: Groups, scores: Scores) -> Scores:
+    """Inclusion probabilities by a criterion that has them; none by others."""
+    return criterion.inclusion(ChainAverages(state, groups, name), scores) if criterion.probabilities else {}
 
 
 def _at(

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from sgmcmc_prune import __version__, choices
@@ -28,8 +29,10 @@ from sgmcmc_prune.chains.processes import num_workers, run_in_processes, worker_
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine import distributed
 from sgmcmc_prune.machine.distributed import Ranks
+from sgmcmc_prune.priors.base import rehearse_prior
 from sgmcmc_prune.run.checks import check_choices, check_device
 from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.decide import rehearse_criterion
 from sgmcmc_prune.run.directory import evaluation_settings, keep_averages, load_config, open_run
 from sgmcmc_prune.run.evaluate import evaluate, foreign_inputs
 from sgmcmc_prune.run.run import Run
@@ -116,7 +119,10 @@ def _clean(job: Run) -> None:
 
 def _take_up(out: Path, world: Ranks, held: ExitStack) -> None:
     """Check that a directory can be continued, and keep others out of it."""
-    _check_processes(load_config(out), world)
+    config = load_config(out)
+    _check_processes(config, world)
+    check_choices(config)
+    choices.require_same(_earlier(out).get("own", {}), choices.places(config))
     held.enter_context(locked(RunPlaces(out).lock))
 
 
@@ -200,10 +206,25 @@ def _check(job: Run, world: Ranks) -> None:
         if criterion is not None:
             job.pruner(model, criterion, 0, None)
     chain = job.chain(0, job.schedule(None))
+    _rehearse_own(job, model, chain.parameters)
     if config.execution == "batched":
         require_batchable(chain)
     at_once = {"processes": num_workers(config.chains), "batched": config.chains}
     require_memory(chain, at_once.get(config.execution, 1) if world.size == 1 else 1)
+
+
+def _rehearse_own(job: Run, model: nn.Module, params: dict[str, Tensor]) -> None:
+    """Let a user's own prior, criteria and decisions see the start of a chain, so that they do not fail at its end."""
+    config, prior, groups = job.config, job.prior(model, 0), job.groups(model)
+    if choices.is_own(config.prior.family):
+        with choices.calling("prior", config.prior.family):
+            rehearse_prior(prior, params)
+    own = any(map(choices.is_own, config.prune.decisions))
+    for name in dict.fromkeys((*config.prune.post_hoc, *config.prune.in_chain)):
+        if choices.is_own(name):
+            rehearse_criterion(config, name, prior, params, groups)
+    if own and (name := next(iter(config.prune.post_hoc), "")) and not choices.is_own(name):
+        rehearse_criterion(config, "magnitude", prior, params, groups)
 
 
 def _work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.data import Data, Probes, choose_probes, load_data
 from sgmcmc_prune.run.schedules import dense_schedule, fork_schedule
 from sgmcmc_prune.samplers import MomentumSampler, Sampler
+from sgmcmc_prune.store.files import read_json
 from sgmcmc_prune.store.places import RunPlaces
 
 #: Training examples that re-estimate the BatchNorm statistics of a draw, and the key of their minibatches.
@@ -59,8 +60,17 @@ class Run:
 
     @cached_property
     def data(self) -> Data:
-        """The splits."""
-        return load_data(self.config)
+        """The splits; ValueError if they are not those that the run was started with."""
+        data = load_data(self.config)
+        if self.out is not None and self.places.info.is_file():
+            then = read_json(self.places.info, checksum=True).get("data", {}).get("files", {}).get("tensors")
+            now = data.dataset.provenance.get("files", {}).get("tensors")
+            if then not in (None, now):
+                raise ValueError(
+                    f"data set {self.config.data.name} gives other examples than when {self.out} was started: it must "
+                    "give the same at every call, in every process"
+                )
+        return data
 
     @property
     def places(self) -> RunPlaces:
@@ -161,9 +171,7 @@ class Run:
         ValueError
             If whole units shall be pruned, and it cannot be found which weights make the outputs.
         """
-        prior = self.config.prior
-        kind = prior.group if prior.family == "spike_slab" else "weight"
-        kept: set[str] = set()
+        kind, kept = self.config.prior.group, set[str]()
         if kind in ("node", "filter", "input"):
             kept = output_weights(model, self.data.train[0][:EXAMPLES], dim=1 if kind == "input" else 0)
             if not kept and kind != "input":
@@ -188,7 +196,8 @@ class Run:
             "groups": self.groups(model),
             "min_variance": self.smallest_spike,
         }
-        prior: Prior = family.configured(settings, trainable(model), **context, seed=self.config.seed, chain=chain)
+        with choices.calling("prior", settings.family):
+            prior: Prior = family.configured(settings, trainable(model), **context, seed=self.config.seed, chain=chain)
         return prior
 
     def sampler(self, model: nn.Module, prior: Prior, chain: int) -> Sampler:
@@ -214,7 +223,8 @@ class Run:
         kind = self.sampler_class
         if issubclass(kind, MomentumSampler):
             settings["momentum"] = s.momentum
-        return kind(trainable(model).items(), **settings)
+        with choices.calling("sampler", s.name):
+            return kind(trainable(model).items(), **settings)
 
     @property
     def sampler_class(self) -> type[Sampler]:
@@ -232,7 +242,9 @@ class Run:
         """
         s = self.config.sampler
         momentum = s.momentum if issubclass(self.sampler_class, MomentumSampler) else 0.0
-        mass: Preconditioner = choices.make("mass matrix", s.preconditioner)
+        mass = choices.make("mass matrix", s.preconditioner)
+        if not isinstance(mass, Preconditioner):
+            raise ValueError(f"mass matrix {s.preconditioner!r} is no sgmcmc_prune.preconditioners.Preconditioner")
         return smallest_stable_spike(s.lr, self.num_data, mass.min_mass, momentum)
 
     def pruner(self, model: nn.Module, name: str, chain: int, reference: Sequence[dict[str, Tensor]] | None) -> Pruner:

@@ -50,7 +50,9 @@ def take(out: Path, index: int) -> None:
 
 def measure(out: Path, index: int) -> None:
     """Take a few steps from the chain's start while other processes do the same, and say what they took."""
-    be_measured(measurable_chain(open_run(out), index).advance)
+    with redirect_stdout(sys.stderr):  # a user's module may print when it is imported
+        chain = measurable_chain(open_run(out), index)
+    be_measured(chain.advance)
 
 
 def end_with_parent() -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.mask_check import check_mask
 from sgmcmc_prune.native.memory import describe, laid_out
 from sgmcmc_prune.noise import Stream, choose_seed
@@ -367,9 +368,12 @@ class Sampler(Optimizer):
 
     def refresh_preconditioner(self) -> None:
         """Recompute the mass matrix from the gradients seen since the start; once frozen it stays as it is."""
-        self.preconditioner.refresh(
-            self.state[p] for group in self.param_groups if group["adapting"] for p in group["params"]
-        )
+        states = [self.state[p] for group in self.param_groups if group["adapting"] for p in group["params"]]
+        self.preconditioner.refresh(states)
+        for mass in (state["mass"] for state in states if "mass" in state):
+            if not bool((mass > 0).all()) or not bool(mass.isfinite().all()):
+                kind = type(self.preconditioner).__name__
+                raise RunError(f"the mass matrix {kind} has masses that are not positive and finite")
 
     def freeze(self) -> None:
         """Stop adapting the mass matrix for good, as collection requires."""
