@@ -147,7 +147,7 @@ def test_the_comparison_takes_a_users_own_method(folder: Path, capsys: pytest.Ca
         ("--prior.family wrong:Opposite", "potential_gradient is not the slope of -log_density"),
         ("--prior.family wrong:Number", "must give a finite tensor of the shape of w"),
         ("--prune.post-hoc wrong:Short", "must give a number for each of the 7840 groups of 'linear.weight'"),
-        ("--prune.post-hoc wrong:Nothing", "it must give the scores of each parameter by its name"),
+        ("--prune.post-hoc wrong:Nothing", "it must give the scores of each parameter by name"),
         ("--prune.post-hoc wrong:Raises", "your criterion wrong:Raises fails: KeyError: 'w'"),
         ("--prune.in-chain wrong:Raises", "your criterion wrong:Raises fails: KeyError: 'w'"),
         ("--prune.decisions wrong:none", "your decision wrong:none fails"),
@@ -199,8 +199,7 @@ def test_a_run_does_not_go_on_with_another_file_or_other_examples(
     changing = "--data.name wrong:other --data.validation 10 --data.batch-size 10 --prior.spike-variance 1e-2"
     with pytest.raises(SystemExit):
         cli.main(
-            ["run", "demo", *SHORT, *changing.split(), "--probes", "4", "--execution", "processes", "--chains", "2"]
-            + ["--out", "changing"]
+            ["run", "demo", *SHORT, *f"{changing} --probes 4 --execution processes --chains 2 --out changing".split()]
         )
     assert "gives other examples than when changing was started" in capsys.readouterr().err
 

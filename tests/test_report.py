@@ -130,8 +130,8 @@ def test_page_says_what_was_run_and_what_it_departs_from(finished: Path, index: 
 
 
 def test_text_from_the_run_is_escaped(copy: Path) -> None:
-    info = read_json(copy / "run.json")
-    write_json(copy / "run.json", {**info, "departures": ["<script>"]})
+    info = read_json(copy / "run.json", checksum=True)
+    write_json(copy / "run.json", {**info, "departures": ["<script>"]}, checksum=True)
     text = page(RunData.open(copy), [])
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
@@ -147,8 +147,8 @@ def test_unfinished_run_shows_what_there_is(copy: Path) -> None:
         store.truncate(group, 0, 3)
         store.truncate(group, 1, 0)
     store.truncate("training", 1, 0)
-    info = read_json(copy / "run.json")
-    write_json(copy / "run.json", {**info, "status": "interrupted"})
+    info = read_json(copy / "run.json", checksum=True)
+    write_json(copy / "run.json", {**info, "status": "interrupted"}, checksum=True)
     text = write_report(copy).read_text()
     assert "This run is not finished: its status is interrupted" in text
     assert "Not every chain has saved a draw yet" in text
