@@ -58,6 +58,24 @@ def test_the_certificate_has_as_many_rows_as_the_readme_says() -> None:
     assert f"false-alarm rate of {certificate['false_alarm']}" in " ".join(README.split())
 
 
+@pytest.mark.parametrize("target", [0.95, 0.99])
+def test_the_correction_quotes_the_first_seed_of_the_comparison(target: float) -> None:
+    cells, found = ROOT / "benchmarks" / "comparison_long" / "lenet" / "cells", []
+    for method in ("log-odds-in-chain", "gradual-magnitude"):
+        rows = json.loads((cells / f"{method}-seed0" / "rows.json").read_text())
+        (row,) = [row for row in rows if row["sparsity"] == target and row["kind"] == "single"]
+        assert row["gradient_evaluations"] == 400_000
+        found.append(f"{row['accuracy']:.4f}")
+    text = " ".join(README.split())
+    assert re.search(rf"at {target:.0%}".replace("%", " %") + rf"[^;]* {found[0]} and [^;]*{found[1]}", text)
+
+
+def test_the_correction_quotes_the_independent_seeds() -> None:
+    lines = (ROOT / "benchmarks" / "opponents" / "plain.jsonl").read_text().splitlines()
+    runs = [run for run in map(json.loads, lines) if run["method"] == "gradual-magnitude"]
+    assert " and ".join(f"{run['accuracy']:.4f}" for run in runs) in " ".join(README.split())
+
+
 def test_the_bias_of_em_is_that_of_its_table() -> None:
     table = (RESULTS / "exact_inclusion.md").read_text()
     worst = max(float(row.split("|")[6]) for row in table.splitlines() if "| em |" in row)

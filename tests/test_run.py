@@ -327,10 +327,10 @@ def test_chains_that_were_not_taken_together_are_not_set_back(tmp_path: Path, mo
     out = new_run(small(**{"prune.in_chain": (), "checkpoint_seconds": 0.01}), tmp_path / "out")
     taken = stages.take_chain
 
-    def first_alone(config: RunConfig, data: Any, folder: Path, index: int, *rest: Any) -> None:
+    def first_alone(job: Run, index: int, *rest: Any) -> None:
         if index:
             raise Interrupted
-        taken(config, data, folder, index, *rest)
+        taken(job, index, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr("sgmcmc_prune.run.main.take_chain", first_alone)
