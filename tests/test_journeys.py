@@ -90,7 +90,7 @@ def test_a_file_has_ten_lines_or_fewer(name: str) -> None:
         ("criterion", "--prune.post-hoc own_criterion:Wander --prune.in-chain own_criterion:Wander", "own"),
         ("decision", "--prune.decisions own_decision:above_average", "own_decision:above_average"),
         ("growth", "--prune.growth-schedule own_growth:early", "magnitude"),
-        ("data", "--data.name own_data:blobs --data.options n=2000 --data.validation 50 --model.name mlp", "magnitude"),
+        ("data", "--data.name own_data:blobs --data.options n=4000 --data.validation 50 --model.name mlp", "magnitude"),
         ("likelihood", "--likelihood own_likelihood:smoothed", "magnitude"),
         ("network", "--model.name own_network:net --model.options width=12", "magnitude"),
     ],
