@@ -130,6 +130,15 @@ def load(kind: str, name: str) -> Any:
     return found
 
 
+def load_callable(kind: str, name: str) -> Callable[..., Any]:
+    """`load`, of what is called or instantiated; ValueError if it cannot be."""
+    found = load(kind, name)
+    if not callable(found):
+        raise ValueError(f"{kind} {name!r} is a {type(found).__name__}; it must be callable")
+    called: Callable[..., Any] = found
+    return called
+
+
 def make(kind: str, name: str, *arguments: Any, **options: Any) -> Any:
     """Call what a name stands for, with options that it has.
 
@@ -140,9 +149,7 @@ def make(kind: str, name: str, *arguments: Any, **options: Any) -> Any:
     ValueError
         If a user's own fails.
     """
-    factory = load(kind, name)
-    if not callable(factory):
-        raise ValueError(f"{kind} {name!r} is of type {type(factory).__name__}; it must be callable")
+    factory = load_callable(kind, name)
     check_options(f"{kind} {name}", factory, options, len(arguments))
     with calling(kind, name):
         return factory(*arguments, **options)

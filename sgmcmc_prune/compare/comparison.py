@@ -18,14 +18,14 @@ import torch
 from tqdm import tqdm
 
 from sgmcmc_prune.chains.processes import num_workers, run_workers
-from sgmcmc_prune.compare.config import Comparison, require
+from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.methods import METHODS, find
 from sgmcmc_prune.compare.score import Row
 from sgmcmc_prune.compare.table import write_csv
 from sgmcmc_prune.run.checks import check_choices, check_device
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.data import load_data
-from sgmcmc_prune.settings import from_json, to_json
+from sgmcmc_prune.settings import from_json, require, to_json
 from sgmcmc_prune.store.files import locked, read_json, write_json
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from sgmcmc_prune.run.config import DataConfig, ModelConfig
+from sgmcmc_prune.settings import require
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,3 @@ class Comparison:
         kind = self.data.augmentation
         require(kind == "none", f"data.augmentation is {kind!r}; most methods train without, so compare needs 'none'")
         require(self.data.validation > 0, "data.validation is 0; hold some images out")
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ValueError with the message unless the condition holds."""
-    if not condition:
-        raise ValueError(message)

@@ -4,7 +4,6 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,9 +91,9 @@ def as_dataset(name: str, found: Any) -> Dataset:
         pixels = inputs.double() / 255
         mean = tuple(pixels.mean((0, 2, 3)).tolist())
         std = tuple(pixels.std((0, 2, 3)).clamp(min=1e-6).tolist())
-        train_set, test_set = Images(inputs, labels.long()), Images(test, test_labels.long())
+        train_set, test_set = Images(inputs, labels), Images(test, test_labels)
         return Dataset(name, train_set, test_set, classes, mean, std, provenance)
-    train_part, test_part = Examples(inputs.float(), labels.long()), Examples(test.float(), test_labels.long())
+    train_part, test_part = Examples(inputs.float(), labels), Examples(test.float(), test_labels)
     return Dataset(name, train_part, test_part, classes, (0.0,), (1.0,), provenance)
 
 
@@ -102,5 +101,5 @@ def _digest(parts: list[Tensor]) -> str:
     """SHA-256 of all values: a run says which data it had."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(np.ascontiguousarray(part.detach().cpu().double().numpy()).tobytes())
+        digest.update(part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

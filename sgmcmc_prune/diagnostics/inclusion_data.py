@@ -50,13 +50,14 @@ def inclusion_data(run_dir: str | Path, layers: Sequence[str] | None = None) -> 
     if not places.config.is_file():
         raise ValueError(f"{run_dir} is not a run directory: it has no config.json")
     config: dict[str, Any] = read_json(places.config)
-    if config["prior"]["family"] != "spike_slab":
-        raise ValueError(f"{run_dir} has no inclusion probabilities: its prior is {config['prior']['family']}")
     cycles = 0
     while all(places.inclusion(chain, cycles + 1).is_file() for chain in range(config["chains"])):
         cycles += 1
     if not cycles:
-        raise ValueError(f"{run_dir} has no cycle that all chains have finished: let the run go on")
+        raise ValueError(
+            f"{run_dir} has no inclusion probabilities of a cycle that all chains have finished: let the run go on, if "
+            f"its prior has indicators (it is {config['prior']['family']})"
+        )
     found = [
         [checkpoint.load(places.inclusion(chain, cycle + 1)) for cycle in range(cycles)]
         for chain in range(config["chains"])

@@ -52,10 +52,9 @@ def build(
     TypeError
         If an option is unknown to the network, or your callable returns no module.
     """
-    factory = name if callable(name) else choices.load("network", name)
-    if not callable(factory) or isinstance(factory, nn.Module):
-        kind = "network already" if isinstance(factory, nn.Module) else type(factory).__name__
-        raise ValueError(f"network {name!r} is a {kind}; it must be callable, and make a network")
+    factory = name if callable(name) else choices.load_callable("network", name)
+    if isinstance(factory, nn.Module):
+        raise ValueError(f"network {name!r} is a network already; it must be callable, and make a network")
     name = name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)
     if not input_shape or min(input_shape) < 1 or num_classes < 1:
         raise ValueError(f"input_shape is {tuple(input_shape)} and num_classes {num_classes}; both must be positive")

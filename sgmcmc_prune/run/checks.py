@@ -18,9 +18,9 @@ def check_choices(config: RunConfig) -> None:
         If a user's module cannot be imported, or a criterion is refused.
     """
     for where, kind, name in config.choices():
-        found = choices.load(kind, name)
-        if not callable(found) or (kind in ("growth", "decision") and choices.is_own(name) and isinstance(found, type)):
-            raise ValueError(f"{where} is {name!r}, of type {type(found).__name__}; it must be a function or a class")
+        found = choices.load_callable(kind, name)
+        if kind in ("growth", "decision") and choices.is_own(name) and isinstance(found, type):
+            raise ValueError(f"{where} is {name!r}, a class; it must be a function")
     check_growth(config.prune.growth_schedule)
     for where, names in (("post_hoc", config.prune.post_hoc), ("in_chain", config.prune.in_chain)):
         for place, name in enumerate(names):

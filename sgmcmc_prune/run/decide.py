@@ -166,12 +166,18 @@ def decided_post_hoc(config: RunConfig, groups: Groups, chains: Sequence[State])
     p = config.prune
     without_target = [decisions.load(name, p.fdr) for name in p.decisions]
     seeds = [config.seed * 2**16 + c for c in range(len(chains))]
-    first = [chain_scores(name, state, groups, 0) for name in p.post_hoc[:1] for state in chains]
+    sizes = [chain_magnitudes(state, groups) for state in chains] if p.post_hoc else []
+    first: list[Scores] = []
     for name in p.post_hoc:
         criterion = make_criterion(name)
         scores = [chain_scores(name, state, groups, seed) for state, seed in zip(chains, seeds, strict=True)]
+        first = first or scores
         for target in p.targets:
-            found = _at(config, groups, chains, target, first if criterion.copies_layers else scores, seeds)
+            each = zip(first if criterion.copies_layers else scores, sizes, seeds, strict=True)
+            found = [
+                decision.target_sparsity(s, groups, target, p.allocation, second=size, seed=seed)
+                for s, size, seed in each
+            ]
             if criterion.copies_layers:
                 found = [decision.match_layer_sparsity(s, groups, mask) for s, mask in zip(scores, found, strict=True)]
             tied = [decision.tied(s, groups, m, p.allocation) for s, m in zip(scores, found, strict=True)]
@@ -189,18 +195,6 @@ def decided_post_hoc(config: RunConfig, groups: Groups, chains: Sequence[State])
 def _inclusion(criterion: Criterion, name: str, state: State, groups: Groups, scores: Scores) -> Scores:
     """Inclusion probabilities by a criterion that has them; none by others."""
     return criterion.inclusion(ChainAverages(state, groups, name), scores) if criterion.probabilities else {}
-
-
-def _at(
-    config: RunConfig, groups: Groups, chains: Sequence[State], target: float, scores: list[Scores], seeds: list[int]
-) -> list[Mask]:
-    """One mask for each chain at a target; magnitude decides between equal scores."""
-    sizes = [chain_magnitudes(state, groups) for state in chains]
-    each = zip(scores, sizes, seeds, strict=True)
-    return [
-        decision.target_sparsity(s, groups, target, config.prune.allocation, second=size, seed=seed)
-        for s, size, seed in each
-    ]
 
 
 def num_decided(config: RunConfig) -> int:

@@ -221,10 +221,8 @@ def _rehearse_own(job: Run, model: nn.Module, params: dict[str, Tensor]) -> None
             rehearse_prior(prior, params)
     own = any(map(choices.is_own, config.prune.decisions))
     for name in dict.fromkeys((*config.prune.post_hoc, *config.prune.in_chain)):
-        if choices.is_own(name):
+        if own or choices.is_own(name):
             rehearse_criterion(config, name, prior, params, groups)
-    if own and (name := next(iter(config.prune.post_hoc), "")) and not choices.is_own(name):
-        rehearse_criterion(config, "magnitude", prior, params, groups)
 
 
 def _work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:

@@ -117,12 +117,7 @@ class Run:
     @property
     def likelihood(self) -> Likelihood:
         """The negative log-likelihood of each example."""
-        found = choices.load("likelihood", self.config.likelihood)
-        if not callable(found):
-            kind = type(found).__name__
-            raise ValueError(f"likelihood {self.config.likelihood!r} is of type {kind}; it must be callable")
-        chosen: Likelihood = found
-        return chosen
+        return choices.load_callable("likelihood", self.config.likelihood)
 
     def model(self, chain: int) -> nn.Module:
         """The network of one chain at its own random start."""

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.compare.config import require
 from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config, drawn, run_once
 from sgmcmc_prune.compare.methods.settings import grid
@@ -20,6 +19,7 @@ from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import categorical, mean_nll
 from sgmcmc_prune.pruning.masks import prunable
 from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.settings import require
 from sgmcmc_prune.store.places import RunPlaces
 
 
