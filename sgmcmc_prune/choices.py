@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,14 @@ OURS: dict[str, dict[str, str]] = {
         "cifar10": f"{_DATA}.cifar:cifar10",
         "cifar100": f"{_DATA}.cifar:cifar100",
         "imagenet": f"{_DATA}.imagenet:load",
+        "waves": f"{_DATA}.selection:waves",
     },
-    "likelihood": {"categorical": "sgmcmc_prune.likelihoods:categorical"},
+    "likelihood": {
+        "categorical": "sgmcmc_prune.likelihoods:categorical",
+        "bernoulli": "sgmcmc_prune.likelihoods:bernoulli",
+        "gaussian": "sgmcmc_prune.likelihoods:Gaussian",
+        "poisson": "sgmcmc_prune.likelihoods:poisson",
+    },
     "prior": {
         "spike_slab": f"{_PRIORS}.spike_slab:SpikeSlab",
         "gaussian": f"{_PRIORS}.gaussian:Gaussian",
@@ -83,6 +90,17 @@ OURS: dict[str, dict[str, str]] = {
 }
 
 
+#: What stands before the label of an object that was handed over.
+GIVEN = "given"
+#: Names that are followed by a colon and an argument, such as "uci:yacht", by kind.
+WITH_ARGUMENT: dict[str, dict[str, str]] = {
+    "data set": {
+        "uci": f"{_DATA}.tables:uci",
+        "csv": f"{_DATA}.tables:csv",
+        "npz": f"{_DATA}.tables:npz",
+    }
+}
+
 #: The file that held each of a user's own when a run that is read now was started.
 _PLACES: dict[str, str] = {}
 
@@ -90,7 +108,20 @@ _PLACES: dict[str, str] = {}
 def is_own(name: str) -> bool:
     """Whether a name is a user's own, "package.module:attribute"."""
     module, colon, attribute = name.partition(":")
+    if any(module in names for names in WITH_ARGUMENT.values()) or module == GIVEN:
+        return False
     return bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def is_given(name: str) -> bool:
+    """Whether a name stands for an object that was handed over, "given:LABEL"."""
+    return name.startswith(f"{GIVEN}:")
+
+
+def takes_argument(kind: str, name: str) -> bool:
+    """Whether a name is one of ours with an argument, such as "uci:yacht"."""
+    head, _, argument = name.partition(":")
+    return head in WITH_ARGUMENT.get(kind, {}) and bool(argument)
 
 
 def check(kind: str, name: str, where: str = "") -> None:
@@ -101,8 +132,8 @@ def check(kind: str, name: str, where: str = "") -> None:
     ValueError
         If the name is neither one of ours nor of the form "package.module:attribute".
     """
-    if name not in OURS[kind] and not is_own(name):
-        known = ", ".join(OURS[kind])
+    if name not in OURS[kind] and not is_own(name) and not takes_argument(kind, name) and not is_given(name):
+        known = ", ".join([*OURS[kind], *(f"{head}:..." for head in WITH_ARGUMENT.get(kind, {}))])
         raise ValueError(
             f"{where or kind} is {name!r}; choose one of {known}, or your own as 'package.module:attribute'"
         )
@@ -117,6 +148,15 @@ def load(kind: str, name: str) -> Any:
         As `check`, or if a user's module cannot be imported, or lacks the attribute.
     """
     check(kind, name)
+    if is_given(name):
+        raise ValueError(
+            f"{kind} {name!r} was handed to sgmcmc_prune.sample as an object, which no file can hold: call sample "
+            "again, with the same object and out=..."
+        )
+    if takes_argument(kind, name):
+        head, _, argument = name.partition(":")
+        module, _, path = WITH_ARGUMENT[kind][head].partition(":")
+        return partial(getattr(import_module(module), path), argument)
     module, _, path = OURS[kind].get(name, name).partition(":")
     try:
         found: Any = import_module(module)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.heat import excess_temperatures
 from sgmcmc_prune.chains.schedules import Plan
+from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.diagnostics import kinetic_temperature
+from sgmcmc_prune.likelihoods import ObservationModel
 from sgmcmc_prune.noise import random_words
 from sgmcmc_prune.priors import Prior
 from sgmcmc_prune.pruning import batchnorm
@@ -29,9 +31,11 @@ class Recorder:
 
     Parameters
     ----------
-    inputs, targets : Tensor, shapes (probe, ...) and (probe,)
+    inputs, targets : Tensor, shapes (probe, ...) and (probe, ...)
         The fixed probe batch (`run.data.choose_probes`), as the network takes it.
-    num_classes : int
+    likelihood : ObservationModel
+        What the outputs mean.
+    num_outputs : int
     layers : sequence of str
         Names of the sparse (or, without such a prior, prunable) parameters.
     parameters : dict of str to Tensor
@@ -46,14 +50,16 @@ class Recorder:
         self,
         inputs: Tensor,
         targets: Tensor,
-        num_classes: int,
+        likelihood: ObservationModel,
+        num_outputs: int,
         layers: Sequence[str],
         parameters: dict[str, Tensor],
         prior: Prior | None,
         statistics: Callable[[], Sequence[Tensor]] = tuple,
     ) -> None:
         self.statistics = statistics
-        self.inputs, self.targets, self.num_classes, self.layers = inputs, targets, num_classes, list(layers)
+        self.inputs, self.targets, self.layers = inputs, targets, list(layers)
+        self.likelihood, self.num_outputs = likelihood, num_outputs
         self.weights = _choose_weights({n: p for n, p in parameters.items() if n in self.layers})
         self.sizes = {name: p.numel() for name, p in parameters.items()}
         self.hyperparameters = list(dict.fromkeys(key for values in self._by_layer(prior) for key in values))
@@ -63,11 +69,12 @@ class Recorder:
         layer, probe = (len(self.layers),), (len(self.targets),)
         per_layer = {name: Variable(("layer",), layer) for name in self.hyperparameters}
         scalar = Variable((), (), "float64")
+        outputs, output = self.likelihood.stored
         posterior = {
             **per_layer,
             "weight_norm": Variable(("layer",), layer),
             "weights": Variable(("weight",), (len(self.weights),)),
-            "logits": Variable(("probe", "class"), (*probe, self.num_classes)),
+            outputs: Variable(("probe", output), (*probe, self.num_outputs)),
         }
         statistics = ("lp", "step_size", "temperature", "kinetic_temperature", "configurational_temperature")
         stats = {name: scalar for name in (*statistics, "grad_norm", "sparsity")}
@@ -79,11 +86,20 @@ class Recorder:
             "posterior": Group("draw", draws, posterior),
             "sample_stats": Group("draw", draws, stats),
             "log_likelihood": Group("draw", draws, {"y": Variable(("probe",), probe)}),
-            "posterior_predictive": Group(
-                "draw", draws, {"probability": Variable(("probe", "class"), (*probe, self.num_classes))}
-            ),
+            "posterior_predictive": Group("draw", draws, self._predictive()),
             "training": Group("record", records, {**{name: scalar for name in trace}, **per_layer}),
         }
+
+    def _predictive(self) -> dict[str, Variable]:
+        """One target drawn for each probe, and its expectation."""
+        name, dim = self.likelihood.expected
+        width = self.likelihood.mean(torch.zeros(1, self.num_outputs)).shape[1]
+        found = {name: Variable(("probe", dim), (len(self.targets), width))}
+        if self.likelihood.draws_targets:
+            kind = "int64" if self.likelihood.targets == "labels" else "float32"
+            dims = ("probe", *("component",) * (self.targets.ndim - 1))
+            found["y"] = Variable(dims, tuple(self.targets.shape), kind)
+        return found
 
     def coords(self) -> dict[str, Any]:
         """Names of layers, probed weights and parameters."""
@@ -93,14 +109,15 @@ class Recorder:
     @torch.no_grad()
     def draw(self, chain: Chain, plan: Plan) -> dict[str, Values]:
         """The values of the current state as a draw."""
-        logits = self._network(chain.model).eval()(self.inputs)
-        log_likelihood = -chain.likelihood(logits, self.targets)
+        outputs = self._network(chain.model).eval()(self.inputs)
+        outputs = outputs.unsqueeze(1) if outputs.ndim == 1 else outputs
+        log_likelihood = -chain.likelihood(outputs, self.targets)
         params = chain.parameters
         posterior = {
             **self._hyperparameters(chain.prior),
             "weight_norm": [float(params[name].norm()) for name in self.layers],
             "weights": [float(params[name].flatten()[index]) for name, index, _ in self.weights],
-            "logits": logits.cpu().numpy(),
+            self.likelihood.stored[0]: outputs.cpu().numpy(),
         }
         gradients = [p.grad for p in params.values() if p.grad is not None]
         stats = {
@@ -116,8 +133,15 @@ class Recorder:
             "posterior": posterior,
             "sample_stats": stats,
             "log_likelihood": {"y": log_likelihood.cpu().numpy()},
-            "posterior_predictive": {"probability": logits.softmax(dim=1).cpu().numpy()},
+            "posterior_predictive": self._predicted(outputs, chain),
         }
+
+    def _predicted(self, outputs: Tensor, chain: Chain) -> Values:
+        found = {self.likelihood.expected[0]: self.likelihood.mean(outputs).cpu().numpy()}
+        if self.likelihood.draws_targets:
+            generator = seeded_generator("posterior predictive", chain.stream.seed, chain.index, chain.step)
+            found["y"] = self.likelihood.draw(outputs.float().cpu(), generator).reshape(self.targets.shape).numpy()
+        return found
 
     def _network(self, model: nn.Module) -> nn.Module:
         """A copy of the network that predicts as it will be evaluated: running statistics are those of past weights."""

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from sgmcmc_prune.data.batches import check_finite
-from sgmcmc_prune.likelihoods import Likelihood, categorical, check_targets
+from sgmcmc_prune.likelihoods import Categorical, Likelihood, check_targets
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.predictive.predict import evaluation_mode, modes_kept
 from sgmcmc_prune.pruning import batchnorm
@@ -145,6 +145,8 @@ def _outputs(model: nn.Module, inputs: Tensor, num_outputs: int) -> Tensor:
             f"the network returns a {type(outputs).__name__}{parts}; it must return one tensor, shape "
             f"(examples, {num_outputs})"
         )
+    if num_outputs == 1 and outputs.shape == (len(inputs),):
+        outputs = outputs.unsqueeze(1)
     if outputs.shape != (len(inputs), num_outputs):
         raise ValueError(
             f"for {len(inputs)} examples the network returns shape {tuple(outputs.shape)}; it must be "
@@ -190,7 +192,11 @@ def _check_functional(model: nn.Module, inputs: Tensor) -> None:
 def _check_logits(likelihood: Likelihood, outputs: Tensor) -> None:
     """Refuse probabilities where logits are wanted: their softmax would be taken again."""
     sums = outputs.sum(1)
-    if likelihood is categorical and bool((outputs >= 0).all()) and relative(torch.ones_like(sums), sums) < ROUNDING:
+    if (
+        isinstance(likelihood, Categorical)
+        and bool((outputs >= 0).all())
+        and relative(torch.ones_like(sums), sums) < ROUNDING
+    ):
         raise ValueError(
             "the network returns probabilities, rows that sum to 1; it must return logits: leave out its softmax"
         )

@@ -11,20 +11,23 @@ from sgmcmc_prune.data.image_data import Dataset, Images, hold_out, normalise
 __all__ = ["Dataset", "Images", "MinibatchStream", "hold_out", "load", "normalise"]
 
 
-def load(name: str, data_dir: str | Path | None = None, **options: Any) -> Dataset:
+def load(name: str, data_dir: str | Path | None = None, *, targets: str = "labels", **options: Any) -> Dataset:
     """Load a data set by name.
 
     Parameters
     ----------
     name : str
         "fashion-mnist-subset" (the 7,000 + 1,000 images that ship with the package), "fashion-mnist", "cifar10",
-        "cifar100", "imagenet" (any pictures in its folders), or "package.module:callable" of your own: it is called
-        with `data_dir`, if there is one, and the options, and returns a `Dataset`, or ((inputs, labels), (inputs,
-        labels)) of the training and the test set (see `examples.as_dataset`).
+        "cifar100", "imagenet" (any pictures in its folders); "uci:NAME", "csv:FILE:TARGET" or "npz:FILE" (see
+        `tables`); or "package.module:callable" of your own: it is called with `data_dir`, if there is one, and the
+        options, and returns a `Dataset`, or ((inputs, labels), (inputs, labels)) of the training and the test set (see
+        `examples.as_dataset`).
     data_dir : path, optional
         Where the files are (see `load` of `fashion_mnist`, `cifar` and `imagenet`); the subset takes none.
+    targets : {"labels", "numbers", "standardised", "any"}
+        What the likelihood takes.
     **options
-        Of a callable of your own.
+        Of a table or of a callable of your own.
 
     Returns
     -------
@@ -37,5 +40,7 @@ def load(name: str, data_dir: str | Path | None = None, **options: Any) -> Datas
     RunError
         If the files have to be downloaded and cannot be.
     """
-    given = {} if data_dir is None else {"data_dir": data_dir}
-    return as_dataset(name, choices.make("data set", name, **given, **options))
+    given: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
+    if choices.takes_argument("data set", name):
+        given["targets"] = targets
+    return as_dataset(name, choices.make("data set", name, **given, **options), targets)

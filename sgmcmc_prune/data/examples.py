@@ -1,4 +1,4 @@
-"""A user's own examples: tensors of any shape with their labels become a data set."""
+"""A user's own examples: tensors of any shape with their targets become a data set."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.data.image_data import Dataset, Images
+from sgmcmc_prune.data.image_data import Dataset, Images, normalise
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Inputs that are given to the network as they are, and their labels.
+    """Inputs that are given to the network as they are, and their targets.
 
     Attributes
     ----------
     values : Tensor, float32, shape (n, ...)
-    labels : Tensor, int64, shape (n,)
+    labels : Tensor, int64 class labels (n,), or float32 numbers (n,) or (n, k)
     """
 
     values: Tensor
@@ -36,22 +36,37 @@ class Examples:
         return self.values.to(device)
 
 
-def as_dataset(name: str, found: Any) -> Dataset:
+def as_dataset(
+    name: str,
+    found: Any,
+    targets: str = "labels",
+    centre: float = 0.0,
+    unit: float = 1.0,
+    options: dict[str, Any] | None = None,
+) -> Dataset:
     """What a loader returned, as a data set.
 
     Parameters
     ----------
     name : str
-    found : Dataset, or ((inputs, labels), (inputs, labels))
+    found : Dataset, or ((inputs, targets), (inputs, targets))
         Training and test set, as tensors or arrays. Images of type uint8, (n, channels, height, width), are normalised
         by the mean and standard deviation of each channel of the training set; any other inputs are taken as they are.
+    targets : {"labels", "numbers", "standardised", "any"}
+        What the likelihood takes: class labels, integers (n,) from 0 on; numbers (n,) or (n, k); or either.
+    centre, unit : float
+        How targets that are numbers were standardised.
+    options : dict, optional
+        What the loader was asked, for the record.
 
     Raises
     ------
     ValueError
-        If it is none of these, inputs are not finite, or labels are no integers from 0 on.
+        If it is none of these, something is not finite, or targets are not what the likelihood takes.
     """
     if isinstance(found, Dataset):
+        if targets not in ("labels", "any") and found.num_classes:
+            raise ValueError(f"data set {name!r} has class labels, and the likelihood takes numbers; use categorical")
         return found
     try:
         (train, train_labels), (test, test_labels) = found
@@ -61,11 +76,17 @@ def as_dataset(name: str, found: Any) -> Dataset:
             f"data {name!r} gave {type(found).__name__}; it must give a Dataset, or "
             "((inputs, labels), (inputs, labels)) of the training and the test set"
         ) from error
+    numbers = targets in ("numbers", "standardised") or (targets == "any" and not is_labels(parts[1]))
     for split, inputs, labels in (("training", parts[0], parts[1]), ("test", parts[2], parts[3])):
-        if labels.dtype.is_floating_point or labels.dtype == torch.bool or labels.ndim != 1:
+        if not numbers and (labels.dtype.is_floating_point or labels.dtype == torch.bool or labels.ndim != 1):
             raise ValueError(
                 f"data {name!r}: {split} labels are {labels.dtype} of shape {tuple(labels.shape)}; give "
-                "integers of shape (n,), the class of each example"
+                "integers of shape (n,), the class of each example (or, for numbers, a likelihood such as gaussian)"
+            )
+        if numbers and (labels.is_complex() or labels.ndim not in (1, 2)):
+            raise ValueError(
+                f"data {name!r}: {split} targets are {labels.dtype} of shape {tuple(labels.shape)}; give numbers of "
+                "shape (n,) or (n, k)"
             )
         if inputs.is_complex() or inputs.ndim < 2:
             raise ValueError(
@@ -74,27 +95,50 @@ def as_dataset(name: str, found: Any) -> Dataset:
             )
         if len(inputs) != len(labels):
             raise ValueError(f"data {name!r}: there are {len(inputs)} {split} inputs and {len(labels)} labels")
-        if bad := (~inputs.float().isfinite()).flatten(1).any(1).nonzero().flatten().tolist():
-            raise ValueError(f"data {name!r}: {split} example {bad[0]} is not finite")
+        for what, values in (("input", inputs), ("target", labels)):
+            if len(bad := (~values.float().isfinite()).nonzero()):
+                where = f", column {', '.join(map(str, bad[0][1:].tolist()))}" if values.ndim > 1 else ""
+                raise ValueError(f"data {name!r}: {split} {what} of example {int(bad[0][0])}{where} is not finite")
     inputs, labels, test, test_labels = (part.detach() for part in parts)
-    if inputs.shape[1:] != test.shape[1:] or inputs.dtype != test.dtype:
+    if inputs.shape[1:] != test.shape[1:] or inputs.dtype != test.dtype or labels.shape[1:] != test_labels.shape[1:]:
         raise ValueError(
             f"data {name!r}: training examples are {inputs.dtype} of shape {tuple(inputs.shape[1:])}, test examples "
             f"{test.dtype} of shape {tuple(test.shape[1:])}; give both alike, scaled alike"
         )
-    labels, test_labels = labels.long(), test_labels.long()
-    classes = int(labels.max()) + 1 if len(labels) else 0
-    if missing := sorted(set(range(classes)) - set(labels.tolist())):
-        raise ValueError(f"data {name!r}: no training example has label {missing[0]}; give classes 0 to {classes - 1}")
-    provenance = {"source": name, "licence": "", "official": False, "files": {"tensors": _digest(parts)}}
+    classes = 0
+    labels, test_labels = (part.float() if numbers else part.long() for part in (labels, test_labels))
+    if not numbers:
+        classes = int(labels.max()) + 1 if len(labels) else 0
+        if missing := sorted(set(range(classes)) - set(labels.tolist())):
+            raise ValueError(
+                f"data {name!r}: no training example has label {missing[0]}; give classes 0 to {classes - 1}"
+            )
+    provenance = {
+        **{"source": name, "licence": "", "official": False, "files": {"tensors": _digest(parts)}},
+        **({"centre": centre, "unit": unit} if numbers else {}),
+        **(options or {}),
+    }
+    mean, std = (0.0,), (1.0,)
+    train_set, test_set = Examples(inputs.float(), labels), Examples(test.float(), test_labels)
     if inputs.dtype == torch.uint8 and inputs.ndim == 4:
         pixels = inputs.double() / 255
         mean = tuple(pixels.mean((0, 2, 3)).tolist())
         std = tuple(pixels.std((0, 2, 3)).clamp(min=1e-6).tolist())
-        train_set, test_set = Images(inputs, labels), Images(test, test_labels)
-        return Dataset(name, train_set, test_set, classes, mean, std, provenance)
-    train_part, test_part = Examples(inputs.float(), labels), Examples(test.float(), test_labels)
-    return Dataset(name, train_part, test_part, classes, (0.0,), (1.0,), provenance)
+        if numbers:
+            train_set, test_set = (
+                Examples(normalise(part, mean, std), part_labels)
+                for part, part_labels in ((inputs, labels), (test, test_labels))
+            )
+        else:
+            return Dataset(name, Images(inputs, labels), Images(test, test_labels), classes, mean, std, provenance)
+    return Dataset(name, train_set, test_set, classes, mean, std, provenance, centre, unit)
+
+
+def is_labels(targets: Tensor) -> bool:
+    """Whether targets can be class labels: integers, one for each example."""
+    return targets.ndim == 1 and not (
+        targets.dtype.is_floating_point or targets.dtype.is_complex or targets.dtype == torch.bool
+    )
 
 
 def _digest(parts: list[Tensor]) -> str:

@@ -14,7 +14,7 @@ class LabelledImages(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """Classes: int64, shape (n,)."""
+        """Classes, int64, shape (n,); or targets that are numbers, float32, (n,) or (n, k)."""
         ...
 
     def __len__(self) -> int:
@@ -83,12 +83,14 @@ class Dataset:
     name : str
     train, test : Images, or Pictures
     num_classes : int
-        Labels are 0..num_classes-1.
+        Labels are 0..num_classes-1; 0 where targets are numbers.
     mean, std : tuple of float, one per channel
         Of the pixels divided by 255, for `normalise`.
     provenance : dict
         What JSON can hold: `source`, `licence`, `official` (whether these are the official training and test sets),
         `files` (name -> sha256 of the uncompressed file).
+    centre, unit : float
+        Targets that are numbers have had this subtracted, and were divided by that.
 
     Raises
     ------
@@ -103,16 +105,24 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     provenance: dict[str, Any]
+    centre: float = 0.0
+    unit: float = 1.0
+
+    @property
+    def target_width(self) -> int:
+        """Numbers that describe a target: the classes of a label, or its k components."""
+        return self.num_classes or self.train.labels[:1].unsqueeze(-1).flatten(1).shape[1]
 
     def __post_init__(self) -> None:
         """Check the sizes and the labels."""
-        if not len(self.train) or not len(self.test) or self.num_classes < 2:
+        numbers = self.num_classes == 0 and self.train.labels.is_floating_point()
+        if not len(self.train) or not len(self.test) or (self.num_classes < 2 and not numbers):
             raise ValueError(
                 f"{self.name}: {len(self.train)} training and {len(self.test)} test images of "
                 f"{self.num_classes} classes; it takes at least one image in each set, and two classes"
             )
         labels = torch.cat([self.train.labels, self.test.labels])
-        if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < self.num_classes):
+        if not numbers and labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < self.num_classes):
             raise ValueError(
                 f"{self.name}: labels run from {int(labels.min())} to {int(labels.max())}, "
                 f"expected 0 to {self.num_classes - 1}"

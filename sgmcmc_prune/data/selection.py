@@ -1,4 +1,4 @@
-"""Small simulated designs for node and feature selection: a sigmoid teacher, and a function of five features.
+"""Small simulated designs: a sigmoid teacher, a function of five features, and waves, a set for a first regression.
 
     teacher:   y = 10 s(3 x0 + 5 x1 + 1) - 8 s(-5 x0 + 3 x1 - 1) + eps  ,   x ~ U[-1, 1]^2,  s the logistic function
     features:  y = 7 x1 / (1 + x0^2) + 5 sin(x2 x3) + 2 x4 + eps,             x ~ N(0, I_p)
@@ -21,6 +21,8 @@ from sgmcmc_prune.data.seeding import seeded_generator
 TEACHER_NODES, TEACHER_NOISE = 2, 0.05
 #: Relevant features of `features`.
 SUPPORT = (0, 1, 2, 3, 4)
+
+Part = tuple[Tensor, Tensor]
 
 _TEACHER_WEIGHT = torch.tensor([[3.0, 5.0], [-5.0, 3.0]])
 _TEACHER_BIAS = torch.tensor([1.0, -1.0])
@@ -87,6 +89,37 @@ def features(num_data: int, num_features: int, seed: int, split: str = "train") 
     x = torch.randn(num_data, num_features, generator=seeded_generator(f"features-{split}-inputs", seed))
     noise = torch.randn(num_data, generator=seeded_generator(f"features-{split}-noise", seed))
     return x, 7 * x[:, 1] / (1 + x[:, 0].square()) + 5 * (x[:, 2] * x[:, 3]).sin() + 2 * x[:, 4] + noise
+
+
+def waves(num_data: int = 300, num_features: int = 4, seed: int = 0) -> tuple[Part, Part]:
+    """A small regression set, sin(3 x0 / 2) + x1 / 2 and noise of half the signal's deviation; other inputs are idle.
+
+    Parameters
+    ----------
+    num_data : int
+        Of the training set, and of the test set.
+    num_features : int
+        At least 2.
+    seed : int
+
+    Returns
+    -------
+    train, test : pair of Tensor
+        Inputs N(0, I), shape (n, p), and targets (n,), standardised by the training set.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two examples or features.
+    """
+    if num_data < 2 or num_features < 2:
+        raise ValueError(f"num_data is {num_data} and num_features {num_features}; give at least 2 of each")
+    generator = seeded_generator("waves", seed)
+    x = torch.randn(2 * num_data, num_features, generator=generator)
+    signal = (1.5 * x[:, 0]).sin() + x[:, 1] / 2
+    y = signal + signal[:num_data].std() / 2 * torch.randn(2 * num_data, generator=generator)
+    y = (y - y[:num_data].mean()) / y[:num_data].std()
+    return (x[:num_data], y[:num_data]), (x[num_data:], y[num_data:])
 
 
 def _teacher_signal(x: Tensor) -> Tensor:

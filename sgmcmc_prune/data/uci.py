@@ -20,11 +20,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Split:
-    """Standardised training and test sets; `target_std` turns errors and densities back into original units."""
+    """Standardised training and test sets; mean and standard deviation turn targets back into original units."""
 
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
     target_std: float
+    target_mean: float = 0.0
 
 
 def names(root: str | Path) -> list[str]:
@@ -75,7 +76,7 @@ def load(root: str | Path, name: str, split: int) -> Split:
         inputs, targets = (x[index] - centre) / scale, (y[index] - mean) / std
         return torch.from_numpy(inputs).float(), torch.from_numpy(targets).float()
 
-    return Split(part(rows["train"]), part(rows["test"]), float(std))
+    return Split(part(rows["train"]), part(rows["test"]), float(std), float(mean))
 
 
 def _base(root: str | Path) -> Path:

@@ -74,10 +74,10 @@ def summary(
     ----------
     run_dir : str or Path
     probes : int
-        How many probe examples' logits to include.
+        How many probe examples' outputs to include.
     variables : sequence of str, optional
         Variables of the posterior group, of which those that are all NaN are left out; by default the prior's
-        hyperparameters, the norms of the weights, and the logits.
+        hyperparameters, the norms of the weights, and the network's outputs.
     ci_prob : float
         Probability of the equal-tailed interval.
 
@@ -105,7 +105,7 @@ def summary(
     if not posterior.sizes["draw"]:
         raise ValueError(f"{run_dir} has no draw that all chains have reached: let the run go on")
     series: dict[str, np.ndarray] = {}
-    variables = [*hyperparameters(posterior), "weight_norm", "logits"] if variables is None else variables
+    variables = [*hyperparameters(posterior), "weight_norm", "logits", "outputs"] if variables is None else variables
     for name in variables:
         if name in posterior:
             series |= _scalars(posterior[name].isel(probe=slice(probes), missing_dims="ignore"))

@@ -16,6 +16,13 @@ from sgmcmc_prune.diagnostics.streams import MEMORY, StreamedDraws, by_block, fr
 from sgmcmc_prune.store.places import RunPlaces
 from sgmcmc_prune.store.weights import WeightStore
 
+#: What a network says of the probes: the stored variable, and its group.
+FUNCTIONS = {
+    "logits": "posterior",
+    "outputs": "posterior",
+    "probability": "posterior_predictive",
+    "mean": "posterior_predictive",
+}
 QUANTILES = (0.05, 0.5, 0.95)
 
 
@@ -62,7 +69,8 @@ def in_function_space(run_dir: str | Path, memory: int = MEMORY) -> dict[str, di
     Returns
     -------
     dict
-        `logits` and `probability`, each over all stored probes and classes.
+        The outputs of the network ("logits" of classes, otherwise "outputs") and the expected targets
+        ("probability", or "mean"), each over all stored probes.
 
     Raises
     ------
@@ -72,8 +80,11 @@ def in_function_space(run_dir: str | Path, memory: int = MEMORY) -> dict[str, di
     from sgmcmc_prune.diagnostics.inference_data import load
 
     tree = load(run_dir)
-    places = {"logits": "posterior", "probability": "posterior_predictive"}
-    return {name: summarise(torch.from_numpy(tree[group][name].values), memory) for name, group in places.items()}
+    return {
+        name: summarise(torch.from_numpy(tree[group][name].values), memory)
+        for name, group in FUNCTIONS.items()
+        if name in tree[group]
+    }
 
 
 def of_weights(run_dir: str | Path, memory: int = MEMORY, progress: bool = False) -> dict[str, dict[str, Any]]:

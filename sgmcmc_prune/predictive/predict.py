@@ -1,6 +1,6 @@
 """The posterior predictive, streamed over draws: memory does not grow with the number of draws."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +43,16 @@ class Predictive:
         # Jensen makes it non-negative; rounding does not.
         return (_entropy(self.probabilities) - self.expected_entropy).clamp_min(0)
 
+    def pooled(self, other: "Predictive") -> "Predictive":
+        """The members of both."""
+        return pool([self, other])
+
+
+def predictive_of(logits: Tensor) -> Predictive:
+    """The prediction of one network from its logits (n, classes)."""
+    probabilities = _checked(logits).double().softmax(1)
+    return Predictive(probabilities, 1, _entropy(probabilities))
+
 
 def class_probabilities(model: nn.Module, inputs: Tensor, batch_size: int = 1000) -> Tensor:
     """Softmax outputs of one network in evaluation mode; the mode of every submodule is put back.
@@ -69,6 +79,57 @@ def class_probabilities(model: nn.Module, inputs: Tensor, batch_size: int = 1000
         No inputs, a batch size below one, or logits that are not a matrix.
     """
     return _softmax_outputs(model, model, inputs, batch_size)
+
+
+def outputs_of(model: nn.Module, inputs: Tensor, batch_size: int = 1000) -> Tensor:
+    """Outputs of one network in evaluation mode; the mode of every submodule is put back.
+
+    Parameters
+    ----------
+    model : Module
+    inputs : Tensor, shape (n, ...)
+        Moved to the model's device batch by batch.
+    batch_size : int
+        Examples per forward pass.
+
+    Returns
+    -------
+    Tensor, shape (n, outputs)
+        On the model's device.
+
+    Raises
+    ------
+    ValueError
+        No inputs, a batch size below one, or outputs that are not finite.
+    """
+    return _as_rows(_logits(model, model, inputs, batch_size))
+
+
+def outputs_of_draws(
+    model: nn.Module, draws: Sequence[Mapping[str, Tensor]], inputs: Tensor, batch_size: int = 1000
+) -> Tensor:
+    """Outputs of a network with each of some weights, in one batched pass: for small networks.
+
+    Parameters
+    ----------
+    model : Module
+    draws : sequence of mappings from name to Tensor
+        Every parameter, and buffers.
+    inputs : Tensor, shape (n, ...)
+    batch_size : int
+
+    Returns
+    -------
+    Tensor, shape (draws, n, outputs)
+        Equal to those of `outputs_of` to rounding.
+    """
+    outputs = _logits(model, _forward_all(model, draws), inputs, batch_size).movedim(-1, 0)
+    return torch.stack([_as_rows(each) for each in outputs])
+
+
+def _as_rows(outputs: Tensor) -> Tensor:
+    check_finite("outputs", outputs)
+    return outputs.unsqueeze(-1).flatten(1)
 
 
 def posterior_predictive(
@@ -144,14 +205,20 @@ def _together(model: nn.Module, weights: list[dict[str, Tensor]], inputs: Tensor
     """Softmax outputs of the model with each of some weights; several share one batched pass."""
     if len(weights) == 1:
         return [_softmax_outputs(model, partial(functional_call, model, weights[0]), inputs, batch_size)]
-    stacked = {name: torch.stack([each[name] for each in weights]) for name in weights[0]}
+    outputs = _logits(model, _forward_all(model, weights), inputs, batch_size).movedim(-1, 0)
+    return (_checked(logits).double().softmax(1) for logits in outputs)
+
+
+def _forward_all(model: nn.Module, weights: Sequence[Mapping[str, Tensor]]) -> Callable[[Tensor], Tensor]:
+    """A batch to the outputs of the model with each of the weights, the members last so that batches can be joined."""
+    like = next(model.parameters())
+    stacked = {name: torch.stack([each[name] for each in weights]).to(like.device) for name in weights[0]}
 
     def forward(batch: Tensor) -> Tensor:
-        logits = vmap(lambda own: functional_call(model, own, batch))(stacked)
-        return torch.as_tensor(logits).movedim(0, -1)  # the members last, so that batches can be joined
+        outputs = vmap(lambda own: functional_call(model, own, batch))(stacked)
+        return torch.as_tensor(outputs).movedim(0, -1)
 
-    outputs = _logits(model, forward, inputs, batch_size).movedim(-1, 0)
-    return (_checked(logits).double().softmax(1) for logits in outputs)
+    return forward
 
 
 def pool(predictives: Iterable[Predictive]) -> Predictive:

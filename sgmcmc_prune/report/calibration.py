@@ -1,4 +1,4 @@
-"""The reliability diagram of the dense predictive on held-out examples."""
+"""Whether the dense predictive is calibrated on held-out examples: of classes, or of numbers."""
 
 import numpy as np
 
@@ -13,6 +13,8 @@ def reliability_diagram(run: RunData) -> Picture:
         return Picture(
             "reliability", title, "There is no reliability.json: the dense predictive was not evaluated yet."
         )
+    if "pit" in run.reliability:
+        return _pit_histogram(np.array(run.reliability["pit"]))
     count = np.array(run.reliability["count"])
     filled = count > 0  # empty bins hold null
     confidence, accuracy = (np.array(run.reliability[k], dtype=float)[filled] for k in ("confidence", "accuracy"))
@@ -37,6 +39,32 @@ def reliability_diagram(run: RunData) -> Picture:
         "below, how many examples each bin holds."
     )
     return Picture("reliability", title, caption, "Accuracy against confidence, and examples per bin.", figure)
+
+
+def _pit_histogram(count: np.ndarray) -> Picture:
+    """How often a target lies below what share of its predictive distribution: level if calibrated."""
+    total, bins = count.sum(), len(count)
+    figure = new_figure(5, 3.4)
+    ax = figure.subplots()
+    ax.stairs(count / total * bins, np.linspace(0, 1, bins + 1), fill=True, color=PALETTE[5])
+    half = 1.96 * np.sqrt((1 / bins) * (1 - 1 / bins) / total) * bins
+    ax.axhline(1, color=INK, linestyle="--", linewidth=1)
+    ax.axhspan(1 - half, 1 + half, color=INK, alpha=0.08, linewidth=0)
+    ax.set_xlim(0, 1)
+    ax.set_ylim(bottom=0)
+    tidy(ax, "probability integral transform of the target", "density")
+    caption = (
+        f"Where {int(total):,} held-out targets lie in their predictive distributions. Calibrated predictions give a "
+        "level histogram (dashed; the band holds 95 % of the bars). A hump in the middle means intervals that are too "
+        "wide, high ends intervals that are too narrow, a slope means a bias."
+    )
+    return Picture(
+        "reliability",
+        "Calibration of the dense predictive",
+        caption,
+        "Histogram of the PIT of held-out targets.",
+        figure,
+    )
 
 
 def wilson_interval(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

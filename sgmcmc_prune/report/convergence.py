@@ -8,6 +8,7 @@ import torch
 
 from sgmcmc_prune.diagnostics import MIN_DRAWS_ESS, ess, moving, rhat
 from sgmcmc_prune.diagnostics.inference_data import MIN_DRAWS, RHAT_THRESHOLD
+from sgmcmc_prune.diagnostics.of_run import FUNCTIONS
 from sgmcmc_prune.report.run_data import RunData, Stage
 from sgmcmc_prune.report.style import INK, PALETTE, Picture, legend_below, line, new_figure, tidy
 
@@ -15,12 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TITLE = "Convergence in function space"
-QUANTITIES = {"logits": "posterior", "probability": "posterior_predictive"}
-SHADES = dict(zip(QUANTITIES, PALETTE, strict=False))
 
 
 def convergence(run: RunData) -> Picture:
-    """Draw the distributions of R-hat and bulk ESS over all probes and classes, those of the two that there are."""
+    """Draw the distributions of R-hat and bulk ESS over all outputs on the probes, those of the two that there are."""
     stage = run.dense
     if stage is None or min(stage.draws) < MIN_DRAWS:
         return Picture("convergence", TITLE, f"R-hat and effective sample size take {MIN_DRAWS} draws of every chain.")
@@ -41,9 +40,10 @@ def convergence(run: RunData) -> Picture:
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     marks = [draw(ax, stage) for draw, ax in zip(panels, axes, strict=True)]
     axes[0].set_ylabel("share of outputs below", fontsize=9)
-    legend_below(figure, [*(line(name, color=shade) for name, shade in SHADES.items()), *marks], 4)
+    shades = dict(zip(_quantities(stage), PALETTE, strict=False))
+    legend_below(figure, [*(line(name, color=shade) for name, shade in shades.items()), *marks], 4)
     caption = (
-        "Share of the network's outputs (every class on every probe example) for which a diagnostic is below a value. "
+        "Share of the network's outputs (every one on every probe example) for which a diagnostic is below a value. "
         f"{' '.join(sentences)} Single weights are not compared, because hidden units permute between chains. With "
         "draws from several cycles, a large R-hat also means that cycles end in different solutions."
     )
@@ -66,10 +66,15 @@ def _ess(ax: "Axes", stage: Stage) -> Any:
 
 def _distribution(ax: "Axes", stage: Stage, diagnostic: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Draw the share of outputs below each value of a diagnostic."""
-    for name, group in QUANTITIES.items():
-        values = diagnostic(_draws(stage, group, name)).numpy()
+    for name, shade in zip(_quantities(stage), PALETTE, strict=False):
+        values = diagnostic(_draws(stage, FUNCTIONS[name], name)).numpy()
         values = np.sort(values[np.isfinite(values)])
-        ax.plot(values, np.arange(1, len(values) + 1) / max(1, len(values)), color=SHADES[name], lw=1.5)
+        ax.plot(values, np.arange(1, len(values) + 1) / max(1, len(values)), color=shade, lw=1.5)
+
+
+def _quantities(stage: Stage) -> list[str]:
+    """What the store holds of the network's outputs."""
+    return [name for name, group in FUNCTIONS.items() if name in stage.tree[group]]
 
 
 def _mark(ax: "Axes", value: float, label: str, linestyle: str) -> Any:

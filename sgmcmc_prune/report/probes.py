@@ -1,9 +1,11 @@
-"""Traces of the draws: logits of two probe examples, and the norm of every layer's weights."""
+"""Traces of the draws: outputs for two probe examples, and the norm of every layer's weights."""
 
 import numpy as np
 
 from sgmcmc_prune.report.run_data import RunData, Stage
 from sgmcmc_prune.report.style import (
+    INK,
+    PALETTE,
     Picture,
     chain_lines,
     colours,
@@ -19,10 +21,16 @@ CLASSES = 3
 
 
 def probe_trace(run: RunData) -> Picture:
-    """Draw the largest logits of an easy and a hard probe, by chain and draw."""
-    title, stage = "Logits of two probe examples", run.dense
+    """Draw what the draws say of two probe examples, by chain and draw."""
+    title, stage = "Two probe examples", run.dense
     if stage is None or min(stage.draws) == 0:
         return Picture("probes", title, "Not every chain has saved a draw yet.")
+    return _largest_logits(run, stage) if "logits" in stage.tree["posterior"] else _expected_targets(run, stage)
+
+
+def _largest_logits(run: RunData, stage: Stage) -> Picture:
+    """The largest logits of an easy and a hard probe."""
+    title = "Logits of two probe examples"
     labels = stage.tree["observed_data"]["y"].values
     figure = new_figure(7, 5)
     axes = figure.subplots(2, stage.chains, squeeze=False, sharey="row", sharex=True)
@@ -42,6 +50,30 @@ def probe_trace(run: RunData) -> Picture:
         "jumps between cycles are moves between solutions, which is what cycles are for."
     )
     return Picture("probes", title, caption, "Logits of two probes against the draw, one column per chain.", figure)
+
+
+def _expected_targets(run: RunData, stage: Stage) -> Picture:
+    """The expected target of the probes on which draws agree most, and least."""
+    title = "Expected targets of two probe examples"
+    name = next(name for name in ("mean", "probability") if name in stage.tree["posterior_predictive"])
+    values = [stage.values("posterior_predictive", name, c)[..., 0] for c in range(stage.chains)]
+    targets = np.asarray(stage.tree["observed_data"]["y"].values)
+    targets = targets.reshape(len(targets), -1)[:, 0]
+    spread = np.concatenate(values).std(0)
+    figure = new_figure(7, 5)
+    axes = figure.subplots(2, stage.chains, squeeze=False, sharey="row", sharex=True)
+    for row, (kind, probe) in enumerate({"surest": spread.argmin(), "least sure": spread.argmax()}.items()):
+        for chain, ax in enumerate(axes[row]):
+            ax.plot(values[chain][:, probe], color=PALETTE[0], lw=0.8)
+            ax.axhline(targets[probe], color=INK, linestyle="--", linewidth=1)
+            tidy(ax, "draw" if row else "", "" if chain else f"{name}, {kind} probe", "" if row else f"chain {chain}")
+            draw_axis(ax, stage.draws[chain], run.config.schedule.draws)
+    caption = (
+        "What each draw expects for the probe example on which draws agree most, and for the one on which they agree "
+        "least (first component; dashed: the target, which holds noise). Chains at one level, without drift, have "
+        "mixed in function space."
+    )
+    return Picture("probes", title, caption, "Expected targets of two probes against the draw.", figure)
 
 
 def weight_norms(run: RunData) -> Picture:

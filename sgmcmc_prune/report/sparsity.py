@@ -18,12 +18,13 @@ from sgmcmc_prune.report.style import (
     new_figure,
     tidy,
 )
+from sgmcmc_prune.run.tables import CLASSES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LABELS = {"accuracy": "accuracy", "nll": "NLL (nats per example)", "ece": "ECE"}
+LABELS = {"nll": "NLL (nats per example)"}
 WHEN = {"post_hoc": "pruned post hoc", "in_chain": "pruned in the chain"}
 
 DECISIONS = {"median": "median model", "fdr": "false discovery rate"}
@@ -32,7 +33,8 @@ LOOKS: dict[str, dict[str, Any]] = {
     "median": {"marker": "D", "ms": 5, "ls": "", "mfc": "white"},
     "fdr": {"marker": "s", "ms": 6, "ls": "", "mfc": "white"},
 }
-#: A network with less than this share of the dense accuracy does not set the range of a panel.
+#: A network with less than this share of the dense accuracy, or whose error is more than its inverse times the dense
+#: one's, does not set the range of a panel.
 FAILED = 0.5
 
 Metrics = Mapping[str, Any]
@@ -45,25 +47,29 @@ def quality_against_sparsity(run: RunData) -> Picture:
         return Picture("sparsity", title, "The run has not been evaluated yet: there is no metrics.json.")
     if not run.metrics["pruned"]:
         return Picture("sparsity", title, "Nothing was pruned in this run.")
-    split = run.metrics["split"]
+    split, scores = run.metrics["split"], run.metrics.get("scores", CLASSES)
+    first, *others = (scores[key] for key in scores)
+    better = "Higher" if run.metrics.get("higher_is_better", True) else "Lower"
+    rest = f", lower {' and '.join(others)}" if better == "Higher" else ""
     caption = (
         f"Posterior predictive on the {split} split against the share of pruned weights. The scales are logarithmic "
-        "in the kept share, the error and the NLL. Dashed: the dense predictive. Hollow: the decisions that inclusion "
-        "probabilities take without a target, the median probability model and the false discovery rate. Higher "
-        "accuracy is better, lower NLL and ECE. Networks with less than half of the dense accuracy do not set the "
-        "range of a panel: where they leave it an arrow stands at its edge, and the table has their values."
+        "in the kept share, and for classes in the error and the NLL. Dashed: the dense predictive. Hollow: the "
+        "decisions that inclusion probabilities take without a target, the median probability model and the false "
+        f"discovery rate. {better} {first} is better{rest}. Networks that have failed (less than half of the dense "
+        "accuracy, or twice the dense error) do not set the range of a panel: where they leave it an arrow stands at "
+        "its edge, and the table has their values."
     )
     examples = run.info.get("data", {}).get(split)
-    if examples:
+    if examples and "accuracy" in scores:
         p = run.metrics["dense"]["accuracy"]
         half = 1.96 * np.sqrt(p * (1 - p) / examples)
         caption += (
             f" One seed, {examples:,} examples: each accuracy is known to about ± {100 * half:.1f} points (95 %)."
         )
-    figure = draw([run.metrics], ("accuracy", "nll", "ece"))
-    return Picture(
-        "sparsity", title, caption, "Accuracy, NLL and ECE against sparsity, one line per criterion.", figure
-    )
+    keys = [key for key in scores if key not in ("brier", "coverage")]
+    figure = draw([run.metrics], keys)
+    named = ", ".join(scores[key] for key in keys)
+    return Picture("sparsity", title, caption, f"{named} against sparsity, one line per criterion.", figure)
 
 
 def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
@@ -77,11 +83,11 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
         for j, column in enumerate(when):
             _panel(axes[i, j], runs, key, column, criteria)
             last = i == len(keys) - 1
-            tidy(axes[i, j], "sparsity" if last else "", "" if j else LABELS[key], "" if i else WHEN[column])
+            tidy(axes[i, j], "sparsity" if last else "", "" if j else _label(runs[0], key), "" if i else WHEN[column])
     for key, row in zip(keys, axes, strict=True):
         if key == "accuracy":
             accuracy_axis(row[0])
-        elif key == "nll":
+        elif key == "nll" and "accuracy" in keys:  # of numbers it may be negative
             log_scale(row[0])
         row[0].set_ylim(row[0].get_ylim())
         for column, ax in zip(when, row, strict=True):
@@ -92,7 +98,7 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
     if any(row["decision"] != "target" for row in runs[0]["pruned"]):
         named = [kind for kind in _kinds(runs) if kind != "target"]
         marks += [line(DECISIONS.get(kind, kind), color=INK, **_looks(kind)) for kind in named]
-    if any(row["accuracy"] < FAILED * run["dense"]["accuracy"] for run in runs for row in run["pruned"]):
+    if any(_quality(run, row) < FAILED for run in runs for row in run["pruned"]):
         marks.append(line("outside the panel", color=INK, marker="v", ms=6, lw=0))
     legend_below(figure, [*handles, *marks], 3)
     return figure
@@ -154,11 +160,25 @@ def _curve(
     for run in runs:
         rows = [r for r in run["pruned"] if r["criterion"] == criterion and r["when"] == when]
         rows = [r for r in rows if r["decision"] == kind]
-        found.append([(1 - r["sparsity"], _number(r[key]), r["accuracy"] / run["dense"]["accuracy"]) for r in rows])
+        found.append([(1 - r["sparsity"], _number(r[key]), _quality(run, r)) for r in rows])
     values = np.array(found).reshape(len(runs), -1, 3)
     mean, half = mean_and_half_width(values)
     drawn = mean[:, 0] > 0  # a network without weights has no place on a log axis; it is in the table
     return mean[drawn, 0], mean[drawn, 1], half[drawn, 1], mean[drawn, 2] < FAILED
+
+
+def _label(run: Metrics, key: str) -> str:
+    heading: str = run.get("scores", CLASSES)[key]
+    return LABELS.get(key, heading)
+
+
+def _quality(run: Metrics, row: Metrics) -> float:
+    """The first score of a row in ratio to the dense network's: below 1 it is worse."""
+    first = next(iter(run.get("scores", CLASSES)))
+    mine, dense = _number(row[first]), _number(run["dense"][first])
+    if run.get("higher_is_better", True):
+        return mine / dense
+    return dense / mine if first != "nll" else 1.0  # the NLL of numbers has no zero
 
 
 def _number(value: float | None) -> float:

@@ -98,7 +98,7 @@ def audit_run(config: RunConfig) -> tuple[list[str], list[str]]:
     run = Run(config)
     data, num_data = run.data, run.num_data
     size = max(b for b in range(1, config.data.batch_size + 1) if num_data % b == 0)
-    found = rehearse(run.model(0), data.train[0], data.train[1], run.likelihood, data.dataset.num_classes)
+    found = rehearse(run.model(0), data.train[0], data.train[1], run.likelihood, run.num_outputs)
     chain = Run(replace(config, **{"data.batch_size": size}), data=data).chain(0, run.schedule(None))
     chain.model.train()
     loss = partial(mean_nll, chain.likelihood)

@@ -18,6 +18,8 @@ def check_choices(config: RunConfig) -> None:
         If a user's module cannot be imported, or a criterion is refused.
     """
     for where, kind, name in config.choices():
+        if choices.is_given(name):
+            continue
         found = choices.load_callable(kind, name)
         if kind in ("growth", "decision") and choices.is_own(name) and isinstance(found, type):
             raise ValueError(f"{where} is {name!r}, a class; it must be a function")

@@ -28,14 +28,15 @@ class DataConfig:
     Parameters
     ----------
     name
-        "fashion-mnist", "fashion-mnist-subset", "cifar10", "cifar100", "imagenet", or your own as
-        "package.module:callable", which returns ((inputs, labels), (inputs, labels)) of training and test set.
+        "fashion-mnist", "fashion-mnist-subset", "cifar10", "cifar100", "imagenet"; a table: "csv:FILE:TARGET",
+        "npz:FILE", or "uci:NAME" of the standard splits; or your own as "package.module:callable", which returns
+        ((inputs, targets), (inputs, targets)) of training and test set.
     options
-        NAME=VALUE for a callable of your own.
+        NAME=VALUE for a table (test=0.1 seed=0; of "uci" split=0) or for a callable of your own.
     data_dir
         Folder with the official files; by default $SGMCMC_PRUNE_DATA, the system's data sets, or a download.
     validation
-        Training images held out; they are never trained on.
+        Training examples held out; they are never trained on.
     batch_size
         Examples in a minibatch.
     augmentation
@@ -258,8 +259,11 @@ class RunConfig:
     data, model, sampler, prior, em, schedule, prune
         The parts.
     likelihood
-        Of each example: "categorical", or your own as "package.module:function" of outputs and labels, which gives the
-        negative log-likelihoods; predictions are the softmax of the outputs.
+        Of each example: "categorical" (class labels), "bernoulli" (one or several 0 or 1), "gaussian" (numbers),
+        "poisson" (counts), or your own as "package.module:function" of outputs and targets, which gives the negative
+        log-likelihoods, or "package.module:class", an ObservationModel.
+    likelihood_options
+        NAME=VALUE for it, such as noise=heteroscedastic of "gaussian" (by default learned; a number is known).
     chains
         Number of chains; each has its own start, noise, minibatches and hyperparameters.
     execution
@@ -281,7 +285,7 @@ class RunConfig:
     ood_dir
         Folder with their files.
     probes
-        Examples whose logits and log-likelihood are stored with every draw: of the official training set, the same for
+        Examples whose outputs and log-likelihood are stored with every draw: of the official training set, the same for
         every seed and validation split (the store says which of them the run holds out).
     keep_weight_draws
         Keep the full weight draws after the evaluation; their size is estimated before the run starts.
@@ -299,6 +303,7 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     likelihood: str = "categorical"
+    likelihood_options: tuple[str, ...] = ()
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     em: EMSettings = field(default_factory=EMSettings)

@@ -9,12 +9,13 @@ from sgmcmc_prune import choices
 from sgmcmc_prune import data as datasets
 from sgmcmc_prune.data.image_data import Dataset, LabelledImages, held_out, hold_out
 from sgmcmc_prune.data.seeding import seeded_generator
+from sgmcmc_prune.likelihoods import Likelihood, ObservationModel
 from sgmcmc_prune.run.config import RunConfig
 
 
 @dataclass(frozen=True)
 class Data:
-    """The splits of a run on its device: labels, and network inputs as tensors (or `PictureInputs`, read on demand)."""
+    """The splits of a run on its device: targets, and inputs as tensors (or `PictureInputs`, read on demand)."""
 
     dataset: Dataset
     train: tuple[Tensor, Tensor]
@@ -30,7 +31,26 @@ class Data:
 def load_data(config: RunConfig) -> Data:
     """Read and split the data of a configuration. The split depends on the seed alone."""
     options = choices.options(config.data.options, "data.options")
-    dataset = datasets.load(config.data.name, config.data.data_dir, **options)
+    found = likelihood(config)
+    targets = found.targets if isinstance(found, ObservationModel) else "any"
+    dataset = datasets.load(config.data.name, config.data.data_dir, targets=targets, **options)
+    return split_data(dataset, config)
+
+
+def likelihood(config: RunConfig) -> Likelihood:
+    """The likelihood that a configuration names; ValueError for options that it does not have."""
+    name, options = config.likelihood, choices.options(config.likelihood_options, "likelihood_options")
+    choices.check("likelihood", name)
+    if isinstance(choices.load("likelihood", name), type):
+        made: Likelihood = choices.make("likelihood", name, **options)
+        return made
+    if options:
+        raise ValueError(f"likelihood {name} has no options; likelihood_options are {', '.join(options)}")
+    return choices.load_callable("likelihood", name)
+
+
+def split_data(dataset: Dataset, config: RunConfig) -> Data:
+    """Hold the validation split out, and put all on the device."""
     train, validation = hold_out(dataset.train, config.data.validation, config.seed)
 
     def tensors(part: LabelledImages) -> tuple[Tensor, Tensor]:

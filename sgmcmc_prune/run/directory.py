@@ -95,6 +95,8 @@ def keep_averages(run: Run) -> None:
     """Keep what is read of a finished run, and delete what only a resume of unfinished chains would need."""
     for chain in range(run.config.chains):
         checkpoint.save(run.places.averages(chain), load_averages(run.places, chain))
+    if run.given:  # its chains can be forked later, from their ends
+        return
     for criterion in run.stages:
         for path in run.places.stage(criterion).checkpoints.glob("*.safetensors*"):
             if not path.name.endswith(".damaged"):

@@ -11,9 +11,9 @@ augmented as they were; plain images have other statistics than crops with black
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sgmcmc_prune.chains.loop import members
 from sgmcmc_prune.data import ood
 from sgmcmc_prune.diagnostics import in_function_space, judge
+from sgmcmc_prune.likelihoods import Gaussian, ObservationModel, Prediction
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.predictive.flops import multiply_adds
-from sgmcmc_prune.predictive.metrics import auroc, reliability, summarise
-from sgmcmc_prune.predictive.predict import Predictive, pool, posterior_predictive
+from sgmcmc_prune.predictive.metrics import auroc, reliability
+from sgmcmc_prune.predictive.predict import Predictive, outputs_of, outputs_of_draws
 from sgmcmc_prune.pruning import batchnorm, masks
 from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
 from sgmcmc_prune.run.config import RunConfig
@@ -42,29 +42,40 @@ from sgmcmc_prune.store.places import RunPlaces, StagePlaces
 from sgmcmc_prune.store.weights import WeightStore
 
 Mask = dict[str, Tensor]
+#: Weights that an evaluation keeps in memory.
+KEPT_BYTES = 2**27
+#: Draws of a small network, of at most so many numbers, that share a pass.
+DRAWS_AT_ONCE, SMALL = 50, 10_000
+#: Bins of the histogram of the probability integral transform.
+PIT_BINS = 20
 
 
 @dataclass(frozen=True)
 class _Predictions:
     """What the draws of one row predict: the scores of each, and all together on the split and on foreign images."""
 
-    pooled: Predictive
+    pooled: Prediction
     singles: list[dict[str, float]]
-    foreign: Predictive | None
+    foreign: Prediction | None
     sizes: list[dict[str, int | None]]
 
 
-class _Evaluator:
+class Evaluator:
     """Predicts on one split with the draws of a stage."""
 
     def __init__(self, run: Run) -> None:
         self.config = run.config
         self.inputs, self.labels = run.evaluation_split
         self.foreign = foreign_inputs(run)
+        self.likelihood, self.unit = run.likelihood, run.data.dataset.unit
         self.statistics_batches = run.statistics_batches()
         self.model = run.model(0)
         self.groups = run.groups(self.model)
         self.not_shrinkable = why_not_shrinkable(self.model, self.inputs[:2])
+        self._kept: dict[tuple[Path, int, int], dict[str, Tensor]] = {}
+        self._room = KEPT_BYTES
+        self.network = copy.deepcopy(self.model)
+        self.at_once = DRAWS_AT_ONCE if batchable(self.network, self.inputs[:4]) else 1
 
     def predict(self, stage: StagePlaces, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
         """Predict with the draws first, ..., last - 1 of every chain, one after the other."""
@@ -74,16 +85,53 @@ class _Evaluator:
         pooled, foreign = None, None
         for chain in range(self.config.chains):
             mask = chain_masks[chain] if chain_masks else {}
-            for draw in members(weights, chain, first, last):
-                network = masked_network(self.model, draw, mask, self.statistics_batches)
-                latest = self._predictive(network, self.inputs)
-                singles.append(summarise(latest.probabilities, self.labels))
+            draws = (self._weights(weights, chain, draw) for draw in range(first, last))
+            splits = [self.inputs, *([] if self.foreign is None else [self.foreign])]
+            for latest, *others in self._each(draws, mask, splits):
+                singles.append(self.likelihood.score_single(latest, self.labels, self.unit))
                 pooled = _with(pooled, latest)
-                if self.foreign is not None:
-                    foreign = _with(foreign, self._predictive(network, self.foreign))
-            sizes += self._size(network, mask)
+                foreign = _with(foreign, others[0]) if others else None
+            sizes += self._size(self.network, mask)
         assert pooled is not None, "a run has a draw"
         return _Predictions(pooled, singles, foreign, sizes)
+
+    def predict_inputs(
+        self, chains: Iterable[Iterable[dict[str, Tensor]]], chain_masks: Sequence[Mask], inputs: Tensor, size: int
+    ) -> Prediction:
+        """Predict inputs of any kind, `size` at a time, with the draws of chains, each under its chain's mask."""
+        pooled = None
+        for draws, mask in zip(chains, chain_masks, strict=True):
+            for (latest,) in self._each(draws, mask, [inputs], size):
+                pooled = _with(pooled, latest)
+        assert pooled is not None, "a run has a draw"
+        return pooled
+
+    def _each(
+        self, draws: Iterable[dict[str, Tensor]], mask: Mask, splits: Sequence[Tensor], size: int = 1000
+    ) -> Iterator[list[Prediction]]:
+        """What each draw predicts for some inputs; draws of small networks share a pass."""
+        remaining = iter(draws)
+        while together := list(islice(remaining, self.at_once)):
+            if self.at_once > 1:
+                masked = [masks.masked(weights, mask) for weights in together]
+                outputs = [outputs_of_draws(self.network, masked, inputs, size) for inputs in splits]
+                load_network_state(self.network, masked[-1])
+            else:
+                put_on(self.network, together[0], mask, self.statistics_batches)
+                outputs = [outputs_of(self.network, inputs, size).unsqueeze(0) for inputs in splits]
+            for each in zip(*outputs, strict=True):
+                yield [self.likelihood.prediction(found) for found in each]
+
+    def _weights(self, store: WeightStore, chain: int, draw: int) -> dict[str, Tensor]:
+        """One draw; those of small networks are kept, since every row needs them again."""
+        place = (store.directory, chain, draw)
+        if place in self._kept:
+            return self._kept[place]
+        weights = store.load(chain, draw)
+        size = sum(value.nbytes for value in weights.values())
+        if self._room >= size:
+            self._kept[place], self._room = weights, self._room - size
+        return weights
 
     def _size(self, network: nn.Module, mask: Mask) -> list[dict[str, int | None]]:
         """The size of a network once it is cut; nothing where it cannot be, and from then on."""
@@ -94,9 +142,8 @@ class _Evaluator:
                 self.not_shrinkable = str(error)
         return []
 
-    @staticmethod
-    def _predictive(network: nn.Module, inputs: Tensor) -> Predictive:
-        return posterior_predictive(network, [network_state(network)], inputs)
+    def _score(self, prediction: Prediction) -> dict[str, float]:
+        return self.likelihood.score(prediction, self.labels, self.unit)
 
     def row(self, found: _Predictions, chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
         """Metrics of the pooled predictive, of the average single network, and the size of the shrunk one."""
@@ -106,16 +153,27 @@ class _Evaluator:
             "sparsity": _mean([masks.sparsity(m) for m in each]),
             "sparsity_all_parameters": _mean([masks.total_sparsity(m, self.model) for m in each]),
             "starved": sorted({name for m in each for name in masks.starved(m)}),
-            **summarise(found.pooled.probabilities, self.labels),
+            **self._score(found.pooled),
             "members": found.pooled.members,
-            "single_accuracy": _mean([s["accuracy"] for s in found.singles]),
-            "single_nll": _mean([s["nll"] for s in found.singles]),
+            **{f"single_{key}": _mean([s[key] for s in found.singles]) for key in found.singles[0]},
         }
-        if found.foreign is not None:
+        if isinstance(found.foreign, Predictive) and isinstance(found.pooled, Predictive):
             row |= detection(found.pooled, found.foreign)
         if len(found.sizes) == self.config.chains:
             row |= {key: _mean_if_known([size[key] for size in found.sizes]) for key in found.sizes[0]}
         return row
+
+
+def batchable(network: nn.Module, inputs: Tensor) -> bool:
+    """Whether a network is small, and draws of it can share a pass, which is found by trying."""
+    state = network_state(network)
+    if sum(value.numel() for value in state.values()) > SMALL or batchnorm.layers(network):
+        return False
+    try:
+        together = outputs_of_draws(network, [state, state], inputs)
+    except (RuntimeError, ValueError):
+        return False
+    return bool(torch.allclose(together[1], outputs_of(network, inputs), rtol=1e-5, atol=1e-6))
 
 
 def masked_network(
@@ -126,16 +184,24 @@ def masked_network(
     The statistics come from `batches`, as `Run.statistics_batches` gives them.
     """
     network = copy.deepcopy(model)
+    put_on(network, weights, mask, batches)
+    return network
+
+
+def put_on(
+    network: nn.Module, weights: Mapping[str, Tensor], mask: Mask, batches: Callable[[], Sequence[Tensor]]
+) -> None:
+    """What `masked_network` does, to the network itself."""
     load_network_state(network, weights)
     masks.apply(mask, dict(network.named_parameters()))
     if batchnorm.layers(network):
         batchnorm.reestimate(network, batches())
-    return network
 
 
-def _with(total: Predictive | None, latest: Predictive) -> Predictive:
-    """One member more; members are pooled as they come, so that memory does not grow with them."""
-    return latest if total is None else pool([total, latest])
+def _with(total: Any, latest: Prediction) -> Prediction:
+    """One member more; class probabilities are averaged as they come, so that memory does not grow with members."""
+    pooled: Prediction = latest if total is None else total.pooled(latest)
+    return pooled
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -152,6 +218,8 @@ def foreign_inputs(run: Run) -> Tensor | None:
     config, data = run.config, run.data
     if config.ood is None:
         return None
+    if run.likelihood.targets != "labels":
+        raise ValueError("ood needs class probabilities, and this run's targets are numbers")
     inputs: Tensor = ood.foreign_inputs(config.ood, config.ood_dir, data.dataset, data.input_shape, config.device)
     return inputs
 
@@ -184,14 +252,14 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         members, parameters and multiply_adds of the shrunk network, ood_auroc, ...), `diagnostics`, `split`, `seed`,
         `ood`, and `not_shrinkable`: why rows have no such sizes, or "".
     """
-    config, data, places, evaluator = run.config, run.data, run.places, _Evaluator(run)
+    config, data, places, evaluator = run.config, run.data, run.places, Evaluator(run)
     draws = config.schedule.cycles * config.schedule.draws
     chains = [load_averages(places, chain) for chain in range(config.chains)]
     rows = 1 + num_decided(config) + len(config.prune.in_chain) * len(config.prune.targets)
     with tqdm(total=rows, desc="evaluate", unit="row", disable=not progress) as bar:
         found = evaluator.predict(places, 0, draws, None)
         dense = evaluator.row(found, None)
-        _write_reliability(places.reliability, found.pooled, evaluator.labels)
+        _write_reliability(places.reliability, run.likelihood, found.pooled, evaluator.labels)
         bar.update(1)
         pruned = []
         for decided in decided_post_hoc(config, evaluator.groups, chains):
@@ -209,6 +277,8 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
             bar.update(1)
     return {
         "split": config.evaluate,
+        "scores": dict(run.likelihood.headings),
+        "higher_is_better": run.likelihood.higher_is_better,
         "seed": config.seed,
         "evaluation": evaluation_settings(config),
         "data": {"name": data.dataset.name, "official": data.dataset.provenance["official"]},
@@ -223,10 +293,19 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
     }
 
 
-def _write_reliability(path: Path, predictive: Predictive, labels: Tensor) -> None:
-    """Keep the bins of the dense reliability diagram, which a report cannot recompute without the data."""
-    bins = reliability(predictive.probabilities, labels)
-    content = {name: getattr(bins, name).tolist() for name in ("confidence", "accuracy", "count")}
+def _write_reliability(path: Path, likelihood: ObservationModel, predicted: Prediction, targets: Tensor) -> None:
+    """Keep the bins that show the dense calibration, which a report cannot recompute without the data.
+
+    Of classes those of the reliability diagram; of numbers the histogram of the probability integral transform.
+    """
+    content: dict[str, list[float]]
+    if isinstance(predicted, Predictive):
+        bins = reliability(predicted.probabilities, targets)
+        content = {name: getattr(bins, name).tolist() for name in ("confidence", "accuracy", "count")}
+    elif isinstance(likelihood, Gaussian):
+        content = {"pit": torch.histc(likelihood.pit(predicted, targets), PIT_BINS, 0, 1).tolist()}
+    else:
+        return
     write_json(path, finite_or_null(content), checksum=True)
 
 

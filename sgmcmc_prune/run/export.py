@@ -62,6 +62,8 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     if not run.places.metrics.is_file():
         raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")
     config, data = run.config, run.data
+    if run.likelihood.targets != "labels":
+        raise ValueError(f"{run_dir} predicts numbers; export writes networks of classes alone so far")
     mask, draws, origin = _chosen(run, run_dir, choice)
     dense = run.model(choice.chain).cpu()
     network = masked_network(run.model(choice.chain), average(draws), mask, run.statistics_batches())

@@ -71,24 +71,38 @@ def run(config: RunConfig, out: Path, overwrite: bool = False, progress: bool = 
     Interrupted
         After SIGINT or SIGTERM; `resume` continues.
     """
+    return start(Run(config, out), overwrite, progress)
+
+
+def start(job: Run, overwrite: bool = False, progress: bool = True) -> dict[str, Any]:
+    """As `run`, of a run whose parts may be objects instead of names."""
     with distributed.world() as world, ExitStack() as held:
-        prepared = world.first_only(lambda: _prepare(config, out, overwrite, world, held))
-        return _work(prepared or Run(config, out), progress, world)
+        world.first_only(lambda: _prepare(job, overwrite, world, held))
+        return _work(job, progress, world)
 
 
-def resume(out: Path, progress: bool = True) -> dict[str, Any]:
+def resume(out: Path, progress: bool = True, job: Run | None = None) -> dict[str, Any]:
     """Continue a run that was killed or interrupted; a finished run is evaluated again.
 
     The number of processes may be another than before: the chains then go on equal to rounding, and `run.json` says so.
 
+    Parameters
+    ----------
+    out : Path
+    progress : bool
+    job : Run, optional
+        The run with the objects that it was started with, if it was started with any.
+
     Raises
     ------
     ValueError
-        If `out` is not a run directory.
+        If `out` is not a run directory, or `job` has another configuration.
     """
     with distributed.world() as world, ExitStack() as held:
         world.first_only(lambda: _take_up(out, world, held))
-        job = open_run(out)
+        if job is not None and load_config(out) != job.config:
+            raise ValueError(f"{out} holds a run with other settings; give the same ones, or another directory")
+        job = job or open_run(out)
         if not job.config.keep_weight_draws and _finished(out):
             if not world.first:
                 return {}
@@ -136,15 +150,15 @@ def _earlier(out: Path) -> dict[str, Any]:
     return dict(read_json(path, checksum=True)) if path.is_file() else {}
 
 
-def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks, held: ExitStack) -> Run:
+def _prepare(job: Run, overwrite: bool, world: Ranks, held: ExitStack) -> None:
     """Take the directory for oneself, refuse what cannot run, and only then delete or write anything in it."""
+    config, out = job.config, job.places.directory
     _check_processes(config, world)
     check_choices(config)
-    job = Run(config, out)
     made = _take(out, held)
     try:
         if distributed.restarted() and RunPlaces(out).config.is_file() and load_config(out) == config:
-            return job
+            return
         old = [path for path in out.iterdir() if path != RunPlaces(out).lock]
         if old and not overwrite:
             raise ValueError(
@@ -164,7 +178,6 @@ def _prepare(config: RunConfig, out: Path, overwrite: bool, world: Ranks, held: 
     for path in old:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     write_json(job.places.config, to_json(config))
-    return job
 
 
 def _take(out: Path, held: ExitStack) -> list[Path]:
@@ -293,7 +306,7 @@ def _execution(job: Run, world: Ranks) -> dict[str, Any]:
         lambda index: measurable_chain(job, index),
         config.chains,
         job.num_steps,
-        worker_commands("measure", out, config.chains)[: num_workers(config.chains)],
+        [] if job.given else worker_commands("measure", out, config.chains)[: num_workers(config.chains)],
     )
     return {"mode": choice.mode, "predicted_seconds": choice.predicted_seconds}
 

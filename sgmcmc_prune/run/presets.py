@@ -2,13 +2,42 @@
 
 from collections.abc import Callable
 
-from sgmcmc_prune.run.config import DataConfig, ModelConfig, PruneConfig, RunConfig, SamplerConfig, ScheduleConfig
+from sgmcmc_prune.priors.em_settings import EMSettings
+from sgmcmc_prune.run.config import (
+    DataConfig,
+    ModelConfig,
+    PriorConfig,
+    PruneConfig,
+    RunConfig,
+    SamplerConfig,
+    ScheduleConfig,
+)
 from sgmcmc_prune.settings import replace
 
 
 def demo() -> RunConfig:
     """LeNet on the Fashion-MNIST subset shipped with the package: two chains, under three minutes on two cores."""
     return RunConfig(keep_weight_draws=True, execution="processes")
+
+
+def regression() -> RunConfig:
+    """A small network on a simulated regression set: four chains that converge, in about a minute on two cores."""
+    return RunConfig(
+        preset="regression",
+        # A batch of all examples has no minibatch noise: the chains are at their temperature.
+        data=DataConfig(name="waves", validation=0, batch_size=300),
+        model=ModelConfig(name="mlp", options=("widths=(8,)", "activation=tanh")),
+        likelihood="gaussian",
+        sampler=SamplerConfig(lr=0.015, lr_explore=0.015, lr_min=0.015, momentum=0.975, preconditioner="identity"),
+        # A wide spike and a prior that stays as it is stated: chains cross between spike and slab.
+        prior=PriorConfig(slab_variance=0.5, spike_variance=0.01),
+        em=EMSettings(kind="fixed"),
+        schedule=ScheduleConfig(burn_in=3000.0, cycles=1, explore=0.0, sample=20000.0, relax=0.0, draws=500),
+        prune=PruneConfig(targets=(0.5, 0.7, 0.9), post_hoc=("inclusion_probability", "magnitude"), in_chain=()),
+        chains=4,
+        execution="processes",
+        keep_weight_draws=True,
+    )
 
 
 def fashion_mnist() -> RunConfig:
@@ -47,6 +76,7 @@ def cifar100() -> RunConfig:
 
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "demo": demo,
+    "regression": regression,
     "fashion-mnist": fashion_mnist,
     "cifar10": cifar10,
     "cifar100": cifar100,

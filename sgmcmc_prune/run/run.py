@@ -21,7 +21,7 @@ from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.pictures import PictureInputs
 from sgmcmc_prune.data.prefetch import PrefetchedStream
-from sgmcmc_prune.likelihoods import Likelihood
+from sgmcmc_prune.likelihoods import ObservationModel, observation_model
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
 from sgmcmc_prune.preconditioners import Preconditioner
 from sgmcmc_prune.priors.base import Prior
@@ -30,7 +30,7 @@ from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.spike_slab import SpikeSlab, smallest_stable_spike
 from sgmcmc_prune.pruning.prunable import output_weights, prunable, trainable
 from sgmcmc_prune.run.config import RunConfig
-from sgmcmc_prune.run.data import Data, Probes, choose_probes, load_data
+from sgmcmc_prune.run.data import Data, Probes, choose_probes, likelihood, load_data
 from sgmcmc_prune.run.schedules import dense_schedule, fork_schedule
 from sgmcmc_prune.samplers import MomentumSampler, Sampler
 from sgmcmc_prune.store.files import read_json
@@ -51,12 +51,30 @@ class Run:
         Its directory; what needs none works without.
     data : Data, optional
         Read when they are first needed, if they are not given.
+    network : callable, optional
+        Makes the network of a chain from a seed, where the configuration names none.
+    observation : ObservationModel, optional
+        The likelihood, where the configuration names none.
     """
 
-    def __init__(self, config: RunConfig, out: Path | None = None, data: Data | None = None) -> None:
-        self.config, self.out = config, out
+    def __init__(
+        self,
+        config: RunConfig,
+        out: Path | None = None,
+        data: Data | None = None,
+        network: Callable[[int], nn.Module] | None = None,
+        observation: ObservationModel | None = None,
+    ) -> None:
+        self.config, self.out, self.network = config, out, network
         if data is not None:
             self.data = data
+        if observation is not None:
+            self.likelihood = observation
+
+    @property
+    def given(self) -> bool:
+        """Whether the run has parts that were handed over as objects, which another process cannot load."""
+        return self.network is not None
 
     @cached_property
     def data(self) -> Data:
@@ -114,18 +132,27 @@ class Run:
         """The examples whose outputs are kept with every draw."""
         return choose_probes(self.config, self.data)
 
+    @cached_property
+    def likelihood(self) -> ObservationModel:
+        """What a target is distributed as, given the network's outputs."""
+        return observation_model(likelihood(self.config), labels=self.data.dataset.num_classes > 0)
+
     @property
-    def likelihood(self) -> Likelihood:
-        """The negative log-likelihood of each example."""
-        return choices.load_callable("likelihood", self.config.likelihood)
+    def num_outputs(self) -> int:
+        """Numbers that describe the distribution of one target."""
+        return self.likelihood.num_outputs(self.data.dataset.target_width)
 
     def model(self, chain: int) -> nn.Module:
         """The network of one chain at its own random start."""
         m, seed = self.config.model, self.config.seed * 2**16 + chain
+        width = self.data.dataset.target_width
+        if self.network is not None:
+            return self.likelihood.completed(self.network(seed), width).to(self.config.device)
         named = {} if m.normalisation is None else {"normalisation": m.normalisation}
         options = {**named, **choices.options(m.options, "model.options")}
-        model = models.build(m.name, self.data.input_shape, self.data.dataset.num_classes, seed=seed, **options)
-        return models.in_fast_layout(m.name, model.to(self.config.device))
+        outputs = self.likelihood.num_network_outputs(width)
+        model = models.build(m.name, self.data.input_shape, outputs, seed=seed, **options)
+        return models.in_fast_layout(m.name, self.likelihood.completed(model, width).to(self.config.device))
 
     def stream(self, chain: int, batch_size: int | None = None) -> MinibatchStream:
         """The minibatches of one chain, augmented if that was asked for, and read ahead if they are not in memory."""

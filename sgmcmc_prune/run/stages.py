@@ -25,6 +25,7 @@ from sgmcmc_prune.settings import to_json
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.draws import DrawStore
 from sgmcmc_prune.store.files import locked
+from sgmcmc_prune.store.places import StagePlaces
 from sgmcmc_prune.store.weights import estimate_bytes, require_space
 
 RECORDS_PER_EPOCH = 4
@@ -91,14 +92,43 @@ def _stage_chain(run: Run, criterion: str | None, index: int, ranks: Ranks) -> C
     return chain
 
 
-def open_stage(run: Run, criterion: str | None, ranks: int = 1, progress: bool = False) -> Stage:
+def take_stage(run: Run, criterion: str, places: StagePlaces, progress: bool) -> None:
+    """Take all chains through one fork from their dense ends, into a directory of its own.
+
+    Raises
+    ------
+    Interrupted, RunError
+        As `take_chain`; the same call goes on.
+    """
+    schedule = run.schedule(criterion)
+    with (
+        locked(run.places.lock),
+        tqdm(total=run.config.chains * schedule.num_steps, unit="step", disable=not progress) as bar,
+    ):
+        for index in range(run.config.chains):
+            bar.set_description(f"chain {index}, {criterion}")
+            open_stage(run, criterion, places=places).run(_stage_chain(run, criterion, index, ALONE), bar)
+
+
+def open_stage(
+    run: Run, criterion: str | None, ranks: int = 1, progress: bool = False, places: StagePlaces | None = None
+) -> Stage:
     """Open the store of one stage, or create it (then `ranks` processes share each chain)."""
-    config, places, schedule = run.config, run.places.stage(criterion), run.schedule(criterion)
+    config, places, schedule = run.config, places or run.places.stage(criterion), run.schedule(criterion)
     model = run.model(0)
     prior, parameters = run.prior(model, 0), dict[str, Tensor](trainable(model))
     layers = list(prior.layers if isinstance(prior, SpikeSlab) else ()) or list(prunable(model))
-    probes, classes = run.probes, run.data.dataset.num_classes
-    recorder = Recorder(probes.inputs, probes.labels, classes, layers, parameters, prior, run.statistics_batches())
+    probes = run.probes
+    recorder = Recorder(
+        probes.inputs,
+        probes.labels,
+        run.likelihood,
+        run.num_outputs,
+        layers,
+        parameters,
+        prior,
+        run.statistics_batches(),
+    )
     record_every = max(1, int(run.steps_per_epoch / RECORDS_PER_EPOCH))
     if places.store.exists():
         store = DrawStore.open(places.store)
@@ -129,7 +159,7 @@ def _static(probes: Probes, parameters: Mapping[str, Tensor], layers: Sequence[s
     sizes = [parameters[name].numel() for name in layers]
     dims = ("probe", *[f"image_dim_{i}" for i in range(probes.inputs.dim() - 1)])
     return {
-        "observed_data": {"y": (("probe",), probes.labels.cpu().numpy())},
+        "observed_data": {"y": (("probe", *("component",) * (probes.labels.ndim - 1)), probes.labels.cpu().numpy())},
         "constant_data": {
             "image": (dims, probes.inputs.cpu().numpy()),
             "probe_held_out": (("probe",), probes.held_out.numpy()),
@@ -148,7 +178,7 @@ def rehearsed(run: Run, model: nn.Module) -> Rehearsal:
         For a network that cannot be sampled.
     """
     inputs, labels = (part[: min(EXAMPLES, run.config.data.batch_size)] for part in run.data.train)
-    return rehearse(model, inputs, labels, run.likelihood, run.data.dataset.num_classes)
+    return rehearse(model, inputs, labels, run.likelihood, run.num_outputs)
 
 
 def departures(run: Run, model: nn.Module, prior: Prior, ranks: int = 1) -> list[str]:

@@ -3,10 +3,13 @@
 from typing import Any
 
 from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
+from sgmcmc_prune.diagnostics.of_run import FUNCTIONS
 from sgmcmc_prune.pruning.inclusion import MIN_BATCHES
 from sgmcmc_prune.text_table import format_rows, missing, number
 
-COLUMNS = ("method", "when", "decision", "sparsity", "accuracy", "NLL", "Brier", "ECE", "members", "single acc.")
+NAMED = ("method", "when", "decision", "sparsity")
+#: The scores of runs that do not say theirs: of class labels.
+CLASSES = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
 OOD_COLUMNS = {"ood_auroc": "OOD AUROC", "ood_auroc_mutual_information": "by MI"}
 IN_CHAIN = "in chain: chains train on from their dense end while the mask grows, so a pruned row may beat the dense one"
 #: Share of the groups decided by tie from which a table says so.
@@ -23,8 +26,11 @@ def metrics_table(metrics: dict[str, Any]) -> str:
 
 def metrics_rows(metrics: dict[str, Any]) -> list[list[str]]:
     """The cells of that table, row by row, its header first; two columns more if there were foreign images."""
-    header = [*COLUMNS, *(OOD_COLUMNS.values() if metrics.get("ood") else ())]
-    return [header, *([*named, *_scores(row)] for named, row in _named_rows(metrics))]
+    scores = metrics.get("scores", CLASSES)
+    first = next(iter(scores))
+    header = [*NAMED, *scores.values(), "members", f"single {scores[first]}"]
+    header += OOD_COLUMNS.values() if metrics.get("ood") else ()
+    return [header, *([*named, *_scores(row, scores)] for named, row in _named_rows(metrics))]
 
 
 def size_rows(metrics: dict[str, Any]) -> list[list[str]]:
@@ -32,7 +38,7 @@ def size_rows(metrics: dict[str, Any]) -> list[list[str]]:
     dense = metrics["dense"]
     if all(row.get(size) in (None, dense.get(size)) for row in metrics["pruned"] for size in SIZE_COLUMNS):
         return []
-    header = [*COLUMNS[:4], *(part for name in SIZE_COLUMNS.values() for part in (name, "of dense"))]
+    header = [*NAMED, *(part for name in SIZE_COLUMNS.values() for part in (name, "of dense"))]
     return [
         header,
         *(
@@ -63,10 +69,11 @@ def decision(row: dict[str, Any]) -> str:
     return " ".join([row["decision"], *(f"{row[key]:g}" for key in ("level",) if key in row)])
 
 
-def _scores(row: dict[str, Any]) -> list[str]:
-    scores = [number(row[key], 4) for key in ("accuracy", "nll", "brier", "ece")]
+def _scores(row: dict[str, Any], scores: dict[str, str]) -> list[str]:
+    found = [number(row[key], 4) for key in scores]
+    single = number(row[f"single_{next(iter(scores))}"], 4)
     foreign = [number(row[key], 4) for key in OOD_COLUMNS if key in row]
-    return [f"{row['sparsity']:.1%}", *scores, str(row["members"]), number(row["single_accuracy"], 4), *foreign]
+    return [f"{row['sparsity']:.1%}", *found, str(row["members"]), single, *foreign]
 
 
 def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
@@ -76,7 +83,7 @@ def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
         *([IN_CHAIN] if any(row["when"] == "in_chain" for row in metrics["pruned"]) else []),
         f"draws: {d['chains']} chains x {d['draws_per_chain']}",
         *temperature_lines(d),
-        *(_convergence_line(f"probe {name}", d[name]) for name in ("logits", "probability")),
+        *(_convergence_line(f"probe {name}", d[name]) for name in FUNCTIONS if name in d),
         *(_by_layer(name, values) for name, values in d["hyperparameters"].items()),
         *_inclusion_lines(d.get("inclusion", {})),
     ]

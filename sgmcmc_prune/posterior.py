@@ -1,0 +1,363 @@
+"""A finished run as its user sees it: draws, diagnostics, inclusion probabilities, predictions, pruned networks.
+
+`sample` returns it, and `open_posterior` opens what the command line has left.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune.diagnostics import inference_data
+from sgmcmc_prune.likelihoods import Mixture, ObservationModel, Prediction
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.report import write_report
+from sgmcmc_prune.run.config import PruneConfig
+from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages
+from sgmcmc_prune.run.directory import load_averages, open_run
+from sgmcmc_prune.run.evaluate import Evaluator, masked_network
+from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.run.stages import take_stage
+from sgmcmc_prune.run.tables import diagnostics_lines, metrics_table
+from sgmcmc_prune.settings import replace
+from sgmcmc_prune.store.files import read_json
+from sgmcmc_prune.store.places import StagePlaces
+from sgmcmc_prune.store.weights import WeightStore, average
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+
+class Draws(Sequence[dict[str, Tensor]]):
+    """The weight draws of a stage, chain after chain, each read when it is asked for.
+
+    Parameters
+    ----------
+    store : WeightStore
+    chains, first, last : int
+        The draws first, ..., last - 1 of every chain.
+    """
+
+    def __init__(self, store: WeightStore, chains: int, first: int, last: int) -> None:
+        self.store, self.chains, self.first, self.last = store, chains, first, last
+
+    def __len__(self) -> int:
+        """Draws of all chains."""
+        return self.chains * (self.last - self.first)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Tensor]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Tensor]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Parameters (and buffers) by name."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"draw {index} of {len(self)}")
+        chain, draw = divmod(index % len(self), self.last - self.first)
+        return self.store.load(chain, self.first + draw)
+
+    def of_chain(self, chain: int) -> Iterator[dict[str, Tensor]]:
+        """Those of one chain."""
+        return (self.store.load(chain, draw) for draw in range(self.first, self.last))
+
+
+@dataclass(frozen=True)
+class Inclusion:
+    """Inclusion probabilities of one layer.
+
+    Attributes
+    ----------
+    probability : Tensor, shape (chains, groups)
+        Average over the draws of p(gamma = 1 | w). Hidden units permute between chains: compare groups within a chain.
+    standard_error : Tensor, shape (chains, groups)
+        Of that average by batch means; NaN where there are too few batches.
+    """
+
+    probability: Tensor
+    standard_error: Tensor
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The posterior predictive of some inputs, in the units of the user's targets.
+
+    Attributes
+    ----------
+    likelihood : ObservationModel
+    prediction : Predictive, or Mixture
+        As the likelihood made it: averaged class probabilities, or the outputs of every draw.
+    centre, unit : float
+        How the targets were standardised.
+    """
+
+    likelihood: ObservationModel
+    prediction: Prediction
+    centre: float = 0.0
+    unit: float = 1.0
+
+    @property
+    def mean(self) -> Tensor:
+        """Expected targets (n, k), or class probabilities (n, classes)."""
+        return self.unit * self.likelihood.expected_target(self.prediction) + self.centre
+
+    def samples(self, seed: int = 0) -> Tensor:
+        """Targets drawn from the predictive, one for each member: (members, n, k). Of numbers alone."""
+        if not isinstance(self.prediction, Mixture) or not self.likelihood.draws_targets:
+            raise ValueError("class probabilities are averaged over draws; the targets' distribution is `mean` itself")
+        generator = torch.Generator().manual_seed(seed)
+        drawn = [self.likelihood.draw(outputs.cpu(), generator) for outputs in self.prediction.outputs]
+        return self.unit * torch.stack(drawn) + self.centre
+
+    def interval(self, probability: float = 0.9, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Equal-tailed predictive interval of each target, each end (n, k), from one sample for each member."""
+        if not 0 < probability < 1:
+            raise ValueError(f"probability is {probability}; it must be inside (0, 1)")
+        tail = (1 - probability) / 2
+        low, high = self.samples(seed).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+        return low, high
+
+
+class Posterior:
+    """The posterior of a network, as far as a run has drawn from it.
+
+    Parameters
+    ----------
+    run : Run
+        A finished one.
+    temporary : TemporaryDirectory, optional
+        What holds the run's files, if they shall go with the object.
+    """
+
+    def __init__(self, run: Run, temporary: "tempfile.TemporaryDirectory[str] | None" = None) -> None:
+        self.run, self._temporary = run, temporary
+        self.chains = run.config.chains
+        self.num_draws = run.config.schedule.cycles * run.config.schedule.draws
+
+    def __repr__(self) -> str:
+        """What was run, and where it is."""
+        kept = "in a temporary directory" if self._temporary else f"in {self.run.out}"
+        return f"<Posterior of {self.run.config.model.name}: {self.chains} chains x {self.num_draws} draws, {kept}>"
+
+    def __str__(self) -> str:
+        """The table of the run, and whether its chains are healthy."""
+        return "\n".join([metrics_table(self.metrics), "", *diagnostics_lines(self.metrics)])
+
+    @property
+    def path(self) -> Path:
+        """The run's directory."""
+        return self.run.places.directory
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What the run measured on its held-out examples: `dense`, `pruned`, `diagnostics`."""
+        found: dict[str, Any] = read_json(self.run.places.metrics, checksum=True)
+        return found
+
+    @property
+    def departures(self) -> list[str]:
+        """Every way in which the draws are not draws from the stated posterior, in words."""
+        found: list[str] = read_json(self.run.places.info, checksum=True)["departures"]
+        return found
+
+    @cached_property
+    def draws(self) -> Draws:
+        """All weight draws, chain after chain."""
+        return Draws(WeightStore(self.run.places.draws), self.chains, 0, self.num_draws)
+
+    def inference_data(self) -> "xarray.DataTree":
+        """The draws' store as ArviZ reads it: posterior, log_likelihood, posterior_predictive and more; lazy."""
+        return inference_data.load(self.path)
+
+    def summary(self, **options: Any) -> "pandas.DataFrame":
+        """Mean, interval, effective sample size and R-hat by scalar (see `diagnostics.inference_data.summary`)."""
+        return inference_data.summary(self.path, **options)
+
+    def inclusion(self) -> dict[str, Inclusion]:
+        """Inclusion probabilities of every sparse layer, with standard errors.
+
+        Raises
+        ------
+        ValueError
+            Without a spike-and-slab prior.
+        """
+        averages = [inclusion_averages(load_averages(self.run.places, chain)) for chain in range(self.chains)]
+        return {
+            name: Inclusion(
+                torch.stack([each[name].included for each in averages]),
+                torch.stack([each[name].standard_error for each in averages]),
+            )
+            for name in averages[0]
+        }
+
+    def predict(self, inputs: Tensor, batch_size: int = 1000) -> Predicted:
+        """The posterior predictive of new inputs, over all draws of all chains.
+
+        Parameters
+        ----------
+        inputs : Tensor, shape (n, ...)
+            As the network takes them.
+        batch_size : int
+            Examples in a forward pass.
+        """
+        return _predict(self.run, self.draws, [{}] * self.chains, inputs, batch_size)
+
+    def prune(
+        self,
+        target: float | str,
+        *,
+        in_chain: bool = False,
+        criterion: str | None = None,
+        schedule: PruneConfig | None = None,
+        progress: bool = True,
+    ) -> "Pruned":
+        """Prune the posterior: mask its draws, or go on sampling while the mask grows.
+
+        Parameters
+        ----------
+        target : float or str
+            A sparsity in (0, 1), or a decision without one: "median" (the median probability model), "fdr", or your
+            own as "package.module:function".
+        in_chain : bool
+            Let every chain go on from its end under a growing mask. That takes a sparsity.
+        criterion : str, optional
+            By default inclusion probability post hoc and expected log-odds in the chain, where the prior has
+            indicators, and magnitude where it has none.
+        schedule : PruneConfig, optional
+            Lengths of the fork (`explore`, `sample`, `relax`, `draws`, `growth`) and the allocation.
+        progress : bool
+            Show a progress bar.
+
+        Raises
+        ------
+        ValueError
+            If the target or the criterion does not fit the run.
+        """
+        config = self.run.config
+        indicators = bool(load_averages(self.run.places, 0)["inclusion"])
+        default = "expected_log_odds" if in_chain else "inclusion_probability"
+        if config.prior.mode == "em" and not in_chain:
+            default = "em_responsibility"
+        criterion = criterion or (default if indicators else "magnitude")
+        without = isinstance(target, str)
+        if in_chain and without:
+            raise ValueError(f"decision {target!r} is taken post hoc alone; in the chain give a sparsity")
+        chosen = replace(
+            config,
+            prune=replace(
+                schedule or config.prune,
+                targets=() if without else (float(target),),
+                decisions=(target,) if without else (),
+                post_hoc=() if in_chain else (criterion,),
+                in_chain=(criterion,) if in_chain else (),
+            ),
+        )
+        run = Run(chosen, self.run.out, self.run.data, self.run.network, self.run.likelihood)
+        return _in_chain(self, run, progress) if in_chain else _post_hoc(self, run)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write figures and one self-contained page; give the page's path.
+
+        Parameters
+        ----------
+        path : str or Path, optional
+            Where the page is copied to; by default it stays in the run's directory.
+        """
+        page = write_report(self.path)
+        if path is None:
+            return page
+        return Path(shutil.copyfile(page, path))
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned posterior: draws under one mask for each chain.
+
+    Attributes
+    ----------
+    run : Run
+    draws : Draws
+    masks : list of dict of str to BoolTensor
+        By chain; True is kept.
+    scores : dict
+        On the run's held-out examples: sparsity, the scores of the likelihood, members, sizes, ties.
+    """
+
+    run: Run
+    draws: Draws
+    masks: list[dict[str, Tensor]]
+    scores: dict[str, Any]
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the prunable weights that is gone, mean over chains."""
+        return sum(masks.sparsity(mask) for mask in self.masks) / len(self.masks)
+
+    def predict(self, inputs: Tensor, batch_size: int = 1000) -> Predicted:
+        """The posterior predictive of new inputs, every chain under its own mask."""
+        return _predict(self.run, self.draws, self.masks, inputs, batch_size)
+
+    def network(self, chain: int = 0) -> nn.Module:
+        """One network: the mean of a chain's draws under its mask, in evaluation mode."""
+        weights = average(list(self.draws.of_chain(chain)))
+        model = self.run.model(chain).cpu()
+        return masked_network(model, weights, self.masks[chain], self.run.statistics_batches()).eval()
+
+
+def open_posterior(path: str | Path) -> Posterior:
+    """The posterior of a run directory that the command line has left.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or not finished.
+    """
+    run = open_run(Path(path))
+    if not run.places.metrics.is_file():
+        raise ValueError(f"{path} is not finished; go on with: sgmcmc-prune resume {path}")
+    return Posterior(run)
+
+
+def _predict(run: Run, draws: Draws, chain_masks: Sequence[masks.Mask], inputs: Tensor, batch_size: int) -> Predicted:
+    chains = [draws.of_chain(chain) for chain in range(draws.chains)]
+    found = Evaluator(run).predict_inputs(chains, chain_masks, inputs, batch_size)
+    return Predicted(run.likelihood, found, run.data.dataset.centre, run.data.dataset.unit)
+
+
+def _post_hoc(posterior: Posterior, run: Run) -> Pruned:
+    evaluator = Evaluator(run)
+    states = [load_averages(run.places, chain) for chain in range(posterior.chains)]
+    found = list(decided_post_hoc(run.config, evaluator.groups, states))
+    if not found:
+        chosen, target = run.config.prune.post_hoc[0], run.config.prune.decisions[0]
+        raise ValueError(f"decision {target} needs inclusion probabilities, and criterion {chosen} has none")
+    decided = found[0]
+    predicted = evaluator.predict(run.places, 0, posterior.num_draws, decided.masks)
+    scores = evaluator.row(predicted, decided.masks, when="post_hoc", **decided.labels)
+    return Pruned(run, posterior.draws, decided.masks, scores)
+
+
+def _in_chain(posterior: Posterior, run: Run, progress: bool) -> Pruned:
+    """Fork every chain from its dense end, in a directory of the fork's own."""
+    criterion, target = run.config.prune.in_chain[0], run.config.prune.targets[0]
+    if missing := [c for c in range(posterior.chains) if not run.places.checkpoint(c).is_file()]:
+        raise ValueError(
+            f"{posterior.path} has no resume point of chain {missing[0]}, from which a fork would start; give the "
+            "criterion to the run itself, as prune.in_chain"
+        )
+    stage: StagePlaces = run.places.stage(f"{criterion}-{target:g}")
+    take_stage(run, criterion, stage, progress)
+    chain_masks = [masks.load(stage.mask(chain, target)) for chain in range(posterior.chains)]
+    draws, evaluator = run.config.prune.cycles * run.config.prune.draws, Evaluator(run)
+    found = evaluator.predict(stage, 0, draws, chain_masks)
+    labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target}
+    scores = evaluator.row(found, chain_masks, **labels)
+    return Pruned(run, Draws(WeightStore(stage.draws), posterior.chains, 0, draws), chain_masks, scores)

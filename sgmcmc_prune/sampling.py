@@ -1,0 +1,236 @@
+"""One call from a network and its data to the posterior: `sample`."""
+
+import copy
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune.data.examples import as_dataset, is_labels
+from sgmcmc_prune.data.handed import as_tensors
+from sgmcmc_prune.data.seeding import seeded_generator
+from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, observation_model
+from sgmcmc_prune.posterior import Posterior
+from sgmcmc_prune.run.config import (
+    DataConfig,
+    ModelConfig,
+    PriorConfig,
+    PruneConfig,
+    RunConfig,
+    SamplerConfig,
+    ScheduleConfig,
+)
+from sgmcmc_prune.run.data import likelihood as named_likelihood
+from sgmcmc_prune.run.data import split_data
+from sgmcmc_prune.run.main import resume, start
+from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.store.files import read_json
+from sgmcmc_prune.store.places import RunPlaces
+
+#: Up to so many examples a batch holds all of them, which leaves no minibatch noise; above, so many.
+FULL_BATCH, BATCH = 2000, 256
+#: Step on the scale of SGD's learning rate.
+LR = 0.002
+#: Steps of the default schedule, and the draws that each chain keeps of them.
+BURN_IN, SAMPLE, DRAWS = 5000, 10_000, 250
+#: Steps of a fork that prunes in the chain: exploring (half of them while the mask grows), sampling, and its draws.
+EXPLORE, SAMPLE_PRUNED, DRAWS_PRUNED = 2000, 1000, 50
+#: Targets with a standard deviation outside this range do not suit a learned noise's prior.
+SCALES = (0.05, 20.0)
+
+
+def sample(
+    model: nn.Module | Callable[[], nn.Module],
+    data: Any,
+    *,
+    likelihood: str | Likelihood,
+    test: Any = None,
+    holdout: float = 0.1,
+    prior: PriorConfig | None = None,
+    sampler: SamplerConfig | None = None,
+    schedule: ScheduleConfig | None = None,
+    batch_size: int | None = None,
+    chains: int = 4,
+    seed: int = 0,
+    device: str = "cpu",
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Posterior:
+    """Sample the posterior of a network.
+
+    Parameters
+    ----------
+    model : nn.Module, or callable
+        The network. Every chain gets a copy with a random start of its own, by the layers' `reset_parameters`; a
+        callable without arguments makes the network anew for each chain.
+    data : pair of tensors, Dataset or DataLoader
+        All training examples, inputs (n, ...) and targets (n, ...). Inputs reach the network as they are.
+    likelihood : str, ObservationModel or callable
+        "categorical" (outputs are logits, targets class labels), "gaussian" (numbers, with a noise that is learned),
+        "bernoulli" (0 or 1), "poisson" (counts, outputs are log-rates), an object such as `Gaussian(noise=0.1)`, or a
+        function of outputs and targets that gives the negative log-likelihood of each example.
+    test : pair of tensors, Dataset or DataLoader, optional
+        Examples on which the tables are made.
+    holdout : float
+        Without `test`, the share of `data` that is held out for the tables, and not sampled from.
+    prior : PriorConfig, optional
+        By default spike-and-slab on every weight, its hyperparameters learned by EM in the burn-in.
+    sampler : SamplerConfig, optional
+        By default SGHMC at T = 1.
+    schedule : ScheduleConfig, optional
+        In epochs. By default 5,000 steps of burn-in, then 10,000 in which 250 draws are kept, of each chain.
+    batch_size : int, optional
+        By default the loader's, or all examples up to 2,000, which leaves no minibatch noise, and 256 above.
+    chains : int
+        Two or more tell whether they agree.
+    seed : int
+        The same seed gives the same draws.
+    device : str
+    out : path, optional
+        The run's directory, for the command line's `report`, `summary` and `resume`; called again with an `out` that
+        exists, `sample` goes on there. By default the run lives in a temporary directory and goes with the object.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    Posterior
+        `print` it for its table and diagnostics.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For data, a network or a likelihood that do not fit, before anything is sampled.
+    RunError
+        If a chain diverges.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 1))
+    >>> posterior = sample(net, (x, y), likelihood="gaussian")  # doctest: +SKIP
+    >>> posterior.prune(0.8).predict(x_new).mean  # doctest: +SKIP
+    """
+    x, y, loader_batch = as_tensors(data)
+    observation = _observation(likelihood, y)
+    if test is None:
+        x, y, test_x, test_y = _held_out(x, y, holdout, seed)
+    else:
+        test_x, test_y, _ = as_tensors(test, "test")
+    if isinstance(observation, Gaussian) and observation.noise == "learned":
+        _check_scale(y)
+    dataset = as_dataset("given:data", ((x, y), (test_x, test_y)), observation.targets)
+    size = batch_size or loader_batch or (len(x) if len(x) <= FULL_BATCH else BATCH)
+    epochs = min(size, len(x)) / len(x)
+    prior = prior or PriorConfig(slab_variance=0.25, spike_variance=1e-3)
+    indicators = prior.family == "spike_slab"
+    post_hoc = ("em_responsibility" if prior.mode == "em" else "inclusion_probability",) if indicators else ()
+    config = RunConfig(
+        preset="sample",
+        data=DataConfig(name="given:data", validation=0, batch_size=min(size, len(x))),
+        model=ModelConfig(name=f"given:{type(model).__name__}"),
+        likelihood=likelihood if isinstance(likelihood, str) else f"given:{type(observation).__name__}",
+        sampler=sampler or SamplerConfig(lr=LR, lr_explore=LR, lr_min=LR, momentum=0.9, preconditioner="identity"),
+        prior=prior,
+        schedule=schedule
+        or ScheduleConfig(BURN_IN * epochs, cycles=1, explore=0.0, sample=SAMPLE * epochs, relax=0.0, draws=DRAWS),
+        prune=PruneConfig(
+            targets=(0.5, 0.8, 0.9, 0.95),
+            post_hoc=(*post_hoc, "magnitude"),
+            in_chain=(),
+            decisions=("median",) if indicators and prior.mode != "em" else (),
+            explore=EXPLORE * epochs,
+            sample=SAMPLE_PRUNED * epochs,
+            relax=0.0,
+            draws=DRAWS_PRUNED,
+        ),
+        chains=chains,
+        execution="loop",
+        seed=seed,
+        device=device,
+        probes=min(64, len(x)),
+        keep_weight_draws=True,
+    )
+    temporary = tempfile.TemporaryDirectory(prefix="sgmcmc_prune-") if out is None else None
+    directory = Path(out) if out is not None else Path(str(temporary and temporary.name)) / "run"
+    run = Run(config, directory, split_data(dataset, config), _network(model), observation)
+    if RunPlaces(directory).config.is_file():
+        _check_data(run)
+        resume(directory, progress, run)
+    else:
+        start(run, progress=progress)
+    return Posterior(run, temporary)
+
+
+def _observation(likelihood: str | Likelihood, targets: Tensor) -> ObservationModel:
+    """The likelihood as an observation model."""
+    found = named_likelihood(RunConfig(likelihood=likelihood)) if isinstance(likelihood, str) else likelihood
+    if not callable(found) or isinstance(found, type):
+        raise TypeError(
+            f"likelihood is {found!r}; give a name, an ObservationModel or a function of outputs and targets"
+        )
+    return observation_model(found, labels=is_labels(targets))
+
+
+def _held_out(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Training and held-out examples, a random split by the seed alone."""
+    count = round(share * len(x)) if 0 < share < 1 else 0
+    if not 1 <= count < len(x):
+        raise ValueError(
+            f"holdout is {share} of {len(x)} examples, which leaves {count} for the tables; give a share in (0, 1), or "
+            "`test` examples"
+        )
+    order = torch.randperm(len(x), generator=seeded_generator("held out of given data", seed))
+    train, held = order[count:].sort().values, order[:count].sort().values
+    return x[train], y[train], x[held], y[held]
+
+
+def _check_scale(targets: Tensor) -> None:
+    deviation = float(targets.double().std())
+    if not SCALES[0] <= deviation <= SCALES[1]:
+        raise ValueError(
+            f"targets have standard deviation {deviation:.3g}, and the priors of weights and noise expect about 1; "
+            "standardise them, (y - y.mean()) / y.std(), or give likelihood=Gaussian(noise=...) in their units"
+        )
+
+
+def _network(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
+    """What makes a chain's network from its seed; the global generators are left as they were."""
+    if not isinstance(model, nn.Module) and not callable(model):
+        raise TypeError(f"model is a {type(model).__name__}; give an nn.Module, or a callable that makes one")
+
+    def start_of(seed: int) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            if isinstance(model, nn.Module):
+                network = copy.deepcopy(model).cpu()
+                for module in network.modules():
+                    if callable(reset := getattr(module, "reset_parameters", None)):
+                        reset()
+                return network
+            made = model()
+        if not isinstance(made, nn.Module):
+            raise TypeError(f"model() gave a {type(made).__name__}; it must make an nn.Module")
+        return made
+
+    if isinstance(model, nn.Module):
+        first, second = (dict(start_of(seed).named_parameters()) for seed in (0, 1))
+        fixed = [n for n, p in first.items() if p.requires_grad and p.ndim > 1 and torch.equal(p, second[n])]
+        if fixed:
+            warnings.warn(
+                f"{', '.join(fixed)} start alike in every chain, since their module has no reset_parameters; R-hat "
+                "sees less of what chains have not found. A callable that makes the network anew would help",
+                stacklevel=3,
+            )
+    return start_of
+
+
+def _check_data(run: Run) -> None:
+    """ValueError if a directory was started with other data."""
+    stored: dict[str, Any] = read_json(run.places.info, checksum=True) if run.places.info.is_file() else {}
+    then = stored.get("data", {}).get("files", {}).get("tensors")
+    if then not in (None, run.data.dataset.provenance["files"]["tensors"]):
+        raise ValueError(f"{run.out} was sampled from other data; give the same, or another directory")
