@@ -88,11 +88,8 @@ def main(experiment: Experiment, script: str, description: str, argv: Sequence[s
     a = parser.parse_args(argv)
     a.runs, a.out = a.runs / a.budget, a.out.with_name(f"{a.out.name}_{a.budget}")
     changes = {"evaluate": a.evaluate, "data.data_dir": a.data_dir, "device": a.device}
-
-    def places(variant: str, seed: int) -> dict[str, Any]:
-        return {"config": to_json(experiment.config(variant, a.budget, seed=seed, **changes))}
-
-    cells = shared.sweep(a, shared.run_or_resume, places)
+    configs = {(v, s): experiment.config(v, a.budget, seed=s, **changes) for v in a.variants for s in a.seeds}
+    cells = shared.sweep(a, shared.run_or_resume, lambda *cell: {"config": to_json(configs[cell])})
     shared.write(a, cells, f"{experiment.name}, budget {a.budget}", f"{description}\n{report(experiment, cells)}")
 
 

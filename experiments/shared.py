@@ -6,8 +6,11 @@ where it was stopped. A sweep's cell is (variant, seed) with a run directory, an
 
 import argparse
 import json
+import math
+import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,16 @@ def run_or_resume(config: dict[str, Any], out: str, **_: Any) -> None:
         run(from_json(config, RunConfig), Path(out), progress=False)
 
 
+@contextmanager
+def in_words() -> Iterator[None]:
+    """End the program with one line where cells fail, are of other settings, or are interrupted."""
+    try:
+        with cells.interruption_in_words():
+            yield
+    except (RunError, ValueError) as error:
+        raise SystemExit(str(error)) from None
+
+
 def complete(
     grid: Files | Records, jobs: int, show: Callable[[Any], str] | None = None, threads: int | None = None
 ) -> list[dict[str, Any]]:
@@ -68,11 +81,8 @@ def complete(
     def line(cell: Cell, result: Any) -> str:
         return show(result) if show else f"finished: {cell.name}"
 
-    try:
-        with cells.interruption_in_words():
-            return cells.complete(grid, jobs, threads, sys.stderr.isatty(), line)
-    except (RunError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    with in_words():
+        return cells.complete(grid, jobs, threads, sys.stderr.isatty(), line)
 
 
 def sweep(a: argparse.Namespace, function: Callable[..., Any], places: Callable[[str, int], dict[str, Any]]) -> Cells:
@@ -81,19 +91,21 @@ def sweep(a: argparse.Namespace, function: Callable[..., Any], places: Callable[
     `function` is called with variant, seed, split (that of --evaluate), `out` (the run directory), and what `places`
     gives for a variant and a seed.
     """
-    cells = []
-    for cell in product(function, {"variant": a.variants, "seed": a.seeds}, {"split": a.evaluate}):
+
+    def located(cell: Cell) -> Cell:
         variant, seed = cell.settings["variant"], cell.settings["seed"]
-        out = str(a.runs / f"{variant.replace(',', '').replace(' ', '-')}-seed{seed}")
-        cells.append(replace(cell, places={"out": out} | places(variant, seed)))
-    grid = Files(cells, lambda cell: Path(cell.places["out"]) / "metrics.json")
-    if a.tables_only:
-        print(missing(grid) or "no cell is missing", file=sys.stderr)
-    else:
+        out = a.runs / f"{variant.replace(',', '').replace(' ', '-')}-seed{seed}"
+        return replace(cell, places={"out": str(out)} | places(variant, seed))
+
+    chosen = product(function, {"variant": a.variants, "seed": a.seeds}, {"split": a.evaluate})
+    grid = Files(list(map(located, chosen)), lambda cell: Path(cell.places["out"]) / "metrics.json")
+    if not a.tables_only:
         complete(grid, a.jobs, threads=1)
-    found = {v: [grid.find(c) for c in cells if c.settings["variant"] == v] for v in a.variants}
-    kept = {variant: [metrics for metrics in all_ if metrics is not None] for variant, all_ in found.items()}
-    return {variant: metrics for variant, metrics in kept.items() if metrics}
+    with in_words():
+        if said := missing(grid):
+            print(said, file=sys.stderr)
+        found = [(cell.settings["variant"], grid.find(cell)) for cell in grid.cells]
+    return {v: runs for v in a.variants if (runs := [run for name, run in found if name == v and run is not None])}
 
 
 def write(a: argparse.Namespace, found: Cells, title: str, text: str) -> None:
@@ -115,6 +127,12 @@ def interval(values: Sequence[float], digits: int = 4) -> str:
     if len(values) < 2:
         return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ± {half:.{digits}f}"
+
+
+def mean_and_error(values: Sequence[float], digits: int) -> str:
+    """Mean and standard error."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{statistics.fmean(values):.{digits}f} ({error:.{digits}f})"
 
 
 def scores(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[str]:

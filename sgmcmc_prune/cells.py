@@ -82,18 +82,19 @@ def product(
     return [Cell(name, function, one | (settings or {}), places or {}) for name, one in zip(names, chosen, strict=True)]
 
 
+@dataclass
 class Files:
     """Cells that have a file each.
 
     Parameters
     ----------
-    cells : iterable of Cell
+    cells : list of Cell
     path : callable
         From a cell to its JSON file. A file is refused where what it says of the cell's settings is something else.
     """
 
-    def __init__(self, cells: Iterable[Cell], path: Callable[[Cell], Path]) -> None:
-        self.cells, self.path = list(cells), path
+    cells: list[Cell]
+    path: Callable[[Cell], Path]
 
     def find(self, cell: Cell) -> Any:
         """What the cell's file holds; ValueError if that is the result of other settings."""
@@ -111,6 +112,7 @@ class Files:
         write_json(self.path(cell), finite_or_null(result))
 
 
+@dataclass
 class Records:
     """Cells whose results stand in one file, as records: the settings of a cell, and then its result, a dict.
 
@@ -118,20 +120,16 @@ class Records:
 
     Parameters
     ----------
-    cells : iterable of Cell
+    cells : list of Cell
     path : Path
     read, write : callable
         Where the file has another form than `{"runs": [...]}`.
     """
 
-    def __init__(
-        self,
-        cells: Iterable[Cell],
-        path: Path,
-        read: Callable[[Path], list[Record]] = lambda path: read_json(path)["runs"],
-        write: Callable[[Path, list[Record]], None] = lambda path, records: write_json(path, {"runs": records}),
-    ) -> None:
-        self.cells, self.path, self._read, self._write = list(cells), path, read, write
+    cells: list[Cell]
+    path: Path
+    read: Callable[[Path], list[Record]] = lambda path: read_json(path)["runs"]
+    write: Callable[[Path, list[Record]], None] = lambda path, records: write_json(path, {"runs": records})
 
     @cached_property
     def all(self) -> list[Record]:
@@ -145,10 +143,10 @@ class Records:
     def keep(self, cell: Cell, result: Record) -> None:
         """Add the cell's record to the file, to which another command may have added others."""
         self.all = sorted([*self._stored(), cell.settings | result], key=self._place)
-        self._write(self.path, self.all)
+        self.write(self.path, self.all)
 
     def _stored(self) -> list[Record]:
-        return self._read(self.path) if self.path.is_file() else []
+        return self.read(self.path) if self.path.is_file() else []
 
     def _place(self, record: Record) -> int:
         return next((i for i, cell in enumerate(self.cells) if _is_of(record, cell)), -1)
@@ -165,7 +163,7 @@ def complete(
     progress: bool = True,
     show: Callable[[Cell, Any], str] | None = None,
 ) -> list[Any]:
-    """Compute the cells that have no result yet, and keep each result at once.
+    """Compute the cells that have no result yet, and keep each result at once; cells of one name are one cell.
 
     Parameters
     ----------
@@ -194,37 +192,40 @@ def complete(
         When all others are finished, if some cells failed; it names them and their reasons.
     """
     require(jobs >= 1, f"jobs is {jobs}; it must be at least 1")
-    found = {index: result for index, cell in enumerate(grid.cells) if (result := grid.find(cell)) is not None}
-    todo = [index for index in range(len(grid.cells)) if index not in found]
+    cells = {cell.name: cell for cell in grid.cells}
+    found = {name: result for name, cell in cells.items() if (result := grid.find(cell)) is not None}
+    todo = [name for name in cells if name not in found]
     threads = threads or max(1, torch.get_num_threads() // num_workers(jobs))
     failed: dict[str, str] = {}
 
-    def say(index: int) -> None:
+    def say(name: str) -> None:
         if show is not None:
-            bar.write(show(grid.cells[index], found[index]))
+            bar.write(show(cells[name], found[name]))
             sys.stdout.flush()
 
-    def ended(number: int, future: Future[Any]) -> None:
-        cell = grid.cells[todo[number]]
+    def ended(index: int, future: Future[Any]) -> None:
+        name = todo[index]
         try:
-            if (result := future.result()) is not None:
-                grid.keep(cell, result)
-            if (kept := grid.find(cell)) is None:
-                raise RunError("it left no result")
-            found[todo[number]] = kept
+            result = future.result()
         except RunError as error:
-            failed[cell.name] = str(error)
+            failed[name] = str(error)
+            return
+        if result is not None:
+            grid.keep(cells[name], result)
+        if (kept := grid.find(cells[name])) is None:
+            failed[name] = "it left no result"
         else:
-            say(todo[number])
+            found[name] = kept
+            say(name)
 
-    with tqdm(total=len(grid.cells), initial=len(found), unit="cell", disable=not progress, dynamic_ncols=True) as bar:
-        for index in sorted(found):
-            say(index)
-        run_workers([_command(grid.cells[index], threads) for index in todo], jobs, bar, ended)
+    with tqdm(total=len(cells), initial=len(found), unit="cell", disable=not progress, dynamic_ncols=True) as bar:
+        for name in list(found):
+            say(name)
+        run_workers([_command(cells[name], threads) for name in todo], jobs, bar, ended)
     if failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-        raise RunError(f"{len(failed)} of {len(grid.cells)} cells failed, the others are finished: {reasons}")
-    return [found[index] for index in range(len(grid.cells))]
+        raise RunError(f"{len(failed)} of {len(cells)} cells failed, the others are finished: {reasons}")
+    return [found[name] for name in cells]
 
 
 def missing(grid: Files | Records) -> str:
@@ -264,10 +265,9 @@ def _work(what: Record) -> None:
         warnings.showwarning = say
         try:
             result = pkgutil.resolve_name(what["function"])(**what["given"])
-        except (RunError, ValueError, FileNotFoundError):
-            raise
-        except Exception:
-            bar.write(traceback.format_exc())
+        except Exception as error:
+            if not isinstance(error, RunError | ValueError | FileNotFoundError):
+                bar.write(traceback.format_exc())
             raise
         bar.update()
         bar.close(given=result)

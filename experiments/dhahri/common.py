@@ -154,20 +154,16 @@ def read(path: Path) -> list[Record]:
     return [{"training": name, **record} for name, records in read_json(path).items() for record in records]
 
 
-def write(path: Path, records: Sequence[Record]) -> None:
-    """Write a results file."""
-    write_json(path, by_training(records))
-
-
 def by_training(records: Sequence[Record]) -> shared.Cells:
     """Records by their training."""
     names = dict.fromkeys(record["training"] for record in records)
     return {n: [{k: v for k, v in r.items() if k != "training"} for r in records if r["training"] == n] for n in names}
 
 
-def run(a: argparse.Namespace, cells: Sequence[Cell], title: str, text: str, threads: int | None = 1) -> None:
+def run(a: argparse.Namespace, cells: list[Cell], title: str, text: str, threads: int | None = 1) -> None:
     """Run the cells that are missing, then write the tables of all seeds and trainings with their settings."""
-    grid = Records(cells, a.out.with_suffix(".json"), read, write)
+    path = a.out.with_suffix(".json")
+    grid = Records(cells, path, read, lambda path, records: write_json(path, by_training(records)))
     shared.complete(grid, a.jobs, threads=threads)
     common = {key: value for key, value in cells[0].settings.items() if key not in ("training", "seed")}
     found = by_training([record for record in grid.all if common.items() <= record.items()])

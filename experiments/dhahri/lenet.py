@@ -91,8 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         p.error("a shortened run is no benchmark: give --out")
     axes, settings = {"training": a.trainings, "seed": a.seeds}, {"data": a.data, "epochs": a.epochs}
     cells = product(run, axes, settings, {"device": a.device})
-    threads = 1 if a.device == "cpu" else None
-    common.run(a, cells, "SpaM and OPD: LeNet on Fashion-MNIST", text, threads)
+    common.run(a, cells, "SpaM and OPD: LeNet on Fashion-MNIST", text, 1 if a.device == "cpu" else None)
 
 
 if __name__ == "__main__":

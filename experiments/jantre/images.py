@@ -179,8 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     settings["split"] = "test" if args.test else "validation"
     places = {"device": args.device, "data_dir": args.data_dir and str(args.data_dir)}
     cells = product(run, {"family": args.families, "seed": args.seeds}, settings, places)
-    path = args.out / f"jantre_{args.network}_{args.data}.json"
-    shared.complete(Records(cells, path), args.jobs, _line)
+    shared.complete(Records(cells, args.out / f"jantre_{args.network}_{args.data}.json"), args.jobs, _line)
 
 
 def _line(r: dict[str, Any]) -> str:

@@ -112,8 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--refit", type=int, default=1200, help="steps of each refit; 0: no elimination")
     parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=list(STARTS))
     args = parser.parse_args(argv)
-    settings = {"steps": args.steps, "refit": args.refit}
-    cells = product(run, {"start": args.starts, "seed": args.seeds}, settings)
+    cells = product(run, {"start": args.starts, "seed": args.seeds}, {"steps": args.steps, "refit": args.refit})
     shared.complete(Records(cells, args.out / "jantre_teacher.json"), args.jobs, _line)
 
 

@@ -27,8 +27,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments import shared
 from sgmcmc_prune.baselines.variational import (
     PREDICTORS,
@@ -103,12 +101,8 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _mean_and_error(rows: list[dict[str, Any]], how: str) -> str:
-    text = [how]
-    for key in ("rmse", "nll"):
-        values = torch.tensor([row[key][how] for row in rows], dtype=torch.float64)
-        error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
-        text.append(f"{key} {float(values.mean()):.3f} ({error:.3f})")
-    return " ".join(text)
+    scores = [f"{key} {shared.mean_and_error([row[key][how] for row in rows], 3)}" for key in ("rmse", "nll")]
+    return " ".join([how, *scores])
 
 
 if __name__ == "__main__":

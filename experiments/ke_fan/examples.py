@@ -345,21 +345,13 @@ def table(runs: list[dict[str, Any]], binary: bool) -> str:
         rows = [r for r in runs if r["method"] == method]
         if not rows:
             continue
-        tops = [str(r["selection"]["true_in_top"]) for r in rows if "selection" in r]
-        scores = sorted(r["score"] for r in rows)
-        spread = f"{scores[len(scores) // 2]:.3f} ({scores[0]:.3f}-{scores[-1]:.3f})"
-        lines.append(
-            (
-                method,
-                f"{sum(r['recovered'] for r in rows)}/{len(rows)}",
-                " ".join(str(r["true_positives"]) for r in rows),
-                " ".join(str(r["false_positives"]) for r in rows),
-                f"{sorted(r['sparsity'] for r in rows)[len(rows) // 2]:.4f}",
-                spread,
-                " ".join(tops) or "-",
-                f"{sum(r['cpu_seconds'] for r in rows) / len(rows):.0f}",
-            )
-        )
+        true, false = (" ".join(str(r[key]) for r in rows) for key in ("true_positives", "false_positives"))
+        tops = " ".join(str(r["selection"]["true_in_top"]) for r in rows if "selection" in r)
+        sparsities, scores = (sorted(r[key] for r in rows) for key in ("sparsity", "score"))
+        middle, recovered = len(rows) // 2, f"{sum(r['recovered'] for r in rows)}/{len(rows)}"
+        spread = f"{scores[middle]:.3f} ({scores[0]:.3f}-{scores[-1]:.3f})"
+        seconds = f"{sum(r['cpu_seconds'] for r in rows) / len(rows):.0f}"
+        lines.append((method, recovered, true, false, f"{sparsities[middle]:.4f}", spread, tops or "-", seconds))
     return format_rows(head, lines)
 
 

@@ -14,11 +14,9 @@ inclusion" "R1 group" "warm input gates"` SGHMC inclusion has power 1 and no fal
 power .60 and none: they miss the two features that act by their product only.
 """
 
-import math
 import time
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from experiments import shared
@@ -137,12 +135,8 @@ def installed(method: str) -> bool:
 
 def summary(rows: list[dict[str, Any]]) -> str:
     """Mean and standard error over data sets."""
-    text = []
-    for key in ("power", "false_discovery_rate"):
-        values = torch.tensor([row[key] for row in rows], dtype=torch.float64)
-        error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
-        text.append(f"{key.replace('_', ' ')} {float(values.mean()):.2f} ({error:.2f})")
-    return ", ".join(text)
+    keys = ("power", "false_discovery_rate")
+    return ", ".join(f"{k.replace('_', ' ')} {shared.mean_and_error([row[k] for row in rows], 2)}" for k in keys)
 
 
 def table(runs: list[Record]) -> str:

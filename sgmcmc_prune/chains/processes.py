@@ -6,7 +6,6 @@ as a loop. A worker whose parent dies ends at once (its standard input closes): 
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -104,17 +103,20 @@ def run_workers(
     RunError
         If a process failed, and `ended` let that pass through; the others are stopped.
     """
-    stop = threading.Event()
+    stop, running = threading.Event(), list["subprocess.Popen[str]"]()
     with catch_signals() as received, ThreadPoolExecutor(jobs) as pool:
-        pending = {pool.submit(_follow, list(command), bar, stop): index for index, command in enumerate(commands)}
+        pending = {pool.submit(_follow, command, bar, stop, running): index for index, command in enumerate(commands)}
         try:
             while pending:
-                for future in wait(pending, timeout=0.2, return_when=FIRST_COMPLETED).done:
-                    ended(pending.pop(future), future)
+                done = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED).done
                 if received:
                     raise Interrupted(received[0])
+                for future in done:
+                    ended(pending.pop(future), future)
         except BaseException:
             stop.set()  # let running workers save and end; forget those not begun
+            for process in running:
+                process.terminate()
             begun = [future for future in pending if not future.cancel()]
             for future in wait(begun).done:
                 if future.exception() is None:
@@ -122,12 +124,13 @@ def run_workers(
             raise
 
 
-def _follow(command: list[str], bar: tqdm, stop: threading.Event) -> Any:
+def _follow(command: Sequence[str], bar: tqdm, stop: threading.Event, running: "list[subprocess.Popen[str]]") -> Any:
     """Run one worker and move the bar with it; return what it gave."""
-    if stop.is_set():
-        raise Interrupted
     process, given = start_worker(command), None
-    with process, _terminated_by(stop, process):
+    running.append(process)
+    if stop.is_set():  # it began when the others were told
+        process.terminate()
+    with process:
         assert process.stdout is not None
         complaints: list[str] = []
         reader = threading.Thread(target=lambda: complaints.extend(process.stderr or ()))
@@ -149,26 +152,6 @@ def _follow(command: list[str], bar: tqdm, stop: threading.Event) -> Any:
     if code != 0:
         raise RunError(complaints[-1].strip() if complaints else f"its process ended with exit code {code}")
     return given
-
-
-@contextmanager
-def _terminated_by(stop: threading.Event, process: "subprocess.Popen[str]") -> Iterator[None]:
-    """Send SIGTERM to the process once `stop` is set."""
-    finished = threading.Event()
-
-    def watch() -> None:
-        while not finished.is_set():
-            if stop.wait(0.1):
-                process.send_signal(signal.SIGTERM)
-                return
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        watcher.join()
 
 
 class LineBar:

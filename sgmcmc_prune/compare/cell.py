@@ -46,14 +46,12 @@ def compute(comparison: Comparison, out: Path, name: str, seed: int) -> list[Row
     problem, foreign = load_problem(comparison, out, seed)
     method, folder = find(name), rows_path(out, name, seed).parent
     reason = method.applies(problem)
-    if reason is None:
-        choice = _choose(comparison, out, method)
-        found = _fit(method, replace(problem, settings=choice.settings), folder, comparison.evaluate, foreign)
-        chosen = {"settings": in_words(choice.settings), "search_evaluations": choice.gradient_evaluations}
-        found = [row | chosen for row in found]
-    else:
-        found = [blank(method, seed, f"does not apply: {reason}")]
-    return found
+    if reason is not None:
+        return [blank(method, seed, f"does not apply: {reason}")]
+    choice = _choose(comparison, out, method)
+    chosen = {"settings": in_words(choice.settings), "search_evaluations": choice.gradient_evaluations}
+    found = _fit(method, replace(problem, settings=choice.settings), folder, comparison.evaluate, foreign)
+    return [row | chosen for row in found]
 
 
 def _choose(comparison: Comparison, out: Path, method: Method) -> Choice:

@@ -9,7 +9,6 @@
 An interrupted comparison continues when it is called again.
 """
 
-from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -53,7 +52,8 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
         If a cell's process crashed, when the others are finished. A method that fails is a row with its reason.
     """
     chosen = comparison.methods or tuple(METHODS)
-    check_methods(chosen)
+    for name in chosen:
+        find(name)
     require(jobs >= 1, f"jobs is {jobs}; it must be at least 1")
     config = run_config(comparison, comparison.seeds[0])
     check_device(config.device)
@@ -69,12 +69,6 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
             rows = finished_rows(out)
             write_csv(out / "comparison.csv", rows)
     return rows
-
-
-def check_methods(names: Iterable[str]) -> None:
-    """ValueError if a method is unknown."""
-    for name in names:
-        find(name)
 
 
 def finished_rows(out: Path) -> list[Row]:
