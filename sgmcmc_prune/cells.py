@@ -248,7 +248,9 @@ def _command(cell: Cell, threads: int) -> list[str]:
     """The command line of a cell's worker."""
     module = sys.modules[cell.function.__module__]
     known = module.__spec__.name if module.__spec__ else module.__name__  # a script run by -m is "__main__", too
-    what = {"name": cell.name, "function": f"{known}:{cell.function.__qualname__}", "path": sys.path}
+    function = f"{known}:{cell.function.__qualname__}"
+    require(known != "__main__" and "<" not in function, f"no other process finds {function}; move it to a module")
+    what = {"name": cell.name, "function": function, "path": sys.path}
     return [sys.executable, "-m", __name__, str(threads), json.dumps(what | {"given": cell.settings | cell.places})]
 
 

@@ -394,12 +394,10 @@ def _without_vectors(run: dict[str, Any]) -> dict[str, Any]:
 
 def main(s: Settings, argv: list[str] | None = None) -> None:
     """Run every method on every seed, print the table, write the results."""
-    parser = shared.parser(
-        f"Example {s.design.number} of Ke and Fan: nonlinear variable selection", range(10, 15), __file__
-    )
+    title = f"Example {s.design.number} of Ke and Fan: nonlinear variable selection"
+    parser = shared.parser(title, range(10, 15), __file__)
     parser.epilog = "Seeds are those of simulated data sets; settings were chosen on 0 to 4."
-    help_ = "those of --seeds that the controls run on, too; by default the first five"
-    parser.add_argument("--control-seeds", type=int, nargs="*", help=help_)
+    parser.add_argument("--control-seeds", type=int, nargs="*", help="those that controls run on, too: the first five")
     parser.add_argument("--tiny", action="store_true", help="a few inputs and steps, to see that it runs")
     args = parser.parse_args(argv)
     head = head_of(s.tiny() if args.tiny else s)
