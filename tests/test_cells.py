@@ -68,7 +68,7 @@ def test_a_file_of_other_settings_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "metrics.json", {"split": "validation", "seed": 0})
     with pytest.raises(ValueError, match=r"metrics.json is of a cell with other split \(validation\); choose another"):
         complete(Files([cell], lambda cell: tmp_path / "metrics.json"), progress=False)
-    with pytest.raises(ValueError, match="no other process finds .*<lambda>; move it to a module"):
+    with pytest.raises(ValueError, match=r"no other process finds .*<lambda>; move it to a module"):
         complete(Files(product(lambda seed: seed, {"seed": [0]}), lambda cell: tmp_path / "none"), progress=False)
     with pytest.raises(ValueError, match="jobs is 0; it must be at least 1"):
         complete(Files([], lambda cell: tmp_path), jobs=0)
