@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments import sweep
+from experiments import shared
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.presets import PRESETS
-from sgmcmc_prune.settings import replace
+from sgmcmc_prune.settings import replace, to_json
 
 #: Of 50,000 training images 45,000 are put aside; burn-in, two cycles and one target.
 SMALL: dict[str, Any] = {
@@ -80,47 +80,41 @@ class Experiment:
 
 def main(experiment: Experiment, script: str, description: str, argv: Sequence[str] | None = None) -> None:
     """Run the cells that are missing, then write our table and the paper's."""
-    parser = sweep.parser(description.splitlines()[0], experiment.name, list(experiment.variants), script)
+    parser = shared.sweep_parser(description, experiment.name, list(experiment.variants), script)
     parser.set_defaults(seeds=[0], jobs=1)
     parser.add_argument("--budget", choices=("small", "paper"), default="small")
     parser.add_argument("--data-dir", type=Path, help="as of `sgmcmc-prune run`")
     parser.add_argument("--device", default="cpu")
     a = parser.parse_args(argv)
-    changes = {"evaluate": a.evaluate, "data.data_dir": a.data_dir, "device": a.device}
-    if a.cell:
-        variant, seed = a.cell[0], int(a.cell[1])
-        config = experiment.config(variant, a.budget, seed=seed, **changes)
-        sweep.run_or_resume(config, sweep.directory(a, variant, seed))
-        return
     a.runs, a.out = a.runs / a.budget, a.out.with_name(f"{a.out.name}_{a.budget}")
-    options = ["--budget", a.budget, "--device", a.device]
-    options += ["--data-dir", str(a.data_dir.resolve())] if a.data_dir else []
-    cells = sweep.run_missing(a, script, options)
-    sweep.write(a, cells, f"{experiment.name}, budget {a.budget}", f"{description}\n{report(experiment, cells)}")
+    changes = {"evaluate": a.evaluate, "data.data_dir": a.data_dir, "device": a.device}
+    configs = {(v, s): experiment.config(v, a.budget, seed=s, **changes) for v in a.variants for s in a.seeds}
+    cells = shared.sweep(a, shared.run_or_resume, lambda *cell: {"config": to_json(configs[cell])})
+    shared.write(a, cells, f"{experiment.name}, budget {a.budget}", f"{description}\n{report(experiment, cells)}")
 
 
-def report(experiment: Experiment, cells: sweep.Cells) -> str:
+def report(experiment: Experiment, cells: shared.Cells) -> str:
     """Our table, what the data were, and the published figures."""
     header = ("variant", "seeds", "when", "criterion", "decision", "sparsity", "members")
     scores = ("accuracy", "nll", "ece", "single_accuracy")
     rows = []
     for variant, runs in cells.items():
         dense = [run["dense"] for run in runs]
-        rows.append([variant, str(len(runs)), "dense", "", "", "", str(dense[0]["members"]), *_scores(dense, scores)])
+        rows.append(
+            [variant, str(len(runs)), "dense", "", "", "", str(dense[0]["members"]), *shared.scores(dense, scores)]
+        )
         for when in ("in_chain", "post_hoc"):
-            for key in sweep.keys(runs[0], when):
-                found = [sweep.find(run, when, key) for run in runs]
-                sparsity = sweep.interval([f["sparsity"] for f in found], 3)
+            for key in shared.keys(runs[0], when):
+                found = [shared.find(run, when, key) for run in runs]
+                sparsity = shared.interval([f["sparsity"] for f in found], 3)
                 labels = [variant, str(len(runs)), when.replace("_", " "), *key, sparsity, str(found[0]["members"])]
-                rows.append([*labels, *_scores(found, scores)])
-    text = ["## Ours\n", sweep.markdown((*header, "accuracy", "NLL", "ECE", "single accuracy"), rows)]
+                rows.append([*labels, *shared.scores(found, scores)])
+    text = ["## Ours\n", shared.markdown((*header, "accuracy", "NLL", "ECE", "single accuracy"), rows)]
     if any(not run["data"]["official"] for runs in cells.values() for run in runs):
         text.append("\nThe images are not the official files: compare these figures with each other, not with a paper.")
     text.append("\n## Published\n")
     published = [list(row) for row in experiment.published]
-    text.append(sweep.markdown(("method", "sparsity", "accuracy %"), published) if published else "No figure was read.")
+    text.append(
+        shared.markdown(("method", "sparsity", "accuracy %"), published) if published else "No figure was read."
+    )
     return "\n".join(text)
-
-
-def _scores(rows: list[dict[str, Any]], columns: Sequence[str]) -> list[str]:
-    return [sweep.interval([row[name] for row in rows]) for name in columns]

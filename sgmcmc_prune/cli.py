@@ -261,16 +261,15 @@ class Compare(Comparison):
 
     def __call__(self) -> None:
         """Compute what is missing, write the table, print it."""
-        from sgmcmc_prune.compare.comparison import check_methods, compare
+        from sgmcmc_prune.cells import interruption_in_words
+        from sgmcmc_prune.compare.comparison import compare
+        from sgmcmc_prune.compare.methods import find
         from sgmcmc_prune.compare.table import summary
 
         comparison = Comparison(**{f.name: getattr(self, f.name) for f in fields(Comparison)})
-        check_methods((self.reference,))
-        try:
+        find(self.reference)
+        with interruption_in_words():
             rows = compare(comparison, self.out, self.jobs)
-        except Interrupted as stop:
-            print("interrupted; finished cells are saved. Go on with the same command")
-            sys.exit(stop.exit_code)
         print(f"{summary(rows, self.reference)}\n\ntable: {self.out / 'comparison.csv'}")
 
 

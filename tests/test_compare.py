@@ -1,24 +1,26 @@
 """The comparison: what each method hands over, cells that are never computed twice, the table, bad input."""
 
+import json
 import math
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune import cli, models
+from sgmcmc_prune import cells, cli, models
 from sgmcmc_prune.baselines.variational import bayesianise
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, RelaxedNormal
-from sgmcmc_prune.compare import comparison as whole
-from sgmcmc_prune.compare.cell import compute, load_problem
-from sgmcmc_prune.compare.comparison import compare, rows_path
+from sgmcmc_prune.compare.cell import compute, compute_stored, load_problem, rows_path
+from sgmcmc_prune.compare.comparison import compare
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Candidate, Problem, Ties
 from sgmcmc_prune.compare.methods import METHODS, laplace, variational
@@ -35,7 +37,6 @@ from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity
 from sgmcmc_prune.run.config import DataConfig, ModelConfig
-from sgmcmc_prune.store.files import read_json
 
 #: One per adapter; the others differ in a setting.
 QUICK = ["sgd-magnitude", "sgd-random", "snip", "deep-ensemble", "sun-mixture", "sghmc-sa", "svbnn", "ss-ig"]
@@ -192,19 +193,21 @@ def test_a_method_that_does_not_apply_or_fails_is_a_row_with_its_reason(
     (row,) = compute(linear, tmp_path, "snip", 0)
     assert row["reason"] == "failed: diverged"
     assert row["training"] == "one for each target"
-    assert read_json(rows_path(tmp_path, "snip", 0)) == [row]
     assert "snip, seed 0: failed: diverged" in summary([row], "rigl")
 
 
 def test_finished_cells_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     linear, asked = tiny(model=ModelConfig(name="linear"), ood="fashion-mnist-subset", methods=("sgd-magnitude",)), []
 
-    def in_this_process(commands: list[list[str]], jobs: int, bar: object) -> None:
-        asked.append([(command[-1], int(command[-3])) for command in commands])
-        for command in commands:
-            compute(whole.load(tmp_path), tmp_path, command[-1], int(command[-3]))
+    def in_this_process(commands: list[list[str]], jobs: int, bar: object, ended: Any) -> None:
+        given = [json.loads(command[-1])["given"] for command in commands]
+        asked.append([(cell["name"], cell["seed"]) for cell in given])
+        for index, cell in enumerate(given):
+            future: Future[Any] = Future()
+            future.set_result(compute_stored(**cell))
+            ended(index, future)
 
-    monkeypatch.setattr(whole, "run_workers", in_this_process)
+    monkeypatch.setattr(cells, "run_workers", in_this_process)
     first = compare(linear, tmp_path, progress=False)
     again = compare(replace(linear, seeds=(1,), methods=("sgd-magnitude",)), tmp_path, progress=False)
     compare(replace(linear, seeds=(0, 1)), tmp_path, progress=False)
@@ -279,7 +282,7 @@ def test_an_interrupted_comparison_continues(tmp_path: Path) -> None:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
+    assert process.returncode == 130
     assert "Go on with the same command" in said
     assert not second.exists()
     assert len(read_csv(tmp_path / "comparison.csv")) == 2

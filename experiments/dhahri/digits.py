@@ -8,13 +8,15 @@ pruned too and the sparsity of single weights counts all 19,210 parameters. Noth
 """
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import nn
 
-from experiments.dhahri import cells as dhahri_cells
+from experiments.dhahri import common
 from sgmcmc_prune import models
 from sgmcmc_prune.baselines.laplace import OnlinePruning, Recipe
+from sgmcmc_prune.cells import product
 
 #: Steps of an epoch: 1,437 images in batches of 64.
 EPOCH = 23
@@ -48,7 +50,7 @@ TRAININGS: dict[str, Recipe] = {
 }
 
 
-def load_digits() -> tuple[dhahri_cells.Split, dhahri_cells.Split]:
+def load_digits() -> tuple[common.Split, common.Split]:
     """Training and test images, standardised by the training images; the split is always the same."""
     try:
         from sklearn.datasets import load_digits as load
@@ -67,13 +69,18 @@ def build(seed: int) -> nn.Module:
     return models.build("mlp", (64,), 10, seed=seed, widths=(256,), activation="relu")
 
 
+def run(training: str, seed: int) -> dict[str, Any]:
+    """One cell."""
+    experiment = common.Experiment(build, *load_digits(), (0.8, 0.9, 0.95, 0.99), "layers.1.weight")
+    return common.run_cell(experiment, TRAININGS[training], seed)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the cells that are missing, then write the tables."""
     text = __doc__ or ""
-    a = dhahri_cells.parser(text.splitlines()[0], "dhahri_digits", list(TRAININGS)).parse_args(argv)
-    torch.set_num_threads(1)
-    experiment = dhahri_cells.Experiment(build, *load_digits(), (0.8, 0.9, 0.95, 0.99), "layers.1.weight")
-    dhahri_cells.run(a, experiment, TRAININGS, "SpaM and OPD on the digits", text)
+    a = common.parser(text, "dhahri_digits", list(TRAININGS)).parse_args(argv)
+    load_digits()  # says what is missing before anything starts
+    common.run(a, product(run, {"training": a.trainings, "seed": a.seeds}), "SpaM and OPD on the digits", text)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,17 @@ keeps the last minibatch's curvature only, here it is that of all the data; the 
 """
 
 import dataclasses
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments import sweep
-from experiments.dhahri import cells as dhahri_cells
+from experiments import shared
+from experiments.dhahri import common
 from sgmcmc_prune import models
 from sgmcmc_prune.baselines.laplace import OnlinePruning, Recipe
+from sgmcmc_prune.cells import product
 from sgmcmc_prune.run.checks import check_device
-from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.data import load_data
 from sgmcmc_prune.run.presets import PRESETS
 from sgmcmc_prune.settings import replace
@@ -66,30 +66,32 @@ class LeNet(nn.Module):
         return self.fc2(self.fc1(self.conv3(x).relu().flatten(1)).relu())
 
 
+def run(training: str, seed: int, data: str, epochs: int, device: str) -> dict[str, Any]:
+    """One cell."""
+    changes = {"data.name": data, "data.validation": 0, "device": device}
+    loaded = load_data(replace(PRESETS["fashion-mnist"](), **changes))
+
+    def network(seed: int) -> nn.Module:
+        return models.build("experiments.dhahri.lenet:LeNet", (1, 28, 28), 10, seed=seed).to(device)
+
+    experiment = common.Experiment(network, loaded.train, loaded.test, SPARSITIES, "fc2.weight")
+    return common.run_cell(experiment, dataclasses.replace(TRAININGS[training], steps=epochs * EPOCH), seed)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run the cells that are missing, then write the tables."""
     text = __doc__ or ""
-    p = dhahri_cells.parser(text.splitlines()[0], "dhahri_lenet", list(TRAININGS))
+    p = common.parser(text, "dhahri_lenet", list(TRAININGS))
     p.add_argument("--data", choices=("fashion-mnist", "fashion-mnist-subset"), default="fashion-mnist")
     p.add_argument("--epochs", type=int, default=EPOCHS)
     p.add_argument("--device", default="cpu")
     a = p.parse_args(argv)
     check_device(a.device)
-    config: RunConfig = replace(
-        PRESETS["fashion-mnist"](), **{"data.name": a.data, "data.validation": 0, "device": a.device}
-    )
-    data = load_data(config)
-
-    def network(seed: int) -> nn.Module:
-        return models.build("experiments.dhahri.lenet:LeNet", (1, 28, 28), 10, seed=seed).to(a.device)
-
-    experiment = dhahri_cells.Experiment(network, data.train, data.test, SPARSITIES, "fc2.weight")
-    trainings = {n: dataclasses.replace(recipe, steps=a.epochs * EPOCH) for n, recipe in TRAININGS.items()}
-    if a.device == "cpu":
-        torch.set_num_threads(1)
-    if (a.data, a.epochs) != ("fashion-mnist", EPOCHS) and a.out.parent == sweep.results(__file__):
+    if (a.data, a.epochs) != ("fashion-mnist", EPOCHS) and a.out.parent == shared.results(__file__):
         p.error("a shortened run is no benchmark: give --out")
-    dhahri_cells.run(a, experiment, trainings, "SpaM and OPD: LeNet on Fashion-MNIST", text)
+    axes, settings = {"training": a.trainings, "seed": a.seeds}, {"data": a.data, "epochs": a.epochs}
+    cells = product(run, axes, settings, {"device": a.device})
+    common.run(a, cells, "SpaM and OPD: LeNet on Fashion-MNIST", text, 1 if a.device == "cpu" else None)
 
 
 if __name__ == "__main__":

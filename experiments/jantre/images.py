@@ -42,7 +42,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.records import complete
+from experiments import shared
 from sgmcmc_prune import data as datasets
 from sgmcmc_prune import models
 from sgmcmc_prune.baselines.variational import (
@@ -60,6 +60,7 @@ from sgmcmc_prune.baselines.variational import (
     svbnn,
     svbnn_inclusion,
 )
+from sgmcmc_prune.cells import Records, product
 from sgmcmc_prune.data.image_data import Images, hold_out, normalise
 from sgmcmc_prune.predictive.metrics import summarise
 from sgmcmc_prune.run.export import latency
@@ -114,10 +115,11 @@ def tensors(images: Images, dataset: Any, device: str) -> tuple[Tensor, Tensor]:
     return normalise(images.images, dataset.mean, dataset.std).to(device), images.labels.to(device)
 
 
-def run(args: argparse.Namespace, family: str, seed: int) -> dict[str, Any]:
+def run(family: str, seed: int, **options: Any) -> dict[str, Any]:
     """One family, one seed: what is measured, JSON-ready."""
-    dataset = datasets.load(args.data, args.data_dir)
-    train, held = (dataset.train, dataset.test) if args.test else hold_out(dataset.train, args.validation, seed)
+    args = argparse.Namespace(**options)
+    dataset, whole = datasets.load(args.data, args.data_dir and Path(args.data_dir)), args.split == "test"
+    train, held = (dataset.train, dataset.test) if whole else hold_out(dataset.train, args.validation, seed)
     data, (inputs, labels) = tensors(train, dataset, args.device), tensors(held, dataset, args.device)
     model = build_network(args.network, tuple(data[0].shape[1:]), dataset.num_classes, seed).to(args.device)
     steps = round(args.epochs * len(data[1]) / args.batch)
@@ -134,7 +136,7 @@ def run(args: argparse.Namespace, family: str, seed: int) -> dict[str, Any]:
         trace_every=max(1, steps // 50),
         bound_draws=4,
     )
-    fitted = fit(model, data, settings, progress=args.progress)
+    fitted = fit(model, data, settings)
     small, started = fitted.network("median_mean").eval(), time.perf_counter()
     return {
         "predictors": {how: summarise(fitted.predict(inputs, how, args.members), labels) for how in PREDICTORS},
@@ -154,12 +156,11 @@ def run(args: argparse.Namespace, family: str, seed: int) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run every family on every seed; print and write the results."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = shared.parser(__doc__, range(3), __file__)
     parser.add_argument("--network", default="mlp", help="mlp, lenet, lenet-caffe, resnet20, resnet32")
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3)))
     parser.add_argument("--epochs", type=float, default=1200)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--prior-std", type=float, help="of the slab; the papers' by default")
@@ -171,27 +172,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--validation", type=int, default=10_000)
     parser.add_argument("--test", action="store_true", help="train on all images, read the test set")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--progress", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args(argv)
     args.prior_std = args.prior_std or (0.2 if args.network.startswith("resnet") else 1.0)
-    names = (
-        "network",
-        "data",
-        "epochs",
-        "batch",
-        "lr",
-        "gate_lr",
-        "std_lr",
-        "warm_up",
-        "prior_std",
-        "members",
-        "validation",
-    )
-    settings = {name: getattr(args, name) for name in names} | {"split": "test" if args.test else "validation"}
-    cells = [{"family": family, "seed": seed, **settings} for family in args.families for seed in args.seeds]
-    path = args.out / f"jantre_{args.network}_{args.data}.json"
-    complete(path, cells, lambda family, seed, **_: run(args, family, seed), _line)
+    where = ("families", "seeds", "jobs", "out", "test", "device", "data_dir")
+    settings = {name: value for name, value in vars(args).items() if name not in where}
+    settings["split"] = "test" if args.test else "validation"
+    places = {"device": args.device, "data_dir": args.data_dir and str(args.data_dir)}
+    cells = product(run, {"family": args.families, "seed": args.seeds}, settings, places)
+    shared.complete(Records(cells, args.out / f"jantre_{args.network}_{args.data}.json"), args.jobs, _line)
 
 
 def _line(r: dict[str, Any]) -> str:

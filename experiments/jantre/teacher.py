@@ -17,17 +17,16 @@ After elimination: 2 in all ten fits, with a bound 21 to 111 nats higher where n
 tell them apart; the bound can. The pilots (20,000 steps, another implementation) kept 2, 3, 2, 2, 2 and 10 to 13.
 """
 
-import argparse
 import copy
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from experiments.records import complete
+from experiments import shared
 from sgmcmc_prune.baselines.variational import PREDICTORS, Fitted, LearnedGaussian, Settings, fit, shrink, ss_ig
+from sgmcmc_prune.cells import Records, product
 from sgmcmc_prune.data.selection import teacher
 
 STARTS = {"low": {"start": 0.1, "inclusion": 1e-3}, "high": {"start": 0.99, "inclusion": 0.01}}
@@ -108,16 +107,13 @@ def run(seed: int, start: str, steps: int, refit: int) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run both starts on every seed; print and write the results."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser = shared.parser(__doc__, range(5), __file__)
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--refit", type=int, default=1200, help="steps of each refit; 0: no elimination")
     parser.add_argument("--starts", nargs="+", choices=list(STARTS), default=list(STARTS))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args(argv)
-    settings = {"steps": args.steps, "refit": args.refit}
-    cells = [{"start": start, "seed": seed, **settings} for start in args.starts for seed in args.seeds]
-    complete(args.out / "jantre_teacher.json", cells, run, _line)
+    cells = product(run, {"start": args.starts, "seed": args.seeds}, {"steps": args.steps, "refit": args.refit})
+    shared.complete(Records(cells, args.out / "jantre_teacher.json"), args.jobs, _line)
 
 
 def _line(r: dict[str, Any]) -> str:

@@ -27,9 +27,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from experiments.records import complete
+from experiments import shared
 from sgmcmc_prune.baselines.variational import (
     PREDICTORS,
     LearnedGaussian,
@@ -41,6 +39,7 @@ from sgmcmc_prune.baselines.variational import (
     ss_ig,
     svbnn,
 )
+from sgmcmc_prune.cells import Records, product
 from sgmcmc_prune.data import uci
 from sgmcmc_prune.models import build
 
@@ -54,21 +53,21 @@ FAMILIES = {
 }
 
 
-def run(root: Path, name: str, index: int, family: str, epochs: int) -> dict[str, Any]:
+def run(set: str, family: str, split: int, epochs: int, root: str) -> dict[str, Any]:
     """One family on one split: what is measured, JSON-ready."""
-    split = uci.load(root, name, index)
-    (inputs, targets), num_data = split.test, len(split.train[1])
-    model = build("mlp", (inputs.shape[1],), 1, seed=index, widths=(100 if name.startswith("protein") else 50,))
+    data = uci.load(Path(root), set, split)
+    (inputs, targets), num_data = data.test, len(data.train[1])
+    model = build("mlp", (inputs.shape[1],), 1, seed=split, widths=(100 if set.startswith("protein") else 50,))
     batch = min(256, num_data)
     steps = max(1, epochs * num_data // batch)
-    settings = Settings(FAMILIES[family], steps, batch, lr=1e-2, gate_lr=5e-2, seed=index, on_empty="warn")
-    fitted = fit(model, split.train, settings, LearnedGaussian(0.5))
+    settings = Settings(FAMILIES[family], steps, batch, lr=1e-2, gate_lr=5e-2, seed=split, on_empty="warn")
+    fitted = fit(model, data.train, settings, LearnedGaussian(0.5))
     rmse, nll = {}, {}
     for how in PREDICTORS:
         error = fitted.predict(inputs, how, 50).flatten() - targets
-        rmse[how] = float(error.square().mean().sqrt()) * split.target_std
-        nll[how] = fitted.nll(inputs, targets, how, 50) + math.log(split.target_std)
-    kept = fitted.kept_groups(index) if family != "mean_field" else {}
+        rmse[how] = float(error.square().mean().sqrt()) * data.target_std
+        nll[how] = fitted.nll(inputs, targets, how, 50) + math.log(data.target_std)
+    kept = fitted.kept_groups(split) if family != "mean_field" else {}
     return {"rmse": rmse, "nll": nll, "kept": kept, "bound": fitted.bound, "seconds": fitted.seconds}
 
 
@@ -78,25 +77,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--sets", nargs="+", help="all by default")
     parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=1, help="processes at once")
     parser.add_argument("--epochs", type=int, default=400)
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args(argv)
     names = args.sets or uci.names(args.data_dir)
-    cells = [
-        {"set": name, "family": family, "split": split, "epochs": args.epochs}
-        for name in names
-        for family in args.families
-        for split in range(min(args.splits, 5) if name.startswith("protein") else args.splits)
-    ]
-
-    def compute(set: str, family: str, split: int, epochs: int) -> dict[str, Any]:
-        return run(args.data_dir, set, split, family, epochs)
-
-    runs = complete(args.out / "jantre_uci.json", cells, compute, _line)
+    axes = {"set": names, "family": args.families, "split": range(args.splits)}
+    cells = product(run, axes, {"epochs": args.epochs}, {"root": str(args.data_dir)})
+    kept = [c for c in cells if c.settings["split"] < 5 or not c.settings["set"].startswith("protein")]
+    records = Records(kept, args.out / "jantre_uci.json")
+    shared.complete(records, args.jobs, _line)
     for name in names:
         for family in args.families:
-            rows = [r for r in runs if (r["set"], r["family"], r.get("epochs")) == (name, family, args.epochs)]
+            rows = [r for r in records.all if (r["set"], r["family"], r.get("epochs")) == (name, family, args.epochs)]
             scores = "  ".join(_mean_and_error(rows, how) for how in PREDICTORS)
             print(f"{name:28s} {family:11s} {len(rows)} splits  {scores}")
 
@@ -107,12 +101,8 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _mean_and_error(rows: list[dict[str, Any]], how: str) -> str:
-    text = [how]
-    for key in ("rmse", "nll"):
-        values = torch.tensor([row[key][how] for row in rows], dtype=torch.float64)
-        error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
-        text.append(f"{key} {float(values.mean()):.3f} ({error:.3f})")
-    return " ".join(text)
+    scores = [f"{key} {shared.mean_and_error([row[key][how] for row in rows], 3)}" for key in ("rmse", "nll")]
+    return " ".join([how, *scores])
 
 
 if __name__ == "__main__":

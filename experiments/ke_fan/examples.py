@@ -12,18 +12,19 @@ Controls: `no EM` is the Gaussian prior N(0, slab variance) with the decision ta
 noise` is the same EM and decision at temperature 0. `true inputs` is the refine stage alone, given the true inputs.
 """
 
-import argparse
 import dataclasses
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from experiments import shared
+from sgmcmc_prune.cells import Record, Records, product
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.data import MinibatchStream
@@ -37,9 +38,10 @@ from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.spike_slab import Layer, Mode, smallest_stable_spike
 from sgmcmc_prune.pruning.decision import median_probability_model
 from sgmcmc_prune.samplers import SGHMC
-from sgmcmc_prune.store.files import atomic_path
+from sgmcmc_prune.settings import require
+from sgmcmc_prune.store.files import atomic_path, read_json
+from sgmcmc_prune.text_table import format_rows
 
-RESULTS = Path(__file__).parent / "results"
 METHODS = ("ours", "no EM", "no noise", "true inputs")
 LAYER = "layers.0.weight"
 TRACE_EVERY = 10
@@ -103,7 +105,6 @@ class Settings:
 class Trace:
     """What is written down every few steps, and at each decision."""
 
-    bar: tqdm
     rows: list[list[float]] = dataclasses.field(default_factory=list)
     loss: float = 0.0
     steps: int = 0
@@ -111,7 +112,6 @@ class Trace:
     def record(self, chain: Chain, kept: int) -> None:
         """Smooth the minibatch loss; keep a row (step, loss, kept inputs, pi, v0, v1) every few steps."""
         self.steps += 1
-        self.bar.update()
         self.loss = 0.9 * self.loss + 0.1 * chain.loss if self.steps > 1 else chain.loss
         if self.steps % TRACE_EVERY == 0:
             layer = sparse_layer(chain)
@@ -284,15 +284,16 @@ def score(prediction: Tensor, targets: Tensor, binary: bool) -> float:
     return float((prediction - targets).square().mean())
 
 
-def run(s: Settings, seed: int, method: str, bar: Any) -> dict[str, Any]:
-    """One method on one simulated data set: a JSON-ready record."""
+def run(method: str, seed: int, head: Record) -> Record:
+    """One method on one simulated data set: what is measured, JSON-ready; `head` is that of the results file."""
+    s = settings_of(head)
     started, cpu = time.perf_counter(), time.process_time()
     data = simulate(s.design, s.num_train, seed)
     test, test_targets = simulate(s.design, s.num_test, seed, "test")
     support = torch.zeros(s.design.num_inputs, dtype=torch.bool)
     support[list(s.design.support)] = True
-    trace, old, kept = Trace(bar), None, support
-    result: dict[str, Any] = {"method": method, "seed": seed}
+    trace, old, kept = Trace(), None, support
+    result: Record = {}
     prediction = data[1].mean().expand(len(test_targets))  # what a network without inputs can say
     try:
         if method != "true inputs":
@@ -338,52 +339,52 @@ def _rounded(values: Tensor) -> list[float]:
 
 def table(runs: list[dict[str, Any]], binary: bool) -> str:
     """One row per method: exact recovery, selected inputs, sparsity, test score (median and range over seeds)."""
-    head = (
-        "method",
-        "recovered",
-        "TP",
-        "FP",
-        "sparsity",
-        "test accuracy" if binary else "test MSE",
-        "top ranked",
-        "CPU s",
-    )
-    lines = [head]
+    score = "test accuracy" if binary else "test MSE"
+    head, lines = ("method", "recovered", "TP", "FP", "sparsity", score, "top ranked", "CPU s"), []
     for method in METHODS:
         rows = [r for r in runs if r["method"] == method]
         if not rows:
             continue
-        tops = [str(r["selection"]["true_in_top"]) for r in rows if "selection" in r]
-        scores = sorted(r["score"] for r in rows)
-        spread = f"{scores[len(scores) // 2]:.3f} ({scores[0]:.3f}-{scores[-1]:.3f})"
-        lines.append(
-            (
-                method,
-                f"{sum(r['recovered'] for r in rows)}/{len(rows)}",
-                " ".join(str(r["true_positives"]) for r in rows),
-                " ".join(str(r["false_positives"]) for r in rows),
-                f"{sorted(r['sparsity'] for r in rows)[len(rows) // 2]:.4f}",
-                spread,
-                " ".join(tops) or "-",
-                f"{sum(r['cpu_seconds'] for r in rows) / len(rows):.0f}",
-            )
-        )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+        true, false = (" ".join(str(r[key]) for r in rows) for key in ("true_positives", "false_positives"))
+        tops = " ".join(str(r["selection"]["true_in_top"]) for r in rows if "selection" in r)
+        sparsities, scores = (sorted(r[key] for r in rows) for key in ("sparsity", "score"))
+        middle, recovered = len(rows) // 2, f"{sum(r['recovered'] for r in rows)}/{len(rows)}"
+        spread = f"{scores[middle]:.3f} ({scores[0]:.3f}-{scores[-1]:.3f})"
+        seconds = f"{sum(r['cpu_seconds'] for r in rows) / len(rows):.0f}"
+        lines.append((method, recovered, true, false, f"{sparsities[middle]:.4f}", spread, tops or "-", seconds))
+    return format_rows(head, lines)
 
 
-def write(path: Path, s: Settings, runs: list[dict[str, Any]]) -> None:
-    """Settings and runs as JSON, one run a line; input-wise values and traces of the first seed only."""
+def head_of(s: Settings) -> Record:
+    """What a results file says of its runs: design, settings and the version of torch."""
+    settings = {k: v for k, v in dataclasses.asdict(s).items() if k != "design"}
+    design = {k: getattr(s.design, k) for k in ("number", "num_inputs", "support", "binary")}
+    head: Record = json.loads(json.dumps({"design": design, "settings": settings, "torch": torch.__version__}))
+    return head
+
+
+def settings_of(head: Record) -> Settings:
+    """The settings that `head_of` described."""
+    design = dataclasses.replace(DESIGNS[head["design"]["number"]], num_inputs=head["design"]["num_inputs"])
+    return Settings(design, **{**head["settings"], "widths": tuple(head["settings"]["widths"])})
+
+
+def read(path: Path, head: Record) -> list[Record]:
+    """The runs of a results file, which must be of these settings."""
+    content = read_json(path)
+    other = [key for key in ("design", "settings") if content[key] != head[key]]
+    require(not other, f"{path} is of another {' and other '.join(other)}; choose another --out")
+    runs: list[Record] = content["runs"]
+    return runs
+
+
+def write(path: Path, runs: list[Record], head: Record) -> None:
+    """Write a results file, one run a line; input-wise values and traces of the first seed only."""
     first = min(r["seed"] for r in runs)
     short = [r if r["seed"] == first else _without_vectors(r) for r in runs]
-    settings = {k: v for k, v in dataclasses.asdict(s).items() if k != "design"}
-    design = {"number": s.design.number, "num_inputs": s.design.num_inputs, "support": s.design.support}
-    head = json.dumps(
-        {"design": design | {"binary": s.design.binary}, "settings": settings, "torch": torch.__version__}
-    )
     body = ",\n".join(json.dumps(r, allow_nan=False, separators=(",", ":")) for r in short)
-    with atomic_path(path) as partial:
-        partial.write_text(f'{head[:-1]}, "runs": [\n{body}\n]}}\n', encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text(f'{json.dumps(head)[:-1]}, "runs": [\n{body}\n]}}\n', encoding="utf-8")
 
 
 def _without_vectors(run: dict[str, Any]) -> dict[str, Any]:
@@ -393,27 +394,20 @@ def _without_vectors(run: dict[str, Any]) -> dict[str, Any]:
 
 def main(s: Settings, argv: list[str] | None = None) -> None:
     """Run every method on every seed, print the table, write the results."""
-    parser = argparse.ArgumentParser(
-        description=f"Example {s.design.number} of Ke and Fan: nonlinear variable selection"
-    )
-    help_ = "of simulated data sets; settings were chosen on 0 to 4"
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10, 15)), help=help_)
-    parser.add_argument("--control-seeds", type=int, default=5, help="how many of them the controls run on, too")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON results")
+    title = f"Example {s.design.number} of Ke and Fan: nonlinear variable selection"
+    parser = shared.parser(title, range(10, 15), __file__)
+    parser.epilog = "Seeds are those of simulated data sets; settings were chosen on 0 to 4."
+    parser.add_argument("--control-seeds", type=int, nargs="*", help="those that controls run on, too: the first five")
     parser.add_argument("--tiny", action="store_true", help="a few inputs and steps, to see that it runs")
     args = parser.parse_args(argv)
-    s = s.tiny() if args.tiny else s
-    path = args.out / f"ke_fan_example{s.design.number}.json"
-    jobs = [(METHODS[0], seed) for seed in args.seeds]
-    jobs += [(method, seed) for method in METHODS[1:] for seed in args.seeds[: args.control_seeds]]
-    steps = s.burn_in + s.sample + s.starts * s.refine_burn_in + s.refine_cycles * (s.refine_explore + s.refine_sample)
-    runs: list[dict[str, Any]] = []
-    with tqdm(total=len(jobs) * steps, unit="step", dynamic_ncols=True, mininterval=1) as bar:
-        for done, (method, seed) in enumerate(jobs, start=1):
-            bar.set_description(f"{method}, seed {seed}")
-            runs.append(run(s, seed, method, bar))
-            bar.update(done * steps - bar.n)
-            write(path, s, runs)
+    head = head_of(s.tiny() if args.tiny else s)
+    controls = args.seeds[:5] if args.control_seeds is None else args.control_seeds
+    if unknown := sorted(set(controls) - set(args.seeds)):
+        parser.error(f"control seeds {unknown} are not among --seeds")
+    places, path = {"head": head}, args.out / f"ke_fan_example{s.design.number}.json"
+    cells = product(run, {"method": METHODS[:1], "seed": args.seeds}, places=places)
+    cells += product(run, {"method": METHODS[1:], "seed": controls}, places=places)
+    runs = shared.complete(Records(cells, path, partial(read, head=head), partial(write, head=head)), args.jobs)
     print(table(runs, s.design.binary))
     print(f"results: {path}")
 

@@ -12,7 +12,6 @@ rate, with delta F = 0, as there); curves average `CURVE_DRAWS` networks, and on
 says.
 """
 
-import argparse
 import dataclasses
 import itertools
 import time
@@ -25,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments import sweep
+from experiments import shared
 from sgmcmc_prune import data as datasets
 from sgmcmc_prune import models
 from sgmcmc_prune.baselines.bmr import Fitted, Recipe, fit, paper_recipe
@@ -33,7 +32,6 @@ from sgmcmc_prune.data import hold_out, normalise
 from sgmcmc_prune.predictive.metrics import expected_calibration_error, summarise
 from sgmcmc_prune.predictive.predict import posterior_predictive
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.store.files import write_json
 
 NETWORKS = ("mlp", "lenet", "vit", "mixer")
 #: In the paper's figures; `bmr-horseshoe` exists and is in none of them.
@@ -121,10 +119,16 @@ def load(name: str, network: str, evaluate: str, seed: int) -> tuple[tuple[Tenso
     return tensors(train), tensors(held_out if evaluate == "validation" else dataset.test), dataset.num_classes
 
 
-def run_cell(dataset: str, cell: Cell, recipe: Recipe, seed: int, evaluate: str, out: Path) -> None:
-    """Fit one cell and write its `metrics.json`."""
+def run_variant(dataset: str, variant: str, seed: int, split: str, **_: Any) -> dict[str, Any]:
+    """Fit the cell of a variant."""
+    cell = Cell(*variant.split())
+    return run_cell(dataset, cell, cell.settings(), seed, split)
+
+
+def run_cell(dataset: str, cell: Cell, recipe: Recipe, seed: int, split: str) -> dict[str, Any]:
+    """Fit one cell: what is measured, JSON-ready."""
     started = time.perf_counter()
-    train, test, num_classes = load(dataset, cell.network, evaluate, seed)
+    train, test, num_classes = load(dataset, cell.network, split, seed)
     dropout = DROPOUT if cell.method == "flat-map" else 0.0
     model = build_network(cell.network, tuple(train[0].shape[1:]), num_classes, dropout).to(train[0].device)
     curve: list[dict[str, Any]] = []
@@ -140,14 +144,13 @@ def run_cell(dataset: str, cell: Cell, recipe: Recipe, seed: int, evaluate: str,
         seed=seed,
         allow_empty=cell.network in RESIDUAL,
         after_round=evaluate_round,
-        progress=True,
     )
     single = summarise(fitted.predict(test[0], "single"), test[1])
-    result = {
+    return {
         "dataset": dataset,
         "cell": dataclasses.asdict(cell),
         "recipe": dataclasses.asdict(recipe),
-        "split": evaluate,
+        "split": split,
         "seed": seed,
         "parameters": models.num_parameters(model),
         "rounds": curve,
@@ -163,8 +166,6 @@ def run_cell(dataset: str, cell: Cell, recipe: Recipe, seed: int, evaluate: str,
         "gradient_evaluations": fitted.gradient_evaluations,
         "seconds": time.perf_counter() - started,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "metrics.json", result)
 
 
 def scores(model: nn.Module, fitted: Fitted, draws: int, test: tuple[Tensor, Tensor]) -> dict[str, float]:
@@ -190,28 +191,21 @@ def weight_summary(fitted: Fitted) -> dict[str, Any]:
     return {"layers": layers, "first": mean[first][:6].reshape(min(6, len(mean[first])), -1).tolist()}
 
 
-def table(cells: sweep.Cells) -> str:
+def table(cells: shared.Cells) -> str:
     """The last row of every cell."""
     columns = ("accuracy", "ece", "nll", "single_accuracy", "single_nll", "pruned_fraction")
     rows = []
     for name, runs in cells.items():
-        values = [sweep.interval([r["final"][c] for r in runs]) for c in columns]
-        cost = [f"{runs[0]['gradient_evaluations']:.3g}", sweep.interval([r["seconds"] for r in runs], 0)]
+        values = shared.scores([r["final"] for r in runs], columns)
+        cost = [f"{runs[0]['gradient_evaluations']:.3g}", shared.interval([r["seconds"] for r in runs], 0)]
         rows.append([*name.split(), str(len(runs)), *values, *cost])
     header = ("recipe", "network", "method", "seeds", "accuracy", "ECE", "NLL", "single acc.", "single NLL", "pruned")
-    return sweep.markdown((*header, "grad. evals", "seconds"), rows)
+    return shared.markdown((*header, "grad. evals", "seconds"), rows)
 
 
 def main(dataset: str, script: str, description: str, argv: Sequence[str] | None = None) -> None:
     """Run the cells that are missing, then write the table."""
-    cells = {str(c): c for c in (Cell(r, n, m) for r in RECIPES for n in NETWORKS for m in METHODS)}
-    name = f"markovic_{Path(script).stem}"
-    parser = sweep.parser(description.splitlines()[0], name, list(cells), script)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    a = parser.parse_args(argv)
-    if a.cell:
-        cell, seed = cells[a.cell[0]], int(a.cell[1])
-        run_cell(dataset, cell, cell.settings(), seed, a.evaluate, sweep.directory(a, str(cell), seed))
-        return
-    finished = sweep.run_missing(a, script)
-    sweep.write(a, finished, f"Bayesian model reduction: {dataset}", f"{description}\n{table(finished)}")
+    cells = [str(Cell(r, n, m)) for r in RECIPES for n in NETWORKS for m in METHODS]
+    a = shared.sweep_parser(description, f"markovic_{Path(script).stem}", cells, script).parse_args(argv)
+    finished = shared.sweep(a, run_variant, lambda variant, seed: {"dataset": dataset})
+    shared.write(a, finished, f"Bayesian model reduction: {dataset}", f"{description}\n{table(finished)}")

@@ -18,7 +18,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from experiments import sweep
+from experiments import shared
 from experiments.markovic import common
 
 CELL = common.Cell("short", "lenet", "bmr-spike-slab")
@@ -35,24 +35,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def table(cells: sweep.Cells) -> str:
+def run_variant(variant: str, seed: int, split: str, **_: Any) -> dict[str, Any]:
+    """Fit the cell with a variant of its recipe."""
+    recipe = dataclasses.replace(CELL.settings(), **VARIANTS[variant])
+    return common.run_cell("fashion-mnist", CELL, recipe, seed, split)
+
+
+def table(cells: shared.Cells) -> str:
     """Pruned fraction and scores of every variant."""
     columns = ("pruned_fraction", "accuracy", "nll", "ece")
-    rows = [[name, *(sweep.interval([r["final"][c] for r in runs]) for c in columns)] for name, runs in cells.items()]
-    return sweep.markdown(("recipe", "pruned", "accuracy", "NLL", "ECE"), rows)
+    rows = [[name, *shared.scores([r["final"] for r in runs], columns)] for name, runs in cells.items()]
+    return shared.markdown(("recipe", "pruned", "accuracy", "NLL", "ECE"), rows)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the cells that are missing, then write the table."""
     description = __doc__ or ""
-    a = sweep.parser(description.splitlines()[0], "markovic_sensitivity", list(VARIANTS), __file__).parse_args(argv)
-    if a.cell:
-        recipe = dataclasses.replace(CELL.settings(), **VARIANTS[a.cell[0]])
-        out = sweep.directory(a, a.cell[0], int(a.cell[1]))
-        common.run_cell("fashion-mnist", CELL, recipe, int(a.cell[1]), a.evaluate, out)
-        return
-    cells = sweep.run_missing(a, __file__)
-    sweep.write(a, cells, "What the pruned fraction depends on", f"{description}\n{table(cells)}")
+    a = shared.sweep_parser(description, "markovic_sensitivity", list(VARIANTS), __file__).parse_args(argv)
+    cells = shared.sweep(a, run_variant, lambda variant, seed: {})
+    shared.write(a, cells, "What the pruned fraction depends on", f"{description}\n{table(cells)}")
 
 
 if __name__ == "__main__":

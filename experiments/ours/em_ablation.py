@@ -10,10 +10,10 @@ the chain, by responsibility in mode `em` and by inclusion probability in mode `
 
 from typing import Any
 
-from experiments import sweep
+from experiments import shared
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.presets import PRESETS
-from sgmcmc_prune.settings import replace
+from sgmcmc_prune.settings import replace, to_json
 
 CRITERION = {"em": "em_responsibility", "marginal": "inclusion_probability"}
 VARIANTS = {
@@ -35,7 +35,7 @@ def config_of(variant: str, seed: int, evaluate: str) -> RunConfig:
     return config
 
 
-def table(cells: sweep.Cells) -> str:
+def table(cells: shared.Cells) -> str:
     """One table: accuracy and NLL, dense, post hoc and in the chain."""
     columns = (("post_hoc", "90%"), ("post_hoc", "95%"), ("in_chain", "90%"), ("in_chain", "95%"), ("in_chain", "98%"))
     blocks = []
@@ -43,23 +43,19 @@ def table(cells: sweep.Cells) -> str:
         rows = []
         for name, runs in cells.items():
             key = CRITERION[name.split(",")[0]]
-            found = [[sweep.find(r, when, (key, share))[metric] for r in runs] for when, share in columns]
-            scores = [sweep.interval(values) for values in found]
-            rows.append([name, str(len(runs)), sweep.interval([r["dense"][metric] for r in runs]), *scores])
+            found = [[shared.find(r, when, (key, share))[metric] for r in runs] for when, share in columns]
+            scores = [shared.interval(values) for values in found]
+            rows.append([name, str(len(runs)), shared.interval([r["dense"][metric] for r in runs]), *scores])
         header = ("mode, EM", "seeds", "dense", *[f"{when.replace('_', ' ')} {share}" for when, share in columns])
-        blocks += [f"## {title}\n", sweep.markdown(header, rows), ""]
+        blocks += [f"## {title}\n", shared.markdown(header, rows), ""]
     return "\n".join(blocks)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the cells that are missing, then write the table."""
-    a = sweep.parser((__doc__ or "").splitlines()[0], "em_ablation", list(VARIANTS), __file__).parse_args(argv)
-    if a.cell:
-        variant, seed = a.cell[0], int(a.cell[1])
-        sweep.run_or_resume(config_of(variant, seed, a.evaluate), sweep.directory(a, variant, seed))
-        return
-    cells = sweep.run_missing(a, __file__)
-    sweep.write(a, cells, "EM ablation", f"{__doc__}\n{table(cells)}")
+    a = shared.sweep_parser(__doc__ or "", "em_ablation", list(VARIANTS), __file__).parse_args(argv)
+    cells = shared.sweep(a, shared.run_or_resume, lambda v, seed: {"config": to_json(config_of(v, seed, a.evaluate))})
+    shared.write(a, cells, "EM ablation", f"{__doc__}\n{table(cells)}")
 
 
 if __name__ == "__main__":

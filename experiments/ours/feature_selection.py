@@ -14,18 +14,15 @@ inclusion" "R1 group" "warm input gates"` SGHMC inclusion has power 1 and no fal
 power .60 and none: they miss the two features that act by their product only.
 """
 
-import argparse
-import math
 import time
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from experiments.records import Record, complete
+from experiments import shared
 from experiments.saha.features import warm_start
 from sgmcmc_prune.baselines.variational import ContinuousSpike, LearnedGaussian, Settings, Structured, fit
+from sgmcmc_prune.cells import Record, Records, product
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.data.batches import MinibatchStream
@@ -138,12 +135,8 @@ def installed(method: str) -> bool:
 
 def summary(rows: list[dict[str, Any]]) -> str:
     """Mean and standard error over data sets."""
-    text = []
-    for key in ("power", "false_discovery_rate"):
-        values = torch.tensor([row[key] for row in rows], dtype=torch.float64)
-        error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
-        text.append(f"{key.replace('_', ' ')} {float(values.mean()):.2f} ({error:.2f})")
-    return ", ".join(text)
+    keys = ("power", "false_discovery_rate")
+    return ", ".join(f"{k.replace('_', ' ')} {shared.mean_and_error([row[k] for row in rows], 2)}" for k in keys)
 
 
 def table(runs: list[Record]) -> str:
@@ -159,21 +152,20 @@ def table(runs: list[Record]) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """Run every method on every data set; print and write the results."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)), help="one data set for each")
+    parser = shared.parser(__doc__, range(10), __file__)
     parser.add_argument("--num-data", type=int, default=10_000)
     parser.add_argument("--num-features", type=int, default=100)
     parser.add_argument("--steps", type=int, default=6_000)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args(argv)
     methods = list(filter(installed, args.methods))
     settings = {"n": args.num_data, "p": args.num_features, "steps": args.steps}
-    cells = [{"method": method, "seed": seed, **settings} for method in methods for seed in args.seeds]
-    runs = complete(args.out / "feature_selection.json", cells, run, _line)
-    (args.out / "feature_selection.md").write_text(table(runs))
+    cells = product(run, {"method": methods, "seed": args.seeds}, settings)
+    records = Records(cells, args.out / "feature_selection.json")
+    shared.complete(records, args.jobs, _line)
+    (args.out / "feature_selection.md").write_text(table(records.all))
     for method in methods:
-        rows = [r for r in runs if r["method"] == method and settings.items() <= r.items()]
+        rows = [r for r in records.all if r["method"] == method and settings.items() <= r.items()]
         print(f"{method}: {len(rows)} data sets, {summary(rows)}")
 
 

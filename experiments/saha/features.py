@@ -25,15 +25,13 @@ both in each data set (RMSE of the pruned network's means 2.83 to 2.99): the two
 are missed, as by the pilots. Inclusion probabilities from SGHMC draws find all five (see `feature_selection.py`).
 """
 
-import argparse
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.records import complete
+from experiments import shared
 from sgmcmc_prune.baselines.variational import (
     PREDICTORS,
     ContinuousSpike,
@@ -45,6 +43,7 @@ from sgmcmc_prune.baselines.variational import (
     any_active,
     fit,
 )
+from sgmcmc_prune.cells import Records, product
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.selection import SUPPORT, features
 from sgmcmc_prune.models import MLP
@@ -138,18 +137,17 @@ def best_bounds(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> None:
     """Run every method on every seed; print and write the results."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(4)))
+    parser = shared.parser(__doc__, range(4), __file__)
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(DEFAULT_METHODS))
     parser.add_argument("--hard", action="store_true", help="n = 3,000, p = 200")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args(argv)
     sizes = (3_000, 200, 16) if args.hard else (10_000, 100, 32)
     settings = {"n": sizes[0], "p": sizes[1], "width": sizes[2], "steps": args.steps}
-    cells = [{"method": method, "seed": seed, **settings} for method in args.methods for seed in args.seeds]
-    path = args.out / ("saha_features_hard.json" if args.hard else "saha_features.json")
-    for best in best_bounds(complete(path, cells, run, _line)):
+    cells = product(run, {"method": args.methods, "seed": args.seeds}, settings)
+    records = Records(cells, args.out / ("saha_features_hard.json" if args.hard else "saha_features.json"))
+    shared.complete(records, args.jobs, _line)
+    for best in best_bounds(records.all):
         print(f"best of both starts: {_line(best)}")
 
 

@@ -22,12 +22,11 @@ error by .032 (.004), as the paper says of its own. No network of this size fits
 quarter of the steps input gates leave hundreds of irrelevant inputs open. Seconds of single runs include pauses.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
-from experiments.records import complete
+from experiments import shared
 from sgmcmc_prune.baselines.variational import ContinuousSpike, LearnedGaussian, Settings, Structured, fit
+from sgmcmc_prune.cells import Records, product
 from sgmcmc_prune.data.simulated import DESIGNS, simulate
 from sgmcmc_prune.likelihoods import bernoulli
 from sgmcmc_prune.models import build
@@ -65,22 +64,15 @@ def run(design: int, method: str, seed: int, steps: int, num_data: int) -> dict[
 
 def main(argv: list[str] | None = None) -> None:
     """Run both methods on every data set; print and write the results."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = shared.parser(__doc__, range(10), __file__)
     parser.add_argument("--designs", nargs="+", type=int, choices=list(WIDTHS), default=list(WIDTHS))
     parser.add_argument("--methods", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
     parser.add_argument("--steps", type=int, default=8_000)
     parser.add_argument("--num-data", type=int, default=10_000)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args(argv)
     settings = {"steps": args.steps, "num_data": args.num_data}
-    cells = [
-        {"design": design, "method": method, "seed": seed, **settings}
-        for design in args.designs
-        for method in args.methods
-        for seed in args.seeds
-    ]
-    complete(args.out / "saha_sun.json", cells, run, _line)
+    cells = product(run, {"design": args.designs, "method": args.methods, "seed": args.seeds}, settings)
+    shared.complete(Records(cells, args.out / "saha_sun.json"), args.jobs, _line)
 
 
 def _line(r: dict[str, Any]) -> str:

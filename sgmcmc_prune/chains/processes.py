@@ -1,4 +1,4 @@
-"""One process per chain: each takes its own chain through all stages by `run.worker`, and reports in lines.
+"""Work in processes of its own: one for each chain of a run, or for each cell of a grid, which reports in lines.
 
 The parent shows one progress bar, passes SIGINT and SIGTERM on, and turns what a worker says into the same exceptions
 as a loop. A worker whose parent dies ends at once (its standard input closes): nothing writes behind a resume's back.
@@ -6,22 +6,22 @@ as a loop. A worker whose parent dies ends at once (its standard input closes): 
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import torch
 from tqdm import tqdm
 
 from sgmcmc_prune.chains.loop import catch_signals, skip
 from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.machine.allocator import keep_freed_memory
 from sgmcmc_prune.machine.cores import available_cores
 
 #: Exit code of a worker that was told to stop and has saved everything.
@@ -76,7 +76,12 @@ def run_in_processes(directory: Path, chains: int, total: int, progress: bool = 
         run_workers(worker_commands("run", directory, chains), num_workers(chains), bar)
 
 
-def run_workers(commands: Sequence[Sequence[str]], jobs: int, bar: tqdm) -> None:
+def run_workers(
+    commands: Sequence[Sequence[str]],
+    jobs: int,
+    bar: tqdm,
+    ended: Callable[[int, Future[Any]], object] = lambda index, future: future.result(),
+) -> None:
     """Run commands that report as `LineBar` does, some at a time.
 
     Parameters
@@ -86,42 +91,46 @@ def run_workers(commands: Sequence[Sequence[str]], jobs: int, bar: tqdm) -> None
     jobs : int
         Processes at once.
     bar : tqdm
+    ended : callable
+        Told, in this thread, which command has ended, and how: its future's result is what the worker gave. By default
+        the first that failed stops the others.
 
     Raises
     ------
     Interrupted
-        After SIGINT or SIGTERM, which the processes are told, or if one of them was interrupted.
+        After SIGINT or SIGTERM, which the processes are told, or if one of them was interrupted. Those that finish all
+        the same have been told to `ended`.
     RunError
-        If a process failed; the others are stopped.
+        If a process failed, and `ended` let that pass through; the others are stopped.
     """
-    stop = threading.Event()
+    stop, running = threading.Event(), list["subprocess.Popen[str]"]()
     with catch_signals() as received, ThreadPoolExecutor(jobs) as pool:
-        pending = {pool.submit(_follow, list(command), bar, stop) for command in commands}
+        pending = {pool.submit(_follow, command, bar, stop, running): index for index, command in enumerate(commands)}
         try:
             while pending:
-                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                done = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED).done
                 if received:
                     raise Interrupted(received[0])
                 for future in done:
-                    future.result()
+                    ended(pending.pop(future), future)
         except BaseException:
-            stop.set()
-            _cancel(pending)
+            stop.set()  # let running workers save and end; forget those not begun
+            for process in running:
+                process.terminate()
+            begun = [future for future in pending if not future.cancel()]
+            for future in wait(begun).done:
+                if future.exception() is None:
+                    ended(pending[future], future)
             raise
 
 
-def _cancel(pending: set[Future[None]]) -> None:
-    """Let running workers save and end; forget those not begun."""
-    for future in pending:
-        future.cancel()
-
-
-def _follow(command: list[str], bar: tqdm, stop: threading.Event) -> None:
-    """Run one worker and move the bar with it."""
-    if stop.is_set():
-        raise Interrupted
-    process = start_worker(command)
-    with process, _terminated_by(stop, process):
+def _follow(command: Sequence[str], bar: tqdm, stop: threading.Event, running: "list[subprocess.Popen[str]]") -> Any:
+    """Run one worker and move the bar with it; return what it gave."""
+    process, given = start_worker(command), None
+    running.append(process)
+    if stop.is_set():  # it began when the others were told
+        process.terminate()
+    with process:
         assert process.stdout is not None
         complaints: list[str] = []
         reader = threading.Thread(target=lambda: complaints.extend(process.stderr or ()))
@@ -133,32 +142,16 @@ def _follow(command: list[str], bar: tqdm, stop: threading.Event) -> None:
             bar.set_postfix_str(report["text"], refresh=False)
             skip(bar, report["skipped"])
             bar.update(report["steps"])
+            given = report["given"]
         code = process.wait()
         reader.join()
+    if given is not None:  # whole, however the process ended
+        return given
     if code == INTERRUPTED:
         raise Interrupted
     if code != 0:
-        raise RunError(complaints[-1].strip() if complaints else f"a chain's process ended with exit code {code}")
-
-
-@contextmanager
-def _terminated_by(stop: threading.Event, process: "subprocess.Popen[str]") -> Iterator[None]:
-    """Send SIGTERM to the process once `stop` is set."""
-    finished = threading.Event()
-
-    def watch() -> None:
-        while not finished.is_set():
-            if stop.wait(0.1):
-                process.send_signal(signal.SIGTERM)
-                return
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        watcher.join()
+        raise RunError(complaints[-1].strip() if complaints else f"its process ended with exit code {code}")
+    return given
 
 
 class LineBar:
@@ -197,8 +190,38 @@ class LineBar:
         """Have the parent print a line, at once."""
         self.close(message)
 
-    def close(self, message: str = "") -> None:
-        """Tell the parent what it was not told yet."""
+    def close(self, message: str = "", given: Any = None) -> None:
+        """Tell the parent what it was not told yet; what the last line gives is the worker's result."""
         report = {"steps": self._steps, "skipped": self._skipped, "text": f"{self._stage}: {self._text}"}
-        print(json.dumps({**report, "message": message}), file=self._output, flush=True)
+        print(json.dumps({**report, "message": message, "given": given}), file=self._output, flush=True)
         self._steps, self._skipped, self._shown = 0, 0, time.monotonic()
+
+
+def work(task: Callable[[], None], threads: int) -> int:
+    """Do a worker's task on so many threads; return its exit code, and leave the reason as the last line of stderr."""
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        task()
+    except Interrupted:
+        return INTERRUPTED
+    except (RunError, ValueError, TypeError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextmanager
+def reporting() -> Iterator[LineBar]:
+    """Give a worker its bar; from here it ends with its parent, and what it prints goes to standard error."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    bar = LineBar(sys.stdout)
+    with redirect_stdout(sys.stderr):  # a network may print
+        yield bar
+
+
+def _end_with_parent() -> None:
+    """The parent holds our standard input open as long as it lives."""
+    sys.stdin.read()
+    os._exit(1)

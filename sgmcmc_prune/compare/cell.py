@@ -1,19 +1,36 @@
-"""One cell: choose a method's settings, fit it on one seed, score its candidates, write `rows.json`."""
+"""One cell: choose a method's settings, fit it on one seed, score its candidates."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from sgmcmc_prune.compare.comparison import rows_path, run_config
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Method, Problem, in_words
 from sgmcmc_prune.compare.methods import find
 from sgmcmc_prune.compare.score import Row, blank, rows
 from sgmcmc_prune.compare.search import SEARCH_SEED, Choice, of_trials, search
 from sgmcmc_prune.data import ood
+from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.data import load_data
-from sgmcmc_prune.store.files import finite_or_null, write_json
+from sgmcmc_prune.settings import from_json
+from sgmcmc_prune.store.files import read_json
+
+
+def rows_path(out: Path, name: str, seed: int) -> Path:
+    """The file that makes a cell finished."""
+    return out / "cells" / f"{name}-seed{seed}" / "rows.json"
+
+
+def load(out: Path) -> Comparison:
+    """The settings of a comparison's folder."""
+    comparison: Comparison = from_json(read_json(out / "comparison.json"), Comparison)
+    return comparison
+
+
+def compute_stored(out: str, name: str, seed: int) -> list[Row]:
+    """Compute a cell of the comparison in a folder."""
+    return compute(load(Path(out)), Path(out), name, seed)
 
 
 def compute(comparison: Comparison, out: Path, name: str, seed: int) -> list[Row]:
@@ -27,17 +44,14 @@ def compute(comparison: Comparison, out: Path, name: str, seed: int) -> list[Row
         If a Markov chain was told to stop.
     """
     problem, foreign = load_problem(comparison, out, seed)
-    method, path = find(name), rows_path(out, name, seed)
+    method, folder = find(name), rows_path(out, name, seed).parent
     reason = method.applies(problem)
-    if reason is None:
-        choice = _choose(comparison, out, method)
-        found = _fit(method, replace(problem, settings=choice.settings), path.parent, comparison.evaluate, foreign)
-        chosen = {"settings": in_words(choice.settings), "search_evaluations": choice.gradient_evaluations}
-        found = [row | chosen for row in found]
-    else:
-        found = [blank(method, seed, f"does not apply: {reason}")]
-    write_json(path, finite_or_null(found))
-    return found
+    if reason is not None:
+        return [blank(method, seed, f"does not apply: {reason}")]
+    choice = _choose(comparison, out, method)
+    chosen = {"settings": in_words(choice.settings), "search_evaluations": choice.gradient_evaluations}
+    found = _fit(method, replace(problem, settings=choice.settings), folder, comparison.evaluate, foreign)
+    return [row | chosen for row in found]
 
 
 def _choose(comparison: Comparison, out: Path, method: Method) -> Choice:
@@ -57,6 +71,14 @@ def _fit(method: Method, problem: Problem, folder: Path, evaluate: str, foreign:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         found.append(blank(method, problem.seed, f"failed: {reason}"))
     return found
+
+
+def run_config(comparison: Comparison, seed: int) -> RunConfig:
+    """Data, model, device and seed of a comparison, for what builds them."""
+    # The chains of a comparison never see the test split: only `score` does.
+    return RunConfig(
+        data=comparison.data, model=comparison.model, seed=seed, device=comparison.device, evaluate="validation"
+    )
 
 
 def load_problem(comparison: Comparison, out: Path, seed: int) -> tuple[Problem, Tensor | None]:

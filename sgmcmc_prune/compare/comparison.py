@@ -9,23 +9,18 @@
 An interrupted comparison continues when it is called again.
 """
 
-import sys
-from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-
-from sgmcmc_prune.chains.processes import num_workers, run_workers
+from sgmcmc_prune.cells import Files, complete, product
+from sgmcmc_prune.compare.cell import compute_stored, load, rows_path, run_config
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.methods import METHODS, find
 from sgmcmc_prune.compare.score import Row
 from sgmcmc_prune.compare.table import write_csv
 from sgmcmc_prune.run.checks import check_choices, check_device
-from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.data import load_data
-from sgmcmc_prune.settings import from_json, require, to_json
+from sgmcmc_prune.settings import require, to_json
 from sgmcmc_prune.store.files import locked, read_json, write_json
 
 
@@ -54,10 +49,11 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     Interrupted
         After SIGINT or SIGTERM; the same call continues. The table then holds the finished cells.
     RunError
-        If a cell's process crashed. A method that fails in itself is a row with its reason.
+        If a cell's process crashed, when the others are finished. A method that fails is a row with its reason.
     """
     chosen = comparison.methods or tuple(METHODS)
-    check_methods(chosen)
+    for name in chosen:
+        find(name)
     require(jobs >= 1, f"jobs is {jobs}; it must be at least 1")
     config = run_config(comparison, comparison.seeds[0])
     check_device(config.device)
@@ -66,29 +62,13 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock"):
         _agree(comparison, out)
-        cells = [(method, seed) for seed in comparison.seeds for method in chosen]
-        todo = [cell for cell in cells if not rows_path(out, *cell).is_file()]
-        threads = max(1, torch.get_num_threads() // num_workers(jobs))
-        worker = [sys.executable, "-m", "sgmcmc_prune.compare.worker", str(out)]
-        commands = [[*worker, str(seed), str(threads), method] for method, seed in todo]
+        cells = product(compute_stored, {"seed": comparison.seeds, "name": chosen}, places={"out": str(out)})
         try:
-            with tqdm(total=len(cells), initial=len(cells) - len(todo), unit="cell", disable=not progress) as bar:
-                run_workers(commands, jobs, bar)
+            complete(Files(cells, lambda cell: rows_path(out, **cell.settings)), jobs, progress=progress)
         finally:
             rows = finished_rows(out)
             write_csv(out / "comparison.csv", rows)
     return rows
-
-
-def check_methods(names: Iterable[str]) -> None:
-    """ValueError if a method is unknown."""
-    for name in names:
-        find(name)
-
-
-def rows_path(out: Path, method: str, seed: int) -> Path:
-    """The file that makes a cell finished."""
-    return out / "cells" / f"{method}-seed{seed}" / "rows.json"
 
 
 def finished_rows(out: Path) -> list[Row]:
@@ -98,20 +78,6 @@ def finished_rows(out: Path) -> list[Row]:
     methods = [*METHODS, *sorted({method for method, _, _ in cells} - METHODS.keys())]
     paths = [rows_path(out, method, seed) for method in methods for seed in seeds]
     return [row for path in paths if path.is_file() for row in read_json(path)]
-
-
-def load(out: Path) -> Comparison:
-    """The settings of a comparison's folder."""
-    comparison: Comparison = from_json(read_json(out / "comparison.json"), Comparison)
-    return comparison
-
-
-def run_config(comparison: Comparison, seed: int) -> RunConfig:
-    """Data, model, device and seed of a comparison, for what builds them."""
-    # The chains of a comparison never see the test split: only `score` does.
-    return RunConfig(
-        data=comparison.data, model=comparison.model, seed=seed, device=comparison.device, evaluate="validation"
-    )
 
 
 def _agree(comparison: Comparison, out: Path) -> None:

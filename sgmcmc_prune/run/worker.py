@@ -5,18 +5,12 @@ With `measure` for `run` it writes nothing, and a few of its steps are timed. St
 the last line on standard error).
 """
 
-import os
 import sys
-import threading
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import torch
-
 from sgmcmc_prune.chains.execution import be_measured
-from sgmcmc_prune.chains.processes import INTERRUPTED, LineBar
-from sgmcmc_prune.errors import Interrupted, RunError
-from sgmcmc_prune.machine.allocator import keep_freed_memory
+from sgmcmc_prune.chains.processes import reporting, work
 from sgmcmc_prune.run.directory import open_run
 from sgmcmc_prune.run.stages import measurable_chain, take_chain
 
@@ -24,28 +18,16 @@ from sgmcmc_prune.run.stages import measurable_chain, take_chain
 def main(arguments: list[str]) -> int:
     """Run the chain; return the exit code."""
     what, out, threads, index = arguments[0], Path(arguments[1]), int(arguments[2]), int(arguments[3])
-    keep_freed_memory()
-    torch.set_num_threads(threads)
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        (measure if what == "measure" else take)(out, index)
-    except Interrupted:
-        return INTERRUPTED
-    except (RunError, ValueError, TypeError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return work(lambda: (measure if what == "measure" else take)(out, index), threads)
 
 
 def take(out: Path, index: int) -> None:
     """Take the chain through all its stages, and report in lines."""
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    bar = LineBar(sys.stdout)
-    try:
-        with redirect_stdout(sys.stderr):  # a network may print
+    with reporting() as bar:
+        try:
             take_chain(open_run(out), index, bar)
-    finally:
-        bar.close()
+        finally:
+            bar.close()
 
 
 def measure(out: Path, index: int) -> None:
@@ -53,12 +35,6 @@ def measure(out: Path, index: int) -> None:
     with redirect_stdout(sys.stderr):  # a user's module may print when it is imported
         chain = measurable_chain(open_run(out), index)
     be_measured(chain.advance)
-
-
-def end_with_parent() -> None:
-    """The parent holds our standard input open as long as it lives."""
-    sys.stdin.read()
-    os._exit(1)
 
 
 if __name__ == "__main__":

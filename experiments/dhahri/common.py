@@ -1,7 +1,4 @@
-"""What the experiments on Dhahri et al. share: masks by every score, resumable cells, tables.
-
-A cell is (training, seed). A finished cell is in the results file and never computed again.
-"""
+"""What the experiments on Dhahri et al. share: masks by every score, tables. A cell is (training, seed)."""
 
 import argparse
 import time
@@ -14,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from experiments import sweep
+from experiments import shared
 from sgmcmc_prune.baselines.laplace import Fitted, Recipe, fit, remove_units, unit_mask
+from sgmcmc_prune.cells import Cell, Record, Records
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.criteria.random import random
 from sgmcmc_prune.predictive.metrics import accuracy
@@ -51,7 +49,6 @@ def run_cell(experiment: Experiment, recipe: Recipe, seed: int) -> dict[str, Any
     seconds = time.perf_counter() - start
     inputs, labels = experiment.test
     return {
-        "seed": seed,
         "seconds": round(seconds, 1),
         "gradient_evaluations": fitted.gradient_evaluations,
         "log_evidence_per_example": fitted.log_evidence() / len(experiment.train[1]),
@@ -100,29 +97,29 @@ def masked_accuracy(fitted: Fitted, mask: masks.Mask, test: Split) -> float:
     return accuracy(torch.cat(logits).double().softmax(1), test[1])
 
 
-def tables(cells: sweep.Cells) -> str:
+def tables(cells: shared.Cells) -> str:
     """Accuracy against sparsity for every training and score, and what the evidence says."""
     text = [*_accuracy_table(cells, "", "Single weights"), *_accuracy_table(cells, ", units", "Units")]
     rows = [
         [
             name,
-            sweep.interval([r["log_evidence_per_example"] for r in runs], 3),
-            sweep.interval([r["effective_parameters"] for r in runs], 0),
+            shared.interval([r["log_evidence_per_example"] for r in runs], 3),
+            shared.interval([r["effective_parameters"] for r in runs], 0),
             _percent(runs, "ensemble"),
             f"{runs[0]['gradient_evaluations']:,}",
-            sweep.interval([r["seconds"] for r in runs], 0),
+            shared.interval([r["seconds"] for r in runs], 0),
         ]
         for name, runs in cells.items()
     ]
     header = ("training", "log evidence per example", "effective parameters", "linearised predictive")
     text += [
         "## Evidence, cost and the dense linearised predictive\n",
-        sweep.markdown((*header, "gradient evaluations", "seconds"), rows),
+        shared.markdown((*header, "gradient evaluations", "seconds"), rows),
     ]
     return "\n".join(text)
 
 
-def _accuracy_table(cells: sweep.Cells, suffix: str, title: str) -> list[str]:
+def _accuracy_table(cells: shared.Cells, suffix: str, title: str) -> list[str]:
     first = next(iter(cells.values()))[0]
     sparsities = [row["sparsity"] for row in _found(first, f"OPD{suffix}")]
     rows = []
@@ -130,10 +127,10 @@ def _accuracy_table(cells: sweep.Cells, suffix: str, title: str) -> list[str]:
         for score in [s for s in ("OPD", "OBD", "magnitude", "random") if _found(first, s + suffix)]:
             by_run = [[100 * row["accuracy"] for row in _found(run, score + suffix)] for run in runs]
             rows.append(
-                [name, score, _percent(runs, "dense"), *(sweep.interval(v, 1) for v in zip(*by_run, strict=True))]
+                [name, score, _percent(runs, "dense"), *(shared.interval(v, 1) for v in zip(*by_run, strict=True))]
             )
     header = ("training", "score", "dense", *(f"{s:.0%}" for s in sparsities))
-    return [f"## {title}: test accuracy, %\n", sweep.markdown(header, rows), ""]
+    return [f"## {title}: test accuracy, %\n", shared.markdown(header, rows), ""]
 
 
 def _found(run: dict[str, Any], score: str) -> list[dict[str, Any]]:
@@ -141,27 +138,33 @@ def _found(run: dict[str, Any], score: str) -> list[dict[str, Any]]:
 
 
 def _percent(runs: list[dict[str, Any]], key: str) -> str:
-    return sweep.interval([100 * run[key] for run in runs], 1)
+    return shared.interval([100 * run[key] for run in runs], 1)
 
 
 def parser(description: str, name: str, trainings: Sequence[str]) -> argparse.ArgumentParser:
     """The options that both experiments have."""
-    p = argparse.ArgumentParser(description=description)
-    p.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
+    p = shared.parser(description, range(4), __file__)
     p.add_argument("--trainings", nargs="+", choices=list(trainings), default=list(trainings))
-    p.add_argument("--out", type=Path, default=sweep.results(__file__) / name)
+    p.set_defaults(out=shared.results(__file__) / name)
     return p
 
 
-def run(a: argparse.Namespace, experiment: Experiment, trainings: dict[str, Recipe], title: str, text: str) -> None:
-    """Run the cells that are missing, then write the tables."""
-    results = a.out.with_suffix(".json")
-    cells: sweep.Cells = read_json(results) if results.exists() else {}
-    for name in a.trainings:
-        for seed in a.seeds:
-            if not any(done["seed"] == seed for done in cells.get(name, [])):
-                cells.setdefault(name, []).append(run_cell(experiment, trainings[name], seed))
-                write_json(results, cells)
-                print(f"finished: {name}, seed {seed}", flush=True)
-    ordered = {name: cells[name] for name in trainings if name in cells}
-    sweep.write(a, ordered, title, f"{text}\n{tables(ordered)}")
+def read(path: Path) -> list[Record]:
+    """The records of a results file, which holds them by training."""
+    return [{"training": name, **record} for name, records in read_json(path).items() for record in records]
+
+
+def by_training(records: Sequence[Record]) -> shared.Cells:
+    """Records by their training."""
+    names = dict.fromkeys(record["training"] for record in records)
+    return {n: [{k: v for k, v in r.items() if k != "training"} for r in records if r["training"] == n] for n in names}
+
+
+def run(a: argparse.Namespace, cells: list[Cell], title: str, text: str, threads: int | None = 1) -> None:
+    """Run the cells that are missing, then write the tables of all seeds and trainings with their settings."""
+    path = a.out.with_suffix(".json")
+    grid = Records(cells, path, read, lambda path, records: write_json(path, by_training(records)))
+    shared.complete(grid, a.jobs, threads=threads)
+    common = {key: value for key, value in cells[0].settings.items() if key not in ("training", "seed")}
+    found = by_training([record for record in grid.all if common.items() <= record.items()])
+    shared.write_tables(a, title, f"{text}\n{tables(found)}")

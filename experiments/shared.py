@@ -1,0 +1,156 @@
+"""What the experiments share: their options, their cells, means with intervals, Markdown tables.
+
+Every experiment is a grid of cells (`sgmcmc_prune.cells`): a command computes those that are missing, so it goes on
+where it was stopped. A sweep's cell is (variant, seed) with a run directory, and its `metrics.json` makes it finished.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sgmcmc_prune import cells
+from sgmcmc_prune.cells import Cell, Files, Records, missing, product
+from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.predictive.intervals import mean_and_half_width
+from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.tables import decision
+from sgmcmc_prune.settings import from_json
+from sgmcmc_prune.text_table import format_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+Cells = dict[str, list[dict[str, Any]]]
+
+
+def results(script: str) -> Path:
+    """Where the results of a script are kept: beside it."""
+    return Path(script).resolve().parent / "results"
+
+
+def parser(description: str | None, seeds: Sequence[int], script: str) -> argparse.ArgumentParser:
+    """The options that every experiment has; `script` is its file."""
+    p = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    p.add_argument("--seeds", type=int, nargs="+", default=list(seeds), help="by default %(default)s")
+    p.add_argument("--jobs", type=int, default=1, help="processes at once, by default %(default)s")
+    p.add_argument("--out", type=Path, default=results(script), help="of the results, by default %(default)s")
+    return p
+
+
+def sweep_parser(description: str, name: str, variants: Sequence[str], script: str) -> argparse.ArgumentParser:
+    """The options that every sweep has; `name` is that of its results and of its folder of runs."""
+    p = parser(description, (0, 1, 2), script)
+    p.set_defaults(jobs=2, out=results(script) / name)
+    p.add_argument("--variants", nargs="+", choices=list(variants), default=list(variants))
+    p.add_argument("--evaluate", choices=("test", "validation"), default="test")
+    p.add_argument("--runs", type=Path, default=ROOT / "runs" / name)
+    p.add_argument("--tables-only", action="store_true", help="only write the tables of the finished cells")
+    return p
+
+
+def run_or_resume(config: dict[str, Any], out: str, **_: Any) -> None:
+    """Compute the cell of a sweep that is a run; a run writes its own `metrics.json`."""
+    from sgmcmc_prune.run.main import resume, run
+
+    if (Path(out) / "config.json").exists():
+        resume(Path(out), progress=False)
+    else:
+        run(from_json(config, RunConfig), Path(out), progress=False)
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """End the program with one line where cells fail, are of other settings, or are interrupted."""
+    try:
+        with cells.interruption_in_words():
+            yield
+    except (RunError, ValueError) as error:
+        raise SystemExit(str(error)) from None
+
+
+def complete(
+    grid: Files | Records, jobs: int, show: Callable[[Any], str] | None = None, threads: int | None = None
+) -> list[dict[str, Any]]:
+    """The results of all cells, computed where they are missing; `show` turns a result into its line."""
+
+    def line(cell: Cell, result: Any) -> str:
+        return show(result) if show else f"finished: {cell.name}"
+
+    with in_words():
+        return cells.complete(grid, jobs, threads, sys.stderr.isatty(), line)
+
+
+def sweep(a: argparse.Namespace, function: Callable[..., Any], places: Callable[[str, int], dict[str, Any]]) -> Cells:
+    """The metrics of a sweep's cells by variant, computed on one thread each where they are missing.
+
+    `function` is called with variant, seed, split (that of --evaluate), `out` (the run directory), and what `places`
+    gives for a variant and a seed.
+    """
+
+    def located(cell: Cell) -> Cell:
+        variant, seed = cell.settings["variant"], cell.settings["seed"]
+        out = a.runs / f"{variant.replace(',', '').replace(' ', '-')}-seed{seed}"
+        return replace(cell, places={"out": str(out)} | places(variant, seed))
+
+    chosen = product(function, {"variant": a.variants, "seed": a.seeds}, {"split": a.evaluate})
+    grid = Files(list(map(located, chosen)), lambda cell: Path(cell.places["out"]) / "metrics.json")
+    if not a.tables_only:
+        complete(grid, a.jobs, threads=1)
+    with in_words():
+        if said := missing(grid):
+            print(said, file=sys.stderr)
+        found = [(cell.settings["variant"], grid.find(cell)) for cell in grid.cells]
+    return {v: runs for v in a.variants if (runs := [run for name, run in found if name == v and run is not None])}
+
+
+def write(a: argparse.Namespace, found: Cells, title: str, text: str) -> None:
+    """Write the metrics as JSON and the tables as Markdown, and print the tables."""
+    a.out.parent.mkdir(parents=True, exist_ok=True)
+    a.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    write_tables(a, title, text)
+
+
+def write_tables(a: argparse.Namespace, title: str, text: str) -> None:
+    """Write the tables as Markdown, and print them."""
+    a.out.with_suffix(".md").write_text(f"# {title}\n\n{text}\n")
+    print(text)
+
+
+def interval(values: Sequence[float], digits: int = 4) -> str:
+    """Mean and half-width of the 95 % Student-t interval over seeds."""
+    mean, half = mean_and_half_width(values)
+    if len(values) < 2:
+        return f"{mean:.{digits}f}"
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+
+
+def mean_and_error(values: Sequence[float], digits: int) -> str:
+    """Mean and standard error."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{statistics.fmean(values):.{digits}f} ({error:.{digits}f})"
+
+
+def scores(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[str]:
+    """The interval of each column."""
+    return [interval([row[name] for row in rows]) for name in columns]
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An aligned table in a code block."""
+    return "```\n" + format_rows(header, rows) + "\n```"
+
+
+def keys(run: dict[str, Any], when: str) -> list[tuple[str, str]]:
+    """Criterion and decision of every pruned row of a run."""
+    return [(r["criterion"], decision(r)) for r in run["pruned"] if r["when"] == when]
+
+
+def find(run: dict[str, Any], when: str, key: tuple[str, str]) -> dict[str, Any]:
+    """The pruned row with this criterion and decision."""
+    found: dict[str, Any] = next(r for r in run["pruned"] if r["when"] == when and (r["criterion"], decision(r)) == key)
+    return found

@@ -1,0 +1,119 @@
+"""Cells: what is finished is kept and not computed again; failures and signals take nothing away from the others."""
+
+import os
+import signal
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgmcmc_prune.cells import Cell, Files, Record, Records, complete, interruption_in_words, missing, product
+from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.store.files import read_json, write_json
+
+
+def invert(value: int, folder: str) -> list[Record]:
+    """A cell that warns, and fails at zero until its folder holds a word."""
+    (Path(folder) / f"begun{time.monotonic_ns()}").touch()
+    if value == -1:
+        raise ValueError("value is -1; give another")
+    if value == 0 and not (Path(folder) / "mended").exists():
+        raise ZeroDivisionError
+    warnings.warn("inverted", stacklevel=1)
+    return [{"value": value, "inverse": 1 / (value or float("inf")), "threads": os.environ["OMP_NUM_THREADS"]}]
+
+
+def stubborn(seconds: float, folder: str) -> Record:
+    """A cell that is told to stop, and finishes or sleeps on."""
+    if seconds < 9:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    (Path(folder) / f"begun{seconds}").touch()
+    time.sleep(seconds)
+    return {"slept": True}
+
+
+def test_cells_are_named_by_their_values() -> None:
+    cells = product(invert, {"method": ["rigl", "snip"], "seed": range(2)}, {"steps": 3}, {"device": "cpu"})
+    assert [cell.name for cell in cells] == ["rigl, seed 0", "rigl, seed 1", "snip, seed 0", "snip, seed 1"]
+    assert cells[1] == Cell("rigl, seed 1", invert, {"method": "rigl", "seed": 1, "steps": 3}, {"device": "cpu"})
+
+
+def test_a_cell_that_fails_ends_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = product(invert, {"value": [0, -1, 2]}, places={"folder": str(tmp_path)})
+    grid = Files(cells, lambda cell: tmp_path / "cells" / f"{cell.settings['value']}.json")
+    with pytest.raises(
+        RunError, match=r"^2 of 3 cells failed, the others are finished: .*-1: value is -1; give"
+    ) as told:
+        complete(grid, jobs=2, threads=1, progress=False, show=lambda cell, rows: f"{cell.name}: {rows[0]['inverse']}")
+    assert "value 0: ZeroDivisionError" in str(told.value)
+    said = capsys.readouterr().out
+    assert "value 2: inverted\n" in said
+    assert "value 2: 0.5\n" in said
+    assert "Traceback" in said
+    assert missing(grid) == "2 of 3 cells are missing: value 0; value -1"
+    (tmp_path / "mended").touch()
+    again = Files([cells[0], cells[2]], grid.path)
+    assert complete(again, progress=False, threads=1) == [
+        [{"value": value, "inverse": inverse, "threads": "1"}] for value, inverse in ((0, 0.0), (2, 0.5))
+    ]
+    assert len(list(tmp_path.glob("begun*"))) == 4, "a finished cell is not computed again"
+    assert missing(again) == ""
+
+
+def test_a_file_of_other_settings_is_refused(tmp_path: Path) -> None:
+    (cell,) = product(invert, {"seed": [0]}, {"split": "test", "unsaid": 1})
+    write_json(tmp_path / "metrics.json", {"split": "validation", "seed": 0})
+    with pytest.raises(ValueError, match=r"metrics.json is of a cell with other split \(validation\); choose another"):
+        complete(Files([cell], lambda cell: tmp_path / "metrics.json"), progress=False)
+    with pytest.raises(ValueError, match=r"no other process finds .*<lambda>; move it to a module"):
+        complete(Files(product(lambda seed: seed, {"seed": [0]}), lambda cell: tmp_path / "none"), progress=False)
+    with pytest.raises(ValueError, match="jobs is 0; it must be at least 1"):
+        complete(Files([], lambda cell: tmp_path), jobs=0)
+
+
+def test_records_stand_in_the_order_of_their_cells(tmp_path: Path) -> None:
+    """Those of other settings stay, also what another command adds meanwhile, and results that are no numbers."""
+    cells, path = product(invert, {"seed": range(3)}, {"steps": 10}), tmp_path / "deeper" / "results.json"
+    grid = Records(cells, path)
+    grid.keep(cells[2], {"score": 2.0})
+    (other,) = product(invert, {"seed": [0]}, {"steps": 20})
+    Records([other], path).keep(other, {"score": 9.0})
+    grid.keep(cells[0], {"score": 1.0})
+    expected = [(0, 20, 9.0), (0, 10, 1.0), (2, 10, 2.0)]
+    assert [(r["seed"], r["steps"], r["score"]) for r in read_json(path)["runs"]] == expected
+    assert grid.find(cells[1]) is None
+    assert Records(cells, path).find(cells[2]) == {"seed": 2, "steps": 10, "score": 2.0}
+
+
+def test_after_a_signal_finished_cells_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of the two cells finishes although it was told to stop; the third never starts."""
+    cells = product(stubborn, {"seconds": [2.0, 60.0, 61.0]}, places={"folder": str(tmp_path)})
+    grid = Records(cells, tmp_path / "results.json")
+
+    def terminate() -> None:
+        while len(list(tmp_path.glob("begun*"))) < 2:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    killer = threading.Thread(target=terminate)
+    killer.start()
+    with pytest.raises(SystemExit) as stopped, interruption_in_words():
+        complete(grid, jobs=2, progress=False)
+    killer.join()
+    assert stopped.value.code == 143
+    assert "Go on with the same command" in capsys.readouterr().out
+    assert read_json(grid.path)["runs"] == [{"seconds": 2.0, "slept": True}]
+    assert not (tmp_path / "begun61.0").exists()
+
+
+def test_an_interrupted_cell_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any) -> None:
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr("sgmcmc_prune.cells.run_workers", interrupted)
+    with pytest.raises(SystemExit) as stopped, interruption_in_words():
+        complete(Files([], lambda cell: Path()), progress=False)
+    assert stopped.value.code == 130
