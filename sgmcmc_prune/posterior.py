@@ -4,7 +4,7 @@
 """
 
 import shutil
-import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,10 +43,12 @@ class Draws(Sequence[dict[str, Tensor]]):
     store : WeightStore
     chains, first, last : int
         The draws first, ..., last - 1 of every chain.
+    owner : object
+        As long as it lives, the files stay.
     """
 
-    def __init__(self, store: WeightStore, chains: int, first: int, last: int) -> None:
-        self.store, self.chains, self.first, self.last = store, chains, first, last
+    def __init__(self, store: WeightStore, chains: int, first: int, last: int, owner: object) -> None:
+        self.store, self.chains, self.first, self.last, self.owner = store, chains, first, last, owner
 
     def __len__(self) -> int:
         """Draws of all chains."""
@@ -133,12 +135,14 @@ class Posterior:
     ----------
     run : Run
         A finished one.
-    temporary : TemporaryDirectory, optional
-        What holds the run's files, if they shall go with the object.
+    temporary : bool
+        Whether the run's directory goes with the object, and with whatever it has given.
     """
 
-    def __init__(self, run: Run, temporary: "tempfile.TemporaryDirectory[str] | None" = None) -> None:
+    def __init__(self, run: Run, temporary: bool = False) -> None:
         self.run, self._temporary = run, temporary
+        if temporary:
+            weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
         self.chains = run.config.chains
         self.num_draws = run.config.schedule.cycles * run.config.schedule.draws
 
@@ -171,7 +175,7 @@ class Posterior:
     @cached_property
     def draws(self) -> Draws:
         """All weight draws, chain after chain."""
-        return Draws(WeightStore(self.run.places.draws), self.chains, 0, self.num_draws)
+        return Draws(WeightStore(self.run.places.draws), self.chains, 0, self.num_draws, self)
 
     def inference_data(self) -> "xarray.DataTree":
         """The draws' store as ArviZ reads it: posterior, log_likelihood, posterior_predictive and more; lazy."""
@@ -360,4 +364,4 @@ def _in_chain(posterior: Posterior, run: Run, progress: bool) -> Pruned:
     found = evaluator.predict(stage, 0, draws, chain_masks)
     labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target}
     scores = evaluator.row(found, chain_masks, **labels)
-    return Pruned(run, Draws(WeightStore(stage.draws), posterior.chains, 0, draws), chain_masks, scores)
+    return Pruned(run, Draws(WeightStore(stage.draws), posterior.chains, 0, draws, posterior), chain_masks, scores)

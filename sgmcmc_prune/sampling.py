@@ -1,6 +1,7 @@
 """One call from a network and its data to the posterior: `sample`."""
 
 import copy
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -29,7 +30,6 @@ from sgmcmc_prune.run.data import split_data
 from sgmcmc_prune.run.main import resume, start
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.files import read_json
-from sgmcmc_prune.store.places import RunPlaces
 
 #: Up to so many examples a batch holds all of them, which leaves no minibatch noise; above, so many.
 FULL_BATCH, BATCH = 2000, 256
@@ -154,15 +154,19 @@ def sample(
         probes=min(64, len(x)),
         keep_weight_draws=True,
     )
-    temporary = tempfile.TemporaryDirectory(prefix="sgmcmc_prune-") if out is None else None
-    directory = Path(out) if out is not None else Path(str(temporary and temporary.name)) / "run"
+    directory = Path(tempfile.mkdtemp(prefix="sgmcmc_prune-") if out is None else out)
     run = Run(config, directory, split_data(dataset, config), _network(model), observation)
-    if RunPlaces(directory).config.is_file():
-        _check_data(run)
-        resume(directory, progress, run)
-    else:
-        start(run, progress=progress)
-    return Posterior(run, temporary)
+    try:
+        if run.places.config.is_file():
+            _check_data(run)
+            resume(directory, progress, run)
+        else:
+            start(run, progress=progress)
+    except BaseException:
+        if out is None:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return Posterior(run, temporary=out is None)
 
 
 def _observation(likelihood: str | Likelihood, targets: Tensor) -> ObservationModel:

@@ -1,0 +1,207 @@
+"""A person with a network, data and a deadline: each of them under twenty lines, and what they do wrong in words."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
+from torch.utils.data import Dataset as TorchDataset
+
+import sgmcmc_prune
+from sgmcmc_prune import Gaussian, Posterior, PruneConfig, ScheduleConfig, open_posterior, sample
+
+SHORT = ScheduleConfig(burn_in=40, cycles=1, explore=0, sample=80, relax=0, draws=8)
+FORK = PruneConfig(explore=10.0, sample=10.0, relax=0.0, draws=2)
+
+
+def regression_data(n: int = 60) -> tuple[Tensor, Tensor]:
+    x = torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
+    y = x[:, 0] + 0.1 * torch.randn(n, generator=torch.Generator().manual_seed(1))
+    return x, y
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 6), nn.Tanh(), nn.Linear(6, 1))
+
+
+@pytest.fixture(scope="module")
+def posterior() -> Posterior:
+    return sample(network(), regression_data(), likelihood="gaussian", schedule=SHORT, chains=2, progress=False)
+
+
+def test_a_regression_of_ones_own(posterior: Posterior) -> None:
+    x, _ = regression_data()
+    assert len(posterior.draws) == 16
+    assert posterior.draws[-1].keys() == posterior.draws[0].keys()
+    assert {"rmse", "nll", "crps", "coverage", "single_rmse"} <= posterior.metrics["dense"].keys()
+    predicted = posterior.predict(x[:5])
+    low, high = predicted.interval(0.8)
+    assert predicted.mean.shape == low.shape == (5, 1)
+    assert bool((low < high).all())
+    assert posterior.report().is_file()
+    assert posterior.summary().index.str.startswith("outputs[").any()
+    for layer, inclusion in posterior.inclusion().items():
+        assert inclusion.probability.shape[0] == 2, layer
+        assert bool(((inclusion.probability >= 0) & (inclusion.probability <= 1)).all())
+    assert "RMSE" in str(posterior)
+    assert "2 chains x 8 draws" in repr(posterior)
+
+
+def test_pruned_post_hoc_by_decision_and_in_the_chain(posterior: Posterior) -> None:
+    x, _ = regression_data()
+    half, median = posterior.prune(0.5), posterior.prune("median")
+    assert half.sparsity == pytest.approx(0.5, abs=0.03)
+    assert median.scores["decision"] == "median"
+    forked = posterior.prune(0.5, in_chain=True, schedule=FORK, progress=False)
+    assert forked.scores["members"] == 4
+    for pruned in (half, forked):
+        network = pruned.network(1)
+        zeros = {name: float((p == 0).float().mean()) for name, p in network.named_parameters() if p.ndim > 1}
+        kept = {name: float(mask.float().mean()) for name, mask in pruned.masks[1].items()}
+        assert zeros == pytest.approx({name: 1 - share for name, share in kept.items()})
+        assert pruned.predict(x[:3]).mean.shape == (3, 1)
+    with pytest.raises(ValueError, match="taken post hoc alone"):
+        posterior.prune("median", in_chain=True)
+    with pytest.raises(ValueError, match="inside"):
+        posterior.prune(1.5)
+
+
+def test_the_mean_is_that_of_the_draws(posterior: Posterior) -> None:
+    x, _ = regression_data()
+    model = network()
+    expected = []
+    for draw in posterior.draws:
+        model.load_state_dict({n.removeprefix("network."): v for n, v in draw.items() if n != "log_noise"})
+        expected.append(model(x[:4]).detach().double())
+    torch.testing.assert_close(posterior.predict(x[:4]).mean, torch.stack(expected).mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_cnn_of_ones_own_and_a_loader(tmp_path: Path) -> None:
+    x = torch.randn(48, 1, 20, generator=torch.Generator().manual_seed(2))
+    y = (x[:, 0, :10].mean(1) > 0).long()
+    net = nn.Sequential(nn.Conv1d(1, 4, 5), nn.ReLU(), nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(16, 2))
+    loader = DataLoader(TensorDataset(x, y), batch_size=12, shuffle=True)
+    out = tmp_path / "run"
+    first = sample(net, loader, likelihood="categorical", schedule=SHORT, chains=2, out=out, progress=False)
+    assert first.predict(x[:7]).mean.shape == (7, 2)
+    assert "accuracy" in first.metrics["dense"]
+    again = sample(net, loader, likelihood="categorical", schedule=SHORT, chains=2, out=out, progress=False)
+    assert again.metrics == first.metrics
+    with pytest.raises(ValueError, match="other data"):
+        sample(net, (x + 1, y), likelihood="categorical", schedule=SHORT, chains=2, batch_size=12, out=out)
+    with pytest.raises(ValueError, match="other settings"):
+        sample(net, loader, likelihood="categorical", schedule=SHORT, chains=3, out=out)
+    with pytest.raises(ValueError, match=r"handed to sgmcmc_prune\.sample"):
+        open_posterior(out).predict(x[:1])
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "poisson", Gaussian("heteroscedastic"), Gaussian(0.3), "own"])
+def test_other_likelihoods(likelihood: Any) -> None:
+    x, y = regression_data(40)
+    width = 2 if isinstance(likelihood, Gaussian) and likelihood.noise == "heteroscedastic" else 1
+    if likelihood == "bernoulli":
+        y = (y > 0).float()
+    elif likelihood == "poisson":
+        y = y.exp().round()
+    elif likelihood == "own":
+        likelihood = lambda outputs, targets: (outputs[:, 0] - targets).abs()  # noqa: E731
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, width))
+    found = sample(net, (x, y), likelihood=likelihood, schedule=SHORT, chains=1, progress=False)
+    assert torch.isfinite(torch.tensor(found.metrics["dense"]["nll"]))
+    assert found.predict(x[:2]).mean.shape == (2, 1)
+
+
+def test_the_same_seed_gives_the_same_draws_and_the_generator_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    runs = [
+        sample(network, regression_data(), likelihood="gaussian", schedule=SHORT, chains=1, seed=3, progress=False)
+        for _ in range(2)
+    ]
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(a, b) for a, b in zip(runs[0].draws[5].values(), runs[1].draws[5].values(), strict=True))
+
+
+class Endless(IterableDataset[tuple[Tensor, Tensor]]):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield torch.zeros(3), torch.zeros(())
+
+
+class Augmented(TorchDataset[tuple[Tensor, Tensor]]):
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return torch.randn(3), torch.zeros(())
+
+
+def loader_with_replacement() -> "DataLoader[Any]":
+    data = TensorDataset(*regression_data())
+    return DataLoader(data, batch_size=10, sampler=RandomSampler(data, replacement=True))
+
+
+def loader_of_a_part() -> "DataLoader[Any]":
+    data = TensorDataset(*regression_data())
+    return DataLoader(data, batch_size=10, sampler=torch.utils.data.SubsetRandomSampler(range(30)))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (DataLoader(Endless()), "has no length"),
+        (Endless(), "has no length"),
+        (loader_with_replacement(), "draws with replacement"),
+        (loader_of_a_part(), "draws 30 of 60 examples"),
+        (Augmented(), "another example 0"),
+        ((torch.zeros(5, 3), torch.zeros(4)), "one target for each example"),
+        ((torch.tensor([[1.0, 2.0, 3.0], [4.0, float("nan"), 6.0]] * 20), torch.randn(40)), "column 1 is not finite"),
+        ((regression_data()[0], 1e4 * regression_data()[1]), "standardise them"),
+        ((regression_data()[0], torch.randn(60, 2, 2)), r"\(n,\) or \(n, k\)"),
+    ],
+)
+def test_data_that_cannot_be_a_posteriors_are_refused_in_words(data: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        sample(network(), data, likelihood="gaussian", holdout=0.5, schedule=SHORT, progress=False)
+
+
+def test_a_dropped_last_batch_is_said_in_words() -> None:
+    loader = DataLoader(TensorDataset(*regression_data()), batch_size=25, drop_last=True)
+    with pytest.warns(UserWarning, match="drops the last 10 of 60"):
+        sample(network(), loader, likelihood="gaussian", schedule=SHORT, chains=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"likelihood": "gausian"}, ValueError, "choose one of categorical"),
+        ({"likelihood": Gaussian}, TypeError, "an ObservationModel or a function"),
+        (
+            {"likelihood": lambda f, y: (f[:, 0] - y).square().mean()},
+            ValueError,
+            "one negative log-likelihood for each",
+        ),
+        ({"likelihood": "categorical"}, ValueError, "give integers"),
+        ({"model": "mlp"}, TypeError, "give an nn.Module"),
+        ({"model": nn.Linear(3, 2)}, ValueError, "returns shape"),
+        ({"data": [1, 2, 3]}, TypeError, "a torch Dataset or a DataLoader"),
+        ({"holdout": 0.0}, ValueError, "give a share"),
+        ({"holdout": 1.5}, ValueError, "give a share"),
+    ],
+)
+def test_other_mistakes_are_one_line(change: dict[str, Any], kind: type[Exception], said: str) -> None:
+    arguments = {"model": network(), "data": regression_data(), "likelihood": "gaussian"} | change
+    with pytest.raises(kind, match=said) as refused:
+        sample(**arguments, schedule=SHORT, progress=False)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_package_offers_its_names_without_loading_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sgmcmc_prune, sys; assert 'torch' not in sys.modules; print(dir(sgmcmc_prune))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "'sample'" in found
+    assert sgmcmc_prune.sample is sample
