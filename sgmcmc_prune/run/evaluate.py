@@ -9,9 +9,8 @@ augmented as they were; plain images have other statistics than crops with black
 `run.STATISTICS_BATCHES` forward passes a draw.
 """
 
-import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -26,11 +25,12 @@ from sgmcmc_prune.chains.loop import members
 from sgmcmc_prune.data import ood
 from sgmcmc_prune.diagnostics import in_function_space, judge
 from sgmcmc_prune.models import num_parameters
-from sgmcmc_prune.models.state import load_network_state, network_state
+from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.predictive.metrics import auroc, reliability, summarise
 from sgmcmc_prune.predictive.predict import Predictive, pool, posterior_predictive
-from sgmcmc_prune.pruning import batchnorm, masks
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_errors, num_decided, num_groups
@@ -116,21 +116,6 @@ class _Evaluator:
         if len(found.sizes) == self.config.chains:
             row |= {key: _mean_if_known([size[key] for size in found.sizes]) for key in found.sizes[0]}
         return row
-
-
-def masked_network(
-    model: nn.Module, weights: Mapping[str, Tensor], mask: Mask, batches: Callable[[], Sequence[Tensor]]
-) -> nn.Module:
-    """A copy of a network with these weights, under a mask, with BatchNorm statistics (if it has any) that fit them.
-
-    The statistics come from `batches`, as `Run.statistics_batches` gives them.
-    """
-    network = copy.deepcopy(model)
-    load_network_state(network, weights)
-    masks.apply(mask, dict(network.named_parameters()))
-    if batchnorm.layers(network):
-        batchnorm.reestimate(network, batches())
-    return network
 
 
 def _with(total: Predictive | None, latest: Predictive) -> Predictive:
