@@ -81,7 +81,7 @@ def check(problem: Problem, name: str, candidates: list[Candidate]) -> None:
             assert achieved == pytest.approx([candidate.target] * len(achieved), abs=2e-3)
         spent = candidate.cost.gradient_evaluations / (problem.epochs * problem.num_data)
         assert abs(spent - 1) <= 0.005, f"{name} spends {spent:.4f} of its budget"
-        single, ensemble = (p(problem.data.validation[0]) for p in (candidate.single, candidate.ensemble))
+        single, ensemble = (p(problem.data.validation[0]) for p in (candidate.single, candidate.predict))
         torch.testing.assert_close(single.sum(1), torch.ones_like(single[:, 0]))
         torch.testing.assert_close(ensemble.sum(1), torch.ones_like(single[:, 0]))
         if candidate.members == 1:
@@ -173,7 +173,7 @@ def test_a_masked_weight_changes_no_prediction(problem: Problem, tmp_path: Path)
     inputs = problem.data.validation[0].clone()
     changed = inputs.flatten(1).masked_fill(unread, 7.0).view_as(inputs)
     assert not torch.equal(changed, inputs)
-    for predict in (candidate.single, candidate.ensemble):
+    for predict in (candidate.single, candidate.predict):
         torch.testing.assert_close(predict(changed), predict(inputs))
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines import kl
-from sgmcmc_prune.baselines.variational import Fitted, Settings, Structured, bayesianise, fit
+from sgmcmc_prune.baselines.variational import Settings, Structured, VariationalFit, bayesianise, fit
 from sgmcmc_prune.baselines.variational.training import lower_bound
 from sgmcmc_prune.likelihoods import gaussian
 
@@ -36,7 +36,7 @@ def exact(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, float, float]:
     return odds.sigmoid(), mean, variance, evidence
 
 
-def trained(gates: str) -> Fitted:
+def trained(gates: str) -> VariationalFit:
     family = Structured(gates=gates, prior_std=SLAB, inclusion=INCLUSION, start=0.5, initial_std=0.1)  # type: ignore[arg-type]
     model = nn.Sequential(nn.Linear(4, 1, bias=False))
     settings = Settings(family, 1000, N, lr=0.05, gate_lr=0.1, bound_draws=1000)

@@ -36,6 +36,7 @@ from sgmcmc_prune.baselines.variational import (
     Settings,
     fit,
     mean_field,
+    predictors,
     ss_ghs,
     ss_gl,
     ss_ig,
@@ -61,15 +62,15 @@ def run(root: Path, name: str, index: int, family: str, epochs: int) -> dict[str
     model = build("mlp", (inputs.shape[1],), 1, seed=index, widths=(100 if name.startswith("protein") else 50,))
     batch = min(256, num_data)
     steps = max(1, epochs * num_data // batch)
-    settings = Settings(FAMILIES[family], steps, batch, lr=1e-2, gate_lr=5e-2, seed=index, on_empty="warn")
+    settings = Settings(FAMILIES[family], steps, batch, lr=1e-2, gate_lr=5e-2, seed=index, on_empty="warn", draws=50)
     fitted = fit(model, split.train, settings, LearnedGaussian(0.5))
     rmse, nll = {}, {}
-    for how in PREDICTORS:
-        error = fitted.predict(inputs, how, 50).flatten() - targets
+    for how, each in predictors(fitted).items():
+        error = each.predict(inputs).flatten() - targets
         rmse[how] = float(error.square().mean().sqrt()) * split.target_std
-        nll[how] = fitted.nll(inputs, targets, how, 50) + math.log(split.target_std)
+        nll[how] = each.nll(inputs, targets) + math.log(split.target_std)
     kept = fitted.kept_groups(index) if family != "mean_field" else {}
-    return {"rmse": rmse, "nll": nll, "kept": kept, "bound": fitted.bound, "seconds": fitted.seconds}
+    return {"rmse": rmse, "nll": nll, "kept": kept, "bound": fitted.bound, "seconds": fitted.cost.seconds}
 
 
 def main(argv: list[str] | None = None) -> None:
