@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import cli, models
+from sgmcmc_prune.baselines.fit import Cost, Fit
 from sgmcmc_prune.baselines.variational import bayesianise
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, RelaxedNormal
 from sgmcmc_prune.compare import comparison as whole
@@ -23,7 +24,7 @@ from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Candidate, Problem, Ties
 from sgmcmc_prune.compare.methods import METHODS, laplace, variational
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config
-from sgmcmc_prune.compare.networks import ties_of
+from sgmcmc_prune.compare.networks import ties_of, under_mask
 from sgmcmc_prune.compare.score import COLUMNS, Row, blank
 from sgmcmc_prune.compare.statistics import average_ranks, critical_difference, friedman
 from sgmcmc_prune.compare.table import paired, read_csv, summary, write_csv
@@ -175,6 +176,11 @@ def test_a_masked_weight_changes_no_prediction(problem: Problem, tmp_path: Path)
     assert not torch.equal(changed, inputs)
     for predict in (candidate.single, candidate.predict):
         torch.testing.assert_close(predict(changed), predict(inputs))
+
+
+def test_a_fit_without_a_rule_of_its_own_needs_a_mask(problem: Problem) -> None:
+    with pytest.raises(ValueError, match="the fit has no mask of its own; give one"):
+        under_mask(problem, Fit(problem.network(), Cost(1, 0.0)), None)
 
 
 def test_a_method_that_does_not_apply_or_fails_is_a_row_with_its_reason(

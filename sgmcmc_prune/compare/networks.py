@@ -17,10 +17,11 @@ def under_mask(
 ) -> Candidate:
     """The candidate that one mask (by default the fit's own) makes of a fit, and what the mask decided by tie."""
     chosen = fit.mask if mask is None else mask
-    assert chosen is not None, "the fit has no mask of its own"
-    pruned = fit.under(complete(chosen, fit.model), problem.statistics)
-    assert pruned.mask is not None
-    return Candidate(target, [pruned.mask], pruned.single, pruned.predict, pruned.members, fit.cost, ties)
+    if chosen is None:
+        raise ValueError("the fit has no mask of its own; give one, or take one of a sparsity by `at_sparsities`")
+    whole = complete(chosen, fit.model)
+    pruned = fit.under(whole, problem.statistics)
+    return Candidate(target, [whole], pruned.single, pruned.predict, pruned.members, fit.cost, ties)
 
 
 def at_sparsities(problem: Problem, fit: Fit, allocation: str = "global") -> Iterator[Candidate]:
