@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from sgmcmc_prune.diagnostics import inference_data
 from sgmcmc_prune.likelihoods import Mixture, ObservationModel, Prediction
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.report import write_report
 from sgmcmc_prune.run.config import PruneConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages
 from sgmcmc_prune.run.directory import load_averages, open_run
-from sgmcmc_prune.run.evaluate import Evaluator, masked_network
+from sgmcmc_prune.run.evaluate import Evaluator
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import take_stage
 from sgmcmc_prune.run.tables import diagnostics_lines, metrics_table

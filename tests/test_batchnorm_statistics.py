@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.predictive.predict import class_probabilities
+from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.run.data import Data, load_data
-from sgmcmc_prune.run.evaluate import masked_network
 from sgmcmc_prune.run.presets import demo
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.settings import replace

@@ -2,18 +2,20 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.bmr import METHODS, Fitted, HorseshoeSettings, Recipe, fit, paper_recipe, reduction
-from sgmcmc_prune.baselines.bmr.fit import Trainer
+from sgmcmc_prune.baselines.bmr import METHODS, HorseshoeSettings, Recipe, fit, paper_recipe, reduction
+from sgmcmc_prune.baselines.bmr.fit import PosteriorTrainer
 from sgmcmc_prune.baselines.bmr.layers import layers_of, pruned_fraction, unflatten
 from sgmcmc_prune.baselines.bmr.posterior import NetworkPosterior
 from sgmcmc_prune.baselines.bmr.rounds import inclusion_log_odds, reduce_horseshoe
 from sgmcmc_prune.baselines.bmr.scales import FlatScale, GammaPrior, HorseshoeScale
 from sgmcmc_prune.baselines.bmr.spike_slab import infer_inclusion
+from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.data import MinibatchStream
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import gaussian
@@ -25,13 +27,6 @@ from sgmcmc_prune.pruning.decision import target_sparsity
 
 TINY = Recipe(rounds=3, iterations=120, warm_up=150, batch_size=50, lr=0.03, draws=8)
 QUICK = HorseshoeSettings(per_weight=False, particles=2, iterations=150, draws=50, lr=0.05)
-
-
-class Counter:
-    """A progress bar that shows nothing."""
-
-    def update(self) -> None:
-        """Count nothing."""
 
 
 class UnitScale:
@@ -58,18 +53,25 @@ def network() -> nn.Module:
     return build("mlp", (10,), 3, seed=0, widths=(8,), activation="silu")
 
 
+def spike_slab() -> tuple[Fit, NetworkPosterior]:
+    """A fit, and the posterior that it ended at."""
+    seen: list[NetworkPosterior] = []
+    found = fit(network(), classes(), "bmr-spike-slab", TINY, seed=1, after_round=lambda _, q: seen.append(q))
+    return found, seen[-1]
+
+
 def test_pruned_weights_count_in_the_inclusion_rate_if_told_with_no_evidence() -> None:
     """As if each of them were one more weight with delta F = 0; left out, they are as if they were not there."""
-    fitted = fit(network(), classes(), "bmr-spike-slab", TINY, seed=1)
-    layer = fitted.posterior.layers[0]
-    kept = fitted.posterior.kept[layer.slice]
+    posterior = spike_slab()[1]
+    layer = posterior.layers[0]
+    kept = posterior.kept[layer.slice]
     pruned = int((~kept).sum())
     assert 0 < pruned < len(kept)
-    delta_f = reduction.diagonal(fitted.posterior.loc, fitted.posterior.variance, 1.0)[layer.slice][kept]
+    delta_f = reduction.diagonal(posterior.loc, posterior.variance, 1.0)[layer.slice][kept]
     for count, extra in ((True, pruned), (False, 0)):
         padded = torch.cat([delta_f, torch.zeros(extra, dtype=torch.float64)])
         expected = infer_inclusion(padded, torch.ones(len(padded), dtype=torch.bool)).log_odds[: len(delta_f)]
-        found = inclusion_log_odds(fitted.posterior, 4, count_pruned=count)[layer.slice][kept]
+        found = inclusion_log_odds(posterior, 4, count_pruned=count)[layer.slice][kept]
         torch.testing.assert_close(found, expected)
 
 
@@ -86,13 +88,13 @@ def test_t11_mean_field_inference_finds_conditional_variances() -> None:
     mean = covariance @ (x.T @ y / 0.25).double()
     model = build("linear", (4,), 1, seed=0, bias=False)
     posterior = NetworkPosterior(layers_of(model), [UnitScale()], g)
-    trainer = Trainer(model, posterior, MinibatchStream(x, y, 60, 0, 0), gaussian(0.25), 0.03, g)
-    trainer.run(400, Counter())
-    trainer.optimizer.param_groups[0]["lr"] = 0.003
-    trainer.run(200, Counter())
+    trainer = PosteriorTrainer(model, posterior, MinibatchStream(x, y, 60, 0, 0), gaussian(0.25), 0.03, g)
+    trainer.run(400)
+    trainer.rates, trainer.lr_min = [0.003], 0.003
+    trainer.run(200)
     means, variances = [], []
     for _ in range(50):
-        trainer.run(10, Counter())
+        trainer.run(10)
         means.append(posterior.loc.detach().double())
         variances.append(posterior.variance.detach().double())
     variance = torch.stack(variances).mean(0)
@@ -120,25 +122,27 @@ def test_t12_pruned_fraction_on_a_mask_made_by_hand() -> None:
 
 def test_t12_masks_only_shrink_and_pruned_weights_do_not_matter() -> None:
     seen: list[tuple[Tensor, float]] = []
+    posteriors: list[NetworkPosterior] = []
 
-    def record(index: int, fitted: Fitted) -> None:
-        seen.append((fitted.posterior.kept.clone(), fitted.pruned_fraction()))
+    def record(round_: dict[str, Any], posterior: NetworkPosterior) -> None:
+        seen.append((posterior.kept.clone(), round_["pruned_fraction"]))
+        posteriors.append(posterior)
 
     x, y = classes()
     fitted = fit(network(), (x, y), "bmr-spike-slab", TINY, seed=1, after_round=record)
     assert all(not bool((later & ~earlier).any()) for (earlier, _), (later, _) in itertools.pairwise(seen))
     assert 0.1 < seen[0][1] <= seen[-1][1] < 0.9
     assert [row["pruned_fraction"] for row in fitted.history] == [fraction for _, fraction in seen]
-    before = {how: fitted.predict(x, how) for how in ("ensemble", "single")}  # type: ignore[arg-type]
+    posterior = posteriors[-1]
     with torch.no_grad():
-        pruned = ~fitted.posterior.kept
-        fitted.posterior.loc[pruned] = torch.randn(int(pruned.sum()))
-        fitted.posterior.rho[pruned] = torch.randn(int(pruned.sum()))
-    for how, probabilities in before.items():
-        torch.testing.assert_close(fitted.predict(x, how), probabilities, rtol=0, atol=0)  # type: ignore[arg-type]
-    mask = fitted.mask()
-    for draw in fitted.draws(2):
-        assert all(bool((draw[name][~kept] == 0).all()) for name, kept in mask.items())
+        pruned = ~posterior.kept
+        posterior.loc[pruned] = torch.randn(int(pruned.sum()))
+        posterior.rho[pruned] = torch.randn(int(pruned.sum()))
+    again = {name: posterior.moments(1).mean[name] for name in fitted.mask}
+    assert all(torch.equal(fitted.model.get_parameter(name), mean) for name, mean in again.items())
+    for draw, same in zip(fitted.draws, posterior.draws(8, 1), strict=True):
+        assert all(bool((draw[name][~kept] == 0).all()) for name, kept in fitted.mask.items())
+        assert all(torch.equal(draw[name], same[name]) for name in draw)
 
 
 @pytest.mark.parametrize("method", [*METHODS[:4], pytest.param(METHODS[4], marks=pytest.mark.slow)])
@@ -148,40 +152,34 @@ def test_every_method_gives_the_same_record(method: str) -> None:
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     fitted = fit(model, (x, y), method, TINY, seed=0, horseshoe=QUICK, allow_empty=True)
     shapes = {name: p.numel() for name, p in masks.prunable(model).items()}
-    assert {name: len(s) for name, s in fitted.scores().items()} == shapes
-    check_mask(fitted.mask(), dict(model.named_parameters()))
-    for how in ("ensemble", "single"):
-        probabilities = fitted.predict(x, how)  # type: ignore[arg-type]
+    assert {name: len(s) for name, s in fitted.scores.items()} == shapes
+    for probabilities in (fitted.single(x), fitted.predict(x)):
         torch.testing.assert_close(probabilities.sum(1), torch.ones(2000).double())
         assert accuracy(probabilities, y) > 0.85
     torch.testing.assert_close(fitted.predict(x), fitted.predict(x), rtol=0, atol=0)
     steps = 360 + 150 * method.startswith("bmr")
-    assert fitted.gradient_evaluations == steps * 50
+    assert fitted.cost.gradient_evaluations == steps * 50
     assert fitted.members == (1 if method == "flat-map" else 8)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
-    if not method.startswith("bmr"):
-        assert all(bool(kept.all()) for kept in fitted.mask().values())
+    assert (fitted.mask is None) == (not method.startswith("bmr"))
+    check_mask(fitted.mask or {}, dict(model.named_parameters()))
 
 
 def test_scores_rank_pruned_weights_last_and_informative_inputs_first() -> None:
-    x, y = classes()
-    model = network()
-    fitted = fit(model, (x, y), "bmr-spike-slab", TINY, seed=1)
-    scores, mask = fitted.scores(), fitted.mask()
+    fitted, _ = spike_slab()
+    scores, mask = fitted.scores, fitted.mask
+    assert mask is not None
     for name, kept in mask.items():
         if not bool(kept.all()):
             assert scores[name][~kept.flatten()].max() < scores[name][kept.flatten()].min()
     by_input = scores["layers.0.weight"].view(8, 10).mean(0)
     assert by_input[:2].min() > by_input[2:].max()
-    from sgmcmc_prune.priors import GroupMap
-
-    groups = {name: GroupMap("weight", tuple(kept.shape)) for name, kept in mask.items()}
-    assert masks.sparsity(target_sparsity(scores, groups, 0.5)) == pytest.approx(0.5, abs=0.01)
+    assert masks.sparsity(target_sparsity(scores, fitted.groups, 0.5)) == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_seed_fixes_the_fit() -> None:
     one, same, other = (
-        fit(network(), classes(), "flat-ff", Recipe(rounds=1, iterations=5, batch_size=40), seed=s).posterior.loc
+        fit(network(), classes(), "flat-ff", Recipe(1, 5, batch_size=40), seed=s).model.get_parameter("layers.0.weight")
         for s in (0, 0, 1)
     )
     assert torch.equal(one, same)
@@ -197,7 +195,7 @@ def test_moments_are_those_of_the_draws() -> None:
     posterior.gain[1] = 0
     with torch.no_grad():
         draws = torch.stack([posterior.sample(g)["layers.0.weight"] for _ in range(4_000)]).double()
-    moments = posterior.moments(g, particles=4_000)
+    moments = posterior.moments(0, particles=4_000)
     mean, variance = moments.mean["layers.0.weight"], moments.variance["layers.0.weight"]
     error = draws.std(0) / math.sqrt(4_000)
     assert bool(((draws.mean(0) - mean).abs() <= 5 * error + 0.02 * mean.abs()).all())
@@ -280,8 +278,6 @@ def test_bad_input() -> None:
         paper_recipe("C", "flat-ff")
     with pytest.raises(RunError, match=r"training diverged at step 0: the loss is nan. Lower lr"):
         fit(network(), (torch.full_like(data[0], 3e38), data[1]), "flat-ff", TINY)
-    with pytest.raises(ValueError, match="how is 'mode'; choose 'ensemble' or 'single'"):
-        fit(network(), data, "flat-ff", Recipe(1, 1, 1, 10)).predict(data[0], "mode")  # type: ignore[arg-type]
 
 
 def test_an_empty_layer_is_accepted_only_on_request() -> None:

@@ -116,25 +116,6 @@ def test_t5_mean_field_is_the_full_formula_with_a_diagonal_precision(prior_varia
     torch.testing.assert_close(new_variance.diag(), full.posterior.covariance, rtol=0, atol=1e-12)
 
 
-def test_t5_matrix_normal_is_the_full_formula_with_a_kronecker_covariance() -> None:
-    g = torch.Generator().manual_seed(4)
-    roots = [torch.randn(k, k, generator=g, dtype=torch.float64) for k in (4, 3)]
-    rows, columns = (0.05 * (r @ r.T) + 0.05 * torch.eye(len(r)).double() for r in roots)
-    mean = torch.randn(4, 3, generator=g, dtype=torch.float64)
-    a, reduced = f64(1, 2, 3, 4), f64(0.01, 0.5, 3, 2)
-    full = reduction.full(
-        Gaussian(mean.T.flatten(), torch.kron(columns, rows)), zero_mean(a.repeat(3)), zero_mean(reduced.repeat(3))
-    )
-    result = reduction.matrix_normal(mean, rows, columns, a, reduced)
-    torch.testing.assert_close(result, full.delta_f, rtol=0, atol=1e-10)
-    # Rows of zero variance are spikes: the joint Savage-Dickey ratio of the first and third row.
-    removed = [0, 2]
-    joint = Gaussian(mean[removed].T.flatten(), torch.kron(columns, rows[removed][:, removed]))
-    spike = reduction.spike(joint, zero_mean(a[removed].repeat(3)))
-    result = reduction.matrix_normal(mean, rows, columns, a, a * f64(0, 1, 0, 1))
-    torch.testing.assert_close(result, spike, rtol=0, atol=1e-10)
-
-
 def test_t6_single_deletions_add_up_only_where_the_design_is_orthogonal() -> None:
     def joint_and_sum(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         d = x.shape[1]
@@ -199,10 +180,6 @@ def test_t8_ties_and_wide_posteriors() -> None:
         (
             lambda: reduction.spike(Gaussian(f64(0, 0), torch.ones(2, 2).double()), zero_mean(f64(1, 1))),
             "covariance of the posterior is singular",
-        ),
-        (
-            lambda: reduction.matrix_normal(f64(0, 0).view(1, 2), f64(1).view(1, 1), torch.ones(2, 2), 1.0, 0.5),
-            "covariance of the columns is singular",
         ),
     ],
 )

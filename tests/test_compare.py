@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import cells, cli, models
+from sgmcmc_prune.baselines.fit import Cost, Fit
 from sgmcmc_prune.baselines.variational import bayesianise
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, RelaxedNormal
 from sgmcmc_prune.compare.cell import compute, compute_stored, load_problem, rows_path
@@ -25,7 +26,7 @@ from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Candidate, Problem, Ties
 from sgmcmc_prune.compare.methods import METHODS, laplace, variational
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config
-from sgmcmc_prune.compare.networks import ties_of
+from sgmcmc_prune.compare.networks import ties_of, under_mask
 from sgmcmc_prune.compare.score import COLUMNS, Row, blank
 from sgmcmc_prune.compare.statistics import average_ranks, critical_difference, friedman
 from sgmcmc_prune.compare.table import paired, read_csv, summary, write_csv
@@ -82,7 +83,7 @@ def check(problem: Problem, name: str, candidates: list[Candidate]) -> None:
             assert achieved == pytest.approx([candidate.target] * len(achieved), abs=2e-3)
         spent = candidate.cost.gradient_evaluations / (problem.epochs * problem.num_data)
         assert abs(spent - 1) <= 0.005, f"{name} spends {spent:.4f} of its budget"
-        single, ensemble = (p(problem.data.validation[0]) for p in (candidate.single, candidate.ensemble))
+        single, ensemble = (p(problem.data.validation[0]) for p in (candidate.single, candidate.predict))
         torch.testing.assert_close(single.sum(1), torch.ones_like(single[:, 0]))
         torch.testing.assert_close(ensemble.sum(1), torch.ones_like(single[:, 0]))
         if candidate.members == 1:
@@ -174,8 +175,13 @@ def test_a_masked_weight_changes_no_prediction(problem: Problem, tmp_path: Path)
     inputs = problem.data.validation[0].clone()
     changed = inputs.flatten(1).masked_fill(unread, 7.0).view_as(inputs)
     assert not torch.equal(changed, inputs)
-    for predict in (candidate.single, candidate.ensemble):
+    for predict in (candidate.single, candidate.predict):
         torch.testing.assert_close(predict(changed), predict(inputs))
+
+
+def test_a_fit_without_a_rule_of_its_own_needs_a_mask(problem: Problem) -> None:
+    with pytest.raises(ValueError, match="the fit has no mask of its own; give one"):
+        under_mask(problem, Fit(problem.network(), Cost(1, 0.0)), None)
 
 
 def test_a_method_that_does_not_apply_or_fails_is_a_row_with_its_reason(

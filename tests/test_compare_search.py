@@ -167,7 +167,7 @@ def test_settings_reach_the_fit_and_no_settings_are_the_default(name: str, probl
     for index, settings in enumerate(({}, default, other)):
         asked = replace(problem, settings=settings, epochs=8, sparsities=(0.5,), shared=tmp_path / str(index))
         candidate = next(iter(method.fit(asked, tmp_path / str(index))))
-        fits.append(candidate.ensemble(problem.data.validation[0][:100]))
+        fits.append(candidate.predict(problem.data.validation[0][:100]))
     assert torch.equal(fits[0], fits[1])
     assert not torch.equal(fits[0], fits[2])
 

@@ -32,12 +32,12 @@ FAMILIES: dict[str, Any] = {
 def test_a_variational_fit_leaves_a_frozen_layer_as_it_is(family: str) -> None:
     model = network()
     fitted = variational.fit(model, DATA, variational.Settings(FAMILIES[family](), 5, 16))
-    assert set(fitted.scores()) <= set(TRAINED)
-    assert "0.weight" not in fitted.scores() or family in ("mean-field", "svbnn"), "a frozen layer reads these nodes"
-    assert "2.weight" not in fitted.mask()
-    for draw in fitted.draws("monte_carlo", 2):
+    assert set(fitted.scores) <= set(TRAINED)
+    assert "0.weight" not in fitted.scores or family in ("mean-field", "svbnn"), "a frozen layer reads these nodes"
+    assert "2.weight" not in fitted.mask
+    for draw in fitted.draws:
         assert torch.equal(draw["2.weight"], model[2].weight)
-    assert torch.equal(fitted.network("mean").get_parameter("2.weight"), model[2].weight)
+    assert torch.equal(fitted.model.get_parameter("2.weight"), model[2].weight)
 
 
 def test_a_layer_that_is_frozen_in_part_is_refused() -> None:
@@ -52,6 +52,6 @@ def test_model_reduction_leaves_a_frozen_layer_as_it_is(method: str) -> None:
     model = network()
     recipe = replace(bmr.paper_recipe("B", method), rounds=1, iterations=5, warm_up=5, batch_size=16)
     fitted = bmr.fit(model, DATA, method, recipe)
-    assert list(fitted.scores()) == TRAINED
-    assert not {"2.weight", "2.bias"} & fitted.moments().mean.keys()
+    assert list(fitted.scores) == TRAINED
+    assert not {"2.weight", "2.bias"} & fitted.draws[0].keys()
     assert torch.equal(fitted.model.get_parameter("2.weight"), model[2].weight)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from sgmcmc_prune import models
 from sgmcmc_prune.baselines.laplace import (
-    Fitted,
+    LaplaceFit,
+    LaplacePosterior,
     OnlinePruning,
     Recipe,
     curvature,
@@ -81,7 +82,6 @@ def test_training_and_evidence_have_one_temperature(temperature: float) -> None:
     x = x.double()
     recipe = Recipe(burn_in=801, steps=800, batch_size=60, optimizer="sgd", lr=0.5, lr_min=0.5, temperature=temperature)
     fitted = fit(nn.Sequential(nn.Linear(6, 3)).double(), (x, y), recipe)
-    assert fitted.method == "map"
     log_joint = -categorical(fitted.model(x), y).sum() / temperature
     for p in fitted.model.parameters():
         log_joint = log_joint - p.square().sum() / 2
@@ -92,12 +92,12 @@ def test_training_and_evidence_have_one_temperature(temperature: float) -> None:
 
 def test_with_one_precision_per_weight_damage_ranks_as_optimal_brain_damage() -> None:
     fitted = fit(network(), clusters(), quick(update="closed_form"))
-    for name, scores in fitted.scores().items():
-        h = fitted.curvature.blocks[name].curvature  # type: ignore[attr-defined]
-        delta = fitted.prior.precision()[name]
-        at_optimum = (fitted.prior.log_precision()[name].abs() < 19.99).flatten()
+    for name, scores in fitted.scores.items():
+        h = fitted.posterior.curvature.blocks[name].curvature  # type: ignore[attr-defined]
+        delta = fitted.posterior.prior.precision()[name]
+        at_optimum = (fitted.posterior.prior.log_precision()[name].abs() < 19.99).flatten()
         torch.testing.assert_close(scores[at_optimum], (h / delta).flatten()[at_optimum], rtol=1e-8, atol=0)
-        brain_damage = (h * fitted.weights[name].double().square()).flatten()
+        brain_damage = (h * fitted.posterior.weights[name].double().square()).flatten()
         assert torch.equal(scores[at_optimum].argsort(), brain_damage[at_optimum].argsort())
         assert int(at_optimum.sum()) >= len(scores) // 2
 
@@ -119,10 +119,9 @@ def test_the_method_record(prior: str, structure: str, estimator: str, update: s
     recipe = quick(prior=prior, structure=structure, estimator=estimator, update=update)
     fitted = fit(model, train, recipe)
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
-    assert fitted.method == "spam"
     passes = 3 if estimator == "ggn" else 1
-    assert fitted.gradient_evaluations == 4 * 120 * (1 + passes)
-    scores, mask = fitted.scores(), fitted.mask()
+    assert fitted.cost.gradient_evaluations == 4 * 120 * (1 + passes)
+    scores, mask = fitted.scores, fitted.mask
     prunable = masks.prunable(fitted.model)
     assert scores.keys() == mask.keys() == prunable.keys()
     assert all(s.shape == (prunable[n].numel(),) and bool((s >= 0).all()) for n, s in scores.items())
@@ -130,13 +129,12 @@ def test_the_method_record(prior: str, structure: str, estimator: str, update: s
     damage = torch.cat([scores[name][~kept.flatten()] for name, kept in mask.items()]).sum() / 2
     spared = min(float(scores[name][kept.flatten()].min()) for name, kept in mask.items())
     assert float(damage) <= 0.01 * 120 < float(damage) + spared / 2
-    for how, members in (("single", 1), ("ensemble", 5)):
-        probabilities = fitted.predict(train[0], how)  # type: ignore[arg-type]
+    for probabilities, members in ((fitted.single(train[0]), 1), (fitted.predict(train[0]), 5)):
         assert probabilities.shape == (120, 3)
         torch.testing.assert_close(probabilities.sum(1), torch.ones(120, dtype=torch.float64))
         assert members in (1, fitted.members)
     assert [row["step"] for row in fitted.history] == [6, 12, 18, 24]
-    assert fitted.history[-1]["log_evidence"] == pytest.approx(fitted.log_evidence())
+    assert fitted.history[-1]["log_evidence"] == pytest.approx(fitted.posterior.log_evidence())
 
 
 def test_the_linearised_predictive_is_exact_for_a_linear_model() -> None:
@@ -144,26 +142,24 @@ def test_the_linearised_predictive_is_exact_for_a_linear_model() -> None:
     train = clusters()
     fitted = fit(nn.Sequential(nn.Linear(6, 3)), train, quick(prior="layerwise", structure="kfac"))
     direct = torch.zeros(120, 3, dtype=torch.float64)
-    for draw in fitted.draws(5):
+    for draw in fitted.draws:
         direct += (train[0] @ draw["0.weight"].T + draw["0.bias"]).double().softmax(1) / 5
     torch.testing.assert_close(fitted.predict(train[0]), direct, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ValueError, match="how is 'mean'; choose 'ensemble' or 'single'"):
-        fitted.predict(train[0], "mean")  # type: ignore[arg-type]
 
 
 def test_equal_seeds_give_equal_fits_and_the_prior_is_updated_when_told() -> None:
     a, b = (fit(network(), clusters(), quick(estimator="monte_carlo", burn_in=12, every=12), seed=3) for _ in range(2))
-    assert all(torch.equal(a.scores()[n], b.scores()[n]) for n in a.scores())
+    assert all(torch.equal(a.scores[n], b.scores[n]) for n in a.scores)
     assert [row["step"] for row in a.history] == [12, 24]
 
 
 def test_online_hard_masks_only_grow_and_hold() -> None:
     seen: list[dict[str, Tensor]] = []
 
-    def after(step: int, fitted: Fitted) -> None:
-        if fitted.hard_mask is not None:
-            assert all(bool((fitted.weights[n][~kept] == 0).all()) for n, kept in fitted.hard_mask.items())
-            seen.append(fitted.hard_mask)
+    def after(step: int, posterior: LaplacePosterior, mask: masks.Mask | None) -> None:
+        if mask is not None:
+            assert all(bool((posterior.weights[n][~kept] == 0).all()) for n, kept in mask.items())
+            seen.append(mask)
 
     recipe = quick(steps=36, online=OnlinePruning(final=0.9, initial=0.1, every=12), update="closed_form")
     fitted = fit(network(), clusters(), recipe, after_update=after)
@@ -172,8 +168,8 @@ def test_online_hard_masks_only_grow_and_hold() -> None:
     planned = [recipe.online.sparsity(t - t % 12, 36) for t in range(12, 37, 6)]  # type: ignore[union-attr]
     assert counts == [round(float(s) * total) for s in planned]  # type: ignore[arg-type]
     assert not any(bool((new[n] & ~old[n]).any()) for old, new in itertools.pairwise(seen) for n in new)
-    assert all(torch.equal(kept, seen[-1][n]) for n, kept in fitted.mask().items())
-    assert all(bool((draw[n][~kept] == 0).all()) for draw in fitted.draws(2) for n, kept in fitted.mask().items())
+    assert all(torch.equal(kept, seen[-1][n]) for n, kept in fitted.mask.items())
+    assert all(bool((draw[n][~kept] == 0).all()) for draw in fitted.draws for n, kept in fitted.mask.items())
     assert fitted.history[-1]["sparsity"] == pytest.approx(0.9, abs=1 / total)
 
 
@@ -181,12 +177,15 @@ def test_online_regrowth_lets_weights_return() -> None:
     zeros: list[dict[str, Tensor]] = []
     recipe = quick(steps=30, online=OnlinePruning(final=0.8, initial=0.8, every=24, mode="regrow"))
     fitted = fit(
-        network(), clusters(), recipe, after_update=lambda t, f: zeros.append({n: w == 0 for n, w in f.weights.items()})
+        network(),
+        clusters(),
+        recipe,
+        after_update=lambda t, q, _: zeros.append({n: w == 0 for n, w in q.weights.items()}),
     )
     masked = sum(int(z.sum()) for n, z in zeros[3].items() if "weight" in n)
     assert masked == round(0.8 * 72)
     assert sum(int(z.sum()) for z in zeros[4].values()) < masked / 2
-    assert masks.sparsity(fitted.mask()) == pytest.approx(0.8, abs=1 / 72)
+    assert masks.sparsity(fitted.mask) == pytest.approx(0.8, abs=1 / 72)
 
 
 def test_the_online_schedule() -> None:
@@ -199,7 +198,7 @@ def test_reported_sparsity_is_the_requested_one() -> None:
     fitted = fit(network(), clusters(), QUICK)
     groups = {n: GroupMap("weight", tuple(p.shape)) for n, p in masks.prunable(fitted.model).items()}
     for sparsity in (0.2, 0.55, 0.9):
-        mask = target_sparsity(fitted.scores(), groups, sparsity)
+        mask = target_sparsity(fitted.scores, groups, sparsity)
         assert sum(int((~kept).sum()) for kept in mask.values()) == round(72 * sparsity)
 
 
@@ -232,13 +231,13 @@ def test_removed_units_can_be_deleted(kind: str) -> None:
     check_deletion(fit(start, (x, y), QUICK), x, delete)
 
 
-def check_deletion(fitted: Fitted, x: Tensor, delete: Callable[[nn.Module, Tensor], nn.Module]) -> None:
+def check_deletion(fitted: LaplaceFit, x: Tensor, delete: Callable[[nn.Module, Tensor], nn.Module]) -> None:
     first, last = masks.prunable(fitted.model)
-    mask = unit_mask(fitted.weights, fitted.posterior_precision(), 0.625, keep=[last])
+    mask = unit_mask(fitted.posterior.weights, fitted.posterior.precision(), 0.625, keep=[last])
     kept = mask[first].flatten(1).all(1)
     assert int(kept.sum()) == 3
     assert torch.equal(kept, mask[first].flatten(1).any(1))
-    scores = fitted.scores({first: GroupMap("node", tuple(mask[first].shape))})[first]
+    scores = fitted.posterior.damage({first: GroupMap("node", tuple(mask[first].shape))})[first]
     assert float(scores[kept].min()) >= float(scores[~kept].max())
     with torch.no_grad():
         remove_units(fitted.model, mask)
@@ -247,7 +246,7 @@ def check_deletion(fitted: Fitted, x: Tensor, delete: Callable[[nn.Module, Tenso
 
 def test_a_whole_layer_goes_only_on_request() -> None:
     fitted = fit(network(), clusters(), QUICK)
-    weights, precision = fitted.weights, fitted.posterior_precision()
+    weights, precision = fitted.posterior.weights, fitted.posterior.precision()
     first, last = masks.prunable(fitted.model)
     assert int(unit_mask(weights, precision, 0.99, keep=[last])[first].any(1).sum()) == 1
     assert not bool(unit_mask(weights, precision, 0.99, keep=[last], allow_empty=True)[first].any())
@@ -258,8 +257,8 @@ def test_a_whole_layer_goes_only_on_request() -> None:
 def test_skipped_modules_stay_dense_and_without_prior() -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
     fitted = fit(model, clusters(), QUICK, skip=["1"])
-    assert list(fitted.weights) == ["0.weight", "0.bias", "3.weight", "3.bias"]
-    assert list(fitted.scores()) == ["0.weight", "3.weight"]
+    assert list(fitted.posterior.weights) == ["0.weight", "0.bias", "3.weight", "3.bias"]
+    assert list(fitted.scores) == ["0.weight", "3.weight"]
     assert fitted.predict(clusters()[0]).shape == (120, 3)
     assert not torch.equal(fitted.model[1].weight, model[1].weight)
 

@@ -217,19 +217,6 @@ def test_given_noise_replaces_the_counter() -> None:
     assert torch.equal(w, z)
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (40, 1100)])
-def test_gates_are_their_equations(two_threads: None, shape: tuple[int, int]) -> None:
-    x, logits, dout = (torch.randn(*s) for s in (shape, shape[1:], shape))
-    odds, out = native.gate_draw((7, 3, 2**33 + 5), x, logits)
-    u = noise.uniform(noise.random_words(7, 0, 3, 2**33 + 5, 0, x.numel())).clamp(1e-6, 1 - 1e-6)
-    assert torch.allclose(odds, logits + u.double().logit().float().view(shape), atol=1e-5)
-    assert torch.equal(out, x * (odds > 0))
-    dx, dlogits = native.gate_gradient(x, odds, dout, 0.5)
-    y = (odds.double() / 0.5).sigmoid()
-    assert torch.equal(dx, dout * (odds > 0))
-    assert torch.allclose(dlogits.double(), (dout * x * y * (1 - y)).sum(0) / 0.5, atol=1e-4)
-
-
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("shape", [(3, 5), (40, 1100)])
 def test_local_draws_are_their_equations(two_threads: None, shape: tuple[int, int], scaled: bool) -> None:
@@ -264,12 +251,6 @@ def test_divergences_from_a_spike_are_their_equations(two_threads: None, size: i
     dmean, dlog_std = native.spike_gradient(mean, log_std, *law, 25.0, 1.0, 0.3)
     assert torch.allclose(dmean.double(), 0.3 * p * mean, rtol=1e-4, atol=1e-4)
     assert torch.allclose(dlog_std.double(), 0.3 * (p * (2 * log_std.double()).exp() - 1), rtol=1e-4, atol=1e-4)
-
-
-def test_logistic_noise_is_logistic() -> None:
-    """Kolmogorov-Smirnov at a false-alarm rate of 1e-3."""
-    odds, _ = native.gate_draw((1, 0, 0), torch.zeros(200, 1000), torch.zeros(1000))
-    assert kstest(odds.flatten().double().numpy(), "logistic").pvalue > 1e-3
 
 
 def test_rademacher_bits_are_balanced_and_uncorrelated() -> None:

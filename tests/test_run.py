@@ -15,10 +15,10 @@ from small_run import assert_same_run, new_run, small
 
 from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.run import stages
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.directory import load_averages, load_config
-from sgmcmc_prune.run.evaluate import masked_network
 from sgmcmc_prune.run.main import resume, run
 from sgmcmc_prune.run.presets import PRESETS
 from sgmcmc_prune.run.run import Run

@@ -29,4 +29,4 @@ def test_conjugate_posterior() -> None:
     found = fitted.posterior
     assert torch.allclose(found.mean["linear.weight"][0], mean, atol=0.02)
     assert torch.allclose(found.variance["linear.weight"][0], torch.full((4,), 1 / precision), rtol=0.3)
-    assert fitted.mask()["linear.weight"][0].tolist() == [False, True, True, True]
+    assert fitted.mask["linear.weight"][0].tolist() == [False, True, True, True]

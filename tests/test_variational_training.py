@@ -5,6 +5,7 @@ import itertools
 import math
 import pickle
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -24,16 +25,16 @@ from sgmcmc_prune.baselines.variational import (
     fit,
     mean_field,
     point_spike,
-    retrain,
+    predictors,
+    shrink,
     ss_ghs,
     ss_gl,
     ss_ig,
     svbnn,
 )
 from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
-from sgmcmc_prune.baselines.variational.gates import Gate
 from sgmcmc_prune.baselines.variational.scales import GroupLasso
-from sgmcmc_prune.baselines.variational.training import kl_weight, lower_bound, step_loss, stepper
+from sgmcmc_prune.baselines.variational.training import BoundTrainer, kl_weight, lower_bound, step_loss
 from sgmcmc_prune.baselines.variational.watchdogs import Watchdog
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.selection import SUPPORT, features, teacher
@@ -41,6 +42,7 @@ from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import categorical, gaussian
 from sgmcmc_prune.models import MLP, LinearModel
 from sgmcmc_prune.predictive.metrics import negative_log_likelihood
+from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.priors.groups import GroupMap
 
 NOISE, SLAB, INCLUSION = 0.7, 1.0, 0.3
@@ -117,7 +119,7 @@ def test_point_spike_is_a_family_like_the_continuous_one() -> None:
     assert float((fitted.inclusion()["linear.weight"] - enumerate_models(x, y)).abs().max()) < 0.03
     plain = fit(linear(), (x, y), regression_settings(mean_field(initial_std=0.1)), gaussian(NOISE**2))
     again = point_spike(plain.posterior, {"linear.weight": GroupMap("input", (1, 8))}, SLAB, INCLUSION)
-    assert torch.allclose(fitted.scores()["linear.weight"], again.log_odds()[0]["linear.weight"])
+    assert torch.allclose(fitted.scores["linear.weight"], again.log_odds()[0]["linear.weight"])
 
 
 def test_gated_weights_recover_the_enumeration() -> None:
@@ -160,9 +162,9 @@ def test_the_divergence_fades_in_and_training_ends_on_the_bound() -> None:
     assert kl_weight(0.0, 0.0) == 1.0
     stream = MinibatchStream(torch.randn(60, 6), torch.randint(0, 3, (60,)), 20, 0, 0)
     network = bayesianise(MLP((6,), 3, (5,)), ss_ig())
-    step, weights = stepper(network, stream, categorical, Settings(ss_ig(), 8, 20, warm_up=0.5)), []
-    for loss, nll, divergence in ([term.detach() for term in step()] for _ in range(8)):
-        weights.append(float((loss - nll) / divergence * 60))
+    trainer, weights = BoundTrainer(network, stream, categorical, Settings(ss_ig(), 8, 20, warm_up=0.5)), []
+    for loss in (trainer.run(1) for _ in range(8)):
+        weights.append(float((loss - trainer.nll.detach()) / trainer.divergence.detach() * 60))
     assert weights == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0], abs=1e-5)
 
 
@@ -238,8 +240,9 @@ def test_a_layer_whose_gates_close_stops_or_warns() -> None:
         fit(MLP((6,), 1, (5,)), data, Settings(**settings), gaussian())
     with pytest.warns(UserWarning, match="nothing of layers.0.weight is kept"):
         fitted = fit(MLP((6,), 1, (5,)), data, Settings(**settings, on_empty="warn"), gaussian())
-    for how in PREDICTORS:
-        assert torch.isfinite(fitted.predict(data[0], how)).all()
+    for each in predictors(fitted).values():
+        assert torch.isfinite(each.predict(data[0])).all()
+        assert torch.equal(each.alone().predict(data[0]), each.single(data[0]))
     assert math.isfinite(fitted.bound)
 
 
@@ -256,8 +259,8 @@ def test_kept_groups_are_counted_three_ways() -> None:
     fitted = fit(MLP((6,), 2, (5,)), data, Settings(ContinuousSpike("node"), 3, 50))
     assert 0 <= fitted.kept_groups()["layers.0.weight"][1] <= 5
     fitted = fit(MLP((6,), 2, (5,)), data, Settings(ss_ig(), 1, 50))
-    gate = next(m for m in fitted.posterior.modules() if isinstance(m, Gate))
-    gate.logits.data.copy_(torch.tensor([-12.0, -1.0, 1.0, 12.0, 12.0]))
+    assert fitted.kept_groups().keys() == fitted.scores.keys()
+    fitted = replace(fitted, scores={"layers.0.weight": torch.tensor([-12.0, -1.0, 1.0, 12.0, 12.0])})
     expected, count, drawn = fitted.kept_groups()["layers.0.weight"]
     assert expected == pytest.approx(3.0, abs=1e-4)
     assert count == 3
@@ -266,7 +269,7 @@ def test_kept_groups_are_counted_three_ways() -> None:
 
 def test_divergence_is_one_line() -> None:
     x = torch.full((64, 6), 3e38)  # the outputs overflow
-    with pytest.raises(RunError, match="diverged at step 10"):
+    with pytest.raises(RunError, match="diverged at step 0"):
         fit(MLP((6,), 1, (5,)), (x, torch.randn(64)), Settings(mean_field(), 10, 64, trace_every=10), gaussian())
 
 
@@ -331,24 +334,23 @@ def classification() -> tuple[Tensor, Tensor]:
 )
 def test_fitted_gives_scores_masks_and_predictions(family: Structured | ContinuousSpike) -> None:
     data = classification()
-    fitted = fit(MLP((6,), 2, (5,)), data, Settings(family, 50, 50, lr=0.02, trace_every=25, seed=3))
-    parameters = dict(fitted.posterior.plain.named_parameters())
-    for name, score in fitted.scores().items():
+    fitted = fit(MLP((6,), 2, (5,)), data, Settings(family, 50, 50, lr=0.02, trace_every=25, seed=3, draws=3))
+    parameters = dict(fitted.model.named_parameters())
+    for name, score in fitted.scores.items():
         assert score.shape == (fitted.groups[name].num_groups,)
-    for name, kept in fitted.mask().items():
+    for name, kept in fitted.mask.items():
         assert (kept.dtype, kept.shape) == (torch.bool, parameters[name].shape)
-    for how in PREDICTORS:
-        probabilities = fitted.predict(data[0], how, members=3)
+    found = predictors(fitted)
+    assert list(found) == list(PREDICTORS)
+    assert [each.members for each in found.values()] == [3, 1, 3, 1]
+    for each in found.values():
+        probabilities = each.predict(data[0])
         assert torch.allclose(probabilities.sum(1), torch.ones(200, dtype=torch.float64))
         # Probabilities are averaged, not logits: the log score of the average is the mixture's.
-        assert fitted.nll(*data, how, members=3) == pytest.approx(
-            negative_log_likelihood(probabilities, data[1]), rel=1e-4
-        )
-    assert fitted.gradient_evaluations == 2500
-    with pytest.raises(ValueError, match="choose one of monte_carlo"):
-        fitted.predict(data[0], "map")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="choose one of monte_carlo"):
-        fitted.network("map")  # type: ignore[arg-type]
+        assert each.nll(*data) == pytest.approx(negative_log_likelihood(probabilities, data[1]), rel=1e-4)
+    small = shrink(found["median_mean"].model)
+    torch.testing.assert_close(class_probabilities(small, data[0]), found["median_mean"].predict(data[0]))
+    assert fitted.cost.gradient_evaluations == 2500
 
 
 @pytest.mark.parametrize("family", [mean_field(), ss_gl(), ss_ghs(), ss_ghs(centred=True), ContinuousSpike()], ids=str)
@@ -359,7 +361,9 @@ def test_networks_and_fits_can_be_copied_and_stored(family: Structured | Continu
     assert float(copy.deepcopy(network).kl().detach()) == pytest.approx(float(network.kl().detach()), rel=0.1)
     fitted = fit(MLP((6,), 2, (5,)), data, Settings(family, 3, 50, on_empty="warn"))
     again = pickle.loads(pickle.dumps(fitted))
-    assert torch.equal(again.predict(data[0], "mean"), fitted.predict(data[0], "mean"))
+    assert torch.equal(again.single(data[0]), fitted.single(data[0]))
+    with pytest.raises(FrozenInstanceError):
+        fitted.mask = None  # type: ignore[misc]
 
 
 def test_precision_is_the_models() -> None:
@@ -387,23 +391,20 @@ def test_a_fit_depends_on_its_seed_alone() -> None:
     fits = []
     for _ in range(2):
         torch.rand(3)  # the global state differs between the two fits
-        fits.append(fit(model, data, Settings(ss_ig(), 20, 50, seed=5)).scores()["layers.0.weight"])
+        fits.append(fit(model, data, Settings(ss_ig(), 20, 50, seed=5)).scores["layers.0.weight"])
     assert torch.equal(fits[0], fits[1])
 
 
 def test_survivors_are_retrained_under_the_mask() -> None:
     data = classification()
     first = fit(MLP((6,), 2, (20,)), data, Settings(ContinuousSpike("weight"), 300, 50, lr=0.02))
-    mask = first.mask()["layers.0.weight"]
+    mask = first.mask["layers.0.weight"]
     assert 0 < int(mask.sum()) < mask.numel()
-    with pytest.raises(ValueError, match="a family without gates"):
-        retrain(first, data, Settings(ss_ig(), 30, 50))
-    second = retrain(first, data, Settings(mean_field(), 30, 50))
-    for how in PREDICTORS[:3]:
-        draw = next(second.draws(how))
+    second = fit(first.pruned().model, data, Settings(mean_field(), 30, 50), mask=first.mask)
+    for draw in (second.draws[0], dict(second.model.named_parameters()), second.pruned().draws[0]):
         assert (draw["layers.0.weight"][~mask] == 0).all()
         assert (draw["layers.0.weight"] != 0).sum() > 0
-    before, after = (next(f.draws("mean"))["layers.0.weight"][mask] for f in (first, second))
+    before, after = (f.model.get_parameter("layers.0.weight")[mask] for f in (first, second))
     assert not torch.equal(before, after)
 
 

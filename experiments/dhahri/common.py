@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from experiments import shared
-from sgmcmc_prune.baselines.laplace import Fitted, Recipe, fit, remove_units, unit_mask
+from sgmcmc_prune.baselines.laplace import LaplaceFit, Recipe, fit, remove_units, unit_mask
 from sgmcmc_prune.cells import Cell, Record, Records
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.criteria.random import random
@@ -50,8 +50,8 @@ def run_cell(experiment: Experiment, recipe: Recipe, seed: int) -> dict[str, Any
     inputs, labels = experiment.test
     return {
         "seconds": round(seconds, 1),
-        "gradient_evaluations": fitted.gradient_evaluations,
-        "log_evidence_per_example": fitted.log_evidence() / len(experiment.train[1]),
+        "gradient_evaluations": fitted.cost.gradient_evaluations,
+        "log_evidence_per_example": fitted.posterior.log_evidence() / len(experiment.train[1]),
         "effective_parameters": fitted.history[-1]["effective_parameters"],
         "dense": accuracy(class_probabilities(fitted.model, inputs), labels),
         "ensemble": accuracy(fitted.predict(inputs), labels),
@@ -59,14 +59,14 @@ def run_cell(experiment: Experiment, recipe: Recipe, seed: int) -> dict[str, Any
     }
 
 
-def single_weights(experiment: Experiment, fitted: Fitted, seed: int) -> Iterator[dict[str, Any]]:
+def single_weights(experiment: Experiment, fitted: LaplaceFit, seed: int) -> Iterator[dict[str, Any]]:
     """Mask all parameters, biases included, by each score over all layers together."""
-    weights = fitted.weights
+    weights = fitted.posterior.weights
     groups = {n: GroupMap.from_index(torch.arange(w.numel()).view(w.shape)) for n, w in weights.items()}
-    precision, prior = fitted.posterior_precision(), fitted.prior.precision()
+    precision, prior = fitted.posterior.precision(), fitted.posterior.prior.precision()
     brain_damage = {n: ((precision[n] - prior[n]) * weights[n].double().square()).flatten() for n in weights}
     scores = {
-        "OPD": fitted.scores(groups),
+        "OPD": fitted.posterior.damage(groups),
         "OBD": brain_damage,
         "magnitude": magnitude(weights, groups),
         "random": {n: score.to(weights[n].device) for n, score in random(groups, seed).items()},
@@ -77,11 +77,11 @@ def single_weights(experiment: Experiment, fitted: Fitted, seed: int) -> Iterato
             yield {"score": name, "sparsity": sparsity, "accuracy": masked_accuracy(fitted, mask, experiment.test)}
 
 
-def units(experiment: Experiment, fitted: Fitted) -> Iterator[dict[str, Any]]:
+def units(experiment: Experiment, fitted: LaplaceFit) -> Iterator[dict[str, Any]]:
     """Remove units, by OPD or (with unit precision everywhere) by squared magnitude."""
-    weights, before = fitted.weights, {n: w.clone() for n, w in fitted.model.state_dict().items()}
+    weights, before = fitted.posterior.weights, {n: w.clone() for n, w in fitted.model.state_dict().items()}
     ones = {n: torch.ones_like(w, dtype=torch.float64) for n, w in weights.items()}
-    for name, precision in (("OPD", fitted.posterior_precision()), ("magnitude", ones)):
+    for name, precision in (("OPD", fitted.posterior.precision()), ("magnitude", ones)):
         for sparsity in UNIT_SPARSITIES:
             remove_units(fitted.model, unit_mask(weights, precision, sparsity, keep=[experiment.output_layer]))
             value = accuracy(class_probabilities(fitted.model, experiment.test[0]), experiment.test[1])
@@ -89,7 +89,7 @@ def units(experiment: Experiment, fitted: Fitted) -> Iterator[dict[str, Any]]:
             yield {"score": f"{name}, units", "sparsity": sparsity, "accuracy": value}
 
 
-def masked_accuracy(fitted: Fitted, mask: masks.Mask, test: Split) -> float:
+def masked_accuracy(fitted: LaplaceFit, mask: masks.Mask, test: Split) -> float:
     """Accuracy of the network with some parameters at zero; the network itself is not changed."""
     weights = {n: p.detach() * mask[n] if n in mask else p.detach() for n, p in fitted.model.named_parameters()}
     with torch.no_grad():

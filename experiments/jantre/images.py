@@ -46,7 +46,6 @@ from experiments import shared
 from sgmcmc_prune import data as datasets
 from sgmcmc_prune import models
 from sgmcmc_prune.baselines.variational import (
-    PREDICTORS,
     Settings,
     Structured,
     bayesianise,
@@ -54,6 +53,8 @@ from sgmcmc_prune.baselines.variational import (
     jantre_inclusion,
     mean_field,
     multiply_adds,
+    predictors,
+    shrink,
     ss_ghs,
     ss_gl,
     ss_ig,
@@ -135,11 +136,12 @@ def run(family: str, seed: int, **options: Any) -> dict[str, Any]:
         on_empty="warn",
         trace_every=max(1, steps // 50),
         bound_draws=4,
+        draws=args.members,
     )
     fitted = fit(model, data, settings)
-    small, started = fitted.network("median_mean").eval(), time.perf_counter()
+    small, started = shrink(fitted.pruned().model).eval(), time.perf_counter()
     return {
-        "predictors": {how: summarise(fitted.predict(inputs, how, args.members), labels) for how in PREDICTORS},
+        "predictors": {how: summarise(each.predict(inputs), labels) for how, each in predictors(fitted).items()},
         "predict_seconds": time.perf_counter() - started,
         "kept": fitted.kept_groups(seed) if family != "mean_field" else {},
         "inclusion": {n: g.tolist() for n, g in fitted.inclusion().items()} if family.startswith("ss") else {},
@@ -147,10 +149,10 @@ def run(family: str, seed: int, **options: Any) -> dict[str, Any]:
         "weights_kept": sum(int((p != 0).sum()) for p in small.parameters()) / models.num_parameters(model),
         "multiply_adds": multiply_adds(small, inputs) / multiply_adds(model, inputs),
         "latency": {size: latency(model.eval(), small, inputs[:size]) for size in (1, 128)},
-        "gradient_evaluations": fitted.gradient_evaluations,
-        "seconds": fitted.seconds,
+        "gradient_evaluations": fitted.cost.gradient_evaluations,
+        "seconds": fitted.cost.seconds,
         "bound": fitted.bound,
-        "trace": fitted.trace,
+        "trace": fitted.history,
     }
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments import shared
-from sgmcmc_prune.baselines.variational import PREDICTORS, Fitted, LearnedGaussian, Settings, fit, shrink, ss_ig
+from sgmcmc_prune.baselines.variational import LearnedGaussian, Settings, VariationalFit, fit, predictors, shrink, ss_ig
 from sgmcmc_prune.cells import Records, product
 from sgmcmc_prune.data.selection import teacher
 
@@ -45,7 +45,9 @@ class Student(nn.Module):
         return self.output(self.hidden(x).sigmoid())
 
 
-def train(student: nn.Module, data: tuple[Tensor, Tensor], start: dict[str, float], steps: int, seed: int) -> Fitted:
+def train(
+    student: nn.Module, data: tuple[Tensor, Tensor], start: dict[str, float], steps: int, seed: int
+) -> VariationalFit:
     """Fit SS-IG to a student; `start` holds the family's `start` and `inclusion`."""
     family = ss_ig(prior_std=3.0, **start)
     settings = Settings(family, steps, 500, lr=3e-2, gate_lr=0.3, seed=seed, on_empty="warn")
@@ -60,9 +62,11 @@ def without(student: nn.Module, node: int) -> nn.Module:
     return shrink(smaller)
 
 
-def eliminate(fitted: Fitted, data: tuple[Tensor, Tensor], start: dict[str, float], steps: int, seed: int) -> Fitted:
+def eliminate(
+    fitted: VariationalFit, data: tuple[Tensor, Tensor], start: dict[str, float], steps: int, seed: int
+) -> VariationalFit:
     """Leave nodes out one by one as long as the evidence bound rises, by two standard errors."""
-    student: Any = fitted.network("median_mean")
+    student: Any = shrink(fitted.pruned().model)
     with torch.no_grad():
         influence = student.hidden(data[0]).sigmoid().std(0) * student.output.weight[0].abs()
     for node in influence.argsort().tolist() if len(influence) > 1 else []:
@@ -84,8 +88,8 @@ def run(seed: int, start: str, steps: int, refit: int) -> dict[str, Any]:
     expected, count, drawn = fitted.kept_groups(seed)["hidden.weight"]
     final = eliminate(fitted, data, STARTS[start], refit, seed) if refit else fitted
 
-    def errors(fit_: Fitted) -> dict[str, float]:
-        residuals = {how: fit_.predict(test, how).flatten() - test_targets for how in PREDICTORS}
+    def errors(fit_: VariationalFit) -> dict[str, float]:
+        residuals = {how: each.predict(test).flatten() - test_targets for how, each in predictors(fit_).items()}
         return {how: float(r.square().mean().sqrt()) / noise for how, r in residuals.items()}
 
     return {
@@ -100,8 +104,8 @@ def run(seed: int, start: str, steps: int, refit: int) -> dict[str, Any]:
         "bound_after_elimination": final.bound,
         "rmse_over_noise_after_elimination": errors(final),
         "learned_noise": float(fitted.likelihood.log_std.detach().exp()) / noise,
-        "seconds": fitted.seconds,
-        "trace": fitted.trace[:: max(1, len(fitted.trace) // 50)],
+        "seconds": fitted.cost.seconds,
+        "trace": fitted.history[:: max(1, len(fitted.history) // 50)],
     }
 
 

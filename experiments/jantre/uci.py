@@ -34,6 +34,7 @@ from sgmcmc_prune.baselines.variational import (
     Settings,
     fit,
     mean_field,
+    predictors,
     ss_ghs,
     ss_gl,
     ss_ig,
@@ -60,15 +61,15 @@ def run(set: str, family: str, split: int, epochs: int, root: str) -> dict[str, 
     model = build("mlp", (inputs.shape[1],), 1, seed=split, widths=(100 if set.startswith("protein") else 50,))
     batch = min(256, num_data)
     steps = max(1, epochs * num_data // batch)
-    settings = Settings(FAMILIES[family], steps, batch, lr=1e-2, gate_lr=5e-2, seed=split, on_empty="warn")
+    settings = Settings(FAMILIES[family], steps, batch, lr=1e-2, gate_lr=5e-2, seed=split, on_empty="warn", draws=50)
     fitted = fit(model, data.train, settings, LearnedGaussian(0.5))
     rmse, nll = {}, {}
-    for how in PREDICTORS:
-        error = fitted.predict(inputs, how, 50).flatten() - targets
+    for how, each in predictors(fitted).items():
+        error = each.predict(inputs).flatten() - targets
         rmse[how] = float(error.square().mean().sqrt()) * data.target_std
-        nll[how] = fitted.nll(inputs, targets, how, 50) + math.log(data.target_std)
+        nll[how] = each.nll(inputs, targets) + math.log(data.target_std)
     kept = fitted.kept_groups(split) if family != "mean_field" else {}
-    return {"rmse": rmse, "nll": nll, "kept": kept, "bound": fitted.bound, "seconds": fitted.seconds}
+    return {"rmse": rmse, "nll": nll, "kept": kept, "bound": fitted.bound, "seconds": fitted.cost.seconds}
 
 
 def main(argv: list[str] | None = None) -> None:

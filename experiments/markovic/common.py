@@ -27,7 +27,9 @@ from torch import Tensor, nn
 from experiments import shared
 from sgmcmc_prune import data as datasets
 from sgmcmc_prune import models
-from sgmcmc_prune.baselines.bmr import Fitted, Recipe, fit, paper_recipe
+from sgmcmc_prune.baselines.bmr import Recipe, fit, paper_recipe
+from sgmcmc_prune.baselines.bmr.posterior import NetworkPosterior
+from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.data import hold_out, normalise
 from sgmcmc_prune.predictive.metrics import expected_calibration_error, summarise
 from sgmcmc_prune.predictive.predict import posterior_predictive
@@ -133,8 +135,14 @@ def run_cell(dataset: str, cell: Cell, recipe: Recipe, seed: int, split: str) ->
     model = build_network(cell.network, tuple(train[0].shape[1:]), num_classes, dropout).to(train[0].device)
     curve: list[dict[str, Any]] = []
 
-    def evaluate_round(index: int, fitted: Fitted) -> None:
-        curve.append({**fitted.history[-1], **scores(model, fitted, min(CURVE_DRAWS, fitted.members), test)})
+    def evaluate_round(round_: dict[str, Any], posterior: NetworkPosterior) -> None:
+        count = 1 if posterior.point else min(CURVE_DRAWS, recipe.draws)
+        curve.append(
+            {
+                **round_,
+                **scores(posterior_predictive(model, posterior.draws(count, seed), test[0]).probabilities, test[1]),
+            }
+        )
 
     fitted = fit(
         model,
@@ -145,7 +153,7 @@ def run_cell(dataset: str, cell: Cell, recipe: Recipe, seed: int, split: str) ->
         allow_empty=cell.network in RESIDUAL,
         after_round=evaluate_round,
     )
-    single = summarise(fitted.predict(test[0], "single"), test[1])
+    single = summarise(fitted.single(test[0]), test[1])
     return {
         "dataset": dataset,
         "cell": dataclasses.asdict(cell),
@@ -155,36 +163,35 @@ def run_cell(dataset: str, cell: Cell, recipe: Recipe, seed: int, split: str) ->
         "parameters": models.num_parameters(model),
         "rounds": curve,
         "final": {
-            **scores(model, fitted, fitted.members, test),
+            **scores(fitted.predict(test[0]), test[1]),
             "single_accuracy": single["accuracy"],
             "single_nll": single["nll"],
-            "pruned_fraction": fitted.pruned_fraction(),
-            "sparsity": masks.sparsity(fitted.mask()),
+            "pruned_fraction": fitted.history[-1]["pruned_fraction"],
+            "sparsity": masks.sparsity(fitted.mask) if fitted.mask else 0.0,
             "members": fitted.members,
         },
         "weights": weight_summary(fitted),
-        "gradient_evaluations": fitted.gradient_evaluations,
+        "gradient_evaluations": fitted.cost.gradient_evaluations,
         "seconds": time.perf_counter() - started,
     }
 
 
-def scores(model: nn.Module, fitted: Fitted, draws: int, test: tuple[Tensor, Tensor]) -> dict[str, float]:
+def scores(p: Tensor, labels: Tensor) -> dict[str, float]:
     """Accuracy, NLL, and the paper's calibration error (20 bins of equal mass)."""
-    p = posterior_predictive(model, fitted.draws(draws), test[0]).probabilities
-    summary = summarise(p, test[1])
-    ece = expected_calibration_error(p, test[1], bins=20, binning="mass")
+    summary = summarise(p, labels)
+    ece = expected_calibration_error(p, labels, bins=20, binning="mass")
     return {"accuracy": summary["accuracy"], "nll": summary["nll"], "ece": ece}
 
 
-def weight_summary(fitted: Fitted) -> dict[str, Any]:
+def weight_summary(fitted: Fit) -> dict[str, Any]:
     """What the figures of weights need: the distribution of |E w| per layer, and the first six units' input weights."""
-    mean, mask = fitted.moments().mean, fitted.mask()
+    mean, mask = {n: p.detach() for n, p in fitted.model.named_parameters()}, fitted.mask or {}
     layers = {}
     for name, w in masks.prunable(fitted.model).items():
         size = mean[name].abs().flatten()
         layers[name] = {
             "below": [float((size < torch.tensor(x).exp()).double().mean()) for x in map(float, GRID)],
-            "kept": float(mask[name].double().mean()),
+            "kept": float(mask[name].double().mean()) if name in mask else 1.0,
             "shape": list(w.shape),
         }
     first = next(iter(layers))

@@ -33,15 +33,15 @@ from torch import Tensor
 
 from experiments import shared
 from sgmcmc_prune.baselines.variational import (
-    PREDICTORS,
     ContinuousSpike,
-    Fitted,
     LearnedGaussian,
     PointSpike,
     Settings,
     Structured,
+    VariationalFit,
     any_active,
     fit,
+    predictors,
 )
 from sgmcmc_prune.cells import Records, product
 from sgmcmc_prune.data.batches import MinibatchStream
@@ -60,9 +60,9 @@ DEFAULT_METHODS = ("input gates", "warm input gates", "R1 group", "R1 weight", "
 LAYER = "layers.0.weight"
 
 
-def inclusion_of_features(fitted: Fitted) -> Tensor:
+def inclusion_of_features(fitted: VariationalFit) -> Tensor:
     """Inclusion probability of each input, shape (p,)."""
-    odds, groups = fitted.posterior.log_odds()
+    odds, groups = fitted.scores, fitted.groups
     if groups[LAYER].kind == "input":
         return odds[LAYER].sigmoid()
     return any_active(odds[LAYER].sigmoid(), groups[LAYER], GroupMap("input", groups[LAYER].shape)).float()
@@ -88,7 +88,7 @@ def warm_start(model: MLP, data: tuple[Tensor, Tensor], steps: int, seed: int) -
     return best
 
 
-def train(method: str, data: tuple[Tensor, Tensor], width: int, steps: int, seed: int) -> Fitted:
+def train(method: str, data: tuple[Tensor, Tensor], width: int, steps: int, seed: int) -> VariationalFit:
     """Fit one method, with inputs as groups."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -109,7 +109,8 @@ def run(method: str, seed: int, n: int, p: int, width: int, steps: int) -> dict[
     fitted = train(method, data, width, steps, seed)
     inclusion = inclusion_of_features(fitted)
     found = inclusion > 0.5
-    errors = {how: float((fitted.predict(test, how).flatten() - targets).square().mean().sqrt()) for how in PREDICTORS}
+    predicted = {how: each.predict(test).flatten() for how, each in predictors(fitted).items()}
+    errors = {how: float((mean - targets).square().mean().sqrt()) for how, mean in predicted.items()}
     return {
         "true_positives": int(found[list(SUPPORT)].sum()),
         "false_positives": int(found[len(SUPPORT) :].sum()),
@@ -117,8 +118,8 @@ def run(method: str, seed: int, n: int, p: int, width: int, steps: int) -> dict[
         "inclusion": inclusion.tolist(),
         "rmse": errors,
         "bound": fitted.bound,
-        "seconds": fitted.seconds,
-        "trace": fitted.trace,
+        "seconds": fitted.cost.seconds,
+        "trace": fitted.history,
     }
 
 

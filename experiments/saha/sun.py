@@ -25,7 +25,15 @@ quarter of the steps input gates leave hundreds of irrelevant inputs open. Secon
 from typing import Any
 
 from experiments import shared
-from sgmcmc_prune.baselines.variational import ContinuousSpike, LearnedGaussian, Settings, Structured, fit
+from sgmcmc_prune.baselines.variational import (
+    ContinuousSpike,
+    LearnedGaussian,
+    Settings,
+    Structured,
+    VariationalFit,
+    fit,
+    predictors,
+)
 from sgmcmc_prune.cells import Records, product
 from sgmcmc_prune.data.simulated import DESIGNS, simulate
 from sgmcmc_prune.likelihoods import bernoulli
@@ -47,8 +55,8 @@ def run(design: int, method: str, seed: int, steps: int, num_data: int) -> dict[
     fitted = fit(model, data, settings, likelihood)
     found = (fitted.inclusion()[LAYER] > 0.5).nonzero().flatten().tolist()
 
-    def score(how: Any) -> float:
-        mean = fitted.predict(inputs, how).flatten()
+    def score(each: VariationalFit) -> float:
+        mean = each.predict(inputs).flatten()
         if law.binary:
             return float(((mean > 0.5) == (targets > 0.5)).double().mean())
         return float((mean - targets).square().mean())
@@ -57,8 +65,8 @@ def run(design: int, method: str, seed: int, steps: int, num_data: int) -> dict[
         "true_positives": len(set(found) & set(law.support)),
         "false_positives": len(set(found) - set(law.support)),
         "relevant": len(law.support),
-        "score": {how: score(how) for how in ("monte_carlo", "mean", "median_sampled", "median_mean")},
-        "seconds": fitted.seconds,
+        "score": {how: score(each) for how, each in predictors(fitted).items()},
+        "seconds": fitted.cost.seconds,
     }
 
 

@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.training import Trained, Trainer, counted, single_weights
+from sgmcmc_prune.baselines.fit import Fit, Weights
+from sgmcmc_prune.baselines.training import Trainer, counted, single_weights
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import Likelihood, categorical
@@ -102,7 +103,7 @@ def fit(
     likelihood: Likelihood = categorical,
     seed: int = 0,
     progress: bool = False,
-) -> Trained:
+) -> Fit:
     """Sample a copy of a network while it is pruned.
 
     Parameters
@@ -121,7 +122,7 @@ def fit(
 
     Returns
     -------
-    Trained
+    Fit
         Its scores are the magnitudes that the last mask was chosen by.
 
     Raises
@@ -143,7 +144,7 @@ def fit(
     scores, mask = magnitude(trainer.parameters, groups), smallest(trainer.parameters, groups, sparsity)
     trainer.set_mask(mask)
     draws = _fine_tune(trainer, recipe)
-    return Trained("sghmc-sa", model, scores, mask, trainer.gradient_evaluations, draws)
+    return Fit(model, trainer.cost, draws, scores, groups, mask)
 
 
 def _begin(
@@ -198,9 +199,9 @@ def _adapt(trainer: Trainer, em: EM, recipe: Recipe, end: int) -> None:
             em.update(trainer.parameters, 1.0)
 
 
-def _fine_tune(trainer: Trainer, recipe: Recipe) -> list[Mapping[str, Tensor]]:
+def _fine_tune(trainer: Trainer, recipe: Recipe) -> list[Weights]:
     """Sample on under the mask; the networks at the ends of equal parts."""
-    draws: list[Mapping[str, Tensor]] = []
+    draws: list[Weights] = []
     for index in range(1, recipe.draws + 1):
         trainer.run(recipe.steps + index * recipe.fine_tune_steps // recipe.draws - trainer.step)
         draws.append({name: p.detach().clone() for name, p in trainer.parameters.items()})

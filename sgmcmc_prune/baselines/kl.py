@@ -50,7 +50,11 @@ def bernoulli(logits: Tensor, inclusion: float) -> Tensor:
 
 
 class _Bernoulli(torch.autograd.Function):
-    """`bernoulli`, with the gradient g (1 - g) (logit g - logit lambda)."""
+    """`bernoulli`, with the gradient g (1 - g) (logit g - logit lambda).
+
+    The gradient of the elementary operations is a difference of numbers near g, which has two digits left where a gate
+    is surely open.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, inclusion: float) -> Tensor:

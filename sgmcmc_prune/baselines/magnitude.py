@@ -12,10 +12,10 @@ Zhu, Gupta: To prune, or not to prune (arXiv 1710.01878).
 import copy
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer, single_weights
+from sgmcmc_prune.baselines.fit import Fit
+from sgmcmc_prune.baselines.training import Recipe, Trainer, single_weights
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.pruning import masks
@@ -61,7 +61,7 @@ def fit(
     likelihood: Likelihood = categorical,
     seed: int = 0,
     progress: bool = False,
-) -> Trained:
+) -> Fit:
     """Train a copy of a network, dense or under gradual magnitude pruning.
 
     Parameters
@@ -72,7 +72,7 @@ def fit(
         Inputs (n, ...) and targets (n, ...), on the model's device.
     recipe : Recipe
     gradual : Gradual, optional
-        Without it the network stays dense and its mask keeps everything: magnitude has no stopping rule.
+        Without it the network stays dense, and has no mask: magnitude has no stopping rule.
     likelihood : callable
     seed : int
         Of the minibatches.
@@ -80,7 +80,7 @@ def fit(
 
     Returns
     -------
-    Trained
+    Fit
         Its scores are magnitudes; masked weights score 0.
 
     Raises
@@ -104,7 +104,4 @@ def fit(
         return target_sparsity(scores, groups, sparsity, gradual.allocation, previous=trainer.mask)
 
     trainer.run(trainer.num_steps, update if gradual else None, recipe.optimizer, progress)
-    dense = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
-    method = "gradual-magnitude" if gradual else recipe.optimizer
-    scores = magnitude(trainer.parameters, groups)
-    return Trained(method, model, scores, trainer.mask or dense, trainer.gradient_evaluations)
+    return Fit(model, trainer.cost, (), magnitude(trainer.parameters, groups), groups, trainer.mask)

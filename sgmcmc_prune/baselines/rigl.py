@@ -24,8 +24,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.sparse_start import fit_to_mask
-from sgmcmc_prune.baselines.training import MaskUpdate, Recipe, Trained, Trainer, single_weights
+from sgmcmc_prune.baselines.training import MaskUpdate, Recipe, Trainer, single_weights
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.criteria.random import random
 from sgmcmc_prune.likelihoods import Likelihood, categorical
@@ -114,7 +115,7 @@ def fit(
     likelihood: Likelihood = categorical,
     seed: int = 0,
     progress: bool = False,
-) -> Trained:
+) -> Fit:
     """Train a sparse copy of a network, moving its connections.
 
     Parameters
@@ -134,7 +135,7 @@ def fit(
 
     Returns
     -------
-    Trained
+    Fit
         Its scores are magnitudes; masked weights score 0.
 
     Raises
@@ -151,9 +152,7 @@ def fit(
     fit_to_mask(trainer.parameters, mask)
     trainer.set_mask(mask)
     trainer.run(trainer.num_steps, _moves(trainer, topology), "rigl", progress)
-    assert trainer.mask is not None
-    scores = magnitude(trainer.parameters, groups)
-    return Trained("rigl" if topology.drop else "static", model, scores, trainer.mask, trainer.gradient_evaluations)
+    return Fit(model, trainer.cost, (), magnitude(trainer.parameters, groups), groups, trainer.mask)
 
 
 def _random_mask(groups: Mapping[str, GroupMap], sparsity: float, seed: int, device: torch.device) -> masks.Mask:

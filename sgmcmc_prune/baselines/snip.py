@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.sparse_start import fit_to_mask, variance_scaling
-from sgmcmc_prune.baselines.training import Recipe, Trained, Trainer, single_weights
+from sgmcmc_prune.baselines.training import Recipe, Trainer, single_weights
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
 from sgmcmc_prune.pruning.decision import target_sparsity
@@ -61,7 +62,7 @@ def fit(
     likelihood: Likelihood = categorical,
     seed: int = 0,
     progress: bool = False,
-) -> Trained:
+) -> Fit:
     """Prune a copy of a network by connection sensitivity, then train what is left.
 
     Parameters
@@ -82,7 +83,7 @@ def fit(
 
     Returns
     -------
-    Trained
+    Fit
         Its scores are the sensitivities at the start.
 
     Raises
@@ -96,10 +97,10 @@ def fit(
     variance_scaling(prunable(model), seed)
     trainer = Trainer.of_recipe(recipe, model, train, likelihood, seed)
     first = MinibatchStream(*train, min(examples, len(train[1])), seed, 1).batch(0)
-    scores = connection_sensitivity(model, *first, likelihood)
+    scores, groups = connection_sensitivity(model, *first, likelihood), single_weights(model)
     trainer.gradient_evaluations += len(first[1])
-    mask = target_sparsity(scores, single_weights(model), sparsity)
+    mask = target_sparsity(scores, groups, sparsity)
     fit_to_mask(trainer.parameters, mask)
     trainer.set_mask(mask)
     trainer.run(trainer.num_steps, name="snip", progress=progress)
-    return Trained("snip", model, scores, mask, trainer.gradient_evaluations)
+    return Fit(model, trainer.cost, (), scores, groups, mask)

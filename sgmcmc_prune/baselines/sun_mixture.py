@@ -35,7 +35,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.training import Trained, Trainer, counted, single_weights
+from sgmcmc_prune.baselines.fit import Cost, Fit
+from sgmcmc_prune.baselines.training import Trainer, counted, single_weights
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.priors import Gaussian, SpikeSlab
@@ -100,7 +101,7 @@ def fit(
     seed: int = 0,
     allow_empty: bool = False,
     progress: bool = False,
-) -> Trained:
+) -> Fit:
     """Train a copy of a network under the mixture, prune it and fine-tune it.
 
     Parameters
@@ -122,7 +123,7 @@ def fit(
 
     Returns
     -------
-    Trained
+    Fit
         Its scores are the log-odds of inclusion before fine-tuning.
 
     Raises
@@ -139,12 +140,12 @@ def fit(
     mixture = _mixture(model, recipe)
     _check_stable(recipe, stream.num_data)
     spent = _train(model, stream, likelihood, recipe, mixture, sparsity, progress)
-    odds = log_odds(mixture, model)
-    mask = own_rule(mixture, odds) if sparsity is None else target_sparsity(odds, single_weights(model), sparsity)
+    odds, groups = log_odds(mixture, model), single_weights(model)
+    mask = own_rule(mixture, odds) if sparsity is None else target_sparsity(odds, groups, sparsity)
     if not allow_empty:
         _refuse_empty(mask)
     spent += _fine_tune(model, stream, likelihood, recipe, mask, progress)
-    return Trained("sun-mixture", model, odds, mask, spent)
+    return Fit(model, spent, (), odds, groups, mask)
 
 
 def _train(
@@ -155,8 +156,8 @@ def _train(
     mixture: SpikeSlab,
     sparsity: float | None,
     progress: bool,
-) -> int:
-    """Stages 1 and 2; returns their gradient evaluations."""
+) -> Cost:
+    """Stages 1 and 2; returns what they cost."""
     sampler = _sgd(model, recipe, recipe.lr, stream.num_data)
     # A sampler's step must stay above zero, even at the end of a cosine.
     trainer = Trainer(model, stream, likelihood, sampler, recipe.steps, lr_min=1e-3 * recipe.lr)
@@ -172,7 +173,7 @@ def _train(
         trainer.run(min(every, recipe.steps - begin))
     if sparsity is not None:
         raise_threshold(mixture, trainer.parameters, sparsity)
-    return trainer.gradient_evaluations
+    return trainer.cost
 
 
 def raise_threshold(mixture: SpikeSlab, parameters: Mapping[str, Tensor], sparsity: float) -> None:
@@ -230,14 +231,14 @@ def _fine_tune(
     recipe: Recipe,
     mask: masks.Mask,
     progress: bool,
-) -> int:
-    """Stage 4; returns its gradient evaluations."""
+) -> Cost:
+    """Stage 4; returns what it costs."""
     lr = recipe.fine_tune_lr
     sampler = _sgd(model, recipe, lr, stream.num_data)
     trainer = Trainer(model, stream, likelihood, sampler, recipe.fine_tune_steps, lr_min=lr)
     trainer.set_mask(mask)
     trainer.run(trainer.num_steps, name="sun-mixture: fine-tune", progress=progress)
-    return trainer.gradient_evaluations
+    return trainer.cost
 
 
 def _sgd(model: nn.Module, recipe: Recipe, lr: float, num_data: int) -> SGHMC:

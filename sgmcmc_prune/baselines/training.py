@@ -1,26 +1,26 @@
-"""What the sparse-training baselines share: a recipe, a loop that holds a mask, and the record that a fit gives.
+"""What the baselines share: a recipe, and a loop that holds a mask.
 
-An algorithm is then the one thing that differs: when it chooses a mask, and from what.
+An algorithm is then what differs: when it chooses a mask and from what, or another loss of a minibatch.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.baselines.fit import Cost
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import Likelihood, mean_nll
-from sgmcmc_prune.predictive.predict import class_probabilities, posterior_predictive
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 
 #: Called after the backward pass of a step, gradients dense: the new mask, or None to keep the one there is.
 MaskUpdate = Callable[[int], masks.Mask | None]
-How = Literal["ensemble", "single"]
 
 
 @dataclass(frozen=True)
@@ -64,60 +64,6 @@ class Recipe:
         return torch.optim.SGD(model.parameters(), lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
 
 
-@dataclass
-class Trained:
-    """A network after training, with what a comparison of methods asks for.
-
-    Attributes
-    ----------
-    method : str
-    model : Module
-        Masked weights are exactly zero.
-    group_scores : dict of str to Tensor, shape (G,)
-        See `scores`.
-    kept : dict of str to bool Tensor
-        See `mask`.
-    gradient_evaluations : int
-        Backward passes of one example; a saliency pass counts.
-    weight_draws : list of dict
-        Networks to average in a prediction; empty for a point estimate.
-    """
-
-    method: str
-    model: nn.Module
-    group_scores: dict[str, Tensor]
-    kept: masks.Mask
-    gradient_evaluations: int
-    weight_draws: Sequence[Mapping[str, Tensor]] = field(default_factory=list)
-
-    def scores(self) -> dict[str, Tensor]:
-        """One score per weight of each prunable parameter, higher = keep; shape (G,)."""
-        return {name: score.clone() for name, score in self.group_scores.items()}
-
-    def mask(self) -> masks.Mask:
-        """The method's own mask of the prunable parameters (True = kept)."""
-        return {name: kept.clone() for name, kept in self.kept.items()}
-
-    @property
-    def members(self) -> int:
-        """Networks in the ensemble."""
-        return max(1, len(self.weight_draws))
-
-    def predict(self, inputs: Tensor, how: How = "ensemble") -> Tensor:
-        """Class probabilities, shape (n, classes), float64: the average over draws, or those of the one network.
-
-        Raises
-        ------
-        ValueError
-            If `how` is neither "ensemble" nor "single".
-        """
-        if how not in ("ensemble", "single"):
-            raise ValueError(f"how is {how!r}; choose 'ensemble' or 'single'")
-        if how == "ensemble" and self.weight_draws:
-            return posterior_predictive(self.model, self.weight_draws, inputs).probabilities
-        return class_probabilities(self.model, inputs)
-
-
 class Trainer:
     """A network, its minibatches and its optimiser, with a mask that may change and otherwise holds.
 
@@ -130,7 +76,7 @@ class Trainer:
     optimizer : Optimizer
         Of torch, or a sampler.
     steps : int
-        Length of the cosine from the optimiser's learning rate.
+        Length of the cosine from the learning rate of each group of the optimiser's parameters.
     lr_min : float
         End of the cosine.
 
@@ -154,9 +100,9 @@ class Trainer:
     ) -> None:
         self.model, self.stream, self.likelihood, self.optimizer = model, stream, likelihood, optimizer
         self.parameters = dict(model.named_parameters())
-        self.lr_min = lr_min
-        self.step = self.gradient_evaluations = 0
-        self.anneal(optimizer.param_groups[0]["lr"], steps)
+        self.started = time.perf_counter()
+        self.step = self.gradient_evaluations = self._begin = 0
+        self.rates, self.lr_min, self.num_steps = [group["lr"] for group in optimizer.param_groups], lr_min, steps
         self.mask: masks.Mask | None = None
 
     @classmethod
@@ -167,12 +113,19 @@ class Trainer:
         stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
         return cls(model, stream, likelihood, recipe.build(model), recipe.steps)
 
+    @property
+    def cost(self) -> Cost:
+        """What was spent so far."""
+        return Cost(self.gradient_evaluations, time.perf_counter() - self.started)
+
     def anneal(self, lr: float, steps: int) -> None:
         """Begin a cosine here: from `lr` to `lr_min` in so many steps."""
-        self.lr, self.num_steps, self._begin = lr, steps, self.step
+        self.rates, self.num_steps, self._begin = [lr] * len(self.rates), steps, self.step
 
-    def run(self, steps: int, update: MaskUpdate | None = None, name: str = "", progress: bool = False) -> None:
-        """Take so many steps; one whose `update` gives a new mask sets it first, and moves what it keeps.
+    def run(self, steps: int, update: MaskUpdate | None = None, name: str = "", progress: bool = False) -> float:
+        """Take so many steps, and return their mean loss (NaN for none).
+
+        A step whose `update` gives a new mask sets it first, and moves what it keeps.
 
         Raises
         ------
@@ -180,17 +133,23 @@ class Trainer:
             If the loss is not finite.
         """
         self.model.train()
+        total = 0.0
         for _ in counted(range(steps), name, "step", progress):
-            self._gradient()
+            total += self._gradient()
             mask = update(self.step) if update is not None else None
             if mask is not None:
                 self.set_mask(mask)
-            self._move()
+            self.move()
             self.step += 1
+        return total / steps if steps else math.nan
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """What a step lowers, 0-d: the mean negative log-likelihood of a minibatch."""
+        return mean_nll(self.likelihood, self.model(inputs), targets)
 
     def gradient(self, inputs: Tensor, targets: Tensor) -> float:
-        """Set `.grad` to the gradient of the mean negative log-likelihood; return that likelihood."""
-        loss = mean_nll(self.likelihood, self.model(inputs), targets)
+        """Set `.grad` to the gradient of the loss; return the loss."""
+        loss = self.loss(inputs, targets)
         self.optimizer.zero_grad()
         loss.backward()
         self.gradient_evaluations += len(inputs)
@@ -206,15 +165,17 @@ class Trainer:
                     average.masked_fill_(~held, 0)
         self.mask = mask
 
-    def _gradient(self) -> None:
+    def _gradient(self) -> float:
         loss = self.gradient(*self.stream.batch(self.step))
         if not math.isfinite(loss):
             raise RunError(f"training diverged at step {self.step}: the loss is {loss}. Lower lr")
+        return loss
 
-    def _move(self) -> None:
+    def move(self) -> None:
+        """One step of the optimiser, at its place on the cosine and under the mask."""
         fraction = (self.step - self._begin) / self.num_steps
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr_min + (self.lr - self.lr_min) * (1 + math.cos(math.pi * fraction)) / 2
+        for group, lr in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = self.lr_min + (lr - self.lr_min) * (1 + math.cos(math.pi * fraction)) / 2
         if self.mask is not None:
             gradients = {name: self.parameters[name].grad for name in self.mask}
             masks.apply(self.mask, {name: g for name, g in gradients.items() if g is not None})
@@ -223,7 +184,7 @@ class Trainer:
             masks.apply(self.mask, self.parameters)
 
 
-def counted(numbers: range, name: str, unit: str, progress: bool) -> Iterable[int]:
+def counted(numbers: Sequence[int], name: str, unit: str, progress: bool) -> Iterable[int]:
     """The numbers, with a progress bar if wanted; only then is tqdm needed."""
     if not progress:
         return numbers

@@ -5,6 +5,7 @@ nothing (it is in its burn-in), and is told its schedule at every step, as in a 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from sgmcmc_prune import likelihoods, models
 from sgmcmc_prune.baselines import variational
-from sgmcmc_prune.baselines.variational.training import stepper
+from sgmcmc_prune.baselines.variational.training import BoundTrainer
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.data.batches import MinibatchStream
@@ -119,7 +120,8 @@ def family(name: str, network: str, shape: tuple[int, ...], batch_size: int, dev
     """One step of a variational family."""
     settings = variational.Settings(FAMILIES[name], steps=10**6, batch_size=batch_size)
     counterpart = variational.bayesianise(_network(network, shape, device), settings.family)
-    return stepper(counterpart, _stream(shape, batch_size, device), likelihoods.categorical, settings)
+    stream = _stream(shape, batch_size, device)
+    return partial(BoundTrainer(counterpart, stream, likelihoods.categorical, settings).run, 1)
 
 
 def table(result: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from sgmcmc_prune.baselines.fit import Cost
 from sgmcmc_prune.pruning.masks import Mask
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.data import Data
@@ -91,22 +92,6 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What somebody would spend who wanted one candidate alone.
-
-    Attributes
-    ----------
-    gradient_evaluations : int
-        Backward passes of one example; passes for curvatures and saliencies count.
-    seconds : float
-        Wall time.
-    """
-
-    gradient_evaluations: int
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Ties:
     """How many groups a mask decided by tie (`decision.tied`), of how many."""
 
@@ -124,11 +109,12 @@ class Candidate:
         The sparsity that was asked for; None at the method's own stopping rule.
     masks : sequence of masks
         One that all networks share, or one for each member (the single network has about as many zeros then).
-    single, ensemble : callable
-        Class probabilities of given inputs.
+    single, predict : callable
+        Class probabilities of given inputs: those of one network, and their average over the ensemble.
     members : int
         Networks in the ensemble; 1 where the ensemble is the single network.
     cost : Cost
+        What somebody would spend who wanted this candidate alone.
     ties : Ties or None
         What the mask decided by tie; None where no scores decided it, or the method keeps them to itself.
     """
@@ -136,7 +122,7 @@ class Candidate:
     target: float | None
     masks: Sequence[Mask]
     single: Predict
-    ensemble: Predict
+    predict: Predict
     members: int
     cost: Cost
     ties: Ties | None = None

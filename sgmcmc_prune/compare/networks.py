@@ -1,86 +1,46 @@
-"""From weights and a mask to networks that predict: masked weights are zero, and normalisation statistics fit them."""
+"""From a fit and a mask to a candidate of the comparison."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.compare.method import Candidate, Cost, Predict, Problem, Ties
-from sgmcmc_prune.models.state import network_state
-from sgmcmc_prune.predictive.predict import class_probabilities
+from sgmcmc_prune.baselines.fit import Fit
+from sgmcmc_prune.compare.method import Candidate, Problem, Ties
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.pruning.decision import target_sparsity, tied
-from sgmcmc_prune.run.evaluate import masked_network
-
-Result = TypeVar("Result")
-Weights = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """What a fit leaves before any mask.
-
-    Attributes
-    ----------
-    model : Module
-        The architecture, and buffers that weights do not hold.
-    single : mapping of str to Tensor
-        The weights of the one network: a mean, or the point estimate.
-    draws : sequence of mappings
-        The ensemble's weights; empty for a point estimate.
-    cost : Cost
-    """
-
-    model: nn.Module
-    single: Weights
-    draws: Sequence[Weights]
-    cost: Cost
-
-
-def masked(problem: Problem, model: nn.Module, weights: Weights, mask: masks.Mask) -> nn.Module:
-    """A copy of a network with these weights (and its own buffers, if they hold none), under the mask."""
-    own = network_state(model)  # a weight that two layers share is there once, whatever `weights` hold
-    return masked_network(
-        model, {name: weights.get(name, value) for name, value in own.items()}, mask, problem.statistics
-    )
-
-
-def predict_with(networks: Sequence[nn.Module]) -> Predict:
-    """The average prediction of some networks."""
-
-    def predict(inputs: Tensor) -> Tensor:
-        return torch.stack([class_probabilities(network, inputs) for network in networks]).mean(0)
-
-    return predict
+from sgmcmc_prune.pruning.decision import match_layer_sparsity, target_sparsity, tied
 
 
 def under_mask(
-    problem: Problem, posterior: Posterior, target: float | None, mask: masks.Mask, ties: Ties | None = None
+    problem: Problem, fit: Fit, target: float | None, mask: masks.Mask | None = None, ties: Ties | None = None
 ) -> Candidate:
-    """The candidate that one mask makes of a posterior, and what the mask decided by tie."""
-    mask = complete(mask, posterior.model)
-    single = masked(problem, posterior.model, posterior.single, mask)
-    members = [masked(problem, posterior.model, draw, mask) for draw in posterior.draws] or [single]
-    alone = partial(class_probabilities, single)
-    return Candidate(target, [mask], alone, predict_with(members), len(members), posterior.cost, ties)
+    """The candidate that one mask (by default the fit's own) makes of a fit, and what the mask decided by tie."""
+    chosen = fit.mask if mask is None else mask
+    if chosen is None:
+        raise ValueError("the fit has no mask of its own; give one, or take one of a sparsity by `at_sparsities`")
+    whole = complete(chosen, fit.model)
+    pruned = fit.under(whole, problem.statistics)
+    return Candidate(target, [whole], pruned.single, pruned.predict, pruned.members, fit.cost, ties)
 
 
-def at_sparsities(
-    problem: Problem,
-    posterior: Posterior,
-    scores: Mapping[str, Tensor],
-    groups: Mapping[str, GroupMap],
-    allocation: str = "global",
-) -> Iterator[Candidate]:
-    """One candidate per target sparsity, by scores (higher = keep)."""
+def at_sparsities(problem: Problem, fit: Fit, allocation: str = "global") -> Iterator[Candidate]:
+    """One candidate per target sparsity, by the fit's scores (higher = keep)."""
     for sparsity in problem.sparsities:
-        mask = target_sparsity(scores, groups, sparsity, allocation)
-        yield under_mask(problem, posterior, sparsity, mask, ties_of(scores, groups, mask, allocation))
+        yield under_mask(problem, fit, sparsity, *at_sparsity(fit, sparsity, allocation))
+
+
+def at_sparsity(fit: Fit, sparsity: float, allocation: str = "global") -> tuple[masks.Mask, Ties]:
+    """The mask of a target sparsity by the fit's scores, and what it decided by tie."""
+    mask = target_sparsity(fit.scores, fit.groups, sparsity, allocation)
+    return mask, ties_of(fit.scores, fit.groups, mask, allocation)
+
+
+def at_layer_sparsities(problem: Problem, fit: Fit, reference: Mapping[str, Tensor]) -> Iterator[Candidate]:
+    """A control: masks by the fit's scores, with the layer sparsities that reference scores give."""
+    for target in problem.sparsities:
+        mask = match_layer_sparsity(fit.scores, fit.groups, target_sparsity(reference, fit.groups, target))
+        yield under_mask(problem, fit, target, mask, ties_of(fit.scores, fit.groups, mask, "layerwise"))
 
 
 def ties_of(
@@ -93,9 +53,3 @@ def ties_of(
 def complete(mask: masks.Mask, model: nn.Module) -> masks.Mask:
     """A mask of every prunable parameter: what it does not name is kept."""
     return {name: mask.get(name, torch.ones_like(p, dtype=torch.bool)) for name, p in masks.prunable(model).items()}
-
-
-def timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    """What some work returns, and its wall seconds."""
-    started = time.perf_counter()
-    return work(), time.perf_counter() - started

@@ -63,7 +63,7 @@ def rows(
         "peak_memory": peak_memory(split[0].device),
     }
     alone = _quality(candidate.single, split, ood)
-    together = _quality(candidate.ensemble, split, ood) if candidate.members > 1 else alone
+    together = _quality(candidate.predict, split, ood) if candidate.members > 1 else alone
     return [
         {
             **common,

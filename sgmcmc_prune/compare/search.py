@@ -119,7 +119,7 @@ def _trial(method: Method, problem: Problem, folder: Path) -> dict[str, Any]:
             candidates = method.fit(problem, folder)
             found = next(candidate for candidate in candidates if candidate.target is not None)
             inputs, labels = (part[:IMAGES] for part in problem.data.validation)
-            trial["nll"] = summarise(found.ensemble(inputs), labels)["nll"]
+            trial["nll"] = summarise(found.predict(inputs), labels)["nll"]
             trial["gradient_evaluations"] = found.cost.gradient_evaluations
         except (RunError, ValueError) as error:
             trial["reason"] = str(error)

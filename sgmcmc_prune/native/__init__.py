@@ -9,8 +9,6 @@ within this tier results do not depend on the number of threads.
 from sgmcmc_prune.native.factors import (
     factor_gradient,
     factor_statistics,
-    gate_draw,
-    gate_gradient,
     local_draw,
     local_gradient,
     spike_gradient,
@@ -34,8 +32,6 @@ __all__ = [
     "all_finite",
     "factor_gradient",
     "factor_statistics",
-    "gate_draw",
-    "gate_gradient",
     "load",
     "local_draw",
     "local_gradient",

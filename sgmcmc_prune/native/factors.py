@@ -1,7 +1,7 @@
-"""Call the C kernels of variational factors and gates.
+"""Call the C kernels of variational factors.
 
-What they compute stands in `statistics` and `gates` of `baselines.variational`. Tensors are float32, contiguous, on the
-CPU, and of the sizes that the kernels take: `pointer` refuses others.
+What they compute stands in `statistics`, `local` and `evidence` of `baselines.variational`. Tensors are float32,
+contiguous, on the CPU, and of the sizes that the kernels take: `pointer` refuses others.
 """
 
 from collections.abc import Sequence
@@ -86,23 +86,6 @@ def local_gradient(
     given = *_pointers(size, *found[:2]), pointer(found[2], 3 * nodes)
     load().local_gradient(*inputs, *slope.shape, *given, threads(size))
     return found
-
-
-def gate_draw(key: tuple[int, int, int], x: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Odds, logits plus logistic noise keyed by (seed, chain and stream, step), and x (n, J) where these are > 0."""
-    words, odds, out = np.array(key, dtype=KEY), torch.empty_like(x), torch.empty_like(x)
-    inputs = words.ctypes.data, pointer(x, x.numel()), pointer(logits, x.shape[1])
-    load().gate_draw(*inputs, *x.shape, *_pointers(x.numel(), odds, out), threads(x.numel()))
-    return odds, out
-
-
-def gate_gradient(x: Tensor, odds: Tensor, dout: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Gradients of x and of the logits."""
-    dx, dlogits, dout = torch.empty_like(x), x.new_empty(x.shape[1]), dout.contiguous()
-    inputs, size = _pointers(x.numel(), x, odds, dout), x.numel()
-    outputs = pointer(dx, size), pointer(dlogits, x.shape[1])
-    load().gate_gradient(*inputs, *x.shape, temperature, *outputs, threads(size))
-    return dx, dlogits
 
 
 def _pointers(size: int, *tensors: Tensor | None) -> list[int]:

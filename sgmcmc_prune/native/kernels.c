@@ -292,26 +292,6 @@ INLINE const float *chunk_signs(key_t_ key, uint64_t offset, int count, float *s
     return space + (offset - 128 * first);
 }
 
-// Standard logistic noise of the same weights, log(u / (1 - u)), one word each; u stays where float32 can hold 1 - u.
-INLINE const float *chunk_logistic(key_t_ key, uint64_t offset, int count, float *space) {
-    uint32_t words[4][BLOCKS];
-    uint64_t first = offset / 4;
-    int blocks = (int)((offset + (uint64_t)count + 3) / 4 - first);
-    blocks = (blocks + LANES - 1) / LANES * LANES; // as above
-    philox(key, first, blocks, words);
-    float columns[4][BLOCKS];
-    for (int k = 0; k < 4; k++)
-        for (int i = 0; i < blocks; i++) {
-            float u = uniform(words[k][i]);
-            u = u < 1e-6f ? 1e-6f : u;
-            u = u > 1.0f - 1e-6f ? 1.0f - 1e-6f : u;
-            columns[k][i] = log_of(u / (1.0f - u));
-        }
-    for (int i = 0; i < blocks; i++)
-        for (int k = 0; k < 4; k++) space[4 * i + k] = columns[k][i];
-    return space + (offset - 4 * first);
-}
-
 // Where part k of n begins, of `total` weights.
 INLINE int64_t part(int64_t total, int k, int n) { return total / n * k + total % n * k / n; }
 
@@ -708,46 +688,6 @@ void local_gradient(const float *dout, const float *h, const float *slope, const
                 of_centre[j] += dc;
                 of_variance[j] += dv;
                 if (scale) of_scale[j] = __builtin_fmaf(d, h[start + j], of_scale[j]);
-            }
-    }
-}
-
-// Gates of baselines/variational/gates.py on activations x (examples, nodes): odds = logits + logistic noise, and x where they
-// are positive, 0 elsewhere.
-void gate_draw(const key_t_ *key, const float *x, const float *logits, int64_t examples, int64_t nodes, float *odds,
-               float *out, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t example = 0; example < examples; example++) {
-        float space[SPACE];
-        int64_t start = example * nodes;
-        for (int64_t at = 0; at < nodes;) {
-            int n = (int)(nodes - at < CHUNK - 4 ? nodes - at : CHUNK - 4);
-            const float *noise = chunk_logistic(*key, (uint64_t)(start + at), n, space);
-#pragma omp simd
-            for (int i = 0; i < n; i++) {
-                float found = logits[at + i] + noise[i];
-                odds[start + at + i] = found;
-                out[start + at + i] = found > 0.0f ? x[start + at + i] : 0.0f;
-            }
-            at += n;
-        }
-    }
-}
-
-// dx = z dout, and the sum over examples of dout x y (1 - y) / T, y = sigmoid(odds / T); a thread takes some of the nodes.
-void gate_gradient(const float *x, const float *odds, const float *dout, int64_t examples, int64_t nodes, float temperature,
-                   float *dx, float *dlogits, int threads) {
-    float rate = 1.0f / temperature;
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int k = 0; k < threads; k++) {
-        int64_t first = part(nodes, k, threads), last = part(nodes, k + 1, threads);
-        for (int64_t j = first; j < last; j++) dlogits[j] = 0.0f;
-        for (int64_t start = 0; start < examples * nodes; start += nodes)
-#pragma omp simd
-            for (int64_t j = first; j < last; j++) {
-                float o = odds[start + j], d = dout[start + j], y = 1.0f / (1.0f + exp_clamped(-rate * o));
-                dx[start + j] = o > 0.0f ? d : 0.0f;
-                dlogits[j] = __builtin_fmaf(d * x[start + j], y * (1.0f - y) * rate, dlogits[j]);
             }
     }
 }

@@ -31,8 +31,6 @@ ARGUMENTS = {
     "spike_gradient": (_POINTER, _POINTER, _SIZE, *[ctypes.c_float] * 5, _POINTER, _POINTER, _COUNT),
     "local_draw": (_POINTER, _POINTER, _SIZE, _SIZE, ctypes.c_float, *[_POINTER] * 3, _COUNT),
     "local_gradient": (*[_POINTER] * 4, _SIZE, _SIZE, *[_POINTER] * 3, _COUNT),
-    "gate_draw": (*[_POINTER] * 3, _SIZE, _SIZE, _POINTER, _POINTER, _COUNT),
-    "gate_gradient": (*[_POINTER] * 3, _SIZE, _SIZE, ctypes.c_float, _POINTER, _POINTER, _COUNT),
     "all_finite": (_POINTER, _COUNT, _SIZE, _COUNT),
 }
 

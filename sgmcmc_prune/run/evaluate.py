@@ -11,7 +11,7 @@ augmented as they were; plain images have other statistics than crops with black
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -31,6 +31,7 @@ from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.predictive.metrics import auroc, reliability
 from sgmcmc_prune.predictive.predict import Predictive, outputs_of, outputs_of_draws
 from sgmcmc_prune.pruning import batchnorm, masks
+from sgmcmc_prune.pruning.masked import put_on
 from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_errors, num_decided, num_groups
@@ -174,28 +175,6 @@ def batchable(network: nn.Module, inputs: Tensor) -> bool:
     except (RuntimeError, ValueError):
         return False
     return bool(torch.allclose(together[1], outputs_of(network, inputs), rtol=1e-5, atol=1e-6))
-
-
-def masked_network(
-    model: nn.Module, weights: Mapping[str, Tensor], mask: Mask, batches: Callable[[], Sequence[Tensor]]
-) -> nn.Module:
-    """A copy of a network with these weights, under a mask, with BatchNorm statistics (if it has any) that fit them.
-
-    The statistics come from `batches`, as `Run.statistics_batches` gives them.
-    """
-    network = copy.deepcopy(model)
-    put_on(network, weights, mask, batches)
-    return network
-
-
-def put_on(
-    network: nn.Module, weights: Mapping[str, Tensor], mask: Mask, batches: Callable[[], Sequence[Tensor]]
-) -> None:
-    """What `masked_network` does, to the network itself."""
-    load_network_state(network, weights)
-    masks.apply(mask, dict(network.named_parameters()))
-    if batchnorm.layers(network):
-        batchnorm.reestimate(network, batches())
 
 
 def _with(total: Any, latest: Prediction) -> Prediction:

@@ -18,11 +18,11 @@ from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.predictive.metrics import summarise
 from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.pruning.shrink import shrink
 from sgmcmc_prune.run.config import NetworkChoice
 from sgmcmc_prune.run.decide import decided_post_hoc
 from sgmcmc_prune.run.directory import load_averages, open_run
-from sgmcmc_prune.run.evaluate import masked_network
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.network import About, load_network, require_safetensors, save_network
 from sgmcmc_prune.store.weights import WeightStore, average

@@ -7,8 +7,7 @@ same reduction to the draws of a Markov chain.
 
 from sgmcmc_prune.baselines.bmr.draws import ChainReduction
 from sgmcmc_prune.baselines.bmr.fit import fit
-from sgmcmc_prune.baselines.bmr.fitted import Fitted
 from sgmcmc_prune.baselines.bmr.horseshoe import HorseshoeSettings
 from sgmcmc_prune.baselines.bmr.recipe import METHODS, Recipe, paper_recipe
 
-__all__ = ["METHODS", "ChainReduction", "Fitted", "HorseshoeSettings", "Recipe", "fit", "paper_recipe"]
+__all__ = ["METHODS", "ChainReduction", "HorseshoeSettings", "Recipe", "fit", "paper_recipe"]

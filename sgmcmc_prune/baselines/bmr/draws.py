@@ -25,12 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.bmr.spike_slab import infer_inclusion
-from sgmcmc_prune.predictive.predict import posterior_predictive
 from sgmcmc_prune.priors import Gaussian, Prior
 from sgmcmc_prune.pruning.masks import Mask, prunable
 
 Correction = Literal["student-t", "unbiased", "none"]
-How = Literal["ensemble", "single"]
 
 #: Variances are not taken below (this times the prior's standard deviation) squared.
 SMALLEST_DEVIATION = 1e-4
@@ -131,7 +129,7 @@ def integrated_autocorrelation_time(draws: Tensor) -> float:
 
 
 class ChainReduction:
-    """Bayesian model reduction on one chain; the same interface as `Fitted`.
+    """Bayesian model reduction on one chain.
 
     Parameters
     ----------
@@ -154,6 +152,10 @@ class ChainReduction:
     Attributes
     ----------
     delta_f, log_odds : dict of str to Tensor, shaped like the prunable parameters
+    scores : dict of str to Tensor, shape (G,), float64
+        Log odds of inclusion of each weight: higher = keep.
+    mask : mask
+        What has log odds of at least minus the margin.
     excess : dict of str to float
         Fraction of each parameter's variances above the prior's.
     effective_draws : dict of str to float
@@ -185,15 +187,17 @@ class ChainReduction:
             )
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; draws without noise have no posterior variance")
-        self.model, self.draws, self.correction, self.margin = model, draws, correction, margin
-        self.prior_variance = temperature * prior.variance
+        self.draws, self.correction, self.prior_variance = draws, correction, temperature * prior.variance
         self.delta_f: dict[str, Tensor] = {}
         self.log_odds: dict[str, Tensor] = {}
         self.excess: dict[str, float] = {}
         self.effective_draws: dict[str, float] = {}
         for name in prunable(model):
             self._reduce(name, excess_variance == "zero")
-            if not allow_empty and not bool(self.mask()[name].any()):
+        self.scores = {name: odds.flatten() for name, odds in self.log_odds.items()}
+        self.mask: Mask = {name: odds >= -margin for name, odds in self.log_odds.items()}
+        for name, kept in self.mask.items():
+            if not allow_empty and not bool(kept.any()):
                 raise ValueError(f"the reduction removes all weights of {name!r}; pass allow_empty=True to accept it")
 
     def _reduce(self, name: str, zero_excess: bool) -> None:
@@ -213,23 +217,6 @@ class ChainReduction:
         self.log_odds[name] = infer_inclusion(self.delta_f[name], ~too_wide).log_odds
         self.excess[name] = float((variance > a).double().mean())
         self.effective_draws[name] = draws
-
-    def scores(self) -> dict[str, Tensor]:
-        """Log odds of inclusion of each weight, shape (G,), float64: higher = keep."""
-        return {name: odds.flatten() for name, odds in self.log_odds.items()}
-
-    def mask(self) -> Mask:
-        """Keep the weights with log odds of at least minus the margin."""
-        return {name: odds >= -self.margin for name, odds in self.log_odds.items()}
-
-    def predict(self, inputs: Tensor, how: How = "ensemble") -> Tensor:
-        """Class probabilities under the mask, from all draws or from their mean; shape (n, classes), float64."""
-        if how not in ("ensemble", "single"):
-            raise ValueError(f"how is {how!r}; choose 'ensemble' or 'single'")
-        draws = self.draws
-        if how == "single":
-            draws = [{name: torch.stack([d[name] for d in self.draws]).mean(0) for name in self.draws[0]}]
-        return posterior_predictive(self.model, draws, inputs, self.mask()).probabilities
 
 
 def largest_ratio(draws: float, count: int) -> float:

@@ -4,7 +4,7 @@ The parametrisation is non-centred: weights and scales are independent under q. 
 pruned (for horseshoe reduction also between them); it is not trained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -86,19 +86,29 @@ class NetworkPosterior:
         return torch.where(kept, weights, 0).sum() + self.hyper.divergence()
 
     @torch.no_grad()
-    def moments(self, generator: torch.Generator, particles: int = 1000) -> Moments:
-        r"""Mean and variance of the weights themselves.
+    def draws(self, count: int, seed: int) -> Iterator[dict[str, Tensor]]:
+        """Draw networks, by parameter name, by noise that a training with this seed did not use."""
+        generator = self._generator(seed)
+        for _ in range(count):
+            yield self.sample(generator)
+
+    @torch.no_grad()
+    def moments(self, seed: int, particles: int = 1000) -> Moments:
+        r"""Mean and variance of the weights themselves; pruned ones are zero.
 
         Of w = s w~ they are :math:`E[s] \mu` and :math:`E[s^2] (\sigma^2 + \mu^2) - E[s]^2 \mu^2`, with the moments of
         the scale averaged over `particles` draws.
         """
-        scales = self._scales(generator, particles)
+        scales = self._scales(self._generator(seed), particles)
         first = self.gain * self._expand([s.mean(0) for s in scales])
         second = self.gain.square() * self._expand([s.square().mean(0) for s in scales])
         mean = first * self.loc
         spread = self.loc.square() if self.point else self.loc.square() + self.variance
         variance = (second * spread - mean.square()).clamp_min(0)
         return Moments(unflatten(self.layers, mean), unflatten(self.layers, variance))
+
+    def _generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(self.loc.device).manual_seed(seed + 2**32)
 
     def _scales(self, generator: torch.Generator, particles: int | None) -> list[Tensor]:
         """Draw the scales of each layer: shapes (1,) or (rows,), after (particles,) if asked for."""

@@ -162,56 +162,6 @@ def diagonal_posterior(
     return new_variance / v * m, new_variance
 
 
-def matrix_normal(
-    mean: Tensor,
-    row_covariance: Tensor,
-    column_covariance: Tensor,
-    prior_variance: float | Tensor,
-    reduced_variance: float | Tensor,
-) -> Tensor:
-    r"""Narrow the priors of the rows of a weight matrix with a matrix-normal posterior.
-
-    Posterior W ~ MN(M, U, V), that is Cov(vec W) = V ⊗ U; row i has the prior N(0, a_i I), to become N(0, g_i I).
-    In the eigenbasis of V the n x m coordinates fall apart into m blocks of n with precision P_j = 1 / (U d_j):
-
-    .. math:: \Delta F = \sum_j \tfrac12 \left(\log |P_j| |A| - \log |K_j| - m_j' P_j m_j + h_j' K_j^{-1} h_j\right),
-              \quad K_j = I + G^{1/2} (P_j - A^{-1}) G^{1/2}, \; h_j = G^{1/2} P_j m_j.
-
-    Rows with g_i = 0 are removed; with one column and V = 1 this is the reduction of a full covariance.
-
-    Parameters
-    ----------
-    mean : Tensor, shape (n, m)
-    row_covariance, column_covariance : Tensor, shapes (n, n) and (m, m)
-    prior_variance, reduced_variance : float or Tensor, shape (n,)
-        a > 0 and g >= 0.
-
-    Returns
-    -------
-    Tensor, 0-d
-
-    Raises
-    ------
-    ValueError
-        If a covariance is singular, or no reduced posterior exists.
-    """
-    rows = mean.new_ones(len(mean), dtype=torch.float64)
-    a, root = prior_variance * rows, (reduced_variance * rows).sqrt()
-    precision, log_precision = _precision(row_covariance.double(), "rows")
-    _precision(column_covariance.double(), "columns")
-    d, basis = torch.linalg.eigh(column_covariance.double())
-    m = (mean.double() @ basis).T  # (m, n): one row per block
-    p = precision / d[:, None, None]
-    factor, info = torch.linalg.cholesky_ex(torch.diag(1 - root**2 / a) + root[:, None] * p * root)
-    if bool((info != 0).any()):
-        raise ValueError("no reduced posterior exists: the posterior is wider than its prior in some direction")
-    pm = (p @ m[:, :, None])[:, :, 0]
-    h = root * pm
-    solved = torch.cholesky_solve(h[:, :, None], factor)[:, :, 0]
-    log_determinants = log_precision - len(mean) * d.log() + a.log().sum() - _log_determinant(factor)
-    return (log_determinants - (m * pm).sum(1) + (h * solved).sum(1)).sum() / 2
-
-
 def _precision(covariance: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """Inverse of a covariance, and its log determinant."""
     factor, info = torch.linalg.cholesky_ex(covariance)

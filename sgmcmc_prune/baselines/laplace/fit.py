@@ -1,7 +1,7 @@
 """Train a network to be sparsifiable, by maximising the Laplace marginal likelihood over its prior (SpaM).
 
-    fitted = fit(model, (inputs, labels), Recipe(prior="parameterwise"), seed=0)
-    fitted.scores(); fitted.mask(); fitted.predict(test_inputs)
+    found = fit(model, (inputs, labels), Recipe(prior="parameterwise"), seed=0)
+    found.scores; found.mask; found.predict(test_inputs)
 
 The weights follow mean NLL + (T / N) / 2 sum_k delta_k theta_k^2, with the temperature of the evidence. Every
 `recipe.every` steps the curvature is computed anew, and the precisions delta climb the evidence at
@@ -14,7 +14,7 @@ Dhahri, Immer, Charpentier, Günnemann, Fortuin: Shaving weights with Occam's ra
 
 import copy
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from sgmcmc_prune.baselines.laplace.blocks import DiagonalBlock
 from sgmcmc_prune.baselines.laplace.curvature import Curvature, curvature
 from sgmcmc_prune.baselines.laplace.evidence import PriorUpdate
-from sgmcmc_prune.baselines.laplace.fitted import Fitted
 from sgmcmc_prune.baselines.laplace.layers import find_layers
+from sgmcmc_prune.baselines.laplace.posterior import LaplaceFit, LaplacePosterior
 from sgmcmc_prune.baselines.laplace.prior import PrecisionPrior
 from sgmcmc_prune.baselines.laplace.recipe import Recipe
 from sgmcmc_prune.baselines.training import Trainer
@@ -45,10 +45,10 @@ def fit(
     likelihood: Likelihood = categorical,
     skip: Collection[str] = (),
     seed: int = 0,
-    after_update: Callable[[int, Fitted], Any] | None = None,
+    after_update: Callable[[int, LaplacePosterior, masks.Mask | None], Any] | None = None,
     progress: bool = False,
-) -> Fitted:
-    """Train a copy of a network with the marginal likelihood.
+) -> LaplaceFit:
+    r"""Train a copy of a network with the marginal likelihood.
 
     Parameters
     ----------
@@ -64,12 +64,16 @@ def fit(
     seed : int
         Of the minibatches and of `monte_carlo`.
     after_update : callable, optional
-        Called with the number of steps done and the fit as it stands, after each update of the prior.
+        Called after each curvature with the number of steps done, the posterior, and the mask that weights are held to.
     progress : bool
 
     Returns
     -------
-    Fitted
+    LaplaceFit
+        Its scores are the optimal posterior damage of single weights. After online pruning its mask is that of the
+        final sparsity. Otherwise weights are masked in the order of their damage as long as the predicted rise of the
+        negative log joint stays within the recipe's budget, :math:`\frac{T}{2N} \sum_k \mathrm{OPD}_k \le
+        \varepsilon` nats per example: a rule of ours, where the paper sets the sparsity by hand.
 
     Raises
     ------
@@ -83,22 +87,36 @@ def fit(
     history: list[dict[str, Any]] = []
     for step in recipe.events:
         trainer.run(step - trainer.step, name=f"spam, to step {step}", progress=progress)
-        fitted = trainer.fitted(trainer.revise(), history)
-        history.append(_summary(step, fitted))
+        posterior = trainer.posterior(trainer.revise())
+        history.append(_summary(step, posterior))
         if after_update is not None:
-            after_update(step, fitted)
-    return fitted
+            after_update(step, posterior, trainer.mask)
+    scores, groups = posterior.damage(trainer.groups), trainer.groups
+    mask = trainer.mask or _own_mask(scores, groups, recipe, trainer.stream.num_data)
+    draws = list(posterior.draws(recipe.draws, seed, trainer.mask or {}))
+    return LaplaceFit(model, trainer.cost, draws, scores, groups, mask, history, posterior=posterior)
 
 
-def _summary(step: int, fitted: Fitted) -> dict[str, Any]:
-    determined = sum(float(gamma.sum()) for gamma in fitted.well_determined().values())
-    zeros = {name: w != 0 for name, w in fitted.weights.items() if w.ndim >= 2}
+def _summary(step: int, posterior: LaplacePosterior) -> dict[str, Any]:
+    determined = sum(float(gamma.sum()) for gamma in posterior.well_determined().values())
+    zeros = {name: w != 0 for name, w in posterior.weights.items() if w.ndim >= 2}
     return {
         "step": step,
-        "log_evidence": fitted.log_evidence(),
+        "log_evidence": posterior.log_evidence(),
         "effective_parameters": determined,
         "sparsity": masks.sparsity(zeros),
     }
+
+
+def _own_mask(
+    scores: Mapping[str, Tensor], groups: Mapping[str, GroupMap], recipe: Recipe, num_data: int
+) -> masks.Mask:
+    """By the sparsity of online pruning, or the budget of damage."""
+    if recipe.online is not None:
+        return target_sparsity(scores, groups, recipe.online.final)
+    damage = torch.cat(list(scores.values())).sort().values.cumsum(0) * recipe.temperature / 2
+    masked = int((damage <= recipe.damage * num_data).sum())
+    return target_sparsity(scores, groups, min(masked, len(damage) - 1) / len(damage))
 
 
 class _Trainer(Trainer):
@@ -120,6 +138,7 @@ class _Trainer(Trainer):
         self.recipe, self.seed = recipe, seed
         names = [name for layer in find_layers(model, skip) for name in (layer.weight, layer.bias) if name]
         self.weights = {name: self.parameters[name] for name in names}
+        self.groups = {n: GroupMap("weight", tuple(w.shape)) for n, w in self.weights.items() if w.ndim >= 2}
         self.prior = PrecisionPrior(recipe.prior, self.weights, recipe.precision)
         self.decay = self._decay()
         self.update = PriorUpdate(self.prior, recipe.update, recipe.prior_steps, recipe.prior_lr)
@@ -167,18 +186,15 @@ class _Trainer(Trainer):
         self.decay = self._decay()
 
     def prune(self, found: Curvature, sparsity: float) -> None:
-        groups = {n: GroupMap("weight", tuple(w.shape)) for n, w in self.weights.items() if w.ndim >= 2}
-        mask = target_sparsity(self.fitted(found, []).scores(), groups, sparsity, previous=self.mask)
+        mask = target_sparsity(self.posterior(found).damage(self.groups), self.groups, sparsity, previous=self.mask)
         if self.recipe.online is not None and self.recipe.online.mode == "hard":
             self.set_mask(mask)
         else:
             masks.apply(mask, self.weights)
 
-    def fitted(self, found: Curvature, history: list[dict[str, Any]]) -> Fitted:
-        fitted = Fitted(self.model, self.prior, found, self.recipe, self.stream.num_data, self.seed)
-        fitted.gradient_evaluations, fitted.history = self.gradient_evaluations, history
-        fitted.hard_mask = self.mask
-        return fitted
+    def posterior(self, found: Curvature) -> LaplacePosterior:
+        weights = {name: w.detach() for name, w in self.weights.items()}
+        return LaplacePosterior(weights, self.prior, found, self.recipe.temperature)
 
     def _decay(self) -> dict[str, Tensor]:
         """T delta / N, the prior's pull in units of the mean negative log-likelihood."""

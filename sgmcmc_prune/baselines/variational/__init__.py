@@ -18,19 +18,25 @@ from sgmcmc_prune.baselines.variational.inclusion import (
 from sgmcmc_prune.baselines.variational.ivon import fit_ivon
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork, bayesianise
 from sgmcmc_prune.baselines.variational.physical import multiply_adds, shrink
-from sgmcmc_prune.baselines.variational.posterior import PREDICTORS, Fitted, GaussianPosterior, point_spike
+from sgmcmc_prune.baselines.variational.posterior import (
+    PREDICTORS,
+    GaussianPosterior,
+    VariationalFit,
+    point_spike,
+    predictors,
+)
 from sgmcmc_prune.baselines.variational.saha import ContinuousSpike, PointSpike
-from sgmcmc_prune.baselines.variational.training import LearnedGaussian, Settings, fit, retrain
+from sgmcmc_prune.baselines.variational.training import LearnedGaussian, Settings, fit
 
 __all__ = [
     "PREDICTORS",
     "ContinuousSpike",
-    "Fitted",
     "GaussianPosterior",
     "LearnedGaussian",
     "PointSpike",
     "Settings",
     "Structured",
+    "VariationalFit",
     "VariationalNetwork",
     "any_active",
     "bayesianise",
@@ -41,7 +47,7 @@ __all__ = [
     "multiply_adds",
     "node_inclusion",
     "point_spike",
-    "retrain",
+    "predictors",
     "shrink",
     "ss_ghs",
     "ss_gl",

@@ -49,57 +49,41 @@ def continuous_spike_divergence(
     costs nothing. On a CPU the kernels of `native` do this for entries without groups, elsewhere torch.
     """
     groups = None if groups is not None and groups.kind == "weight" else groups  # each entry its own
-    found: Tensor = _ContinuousSpikeDivergence.apply(mean, log_std, kept, groups, spike_std, slab_std, inclusion)
-    return found
+    spike, slab = spike_std**-2, slab_std**-2
+    start, step = kl.log_odds(inclusion), math.log(spike_std / slab_std)
+    each, none = math.log(spike_std) - 0.5, math.log1p(-inclusion)
+    if groups is None and kept is None and native.takes(mean) and native.takes(log_std):
+        constant = mean.numel() * (each - none)
+        found: Tensor = _ContinuousSpikeDivergence.apply(mean, log_std, start + step, spike, slab, constant)
+        return found
+    q, log_stds, count = (2 * log_std).exp() + mean.square(), log_std, torch.ones_like(mean)
+    if kept is not None:
+        q, log_stds, count = q * kept, log_std * kept, kept
+    sums, sizes = (q, count) if groups is None else (groups.sum(q), groups.sum(count))
+    odds = torch.add(sizes * step + start, sums, alpha=0.5 * (spike - slab))
+    return count.sum() * each - odds.numel() * none + 0.5 * spike * q.sum() - log_stds.sum() - F.softplus(odds).sum()
 
 
 class _ContinuousSpikeDivergence(torch.autograd.Function):
-    """`continuous_spike_divergence`; with p = phi s_1^-2 + (1 - phi) s_0^-2 of its group, d mu = p mu and
-    d log sigma = p sigma^2 - 1.
+    """`continuous_spike_divergence` by the kernels; with p = phi s_1^-2 + (1 - phi) s_0^-2,
+    d mu = p mu and d log sigma = p sigma^2 - 1.
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        mean: Tensor,
-        log_std: Tensor,
-        kept: Tensor | None,
-        groups: GroupMap | None,
-        spike_std: float,
-        slab_std: float,
-        inclusion: float,
+        ctx: Any, mean: Tensor, log_std: Tensor, odds: float, spike: float, slab: float, constant: float
     ) -> Tensor:
-        spike, slab = spike_std**-2, slab_std**-2
-        gap = spike - slab
-        start, step = kl.log_odds(inclusion), math.log(spike_std / slab_std)
-        ctx.native = groups is None and kept is None and native.takes(mean) and native.takes(log_std)
-        if ctx.native:
-            ctx.law = start + step, 0.5 * gap, spike, slab
-            ctx.save_for_backward(mean, log_std)
-            a, b, marginals = native.spike_sums(mean, log_std, *ctx.law[:2])
-            each = math.log(spike_std) - 0.5 - math.log1p(-inclusion)
-            return mean.new_tensor(mean.numel() * each + 0.5 * spike * b - a - marginals)
-        variance = (2 * log_std).exp_()
-        q, log_stds, count = torch.addcmul(variance, mean, mean), log_std, torch.ones_like(mean)
-        if kept is not None:
-            q, log_stds, count = q.mul_(kept), log_std * kept, kept
-        sums, sizes = (q, count) if groups is None else (groups.sum(q), groups.sum(count))
-        odds = torch.add(sizes * step + start, sums, alpha=0.5 * gap)
-        precision = odds.sigmoid() * slab + (-odds).sigmoid() * spike
-        ctx.save_for_backward(mean, variance, kept, precision if groups is None else groups.expand(precision))
-        constant = count.sum() * (math.log(spike_std) - 0.5) - odds.numel() * math.log1p(-inclusion)
-        return constant + 0.5 * spike * q.sum() - log_stds.sum() - F.softplus(odds).sum()
+        ctx.law = odds, 0.5 * (spike - slab), spike, slab
+        ctx.save_for_backward(mean, log_std)
+        a, b, marginals = native.spike_sums(mean, log_std, *ctx.law[:2])
+        return mean.new_tensor(constant + 0.5 * spike * b - a - marginals)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.native:
-            (mean, log_std), (odds, slope, spike, slab) = ctx.saved_tensors, ctx.law
-            return *native.spike_gradient(mean, log_std, odds, slope, spike, slab, float(gradient)), *[None] * 5
-        mean, variance, kept, precision = ctx.saved_tensors
-        scaled = gradient * precision if kept is None else gradient * precision * kept
-        dlog_std = scaled * variance - (gradient if kept is None else gradient * kept)
-        return scaled * mean, dlog_std, None, None, None, None, None
+        (mean, log_std), (odds, slope, spike, slab) = ctx.saved_tensors, ctx.law
+        found = native.spike_gradient(mean, log_std, odds, slope, spike, slab, float(gradient))
+        return *found, *[None] * 4
 
 
 def point_spike_log_odds(

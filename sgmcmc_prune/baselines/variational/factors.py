@@ -113,9 +113,7 @@ class RelaxedNormal(GatedNormal):
 
     def relaxed(self) -> Tensor:
         """One draw of all entries, with the straight-through gradient."""
-        y = ((self.logits + logistic_like(self.logits)) / RELAXATION).sigmoid()
-        z = (y > 0.5).to(y) + y - y.detach()
-        return z * Normal.draw(self)
+        return straight_through(self.logits + logistic_like(self.logits), RELAXATION) * Normal.draw(self)
 
 
 class LogNormal(Normal):
@@ -137,6 +135,12 @@ def noise_like(value: Tensor, generator: torch.Generator | None = None) -> Tenso
 def logistic_like(value: Tensor) -> Tensor:
     """Standard logistic noise shaped like `value`."""
     return torch.rand_like(value).logit_(_SMALLEST_UNIFORM)
+
+
+def straight_through(odds: Tensor, temperature: float) -> Tensor:
+    """Gates 1[odds > 0], exactly, with the gradient of sigmoid(odds / temperature)."""
+    y = (odds / temperature).sigmoid()
+    return (odds > 0).to(y) + (y - y.detach())
 
 
 def random_key() -> tuple[int, int, int]:

@@ -20,17 +20,11 @@ Jantre, Bhattacharya, Maiti: Layer adaptive node selection in Bayesian neural ne
 Maddison, Mnih, Teh: The concrete distribution (ICLR 2017).
 """
 
-import math
-from typing import Any
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from sgmcmc_prune import native
 from sgmcmc_prune.baselines import kl
-from sgmcmc_prune.baselines.variational.factors import logistic_like, random_key
+from sgmcmc_prune.baselines.variational.factors import logistic_like, straight_through
 
 #: Gates stop this far from 0, beyond their prior's log odds: a closed one can still open, and none ties with another.
 LOGIT_BOUND = 12.0
@@ -72,7 +66,8 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate activations (n, J, ...) with one draw of the gates per example."""
-        return _Gated.apply(x, self.logits, self.temperature)
+        z = straight_through(self.logits + logistic_like(x.new_empty(x.shape[:2])), self.temperature)
+        return x * z.view(*z.shape, *([1] * (x.ndim - 2)))
 
     def kl(self) -> Tensor:
         """KL from Bernoulli(lambda), shape (J,)."""
@@ -84,57 +79,4 @@ def gated_divergence(slab: Tensor, logits: Tensor, inclusion: float) -> Tensor:
 
     .. math:: \sum_j g_j D_j + KL(\mathrm{Bernoulli}(g_j) \,\|\, \mathrm{Bernoulli}(\lambda))
     """
-    found: Tensor = _GatedDivergence.apply(slab, logits, inclusion)
-    return found
-
-
-class _GatedDivergence(torch.autograd.Function):
-    """`gated_divergence`, with dD = g and d(logit g) = g (1 - g) (D + logit g - logit lambda)."""
-
-    @staticmethod
-    def forward(ctx: Any, slab: Tensor, logits: Tensor, inclusion: float) -> Tensor:
-        g, cost = logits.sigmoid(), slab + logits - kl.log_odds(inclusion)
-        ctx.save_for_backward(g, cost)
-        return torch.addcmul(F.logsigmoid(-logits), g, cost).sum() - len(g) * math.log1p(-inclusion)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        g, cost = ctx.saved_tensors
-        dslab = gradient * g
-        return dslab, torch.addcmul(dslab, dslab, g, value=-1).mul_(cost), None
-
-
-class _Gated(torch.autograd.Function):
-    r"""x z with z = 1[y > 1/2] and y = sigmoid((lambda + L) / T). Backwards dx = z dh, and straight through
-
-    .. math:: d\lambda = \sum dh \, x \, y (1 - y) / T.
-
-    On a CPU the kernels of `native` do this, elsewhere (and for images) torch.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, logits: Tensor, temperature: float) -> Tensor:
-        ctx.temperature, ctx.native = temperature, x.ndim == 2 and native.takes(x) and native.takes(logits)
-        if ctx.native:
-            odds, outputs = native.gate_draw(random_key(), x, logits)
-        else:
-            odds = logits + logistic_like(x.new_empty(x.shape[:2]))
-            outputs = x * _open(odds, x)
-        ctx.save_for_backward(x, odds)
-        return outputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, odds = ctx.saved_tensors
-        if ctx.native:
-            return *native.gate_gradient(x, odds, gradient, ctx.temperature), None
-        y = (odds / ctx.temperature).sigmoid()
-        by_node = (gradient * x).flatten(2).sum(2) if x.ndim > 2 else gradient * x
-        return gradient * _open(odds, x), (by_node * y * (1 - y)).sum(0) / ctx.temperature, None
-
-
-def _open(odds: Tensor, x: Tensor) -> Tensor:
-    """Zeros and ones, broadcastable over x."""
-    return (odds > 0).to(x).view(*odds.shape, *([1] * (x.ndim - 2)))
+    return (logits.sigmoid() * slab + kl.bernoulli(logits, inclusion)).sum()

@@ -10,19 +10,16 @@ effective for large deep networks (ICML 2024).
 """
 
 import copy
-import math
-import time
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.baselines.training import Trainer
 from sgmcmc_prune.baselines.variational.graph import find_sites, mask_readers, trace
-from sgmcmc_prune.baselines.variational.posterior import Fitted, GaussianPosterior, point_spike
+from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior, VariationalFit, as_fit, point_spike
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.errors import RunError
-from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
+from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning.masks import Mask
 
@@ -39,7 +36,7 @@ def fit_ivon(
     hess_init: float = 0.1,
     beta2: float = 0.9999,
     seed: int = 0,
-) -> Fitted:
+) -> VariationalFit:
     """Train a network with IVON.
 
     Parameters
@@ -60,7 +57,7 @@ def fit_ivon(
 
     Returns
     -------
-    Fitted
+    VariationalFit
         Scores are Savage-Dickey log odds of each weight at even prior odds; `point_spike` regroups them.
 
     Raises
@@ -74,41 +71,29 @@ def fit_ivon(
         from ivon import IVON
     except ImportError as error:
         raise ValueError("IVON needs the package ivon-opt: pip install ivon-opt") from error
-    started, network = time.perf_counter(), copy.deepcopy(model)
+    network = copy.deepcopy(model)
     stream = MinibatchStream(*data, batch_size, seed, 0)
     num_data = stream.num_data
     decay = 1 / (num_data * prior_std**2)
     optimizer = IVON(network.parameters(), lr, ess=num_data, beta2=beta2, weight_decay=decay, hess_init=hess_init)
+    trainer = _IvonTrainer(network, stream, likelihood, optimizer, steps)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        trace = _train(network, optimizer, stream, likelihood, steps)
+        parts = range(0, steps, 100)
+        history = [{"step": float(part), "nll": trainer.run(min(100, steps - part))} for part in parts]
     hessian = torch.cat([group["hess"] for group in optimizer.param_groups])
     variance = _unflatten(network, 1 / (num_data * (hessian + decay)))
     posterior = ivon_posterior(network, variance, prior_std)
-    return Fitted(
-        posterior, likelihood, data[0], math.nan, math.nan, steps * batch_size, time.perf_counter() - started, trace
-    )
+    return as_fit(posterior, likelihood, data[0], trainer.cost, history, draws=10, seed=seed)
 
 
-def _train(
-    network: nn.Module, optimizer: Any, stream: MinibatchStream, likelihood: Likelihood, steps: int
-) -> list[dict[str, float]]:
-    """Take the steps, each at weights drawn from the posterior so far; return the loss now and then."""
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    trace = []
-    for step in range(steps):
-        inputs, targets = stream.batch(step)
-        with optimizer.sampled_params(train=True):
-            optimizer.zero_grad()
-            loss = mean_nll(likelihood, network(inputs), targets)
-            loss.backward()
-        optimizer.step()
-        cosine.step()
-        if not math.isfinite(value := float(loss.detach())):
-            raise RunError(f"IVON diverged at step {step}: the loss is {value}. Lower lr or raise hess_init")
-        if step % 100 == 0:
-            trace.append({"step": float(step), "nll": value})
-    return trace
+class _IvonTrainer(Trainer):
+    """The shared loop, with gradients at weights drawn from the posterior so far."""
+
+    def gradient(self, inputs: Tensor, targets: Tensor) -> float:
+        """The gradient of the mean negative log-likelihood at one draw."""
+        with self.optimizer.sampled_params(train=True):  # type: ignore[attr-defined]
+            return super().gradient(inputs, targets)
 
 
 def ivon_posterior(network: nn.Module, variance: dict[str, Tensor], prior_std: float) -> GaussianPosterior:

@@ -10,8 +10,8 @@ Backwards, from the gradient of y,
     dc = s\,dy, \quad d(d^2) = \frac{\epsilon}{2 d} dc, \quad ds = \sum h\,dy, \quad
     dm = dc' x, \quad dw = d(d^2)' x^2, \quad dx = dc\,m + 2 x\,d(d^2)\,w,
 
-and the sums of dc and d(d^2) over the batch for the bias. From there `statistics` goes on to the factors. All of it is
-one node of the autograd graph; on a CPU the kernels of `native` do all but the products.
+and the sums of dc and d(d^2) over the batch for the bias. From there `statistics` goes on to the factors. On a CPU all
+of it is one node of the autograd graph, of which the kernels of `native` do all but the products.
 """
 
 from typing import Any
@@ -32,12 +32,15 @@ SMALLEST_VARIANCE = 1e-16
 
 def local_draw(x: Tensor, factors: Factors, scale: Tensor | None = None) -> tuple[Tensor, Sums]:
     """Outputs y, shape (n, J), of inputs x (n, K): one draw of the weights per example. And the sums of the factors."""
-    outputs, *sums = _LocalDraw.apply(x, scale, *factors)
-    return outputs, Sums(*sums)
+    if statistics.takes(factors) and native.takes(x) and (scale is None or native.takes(scale)):
+        outputs, *sums = _LocalDraw.apply(x, scale, *factors)
+        return outputs, Sums(*sums)
+    moments, found = statistics.statistics(factors)
+    return draw_from_moments(x, moments, scale), found
 
 
 def draw_from_moments(x: Tensor, moments: Moments, scale: Tensor | None = None) -> Tensor:
-    """The same outputs by elementary operations, from moments that are not simply those of factors (a masked layer)."""
+    """The same outputs by elementary operations, from any moments (those of a masked layer are no factor's)."""
     variance = F.linear(x.square(), moments.variance, moments.bias_variance).clamp(min=SMALLEST_VARIANCE)
     h = F.linear(x, moments.mean, moments.bias_mean) + variance.sqrt() * noise_like(variance)
     return h if scale is None else h * scale
@@ -48,33 +51,20 @@ class _LocalDraw(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor | None, *factors: Any) -> tuple[Tensor, ...]:
-        ctx.takes = statistics.takes(Factors(*factors))
-        moments, sums = statistics.compute(Factors(*factors), ctx.takes)
+        mean, variance, bias_mean, bias_variance, sums = native.factor_statistics(*factors)
         squares = x.square()
-        centre = F.linear(x, moments.mean, moments.bias_mean)
-        spread = F.linear(squares, moments.variance, moments.bias_variance)
-        ctx.native = native.takes(centre) and (scale is None or native.takes(scale))
-        if ctx.native:
-            outputs, before, slope = native.local_draw(random_key(), centre, spread, scale, SMALLEST_VARIANCE)
-        else:
-            noise, std = noise_like(spread), spread.clamp_(min=SMALLEST_VARIANCE).sqrt_()
-            before, slope = torch.addcmul(centre, std, noise), (noise / std).mul_(0.5)
-            outputs = before if scale is None else before * scale
+        centre, spread = F.linear(x, mean, bias_mean), F.linear(squares, variance, bias_variance)
+        outputs, before, slope = native.local_draw(random_key(), centre, spread, scale, SMALLEST_VARIANCE)
         kept = (slope, None if scale is None else before)
-        ctx.save_for_backward(x, scale, squares, moments.mean, moments.variance, *kept, *factors)
+        ctx.save_for_backward(x, scale, squares, mean, variance, *kept, *factors)
         return outputs, *sums.unbind()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *sums: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, squares, mean, variance, slope, before, *factors = ctx.saved_tensors
-        if ctx.native:
-            dc, dv, (*bias, dscale) = native.local_gradient(gradient, before, slope, scale)
-        else:
-            dc = gradient if scale is None else gradient * scale
-            dv = dc * slope
-            bias, dscale = [dc.sum(0), dv.sum(0)], None if scale is None else (gradient * before).sum(0)
+        dc, dv, (*bias, dscale) = native.local_gradient(gradient, before, slope, scale)
         dx = torch.addcmul(dc @ mean, x, dv @ variance, value=2) if ctx.needs_input_grad[0] else None
-        moments = Moments(dc.T @ x, dv.T @ squares, *(bias if factors[3] is not None else ()))
-        of_factors = statistics.gradient(Factors(*factors), moments, torch.stack(sums), ctx.takes)
+        dm_b, dw_b = bias if factors[3] is not None else (None, None)
+        of_factors = native.factor_gradient(factors, dc.T @ x, dv.T @ squares, dm_b, dw_b, torch.stack(sums))
         return dx, None if scale is None else dscale, *of_factors

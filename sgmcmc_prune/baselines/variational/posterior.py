@@ -1,37 +1,30 @@
 """What training leaves: plain networks drawn from the posterior, pruned or not, and their averaged predictions."""
 
 import copy
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from sgmcmc_prune.baselines import kl
+from sgmcmc_prune.baselines.fit import Cost, Fit
 from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
 from sgmcmc_prune.baselines.variational.factors import GateRule, noise_like
-from sgmcmc_prune.baselines.variational.physical import shrink
 from sgmcmc_prune.likelihoods import Likelihood, bernoulli, categorical
-from sgmcmc_prune.predictive.predict import class_probabilities, posterior_predictive
+from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import batchnorm
 from sgmcmc_prune.pruning.decision import median_probability_model
 from sgmcmc_prune.pruning.masks import Mask
 
-#: Unpruned: an average over draws of gates and weights; posterior means. Pruned to the median model: an average over
-#: draws of weights; one physically smaller network with the means. To see what pruning costs compare the first with the
-#: third, and the second with the fourth.
-Predictor = Literal["monte_carlo", "mean", "median_sampled", "median_mean"]
-PREDICTORS: tuple[Predictor, ...] = ("monte_carlo", "mean", "median_sampled", "median_mean")
-_RULES: dict[Predictor, tuple[GateRule, bool]] = {
-    "monte_carlo": ("sample", True),
-    "mean": ("mean", False),
-    "median_sampled": ("median", True),
-    "median_mean": ("median", False),
-}
+#: Unpruned: an average over draws of gates and weights; the network of posterior means. Pruned to the median model: an
+#: average over draws of weights; the means. To see what pruning costs compare the first with the third, and the second
+#: with the fourth.
+PREDICTORS = ("monte_carlo", "mean", "median_sampled", "median_mean")
 
 
 class Posterior(Protocol):
@@ -116,13 +109,7 @@ def point_spike(
         name: point_spike_log_odds(posterior.mean[name], posterior.variance[name], group, slab_std, inclusion)
         for name, group in groups.items()
     }
-    return dataclasses.replace(posterior, odds=odds, groups=dict(groups))
-
-
-def _rule(how: Predictor) -> tuple[GateRule, bool]:
-    if how not in _RULES:
-        raise ValueError(f"predictor is {how!r}; choose one of {', '.join(PREDICTORS)}")
-    return _RULES[how]
+    return replace(posterior, odds=odds, groups=dict(groups))
 
 
 def median_mask(odds: dict[str, Tensor], groups: dict[str, GroupMap], complete: Callable[[Mask], Mask]) -> Mask:
@@ -134,115 +121,126 @@ def median_mask(odds: dict[str, Tensor], groups: dict[str, GroupMap], complete: 
     return mask | complete(nodes)
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """A trained posterior with what is needed to predict, prune and compare it.
+@dataclass(frozen=True, kw_only=True)
+class VariationalFit(Fit):
+    """A trained posterior; its scores are log odds of inclusion, its mask the median probability model.
 
     Attributes
     ----------
     posterior : Posterior
     likelihood : Likelihood
-        As trained (a learned noise included).
+        As trained (a learned noise included). Of a regression `single` and `predict` give mean responses.
     inputs : Tensor
         Training inputs, from which normalisation statistics are re-estimated after pruning.
+    seed : int
+        Of the draws.
     bound, bound_error : float
         Evidence lower bound in nats over the training set, and its standard error over the draws that it averages; NaN
         where the method has none. With gates on nodes training does not end at its maximum (see `gates`).
-    gradient_evaluations : int
-        Backward passes of one example.
-    seconds : float
-        Wall time of the training.
-    trace : list of dict
-        `step`, `nll` (mean), `kl` (nats), `kept` (expected open groups).
     """
 
     posterior: Posterior
     likelihood: Likelihood
     inputs: Tensor
-    bound: float
-    bound_error: float
-    gradient_evaluations: int
-    seconds: float
-    trace: list[dict[str, float]]
-
-    def scores(self) -> dict[str, Tensor]:
-        """One score per group of `groups`, shape (G,), higher = keep: the log odds of inclusion."""
-        return self.posterior.log_odds()[0]
-
-    @property
-    def groups(self) -> dict[str, GroupMap]:
-        """The groups that are scored, by parameter name."""
-        return self.posterior.log_odds()[1]
+    seed: int
+    bound: float = math.nan
+    bound_error: float = math.nan
 
     def inclusion(self) -> dict[str, Tensor]:
         """Posterior inclusion probabilities, shape (G,)."""
-        return {name: odds.sigmoid() for name, odds in self.scores().items()}
-
-    def mask(self) -> Mask:
-        """The method's own decision: the median probability model."""
-        return self.posterior.mask()
+        return {name: odds.sigmoid() for name, odds in self.scores.items()}
 
     def kept_groups(self, seed: int = 0) -> dict[str, tuple[float, int, int]]:
         """By parameter: expected number of groups that are kept, number above one half, number in one draw."""
         generator, counts = torch.Generator().manual_seed(seed), {}
-        for name, odds in self.scores().items():
+        for name, odds in self.scores.items():
             g = odds.sigmoid().cpu()
             drawn = torch.rand(g.shape, generator=generator) < g
             counts[name] = (float(g.sum()), int((g >= 0.5).sum()), int(drawn.sum()))
         return counts
 
-    def network(self, how: Predictor) -> nn.Module:
-        """One plain network with posterior means, unpruned or pruned; its normalisation statistics are re-estimated.
+    def pruned(self) -> Self:
+        """The same fit pruned to the median model; `shrink` cuts its network to what is left."""
+        network = mean_network(self.posterior, self.inputs, "median")
+        return replace(self, model=network, draws=drawn(self.posterior, len(self.draws), self.seed, "median"))
 
-        For "median_mean" it is physically smaller: nodes that nobody reads are gone.
-        """
-        gates = _rule(how)[0]
-        model = copy.deepcopy(self.posterior.plain)
-        with torch.no_grad():
-            weights = self.posterior.draw("mean" if gates == "sample" else gates, sampled=False)
-            for name, parameter in model.named_parameters():
-                parameter.copy_(weights[name])
-        batch = min(1000, len(self.inputs))
-        batchnorm.reestimate(
-            model, (self.inputs[i * batch : (i + 1) * batch] for i in range(min(10, len(self.inputs) // batch)))
-        )
-        return shrink(model) if how == "median_mean" else model
-
-    def draws(self, how: Predictor, members: int = 10, seed: int = 0) -> Iterator[dict[str, Tensor]]:
-        """Parameters of `members` plain networks (one where the weights are means)."""
-        gates, sampled = _rule(how)
-        generator = torch.Generator().manual_seed(seed)
-        for _ in range(members if sampled else 1):
-            yield self.posterior.draw(gates, sampled, generator)
+    def alone(self) -> Self:
+        """The same fit without draws: what it predicts is what its one network does."""
+        return replace(self, draws=())
 
     @torch.no_grad()
-    def outputs(self, inputs: Tensor, how: Predictor = "monte_carlo", members: int = 10, seed: int = 0) -> Tensor:
+    def outputs(self, inputs: Tensor) -> Tensor:
         """Network outputs of each member, shape (members, n, ...)."""
-        model = self.network(how).eval()
-        if how in ("mean", "median_mean"):
-            return model(inputs)[None]
-        return torch.stack([functional_call(model, draw, (inputs,)) for draw in self.draws(how, members, seed)])
+        with evaluation_mode(self.model):
+            members = self.draws or [{}]
+            return torch.stack([functional_call(self.model, dict(weights), (inputs,)) for weights in members])
 
-    def predict(self, inputs: Tensor, how: Predictor = "monte_carlo", members: int = 10, seed: int = 0) -> Tensor:
-        """Predictive mean: class probabilities (n, classes), averaged over members; the mean response otherwise.
+    def single(self, inputs: Tensor) -> Tensor:
+        """Class probabilities of the one network, or its responses."""
+        return super().single(inputs) if self.likelihood is categorical else self.alone().predict(inputs)
 
-        Raises
-        ------
-        ValueError
-            If the predictor is unknown.
-        """
+    def predict(self, inputs: Tensor) -> Tensor:
+        """Class probabilities averaged over the draws, or the mean response."""
         if self.likelihood is categorical:
-            model = self.network(how)
-            if how in ("mean", "median_mean"):
-                return class_probabilities(model, inputs)
-            return posterior_predictive(model, self.draws(how, members, seed), inputs).probabilities
-        outputs = self.outputs(inputs, how, members, seed)
+            return super().predict(inputs)
+        outputs = self.outputs(inputs)
         return (outputs.sigmoid() if self.likelihood is bernoulli else outputs).double().mean(0)
 
-    def nll(
-        self, inputs: Tensor, targets: Tensor, how: Predictor = "monte_carlo", members: int = 10, seed: int = 0
-    ) -> float:
+    def nll(self, inputs: Tensor, targets: Tensor) -> float:
         """Negative log predictive density, the mean over examples of -log mean_s p(y | f_s), in nats."""
-        per_member = torch.stack([self.likelihood(f, targets) for f in self.outputs(inputs, how, members, seed)])
-        log_mean = torch.logsumexp(-per_member.detach().double(), 0) - torch.log(torch.tensor(float(len(per_member))))
+        per_member = torch.stack([self.likelihood(f, targets) for f in self.outputs(inputs)])
+        log_mean = torch.logsumexp(-per_member.detach().double(), 0) - math.log(len(per_member))
         return float(-log_mean.mean())
+
+
+def predictors(fit: VariationalFit) -> dict[str, VariationalFit]:
+    """The four of `PREDICTORS`: `predict` and `nll` of each are those of one."""
+    pruned = fit.pruned()
+    return dict(zip(PREDICTORS, (fit, fit.alone(), pruned, pruned.alone()), strict=True))
+
+
+def mean_network(posterior: Posterior, inputs: Tensor, gates: GateRule = "mean") -> nn.Module:
+    """The plain network with posterior means; its normalisation statistics are re-estimated from training inputs."""
+    model = copy.deepcopy(posterior.plain)
+    with torch.no_grad():
+        weights = posterior.draw(gates, sampled=False)
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    batch = min(1000, len(inputs))
+    batchnorm.reestimate(model, (inputs[i * batch : (i + 1) * batch] for i in range(min(10, len(inputs) // batch))))
+    return model
+
+
+def drawn(posterior: Posterior, count: int, seed: int, gates: GateRule = "sample") -> list[dict[str, Tensor]]:
+    """Parameters of so many plain networks."""
+    generator = torch.Generator().manual_seed(seed)
+    return [posterior.draw(gates, True, generator) for _ in range(count)]
+
+
+def as_fit(
+    posterior: Posterior,
+    likelihood: Likelihood,
+    inputs: Tensor,
+    cost: Cost,
+    history: Sequence[Mapping[str, float]],
+    draws: int,
+    seed: int,
+    bound: tuple[float, float] = (math.nan, math.nan),
+) -> VariationalFit:
+    """The fit of a trained posterior, with so many draws."""
+    scores, groups = posterior.log_odds()
+    return VariationalFit(
+        model=mean_network(posterior, inputs),
+        cost=cost,
+        draws=drawn(posterior, draws, seed),
+        scores=scores,
+        groups=groups,
+        mask=posterior.mask(),
+        history=history,
+        posterior=posterior,
+        likelihood=likelihood,
+        inputs=inputs,
+        seed=seed,
+        bound=bound[0],
+        bound_error=bound[1],
+    )

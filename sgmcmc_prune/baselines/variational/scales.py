@@ -99,8 +99,9 @@ class GroupLasso(Scales):
     def kl(self) -> Tensor:
         """KL of all scales from their gamma prior, expected over the rate, and of the rate from its own, 0-d."""
         rate, variance = self.rate, self.variance
-        found: Tensor = _GroupLassoKL.apply(variance.mean, variance.log_std, rate.mean, rate.log_std, self.shape)
-        return found
+        mean_rate, log_rate = 0.5 * (rate.mean + 0.5 * (2 * rate.log_std).exp()).exp(), rate.mean - math.log(2)
+        each = kl.log_normal_from_gamma(variance.mean, variance.log_std, self.shape, mean_rate, log_rate)
+        return each.sum() + kl.log_normal_from_gamma(rate.mean, rate.log_std, 4.0, 2.0, math.log(2))
 
 
 class Horseshoe(Scales):
@@ -147,7 +148,8 @@ class Horseshoe(Scales):
             log_std, precision = (_by_layer(x, self.num_nodes) for x in self._moments(logs, log_slab))
             self.moments = {name: (log_std[name], precision[name]) for name in self.num_nodes}
         else:
-            self.drawn = _by_layer(_Regularised.apply(logs, log_slab), self.num_nodes)
+            log_ratio = (2 * (log_slab - logs[-1] - logs[:-1])).clamp(max=_LARGEST_EXPONENT)  # (c / s)^2
+            self.drawn = _by_layer(log_slab.exp() * (1 + log_ratio.exp()).rsqrt(), self.num_nodes)
 
     def _moments(self, logs: Tensor, log_slab: Tensor) -> tuple[Tensor, Tensor]:
         mixed = 0.5 * torch.logaddexp(2 * log_slab, 2 * (logs[:-1] + logs[-1]))
@@ -206,116 +208,14 @@ class HalfCauchy(nn.Module):
         """Draw log sqrt(a b), or its mean."""
         if not sampled:
             return self.expected_log()
-        a, b = self.gamma, self.inverse_gamma
-        return _HalfCauchyDraw.apply(a.mean, a.log_std, b.mean, b.log_std, noise_like(a.mean, generator))
+        return self.expected_log() + 0.5 * self._log_variance().sqrt() * noise_like(self.gamma.mean, generator)
 
     def kl(self) -> Tensor:
         """KL of all factors from their priors, 0-d: a and 1 / b are Gamma(1/2, 1)."""
         a, b = self.gamma, self.inverse_gamma
-        found: Tensor = _HalfCauchyKL.apply(a.mean, a.log_std, b.mean, b.log_std)
-        return found
+        of_a = kl.log_normal_from_gamma(a.mean, a.log_std, 0.5, 1.0, 0.0)
+        return (of_a + kl.log_normal_from_gamma(-b.mean, b.log_std, 0.5, 1.0, 0.0)).sum()
 
     def _log_variance(self) -> Tensor:
         """Variance of log(a b)."""
         return (2 * self.gamma.log_std).exp() + (2 * self.inverse_gamma.log_std).exp()
-
-
-class _HalfCauchyDraw(torch.autograd.Function):
-    r"""log sqrt(a b) = (m_a + m_b) / 2 + u eps with 4 u^2 = s_a^2 + s_b^2, from m_a, log s_a, m_b, log s_b; backwards
-
-    .. math:: dm_a = dm_b = d / 2, \qquad d \log s_a = d \, \epsilon \, s_a^2 / (4 u).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, m_a: Tensor, log_s_a: Tensor, m_b: Tensor, log_s_b: Tensor, noise: Tensor) -> Tensor:
-        a, b = log_s_a.exp().square_(), log_s_b.exp().square_()
-        std = (a + b).sqrt_()
-        ctx.save_for_backward(a, b, noise / (2 * std))
-        return torch.addcmul(m_a + m_b, std, noise).mul_(0.5)
-
-    @staticmethod
-    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, slope = ctx.saved_tensors
-        half, slope = 0.5 * d, d * slope
-        return half, slope * a, half, slope * b, None
-
-
-class _HalfCauchyKL(torch.autograd.Function):
-    r"""Sum of the `kl.log_normal_from_gamma` of each a and 1 / b, whose means are E and F:
-
-    .. math:: \sum E + F - \tfrac12 (m_a - m_b) - \log s_a - \log s_b - \log 2 - 1
-
-    Backwards, times d: E - 1/2 for m_a, E s_a^2 - 1 for log s_a, 1/2 - F for m_b, F s_b^2 - 1 for log s_b.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, m_a: Tensor, log_s_a: Tensor, m_b: Tensor, log_s_b: Tensor) -> Tensor:
-        a, b = log_s_a.exp().square_(), log_s_b.exp().square_()
-        e, f = torch.add(m_a, a, alpha=0.5).exp_(), torch.sub(0.5 * b, m_b).exp_()
-        ctx.save_for_backward(a, b, e, f)
-        each = torch.sub(m_b, m_a).mul_(0.5).sub_(log_s_a).sub_(log_s_b).add_(e).add_(f)
-        return each.sum() - len(each) * (math.log(2) + 1)
-
-    @staticmethod
-    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, e, f = ctx.saved_tensors
-        return d * (e - 0.5), d * (e * a).sub_(1), d * (0.5 - f), d * (f * b).sub_(1)
-
-
-class _Regularised(torch.autograd.Function):
-    r"""s~ = c (1 + e^r)^{-1/2} with r = 2 log(c / s) and s = t g, from the logarithms of t, of g (the last entry), and
-    of c. Backwards
-
-    .. math:: d \log t = d \, \tilde s \, \mathrm{sigmoid}(r), \quad d \log g = \sum d \log t,
-              \quad d \log c = \sum d \, \tilde s - \sum d \log t.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logs: Tensor, log_slab: Tensor) -> Tensor:
-        log_ratio = (log_slab - logs[-1] - logs[:-1]).mul_(2)
-        found = log_ratio.clamp(max=_LARGEST_EXPONENT).exp_().add_(1).rsqrt_().mul_(log_slab.exp())
-        ctx.save_for_backward(log_ratio, found)
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, d: Tensor) -> tuple[Tensor, Tensor]:
-        log_ratio, found = ctx.saved_tensors
-        whole = d * found
-        local = whole * log_ratio.sigmoid() * (log_ratio <= _LARGEST_EXPONENT)
-        total = local.sum()
-        return torch.cat([local, total[None]]), whole.sum() - total
-
-
-class _GroupLassoKL(torch.autograd.Function):
-    r"""Sum of the `kl.log_normal_from_gamma` of each tau^2, with shape h = (K + 1)/2 and rate r/2, and of r.
-
-    With E the means of tau^2, R that of r, and m_r the mean of log r,
-
-    .. math:: \sum_j \log\Gamma(h_j) - h_j (m_r - \log 2 + m_j) + \tfrac12 R E_j - \log s_j - H
-              \; + \; \log\Gamma(4) - 4 (\log 2 + m_r) + 2 R - \log s_r - H,
-
-    where H is the entropy of a standard normal. Backwards, times d, with Q = (2 + \sum E_j / 2) R: R E_j / 2 - h_j for
-    m_j, R E_j s_j^2 / 2 - 1 for log s_j, Q - \sum h_j - 4 for m_r, Q s_r^2 - 1 for log s_r.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, m: Tensor, log_s: Tensor, m_r: Tensor, log_s_r: Tensor, half: Tensor) -> Tensor:
-        variance, variance_r = log_s.exp().square_(), log_s_r.exp().square_()
-        rate = torch.add(m_r, variance_r, alpha=0.5).exp_()
-        cost = torch.add(m, variance, alpha=0.5).exp_().mul_(0.5 * rate)
-        ctx.save_for_backward(variance, variance_r, rate, cost, half)
-        log_gamma, entropies = half.lgamma().sum() + math.lgamma(4), (len(m) + 1) * kl.NORMAL_ENTROPY
-        each = torch.addcmul(cost, half, m_r - math.log(2) + m, value=-1).sub_(log_s)
-        return each.sum() + 2 * rate - 4 * (math.log(2) + m_r) - log_s_r + log_gamma - entropies
-
-    @staticmethod
-    def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
-        variance, variance_r, rate, cost, half = ctx.saved_tensors
-        q = 2 * rate + cost.sum()
-        return (
-            d * (cost - half),
-            d * (cost * variance).sub_(1),
-            d * (q - half.sum() - 4),
-            d * (q * variance_r - 1),
-            None,
-        )

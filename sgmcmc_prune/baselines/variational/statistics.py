@@ -18,7 +18,7 @@ and backwards, from gradients of these,
     d\lambda &= g (1 - g) \left( \mu\,dm + (q - 2 g \mu^2)\,dw + \rho\,da + q\,db + dc + \lambda\,de \right).
 
 A bias is one more entry of its row, always without a gate; without gates g = 1. On a CPU the kernels of `native` do
-this, elsewhere torch.
+this, elsewhere torch and its own gradient.
 """
 
 import math
@@ -62,7 +62,10 @@ class Moments(NamedTuple):
 
 def statistics(factors: Factors) -> tuple[Moments, Sums]:
     """Moments and sums; gradients go through."""
-    found, count = _Statistics.apply(*factors), 2 if factors.bias_mean is None else 4
+    last = _is_channels_last(factors.mean)
+    if not takes(Factors(*(_row_major(x, last) for x in factors))):
+        return _by_torch(factors)
+    found, count = _Statistics.apply(last, *factors), 2 if factors.bias_mean is None else 4
     return Moments(*found[:count]), Sums(*found[count:])
 
 
@@ -106,13 +109,12 @@ class _Statistics(torch.autograd.Function):
     """Moments and sums of `Factors`, one after the other. An image tensor in channels_last order stays in it."""
 
     @staticmethod
-    def forward(ctx: Any, *given: Tensor | None) -> tuple[Tensor, ...]:
-        ctx.channels_last = _is_channels_last(given[0])
-        factors = Factors(*(_row_major(x, ctx.channels_last) for x in given))
+    def forward(ctx: Any, channels_last: bool, *given: Tensor | None) -> tuple[Tensor, ...]:
+        ctx.channels_last = channels_last
+        factors = Factors(*(_row_major(x, channels_last) for x in given))
         ctx.save_for_backward(*factors)
-        ctx.takes = takes(factors)
-        moments, sums = compute(factors, ctx.takes)
-        found = (_as_image(x, ctx.channels_last) for x in moments if x is not None)
+        *moments, sums = native.factor_statistics(*factors)
+        found = (_as_image(x, channels_last) for x in moments if x is not None)
         return *found, *sums.unbind()
 
     @staticmethod
@@ -121,9 +123,10 @@ class _Statistics(torch.autograd.Function):
         factors = Factors(*ctx.saved_tensors)
         count = 2 if factors.bias_mean is None else 4
         order = (_row_major(x, ctx.channels_last) for x in gradients[:count])
+        # The kernels write in place of them, and they belong to others.
         moments = Moments(*(x.clone(memory_format=torch.contiguous_format) for x in order))
-        found = gradient(factors, moments, torch.stack(gradients[count:]), ctx.takes)
-        return tuple(_as_image(x, ctx.channels_last) for x in found)
+        found = native.factor_gradient(factors, *moments, torch.stack(gradients[count:]))
+        return None, *(_as_image(x, ctx.channels_last) for x in found)
 
 
 def takes(factors: Factors) -> bool:
@@ -131,20 +134,9 @@ def takes(factors: Factors) -> bool:
     return all(x is None or native.takes(x) for x in factors)
 
 
-def compute(factors: Factors, kernels: bool) -> tuple[Moments, Tensor]:
-    """Moments of weights and bias, and all sums, shape (2 or 4, J)."""
-    *moments, sums = native.factor_statistics(*factors) if kernels else _compute(factors)
-    return Moments(*moments), sums
-
-
-def gradient(factors: Factors, moments: Moments, sums: Tensor, kernels: bool) -> tuple[Tensor | None, ...]:
-    """Gradients of the factors from those of what `compute` returned (contiguous); those of moments are overwritten."""
-    return native.factor_gradient(factors, *moments, sums) if kernels else _gradient(factors, moments, sums)
-
-
-def _compute(factors: Factors) -> tuple[Any, ...]:
+def _by_torch(factors: Factors) -> tuple[Moments, Sums]:
     mean, log_std, logits, bias_mean, bias_log_std = factors
-    v, square, bias_variance = (2 * log_std).exp_(), mean.square(), None
+    v, square, bias_variance = (2 * log_std).exp(), mean.square(), None
     if logits is None:
         m, w, sums = mean, v, [total(log_std), total(v + square)]
     else:
@@ -156,27 +148,7 @@ def _compute(factors: Factors) -> tuple[Any, ...]:
     if bias_mean is not None and bias_log_std is not None:
         bias_variance = (2 * bias_log_std).exp()
         sums[:2] = sums[0] + bias_log_std, sums[1] + bias_variance + bias_mean.square()
-    return m, w, bias_mean, bias_variance, torch.stack(sums)
-
-
-def _gradient(factors: Factors, moments: Moments, sums: Tensor) -> tuple[Tensor | None, ...]:
-    mean, log_std, logits, bias_mean, bias_log_std = factors
-    dm, dw, dbias_mean, dbias_variance = moments
-    v = (2 * log_std).exp_()
-    da, db, *of_gates = (per_row(x, mean) for x in sums)
-    bias: tuple[Tensor | None, Tensor | None] = (None, None)
-    if bias_mean is not None and bias_log_std is not None and dbias_variance is not None and dbias_mean is not None:
-        dlog_std = sums[0] + 2 * (2 * bias_log_std).exp() * (dbias_variance + sums[1])
-        bias = (dbias_mean + 2 * bias_mean * sums[1], dlog_std)
-    if logits is None:
-        return torch.addcmul(dm, 2 * db, mean), torch.addcmul(da, v, dw + db, value=2), None, *bias
-    dc, de = of_gates
-    g, square = logits.sigmoid(), mean.square()
-    closed, q = 1 - g, v + square
-    dmean = g * (dm + 2 * mean * (db + closed * dw))
-    dlog_std = g * (da + 2 * v * (db + dw))
-    rise = mean * dm + (q - 2 * g * square) * dw + log_std * da + q * db + dc + logits * de
-    return dmean, dlog_std, g * closed * rise, *bias
+    return Moments(m, w, bias_mean, bias_variance), Sums(*sums)
 
 
 def _is_channels_last(x: Tensor | None) -> bool:

@@ -9,20 +9,19 @@ be rid of it. So its weight may rise from zero (`warm_up`), and the factors may 
 """
 
 import copy
-import itertools
 import math
 import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.baselines.training import Trainer, counted
 from sgmcmc_prune.baselines.variational.families import Family, mean_field
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork, bayesianise
-from sgmcmc_prune.baselines.variational.posterior import Fitted
+from sgmcmc_prune.baselines.variational.posterior import VariationalFit, as_fit
 from sgmcmc_prune.baselines.variational.watchdogs import MOVED_AFTER, OnEmpty, Watchdog
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
@@ -52,6 +51,8 @@ class Settings:
         Steps between two records (and checks).
     bound_draws : int
         Draws in the final bound, each a pass over all data; fewer than two give it no standard error.
+    draws : int
+        Networks averaged in a prediction.
     """
 
     family: Family = field(default_factory=mean_field)
@@ -65,9 +66,10 @@ class Settings:
     on_empty: OnEmpty = "stop"
     trace_every: int = 200
     bound_draws: int = 32
+    draws: int = 10
 
     def __post_init__(self) -> None:
-        counts = {"steps": self.steps, "trace_every": self.trace_every, "bound_draws": self.bound_draws}
+        counts = {n: getattr(self, n) for n in ("steps", "trace_every", "bound_draws", "draws")}
         if min(counts.values()) < 1:
             raise ValueError(f"{counts}: all must be at least 1")
         rates = {"lr": self.lr, "gate_lr": self.gate_lr, "std_lr": self.std_lr}
@@ -99,7 +101,7 @@ def fit(
     *,
     mask: Mask | None = None,
     progress: bool = False,
-) -> Fitted:
+) -> VariationalFit:
     """Train the variational counterpart of a network; the means start at the network's own weights.
 
     Parameters
@@ -118,7 +120,8 @@ def fit(
 
     Returns
     -------
-    Fitted
+    VariationalFit
+        Its `history` has `step`, `nll` (mean), `kl` (nats), `kept` (expected open groups).
 
     Raises
     ------
@@ -127,43 +130,15 @@ def fit(
     RunError
         If training diverges, or a watchdog barks (see `watchdogs`).
     """
-    started = time.perf_counter()
     network, likelihood = bayesianise(model, settings.family), copy.deepcopy(likelihood)
     network.mask_weights(mask or {})
     stream = MinibatchStream(*data, settings.batch_size, settings.seed, 0)
     with _seeded(settings.seed, data[0].device):
-        trace = _train(network, stream, likelihood, settings, progress)
-        bound, error = lower_bound(network, likelihood, data, settings.bound_draws, settings.batch_size)
-    return Fitted(
-        settings.family.posterior(network),
-        likelihood,
-        data[0],
-        bound,
-        error,
-        settings.steps * settings.batch_size,
-        time.perf_counter() - started,
-        trace,
-    )
-
-
-def retrain(fitted: Fitted, data: Data, settings: Settings) -> Fitted:
-    """Train the survivors of a method's own decision further, from the median model's means and under its mask.
-
-    Parameters
-    ----------
-    fitted : Fitted
-    data : (inputs, targets)
-    settings : Settings
-        Its family has no gates, such as `mean_field()`: the decision is made.
-
-    Raises
-    ------
-    ValueError
-        If it has.
-    """
-    if getattr(settings.family, "gates", None) != "none":
-        raise ValueError(f"retrain takes a family without gates, such as mean_field(), not {settings.family}")
-    return fit(fitted.network("median_sampled"), data, settings, fitted.likelihood, mask=fitted.mask())
+        trainer = BoundTrainer(network, stream, likelihood, settings)
+        history = _train(trainer, progress)
+        bound = lower_bound(network, likelihood, data, settings.bound_draws, settings.batch_size)
+    posterior = settings.family.posterior(network)
+    return as_fit(posterior, likelihood, data[0], trainer.cost, history, settings.draws, settings.seed, bound)
 
 
 def kl_weight(progress: float, warm_up: float) -> float:
@@ -206,49 +181,54 @@ def lower_bound(
     return statistics.fmean(found), error
 
 
-def stepper(
-    network: VariationalNetwork, stream: MinibatchStream, likelihood: Likelihood, settings: Settings
-) -> Callable[[], tuple[Tensor, Tensor, Tensor]]:
-    """A function that makes one step of the training each time it is called, and returns what `step_loss` does."""
-    optimizer = _optimizer(network, likelihood, settings)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    batches = itertools.count()
-    network.train()
+class BoundTrainer(Trainer):
+    """The shared loop with `step_loss` as its loss, and a rate for each kind of parameter.
 
-    def step() -> tuple[Tensor, Tensor, Tensor]:
-        done = next(batches)
-        progress = done / settings.steps
-        for unit in network.units:
+    Attributes
+    ----------
+    nll, divergence : Tensor, 0-d
+        Terms of the last loss.
+    """
+
+    nll: Tensor
+    divergence: Tensor
+
+    def __init__(
+        self, network: VariationalNetwork, stream: MinibatchStream, likelihood: Likelihood, settings: Settings
+    ) -> None:
+        super().__init__(network, stream, likelihood, _optimizer(network, likelihood, settings), settings.steps)
+        self.network, self.settings = network, settings
+
+    def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Minus the evidence bound per example, its divergence fading in."""
+        progress = self.step / self.settings.steps
+        for unit in self.network.units:
             unit.advance(progress)
-        weight = kl_weight(progress, settings.warm_up)
-        terms = step_loss(network, likelihood, stream.batch(done), stream.num_data, weight)
-        optimizer.zero_grad()
-        terms[0].backward()
-        optimizer.step()
-        cosine.step()
-        network.constrain()
-        return terms
+        weight, num_data = kl_weight(progress, self.settings.warm_up), self.stream.num_data
+        found = step_loss(self.network, self.likelihood, (inputs, targets), num_data, weight)
+        loss, self.nll, self.divergence = found
+        return loss
 
-    return step
+    def move(self) -> None:
+        """One step of Adam; gates and scales stay inside their bounds."""
+        super().move()
+        self.network.constrain()
 
 
-def _train(
-    network: VariationalNetwork, stream: MinibatchStream, likelihood: Likelihood, settings: Settings, progress: bool
-) -> list[dict[str, float]]:
-    from tqdm import tqdm  # not at the top: the families must import without it
-
+def _train(trainer: BoundTrainer, progress: bool) -> list[dict[str, float]]:
+    network, settings = trainer.network, trainer.settings
     watchdog, trace = Watchdog(network, settings.on_empty), []
-    make_step = stepper(network, stream, likelihood, settings)
     watchdog.check_divergence()
-    for step in tqdm(range(1, settings.steps + 1), disable=not progress, unit="step", mininterval=1):
-        loss, nll, divergence = make_step()
+    traced = {*range(settings.trace_every, settings.steps, settings.trace_every), settings.steps}
+    for step in counted(sorted(traced | {min(MOVED_AFTER, settings.steps)}), "variational", "part", progress):
+        trainer.run(step - trainer.step)
         if step == MOVED_AFTER:
             watchdog.check_moved(step)
-        if step % settings.trace_every == 0 or step == settings.steps:
-            watchdog.check_loss(step, float(loss.detach()))
+        if step in traced:
             watchdog.check_state(last=step == settings.steps)
             kept = sum(float(odds.sigmoid().sum()) for odds in network.log_odds()[0].values())
-            trace.append({"step": step, "nll": float(nll.detach()), "kl": float(divergence.detach()), "kept": kept})
+            nll, divergence = float(trainer.nll.detach()), float(trainer.divergence.detach())
+            trace.append({"step": step, "nll": nll, "kl": divergence, "kept": kept})
     return trace
 
 

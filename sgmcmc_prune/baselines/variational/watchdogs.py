@@ -1,6 +1,5 @@
 """What must not fail silently in variational training: each check raises RunError in one line."""
 
-import math
 import warnings
 from typing import Literal
 
@@ -52,11 +51,6 @@ class Watchdog:
             absent = gradient is None or (name.endswith("log_std") and bool((gradient == 0).any()))
             if absent:
                 raise RunError(f"the divergence does not depend on all of {name}: a KL term is missing")
-
-    def check_loss(self, step: int, loss: float) -> None:
-        """The loss is finite."""
-        if not math.isfinite(loss):
-            raise RunError(f"variational training diverged at step {step}: the loss is {loss}. Lower lr")
 
     def check_moved(self, step: int) -> None:
         """Gates and scales have moved: a tensor that has not is missing from the bound."""

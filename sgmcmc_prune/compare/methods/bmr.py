@@ -8,11 +8,10 @@ from pathlib import Path
 from sgmcmc_prune.baselines.bmr import HorseshoeSettings, fit, paper_recipe
 from sgmcmc_prune.baselines.bmr.layers import layers_of
 from sgmcmc_prune.baselines.bmr.recipe import METHODS
-from sgmcmc_prune.baselines.training import single_weights
-from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Method, Problem
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
 from sgmcmc_prune.compare.methods.settings import SETTINGS, learning_rates
-from sgmcmc_prune.compare.networks import Posterior, at_sparsities, timed, under_mask
+from sgmcmc_prune.compare.networks import at_sparsities, under_mask
 
 _FAMILY, _PAPER = "model reduction", "Markovic, Friston and Kiebel 2023"
 
@@ -45,13 +44,10 @@ def _fit(method: str, problem: Problem, folder: Path) -> Iterator[Candidate]:
         warm_up=problem.steps - rounds * iterations,
         batch_size=problem.batch_size,
         lr=problem.settings.get("lr", paper.lr),
+        draws=problem.members,
     )
     horseshoe = HorseshoeSettings(**SETTINGS["horseshoe"])
-    work = partial(fit, problem.network(), problem.data.train, method, recipe, horseshoe=horseshoe, seed=problem.seed)
-    fitted, seconds = timed(work)
-    draws = [] if method == "flat-map" else list(fitted.draws(problem.members))
-    cost = Cost(fitted.gradient_evaluations, seconds)
-    posterior = Posterior(fitted.model, fitted.moments().mean, draws, cost)
-    yield from at_sparsities(problem, posterior, fitted.scores(), single_weights(fitted.model))
+    found = fit(problem.network(), problem.data.train, method, recipe, horseshoe=horseshoe, seed=problem.seed)
+    yield from at_sparsities(problem, found)
     if reduces:
-        yield under_mask(problem, posterior, None, fitted.mask())
+        yield under_mask(problem, found, None)

@@ -5,6 +5,7 @@ chain per target, as there is one training per target for every method that trai
 is the mean of the draws of the last cycle, in which the chain has one mode (hidden units permute between cycles).
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem, Settings, Ties
 from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
-from sgmcmc_prune.compare.networks import Posterior, at_sparsities, ties_of, under_mask
+from sgmcmc_prune.compare.networks import at_layer_sparsities, at_sparsities, under_mask
+from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.pruning.decision import match_layer_sparsity, median_probability_model, target_sparsity
+from sgmcmc_prune.pruning.decision import median_probability_model
 from sgmcmc_prune.run.config import PruneConfig, RunConfig, ScheduleConfig
 from sgmcmc_prune.run.decide import chain_scores, inclusion_probabilities
 from sgmcmc_prune.run.run import Run
@@ -122,22 +125,20 @@ def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iter
     seconds = run_once(problem, config, out)
     state = checkpoint.load(RunPlaces(out).checkpoint(0))
     steps = chain_steps(problem, config)
-    posterior = drawn(problem, RunPlaces(out), 0, config.schedule.cycles, config.schedule.draws, steps, seconds)
-    groups = Run(config, data=problem.data).groups(posterior.model)
-    scores = chain_scores(criterion, state, groups, problem.seed)
+    chain = drawn(problem, RunPlaces(out), 0, config.schedule.cycles, config.schedule.draws, steps, seconds)
+    groups = Run(config, data=problem.data).groups(chain.model)
+    fit = dataclasses.replace(chain, scores=chain_scores(criterion, state, groups, problem.seed), groups=groups)
     if criterion == "random":
         reference = chain_scores("inclusion_probability", state, groups, problem.seed)
-        for target in problem.sparsities:
-            same = match_layer_sparsity(scores, groups, target_sparsity(reference, groups, target))
-            yield under_mask(problem, posterior, target, same, ties_of(scores, groups, same, "layerwise"))
+        yield from at_layer_sparsities(problem, fit, reference)
         return
-    yield from at_sparsities(problem, posterior, scores, groups)
+    yield from at_sparsities(problem, fit)
     if criterion == "inclusion_probability":
         median = median_probability_model(inclusion_probabilities(state), groups)
-        yield under_mask(problem, posterior, None, median)
+        yield under_mask(problem, fit, None, median)
     if criterion == "em_responsibility":
-        kept = {name: score.sigmoid() for name, score in scores.items()}
-        yield under_mask(problem, posterior, None, median_probability_model(kept, groups))
+        kept = {name: score.sigmoid() for name, score in fit.scores.items()}
+        yield under_mask(problem, fit, None, median_probability_model(kept, groups))
 
 
 def _in_chain(problem: Problem, folder: Path, criterion: str) -> Iterator[Candidate]:
@@ -146,10 +147,10 @@ def _in_chain(problem: Problem, folder: Path, criterion: str) -> Iterator[Candid
         out = folder / f"{target:g}"
         seconds = run_once(problem, config, out)
         stage = RunPlaces(out).stage(criterion)
-        posterior = drawn(problem, stage, 0, 1, problem.members, chain_steps(problem, config), seconds)
-        path, groups = stage.mask(0, target), Run(config, data=problem.data).groups(posterior.model)
+        fit = drawn(problem, stage, 0, 1, problem.members, chain_steps(problem, config), seconds)
+        path, groups = stage.mask(0, target), Run(config, data=problem.data).groups(fit.model)
         ties = Ties(masks.load_tied(path), sum(group.num_groups for group in groups.values()))
-        yield under_mask(problem, posterior, target, masks.load(path), ties)
+        yield under_mask(problem, fit, target, masks.load(path), ties)
 
 
 def shared_name(chain: str, settings: Settings) -> str:
@@ -179,9 +180,9 @@ def run_once(problem: Problem, config: RunConfig, out: Path) -> float:
         return float(read_json(finished)["seconds"])
 
 
-def drawn(problem: Problem, stage: StagePlaces, start: int, cycles: int, draws: int, steps: int, seconds: float) -> Any:
+def drawn(problem: Problem, stage: StagePlaces, start: int, cycles: int, draws: int, steps: int, seconds: float) -> Fit:
     """The draws of some cycles of `draws` each, and the mean of the last of them."""
-    weights = WeightStore(stage.draws)
+    weights, model = WeightStore(stage.draws), problem.network()
     found = [weights.load(0, draw) for draw in range(start * draws, (start + cycles) * draws)]
-    cost = Cost(steps * problem.batch_size, seconds)
-    return Posterior(problem.network(), average(found[-draws:]), found, cost)
+    load_network_state(model, {**network_state(model), **average(found[-draws:])})
+    return Fit(model, Cost(steps * problem.batch_size, seconds), found)

@@ -3,6 +3,7 @@
 The chain takes most of the budget; the rest are the gradients that give each draw its curvature.
 """
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.baselines.fit import Weights
 from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config, drawn, run_once
 from sgmcmc_prune.compare.methods.settings import grid
-from sgmcmc_prune.compare.networks import Weights, at_sparsities, timed
+from sgmcmc_prune.compare.networks import at_sparsities
 from sgmcmc_prune.criteria.expected_loss import expected_loss
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import categorical, mean_nll
@@ -35,17 +37,16 @@ def _fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
     seconds = run_once(problem, config, folder / "run")
     steps = chain_steps(problem, config)
     cycles, draws = config.schedule.cycles, config.schedule.draws
-    posterior = drawn(problem, RunPlaces(folder / "run"), 0, cycles, draws, steps, seconds)
-    left, count = problem.steps - steps, len(posterior.draws)
+    chain = drawn(problem, RunPlaces(folder / "run"), 0, cycles, draws, steps, seconds)
+    left, count = problem.steps - steps, len(chain.draws)
     batches = [(left + index) // count for index in range(count)]
     require(batches[0] > 1, f"{problem.steps} steps leave {left} minibatches for {count} curvatures; each needs 2")
-    curvatures, more = timed(
-        lambda: [curvature(problem, posterior.model, w, b) for w, b in zip(posterior.draws, batches, strict=True)]
-    )
-    spent = problem.steps * problem.batch_size
-    groups = Run(config, data=problem.data).groups(posterior.model)
-    scores = expected_loss(posterior.draws, curvatures, groups)
-    yield from at_sparsities(problem, replace(posterior, cost=Cost(spent, seconds + more)), scores, groups)
+    started, network = time.perf_counter(), problem.network()
+    curvatures = [curvature(problem, network, w, b) for w, b in zip(chain.draws, batches, strict=True)]
+    cost = Cost(problem.steps * problem.batch_size, seconds + time.perf_counter() - started)
+    groups = Run(config, data=problem.data).groups(chain.model)
+    scores = expected_loss(chain.draws, curvatures, groups)
+    yield from at_sparsities(problem, replace(chain, cost=cost, scores=scores, groups=groups))
 
 
 def curvature(problem: Problem, model: nn.Module, weights: Weights, batches: int) -> Mapping[str, Tensor]:

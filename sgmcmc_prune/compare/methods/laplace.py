@@ -4,24 +4,19 @@ The ensemble averages the softmax of the network linearised at its masked weight
 underfit, and would not be the method's own predictive.
 """
 
-import copy
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from sgmcmc_prune.baselines import laplace
 from sgmcmc_prune.baselines.laplace.layers import find_layers
-from sgmcmc_prune.baselines.training import single_weights
-from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Method, Problem
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
-from sgmcmc_prune.compare.networks import complete, masked, predict_with, timed
+from sgmcmc_prune.compare.networks import at_sparsities, under_mask
 from sgmcmc_prune.criteria.magnitude import magnitude
-from sgmcmc_prune.pruning.decision import target_sparsity
-from sgmcmc_prune.pruning.masks import Mask
 
 
 def methods() -> Iterator[Method]:
@@ -44,14 +39,12 @@ def _applies(problem: Problem) -> str | None:
 
 
 def _fit(learn_prior: bool, by_damage: bool, problem: Problem, folder: Path) -> Iterator[Candidate]:
-    recipe = _recipe(problem, learn_prior)
-    fitted, seconds = timed(partial(laplace.fit, problem.network(), problem.data.train, recipe, seed=problem.seed))
-    cost, groups = Cost(fitted.gradient_evaluations, seconds), single_weights(fitted.model)
-    scores = fitted.scores() if by_damage else magnitude(fitted.weights, groups)
-    for target in problem.sparsities:
-        yield _candidate(problem, fitted, target, target_sparsity(scores, groups, target), cost)
+    fit = laplace.fit(problem.network(), problem.data.train, _recipe(problem, learn_prior), seed=problem.seed)
     if by_damage:
-        yield _candidate(problem, fitted, None, fitted.mask(), cost)
+        yield from at_sparsities(problem, fit)
+        yield under_mask(problem, fit, None)
+    else:
+        yield from at_sparsities(problem, replace(fit, scores=magnitude(fit.posterior.weights, fit.groups)))
 
 
 def _recipe(problem: Problem, learn_prior: bool) -> laplace.Recipe:
@@ -74,14 +67,3 @@ def _recipe(problem: Problem, learn_prior: bool) -> laplace.Recipe:
         **settings,
         lr_min=settings["lr"],
     )
-
-
-def _candidate(problem: Problem, fitted: laplace.Fitted, target: float | None, mask: Mask, cost: Cost) -> Candidate:
-    mask = complete(mask, fitted.model)
-    pruned = copy.copy(fitted)
-    pruned.model, pruned.hard_mask = masked(problem, fitted.model, fitted.model.state_dict(), mask), mask
-
-    def ensemble(inputs: Tensor) -> Tensor:
-        return pruned.predict(inputs, "ensemble")
-
-    return Candidate(target, [mask], predict_with([pruned.model]), ensemble, fitted.members, cost)

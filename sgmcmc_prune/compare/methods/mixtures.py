@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from sgmcmc_prune.baselines import deng_sa, sun_mixture
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem
+from sgmcmc_prune.compare.method import Candidate, Method, Problem
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
-from sgmcmc_prune.compare.networks import Posterior, timed, under_mask
+from sgmcmc_prune.compare.networks import under_mask
 from sgmcmc_prune.priors.spike_slab import smallest_stable_spike
 
 
@@ -25,11 +24,8 @@ def _sun(problem: Problem, folder: Path) -> Iterator[Candidate]:
     """Its own rule under the authors' prior, and one training per target under a spike that widens to it."""
     recipe = _sun_recipe(problem)
     for target in (None, *problem.sparsities):
-        fit = partial(sun_mixture.fit, problem.network(), problem.data.train, recipe, target, seed=problem.seed)
-        trained, seconds = timed(fit)
-        cost = Cost(trained.gradient_evaluations, seconds)
-        posterior = Posterior(trained.model, trained.model.state_dict(), [], cost)
-        yield under_mask(problem, posterior, target, trained.mask())
+        fit = sun_mixture.fit(problem.network(), problem.data.train, recipe, target, seed=problem.seed)
+        yield under_mask(problem, fit, target)
 
 
 def _sun_recipe(problem: Problem) -> sun_mixture.Recipe:
@@ -63,8 +59,5 @@ def _deng(problem: Problem, folder: Path) -> Iterator[Candidate]:
         spike_variance=max(default.spike_variance, 1.01 * floor),
     )
     for target in problem.sparsities:
-        fit = partial(deng_sa.fit, problem.network(), problem.data.train, target, recipe, seed=problem.seed)
-        trained, seconds = timed(fit)
-        cost = Cost(trained.gradient_evaluations, seconds)
-        posterior = Posterior(trained.model, trained.model.state_dict(), trained.weight_draws, cost)
-        yield under_mask(problem, posterior, target, trained.mask())
+        fit = deng_sa.fit(problem.network(), problem.data.train, target, recipe, seed=problem.seed)
+        yield under_mask(problem, fit, target)

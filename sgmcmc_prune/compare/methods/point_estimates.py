@@ -3,20 +3,22 @@
 A point estimate is an ensemble of one. `deep-ensemble` shares the budget among several shorter trainings.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sgmcmc_prune.baselines import magnitude, rigl, snip
-from sgmcmc_prune.baselines.training import Recipe, Trained, single_weights
-from sgmcmc_prune.compare.method import ONE_EACH, ONE_FOR_ALL, Candidate, Cost, Method, Problem
+from sgmcmc_prune.baselines.fit import Fit
+from sgmcmc_prune.baselines.training import Recipe
+from sgmcmc_prune.compare.method import ONE_EACH, ONE_FOR_ALL, Candidate, Cost, Method, Predict, Problem
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
-from sgmcmc_prune.compare.networks import Posterior, at_sparsities, masked, predict_with, ties_of, timed, under_mask
+from sgmcmc_prune.compare.networks import at_layer_sparsities, at_sparsities, under_mask
 from sgmcmc_prune.criteria.random import random
-from sgmcmc_prune.pruning.decision import match_layer_sparsity, target_sparsity
 
 
 def methods() -> Iterator[Method]:
@@ -54,37 +56,26 @@ def _method(name: str, paper: str, fit: Any, optimizer: str = "sgd", training: s
 
 
 def _one_shot(problem: Problem, folder: Path, optimizer: str, allocation: str) -> Iterator[Candidate]:
-    trained, posterior = _dense(problem, optimizer)
-    yield from at_sparsities(problem, posterior, trained.scores(), single_weights(trained.model), allocation)
+    yield from at_sparsities(problem, _dense(problem, optimizer), allocation)
 
 
 def _random(problem: Problem, folder: Path) -> Iterator[Candidate]:
-    trained, posterior = _dense(problem, "sgd")
-    groups = single_weights(trained.model)
-    scores = {n: s.to(trained.scores()[n].device) for n, s in random(groups, problem.seed).items()}
-    for target in problem.sparsities:
-        reference = target_sparsity(trained.scores(), groups, target)
-        mask = match_layer_sparsity(scores, groups, reference)
-        yield under_mask(problem, posterior, target, mask, ties_of(scores, groups, mask, "layerwise"))
+    fit = _dense(problem, "sgd")
+    scores = {n: s.to(fit.scores[n].device) for n, s in random(fit.groups, problem.seed).items()}
+    yield from at_layer_sparsities(problem, replace(fit, scores=scores), fit.scores)
 
 
-def _dense(problem: Problem, optimizer: str) -> tuple[Trained, Posterior]:
-    settings = recipe(problem, optimizer)
-    trained, seconds = timed(lambda: magnitude.fit(problem.network(), problem.data.train, settings, seed=problem.seed))
-    cost = Cost(trained.gradient_evaluations, seconds)
-    return trained, Posterior(trained.model, trained.model.state_dict(), [], cost)
+def _dense(problem: Problem, optimizer: str) -> Fit:
+    return magnitude.fit(problem.network(), problem.data.train, recipe(problem, optimizer), seed=problem.seed)
 
 
 def _sparse(problem: Problem, folder: Path, fit: Any) -> Iterator[Candidate]:
     """One training per target."""
     for target in problem.sparsities:
-        trained, seconds = timed(partial(fit, problem, target))
-        cost = Cost(trained.gradient_evaluations, seconds)
-        posterior = Posterior(trained.model, trained.model.state_dict(), [], cost)
-        yield under_mask(problem, posterior, target, trained.mask())
+        yield under_mask(problem, fit(problem, target), target)
 
 
-def _gradual(problem: Problem, target: float, settings: Recipe | None = None, member: int = 0) -> Trained:
+def _gradual(problem: Problem, target: float, settings: Recipe | None = None, member: int = 0) -> Fit:
     settings = settings or recipe(problem)
     share = SETTINGS["gradual"]
     every = max(1, round(settings.steps * (share["end"] - share["begin"]) / share["updates"]))
@@ -93,13 +84,13 @@ def _gradual(problem: Problem, target: float, settings: Recipe | None = None, me
     return magnitude.fit(problem.network(member), problem.data.train, settings, gradual, seed=seed)
 
 
-def _snip(problem: Problem, target: float) -> Trained:
+def _snip(problem: Problem, target: float) -> Fit:
     examples = min(512, problem.num_data)
     settings = recipe(problem, steps=problem.steps_beside(examples))
     return snip.fit(problem.network(), problem.data.train, target, settings, examples=examples, seed=problem.seed)
 
 
-def _rigl(problem: Problem, target: float, drop: float) -> Trained:
+def _rigl(problem: Problem, target: float, drop: float) -> Fit:
     topology = rigl.Topology(every=max(1, problem.steps // SETTINGS["gradual"]["updates"]), drop=drop)
     return rigl.fit(problem.network(), problem.data.train, target, recipe(problem), topology, seed=problem.seed)
 
@@ -108,10 +99,12 @@ def _deep_ensemble(problem: Problem, folder: Path) -> Iterator[Candidate]:
     count = SETTINGS["deep-ensemble"]["networks"]
     parts = [recipe(problem, steps=(problem.steps + member) // count) for member in range(count)]
     for target in problem.sparsities:
-        trained, seconds = timed(
-            lambda target=target: [_gradual(problem, target, part, m) for m, part in enumerate(parts)]  # type: ignore[misc]
-        )
-        networks = [masked(problem, t.model, t.model.state_dict(), t.mask()) for t in trained]
-        cost = Cost(sum(t.gradient_evaluations for t in trained), seconds)
-        kept = [t.mask() for t in trained]
-        yield Candidate(target, kept, predict_with(networks[:1]), predict_with(networks), count, cost)
+        fits = [_gradual(problem, target, part, member) for member, part in enumerate(parts)]
+        each = [under_mask(problem, fit, target) for fit in fits]
+        cost = sum((fit.cost for fit in fits), Cost(0, 0.0))
+        predict = partial(_average, [member.predict for member in each])
+        yield Candidate(target, [member.masks[0] for member in each], each[0].single, predict, count, cost)
+
+
+def _average(predictions: Sequence[Predict], inputs: Tensor) -> Tensor:
+    return torch.stack([predict(inputs) for predict in predictions]).mean(0)

@@ -7,28 +7,26 @@ fades in; then, for each mask, the weights that survive, as Jantre, Bhattacharya
 networks.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
 from sgmcmc_prune.baselines import variational
 from sgmcmc_prune.baselines.variational.families import Family
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork
-from sgmcmc_prune.compare.method import Candidate, Cost, Method, Problem, Ties
+from sgmcmc_prune.baselines.variational.posterior import VariationalFit
+from sgmcmc_prune.compare.method import Candidate, Method, Problem, Ties
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
-from sgmcmc_prune.compare.networks import Posterior, complete, ties_of, under_mask
+from sgmcmc_prune.compare.networks import at_sparsity, complete, under_mask
 from sgmcmc_prune.criteria.signal_to_noise import signal_to_noise
-from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity
 
 #: A target sparsity, or None for the method's own rule; the mask that it gives, and what that decided by tie.
 Decision = tuple[float | None, masks.Mask, Ties | None]
-Prune = Callable[[Problem, variational.Fitted], Iterator[Decision]]
+Prune = Callable[[Problem, VariationalFit], Iterator[Decision]]
 
 #: The family for a problem, with a slab of this standard deviation.
 MakeFamily = Callable[[Problem, float], Family]
@@ -93,64 +91,47 @@ def _applies(problem: Problem, family: MakeFamily) -> str | None:
 
 
 def _fit(problem: Problem, folder: Path, family: MakeFamily, prune: Prune) -> Iterator[Candidate]:
+    """For each mask the gates are gone, and the factors of the survivors are trained on."""
     chosen = {**SETTINGS["variational"], **problem.settings}
     prior_std, share = chosen.pop("prior_std"), chosen.pop("fine_tune")
     chosen.pop("inclusion_power", None)  # the family's
     last = max(1, round(share * problem.steps))
     prior, first = family(problem, prior_std), problem.steps - last
-    settings = variational.Settings(prior, first, problem.batch_size, seed=problem.seed, bound_draws=1, **chosen)
-    fitted = variational.fit(problem.network(), problem.data.train, settings)
-    survivors = replace(settings, family=variational.mean_field(prior_std=prior_std), steps=last, warm_up=0.0)
-    for target, mask, ties in prune(problem, fitted):
-        yield replace(_fine_tuned(problem, fitted, target, mask, survivors), ties=ties)
-
-
-def _fine_tuned(
-    problem: Problem, fitted: variational.Fitted, target: float | None, mask: masks.Mask, settings: variational.Settings
-) -> Candidate:
-    """The candidate of one mask: the gates are gone, and the factors of the survivors are trained on."""
-    network = fitted.network("mean" if target is not None else "median_sampled")
-    mask = complete(mask, network)
-    tuned = variational.fit(network, problem.data.train, settings, mask=mask)
-    posterior = Posterior(
-        tuned.posterior.plain,
-        tuned.network("mean").state_dict(),
-        list(tuned.draws("monte_carlo", problem.members, problem.seed)),
-        Cost(fitted.gradient_evaluations + tuned.gradient_evaluations, fitted.seconds + tuned.seconds),
+    settings = variational.Settings(
+        prior, first, problem.batch_size, seed=problem.seed, bound_draws=1, draws=problem.members, **chosen
     )
-    return under_mask(problem, posterior, target, mask)
+    gated = variational.fit(problem.network(), problem.data.train, settings)
+    survivors = replace(settings, family=variational.mean_field(prior_std=prior_std), steps=last, warm_up=0.0)
+    for target, mask, ties in prune(problem, gated):
+        network = gated.model if target is not None else gated.pruned().model
+        mask = complete(mask, network)
+        tuned = variational.fit(network, problem.data.train, survivors, mask=mask)
+        yield under_mask(problem, replace(tuned, cost=gated.cost + tuned.cost), target, mask, ties)
 
 
-def _by_odds(problem: Problem, fitted: variational.Fitted) -> Iterator[Decision]:
+def _by_odds(problem: Problem, fit: VariationalFit) -> Iterator[Decision]:
     """Log odds of inclusion of single weights, and the median model."""
     for target in problem.sparsities:
-        yield target, *_reached(fitted.scores(), fitted.groups, target)
-    yield None, fitted.mask(), None
+        yield target, *at_sparsity(fit, target)
+    yield None, fit.mask or {}, None
 
 
-def _signal_to_noise(problem: Problem, fitted: variational.Fitted) -> Iterator[Decision]:
-    assert isinstance(fitted.posterior, variational.GaussianPosterior)
-    scores = signal_to_noise(fitted.posterior.mean, fitted.posterior.variance, fitted.groups)
+def _signal_to_noise(problem: Problem, fit: VariationalFit) -> Iterator[Decision]:
+    assert isinstance(fit.posterior, variational.GaussianPosterior)
+    scores = signal_to_noise(fit.posterior.mean, fit.posterior.variance, fit.groups)
     for target in problem.sparsities:
-        yield target, *_reached(scores, fitted.groups, target)
+        yield target, *at_sparsity(replace(fit, scores=scores), target)
 
 
-def _reached(scores: Mapping[str, Tensor], groups: Mapping[str, GroupMap], target: float) -> tuple[masks.Mask, Ties]:
-    mask = target_sparsity(scores, groups, target)
-    return mask, ties_of(scores, groups, mask)
-
-
-def _by_nodes(problem: Problem, fitted: variational.Fitted) -> Iterator[Decision]:
+def _by_nodes(problem: Problem, fit: VariationalFit) -> Iterator[Decision]:
     """Log odds of inclusion of nodes, with the columns that read a removed node; and the median model."""
-    assert isinstance(fitted.posterior, VariationalNetwork)
+    assert isinstance(fit.posterior, VariationalNetwork)
     for target in problem.sparsities:
-        yield target, *_node_mask(fitted.posterior, fitted.scores(), fitted.groups, target)
-    yield None, fitted.mask(), None
+        yield target, *_node_mask(fit.posterior, fit, target)
+    yield None, fit.mask or {}, None
 
 
-def _node_mask(
-    network: VariationalNetwork, scores: Mapping[str, Tensor], groups: Mapping[str, GroupMap], target: float
-) -> tuple[masks.Mask, Ties]:
+def _node_mask(network: VariationalNetwork, fit: VariationalFit, target: float) -> tuple[masks.Mask, Ties]:
     """The smallest removal of nodes, in the order of their odds, that reaches a sparsity of all prunable weights.
 
     Removing a node removes the columns that read it, too, so the share of nodes is found by bisection. Where all
@@ -159,7 +140,7 @@ def _node_mask(
     low, high = 0.0, 1 - 1e-6
     for _ in range(20):
         middle = (low + high) / 2
-        mask = network.readers_mask(target_sparsity(scores, groups, middle))
+        mask = network.readers_mask(target_sparsity(fit.scores, fit.groups, middle))
         low, high = (middle, high) if masks.sparsity(complete(mask, network.plain)) < target else (low, middle)
-    nodes, ties = _reached(scores, groups, high)
+    nodes, ties = at_sparsity(fit, high)
     return network.readers_mask(nodes), ties
