@@ -1,13 +1,11 @@
-"""A stored run is read by both generations of ArviZ, 0.23 and 1.x; neither is needed by the library."""
+"""A stored run is read by ArviZ, of the generation that this Python has: 0.23, or 1.x from Python 3.12 on."""
 
-import importlib.util
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
 import pytest
 from test_inference_data import synthetic
-
-if importlib.util.find_spec("arviz") is None:
-    pytest.skip("arviz is not installed", allow_module_level=True)
 
 
 def test_a_stored_run_is_read(tmp_path: Path) -> None:
@@ -23,3 +21,52 @@ def test_a_stored_run_is_read(tmp_path: Path) -> None:
     table = az.summary(data, var_names=["weight_norm"])
     assert list(table.index) == ["weight_norm[fc1.weight]", "weight_norm[fc2.weight]"]
     assert {"ess_bulk", "r_hat"} <= set(table.columns)
+
+
+@pytest.fixture(scope="module")
+def posterior() -> Any:
+    """A small regression with enough draws for every diagnostic."""
+    import torch
+
+    from sgmcmc_prune import ScheduleConfig, sample
+
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
+    schedule = ScheduleConfig(burn_in=100, cycles=1, explore=0, sample=300, relax=0, draws=30)
+    return sample(net, (x, x[:, 0]), likelihood="gaussian", chains=2, schedule=schedule, progress=False)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        *("summary", "plot_trace", "plot_rank", "plot_ess", "plot_forest", "plot_posterior", "plot_autocorr"),
+        *("plot_mcse", "loo", "compare", "plot_khat", "plot_ppc", "plot_loo_pit", "rhat"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_user_calls_works(posterior: Any, call: str) -> None:
+    mpl.use("Agg")
+    import arviz as az
+    import matplotlib.pyplot as plt
+
+    old = int(az.__version__.split(".")[0]) < 1
+    data = az.InferenceData.from_datatree(posterior.inference_data()) if old else posterior.inference_data()
+    name = (
+        call
+        if old
+        else {"plot_trace": "plot_trace_dist", "plot_posterior": "plot_dist", "plot_ppc": "plot_ppc_dist"}.get(
+            call, call
+        )
+    )
+    function = getattr(az, name)
+    if call == "compare":
+        assert list(function({"one": data, "other": data})["rank"]) == [0, 1]
+    elif call == "plot_khat":
+        function(az.loo(data, pointwise=True))
+    elif call == "plot_loo_pit" and old:
+        function(data, y="y")
+    elif call in ("loo", "plot_ppc", "plot_loo_pit"):
+        assert function(data) is not None
+    else:
+        assert function(data, var_names=["weight_norm", "outputs"][: 1 if call.startswith("plot") else 2]) is not None
+    plt.close("all")

@@ -25,7 +25,7 @@ from sgmcmc_prune.likelihoods.base import Mixture, ObservationModel, columns
 #: Probability of the central predictive interval whose coverage is scored.
 INTERVAL = 0.9
 #: Members, evenly spaced, between which the CRPS takes all pairs.
-CRPS_MEMBERS = 200
+CRPS_MEMBERS = 100
 
 
 class LearnedNoise(nn.Module):
@@ -154,7 +154,7 @@ def crps(mean: Tensor, noise: Tensor, y: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (n, k)
-        In the units of `y`. Of more than 200 members, the second term takes 200 that are evenly spaced.
+        In the units of `y`. Of more than 100 members, the second term takes 100 that are evenly spaced.
     """
     chosen = torch.linspace(0, len(mean) - 1, min(len(mean), CRPS_MEMBERS)).round().long()
     m, s = mean[chosen], noise[chosen]

@@ -1,0 +1,119 @@
+"""Tables by name: read as they stand, standardised by the training part, and refused by row and column."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sgmcmc_prune.data import load
+
+
+def table(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+GOOD = "a;b;y\n" + "\n".join(f"{i};{i % 3};{3 * i + 1}" for i in range(20)) + "\n"
+
+
+def test_csv_is_standardised_by_its_training_part(tmp_path: Path) -> None:
+    file = table(tmp_path / "t.csv", GOOD)
+    data = load(f"csv:{file}:y", targets="standardised", test=0.2)
+    x, y = data.train.inputs(data.mean, data.std, "cpu"), data.train.labels
+    assert (len(data.train), len(data.test), data.num_classes, data.target_width) == (16, 4, 0, 1)
+    torch.testing.assert_close(x.mean(0), torch.zeros(2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(y.std(), torch.tensor(1.0))
+    raw = torch.cat([part.labels for part in (data.train, data.test)]) * data.unit + data.centre
+    torch.testing.assert_close(raw.sort().values, torch.arange(20) * 3.0 + 1, rtol=1e-4, atol=1e-3)
+    assert (
+        data.provenance["files"]["tensors"]
+        == load(f"csv:{file}:y", targets="standardised", test=0.2).provenance["files"]["tensors"]
+    )
+    numbers = load(f"csv:{file}:y", targets="numbers")
+    assert (numbers.unit, numbers.centre) == (1.0, 0.0)
+
+
+def test_csv_of_labels_and_of_several_targets(tmp_path: Path) -> None:
+    rows = "\n".join(f"{i},{'cat' if i % 2 else 'dog'},{i}" for i in range(30))
+    file = table(tmp_path / "t.csv", f"x,animal,z\n{rows}\n")
+    data = load(f"csv:{file}:animal")
+    assert (data.num_classes, data.train.labels.dtype) == (2, torch.int64)
+    numbers = "\n".join(f"{i}\t{i * i}\t{i + 2}" for i in range(30))
+    two = load(
+        f"csv:{table(tmp_path / 'u.tsv', 'x' + chr(9) + 'y1' + chr(9) + 'y2' + chr(10) + numbers)}:y1,y2",
+        targets="numbers",
+    )
+    assert (two.target_width, tuple(two.train.labels.shape)) == (2, (27, 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "said"),
+    [
+        ("a,b\n1,2\n3,x\n5,6\n", "a", "row 3, column 'b' holds 'x', no finite number"),
+        ("a,b\n1,2\n3,\n5,6\n", "a", "row 3, column 'b' is empty"),
+        ("a,b\n1,2\n3,nan\n5,6\n", "a", "row 3, column 'b' holds 'nan'"),
+        ("a,b\n1,2\n3\n5,6\n", "a", "row 3 has 1 cells, and the header 2"),
+        ("1,2\n3,4\n5,6\n", "a", "has no header"),
+        ("a,b\n1,2\n3,4\n", "c", "has 0 columns 'c'; it has a, b"),
+        ("a,a\n1,2\n3,4\n", "a", "has 2 columns 'a'"),
+        ("a\n1\n2\n", "a", "no column beside a"),
+        ("a,b\n", "a", "a header and two rows"),
+        ("", "a", "a header and two rows"),
+        ("a,b\n1,1\n1,2\n1,3\n", "a", "all training targets are 1"),
+    ],
+)
+def test_a_csv_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str, target: str, said: str) -> None:
+    file = table(tmp_path / "t.csv", text)
+    with pytest.raises(ValueError, match=said) as refused:
+        load(f"csv:{file}:{target}", targets="standardised", test=0.34)
+    assert "\n" not in str(refused.value)
+
+
+def test_npz(tmp_path: Path) -> None:
+    x, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20.0)
+    np.savez(tmp_path / "one.npz", x=x, y=y)
+    assert len(load(f"npz:{tmp_path / 'one.npz'}", targets="numbers").test) == 2
+    np.savez(tmp_path / "two.npz", x_train=x, y_train=y, x_test=x[:5], y_test=y[:5])
+    assert len(load(f"npz:{tmp_path / 'two.npz'}", targets="numbers").test) == 5
+    np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object), y=y)
+    np.savez(tmp_path / "other.npz", a=x)
+    for name, said in {
+        "objects": "no .npz file of numbers",
+        "other": "holds a; give x and y",
+        "none": "is no file",
+    }.items():
+        with pytest.raises(ValueError, match=said):
+            load(f"npz:{tmp_path / f'{name}.npz'}", targets="numbers")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("uci:yacht", {}, "needs the folder"),
+        ("csv:nothing", {}, "names no target"),
+        ("csv:nowhere.csv:y", {}, "is no file"),
+        ("csv", {}, "choose one of"),
+    ],
+)
+def test_names_that_lack_something(monkeypatch: Any, name: str, options: dict[str, Any], said: str) -> None:
+    monkeypatch.delenv("SGMCMC_PRUNE_DATA", raising=False)
+    with pytest.raises(ValueError, match=said):
+        load(name, targets="numbers", **options)
+
+
+def test_uci_by_name_keeps_its_units(tmp_path: Path) -> None:
+    folder = tmp_path / "toy" / "data"
+    folder.mkdir(parents=True)
+    x = np.random.default_rng(1).normal(size=(12, 3))
+    np.savetxt(folder / "data.txt", x)
+    for name, values in {"features": [0, 1], "target": [2], "train_0": range(9), "test_0": range(9, 12)}.items():
+        np.savetxt(folder / f"index_{name}.txt", list(values), fmt="%d")
+    data = load("uci:toy", tmp_path, targets="standardised")
+    assert data.unit == pytest.approx(x[:9, 2].std(ddof=1), rel=1e-5)
+    assert data.centre == pytest.approx(x[:9, 2].mean(), abs=1e-5)
+    with pytest.raises(ValueError, match="no split 1; choose 0 to 0"):
+        load("uci:toy", tmp_path, targets="standardised", split=1)
+    with pytest.raises(ValueError, match="class labels"):
+        load("uci:toy", tmp_path)
