@@ -14,6 +14,7 @@ _PLACES = {
     "Posterior": "sgmcmc_prune.posterior",
     "Gaussian": "sgmcmc_prune.likelihoods",
     **dict.fromkeys(("PriorConfig", "PruneConfig", "SamplerConfig", "ScheduleConfig"), "sgmcmc_prune.run.config"),
+    "EMSettings": "sgmcmc_prune.priors.em_settings",
 }
 __getattr__ = attach(__name__, _PLACES)
 

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+import statistics
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -11,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.chains.step_size import stable_step
 from sgmcmc_prune.data.examples import as_dataset, is_labels
 from sgmcmc_prune.data.handed import as_tensors
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, observation_model
 from sgmcmc_prune.posterior import Posterior
+from sgmcmc_prune.priors.em_settings import EMSettings
+from sgmcmc_prune.pruning.prunable import prunable
 from sgmcmc_prune.run.config import (
     DataConfig,
     ModelConfig,
@@ -27,14 +31,20 @@ from sgmcmc_prune.run.config import (
 )
 from sgmcmc_prune.run.data import likelihood as named_likelihood
 from sgmcmc_prune.run.data import split_data
+from sgmcmc_prune.run.directory import load_config
 from sgmcmc_prune.run.main import resume, start
 from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.run.stages import rehearsed
+from sgmcmc_prune.settings import replace
 from sgmcmc_prune.store.files import read_json
+from sgmcmc_prune.store.places import RunPlaces
 
 #: Up to so many examples a batch holds all of them, which leaves no minibatch noise; above, so many.
 FULL_BATCH, BATCH = 2000, 256
-#: Step on the scale of SGD's learning rate.
-LR = 0.002
+#: The slab has this variance over a layer's median fan-in, within bounds; the spike's is so many times smaller.
+SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 50.0
+#: Momentum of the default sampler.
+MOMENTUM = 0.97
 #: Steps of the default schedule, and the draws that each chain keeps of them.
 BURN_IN, SAMPLE, DRAWS = 5000, 10_000, 250
 #: Steps of a fork that prunes in the chain: exploring (half of them while the mask grows), sampling, and its draws.
@@ -51,6 +61,7 @@ def sample(
     test: Any = None,
     holdout: float = 0.1,
     prior: PriorConfig | None = None,
+    em: EMSettings | None = None,
     sampler: SamplerConfig | None = None,
     schedule: ScheduleConfig | None = None,
     batch_size: int | None = None,
@@ -78,9 +89,12 @@ def sample(
     holdout : float
         Without `test`, the share of `data` that is held out for the tables, and not sampled from.
     prior : PriorConfig, optional
-        By default spike-and-slab on every weight, its hyperparameters learned by EM in the burn-in.
+        By default spike-and-slab on every weight, the slab with a variance of 2 over the median fan-in.
+    em : EMSettings, optional
+        How the burn-in learns the prior's hyperparameters, layer by layer. By default the prior stays as it is stated,
+        which mixes best; `EMSettings()` learns how sparse each layer is.
     sampler : SamplerConfig, optional
-        By default SGHMC at T = 1.
+        By default SGHMC at T = 1, with a step of a tenth of the stability limit near a mode (`chains.step_size`).
     schedule : ScheduleConfig, optional
         In epochs. By default 5,000 steps of burn-in, then 10,000 in which 250 draws are kept, of each chain.
     batch_size : int, optional
@@ -125,7 +139,8 @@ def sample(
     dataset = as_dataset("given:data", ((x, y), (test_x, test_y)), observation.targets)
     size = batch_size or loader_batch or (len(x) if len(x) <= FULL_BATCH else BATCH)
     epochs = min(size, len(x)) / len(x)
-    prior = prior or PriorConfig(slab_variance=0.25, spike_variance=1e-3)
+    make_network = _network(model)
+    prior = prior or _default_prior(make_network(0))
     indicators = prior.family == "spike_slab"
     post_hoc = ("em_responsibility" if prior.mode == "em" else "inclusion_probability",) if indicators else ()
     config = RunConfig(
@@ -133,8 +148,9 @@ def sample(
         data=DataConfig(name="given:data", validation=0, batch_size=min(size, len(x))),
         model=ModelConfig(name=f"given:{type(model).__name__}"),
         likelihood=likelihood if isinstance(likelihood, str) else f"given:{type(observation).__name__}",
-        sampler=sampler or SamplerConfig(lr=LR, lr_explore=LR, lr_min=LR, momentum=0.9, preconditioner="identity"),
+        sampler=sampler or _constant_step(1.0),
         prior=prior,
+        em=em or EMSettings(kind="fixed"),
         schedule=schedule
         or ScheduleConfig(BURN_IN * epochs, cycles=1, explore=0.0, sample=SAMPLE * epochs, relax=0.0, draws=DRAWS),
         prune=PruneConfig(
@@ -155,10 +171,15 @@ def sample(
         keep_weight_draws=True,
     )
     directory = Path(tempfile.mkdtemp(prefix="sgmcmc_prune-") if out is None else out)
-    run = Run(config, directory, split_data(dataset, config), _network(model), observation)
     try:
-        if run.places.config.is_file():
+        data_of_run, begun = split_data(dataset, config), RunPlaces(directory).config.is_file()
+        run = Run(config, directory, data_of_run, make_network, observation)
+        if begun:
             _check_data(run)
+        if sampler is None:
+            chosen = load_config(directory).sampler if begun else _stable_sampler(run)
+            run = Run(replace(config, sampler=chosen), directory, data_of_run, make_network, observation)
+        if begun:
             resume(directory, progress, run)
         else:
             start(run, progress=progress)
@@ -167,6 +188,30 @@ def sample(
             shutil.rmtree(directory, ignore_errors=True)
         raise
     return Posterior(run, temporary=out is None)
+
+
+def _default_prior(network: nn.Module) -> PriorConfig:
+    """Spike-and-slab with a slab that keeps the size of what passes a layer."""
+    fan_ins = [p[0].numel() for p in prunable(network).values()]
+    if not fan_ins:
+        raise ValueError("the network has no weight matrix; a prior without indicators has to be named: prior=...")
+    slab = min(max(SLAB / statistics.median(fan_ins), SLAB_BOUNDS[0]), SLAB_BOUNDS[1])
+    return PriorConfig(slab_variance=slab, spike_variance=slab / SPIKE)
+
+
+def _constant_step(lr: float) -> SamplerConfig:
+    return SamplerConfig(lr=lr, lr_explore=lr, lr_min=lr, momentum=MOMENTUM, preconditioner="identity")
+
+
+def _stable_sampler(run: Run) -> SamplerConfig:
+    """SGHMC with a step that it can follow, to two digits."""
+    network = run.model(0)
+    rehearsed(run, network)
+    smallest = (
+        run.config.prior.spike_variance if run.config.prior.family == "spike_slab" else run.config.prior.slab_variance
+    )
+    step = stable_step(network, run.likelihood, run.stream(0), 1 / (run.num_data * smallest), MOMENTUM)
+    return _constant_step(float(f"{step:.1e}"))
 
 
 def _observation(likelihood: str | Likelihood, targets: Tensor) -> ObservationModel:

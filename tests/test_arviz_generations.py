@@ -65,6 +65,8 @@ def test_what_a_user_calls_works(posterior: Any, call: str) -> None:
         function(az.loo(data, pointwise=True))
     elif call == "plot_loo_pit" and old:
         function(data, y="y")
+    elif call == "plot_ppc" and not old:
+        function(data, var_names=["y"])
     elif call in ("loo", "plot_ppc", "plot_loo_pit"):
         assert function(data) is not None
     else:

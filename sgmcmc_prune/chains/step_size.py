@@ -1,0 +1,105 @@
+r"""A step that a chain can follow: a share of the stability limit where the posterior is steepest.
+
+With the mean loss L (negative log-likelihood, and -log prior / N) and mass one, a sampler without its noise is SGD with
+momentum beta, which is stable for :math:`l \lambda_{max} < 2 (1 + \beta)`, where :math:`\lambda_{max}` is the largest
+eigenvalue of the Hessian of L. It is largest near a mode, where a learned noise is small. So a copy of the network is
+trained for a while, and the power iteration takes differences of gradients: whatever has one derivative will do.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.likelihoods import Likelihood, mean_nll
+from sgmcmc_prune.pruning.prunable import trainable
+
+#: Steps of Adam to a mode, its rate, and iterations of the power method.
+FIT_STEPS, FIT_LR, ITERATIONS = 1500, 1e-2, 20
+#: Length of a difference, relative to that of the weights.
+RELATIVE = 1e-3
+#: Examples that the curvature is measured on.
+EXAMPLES = 2000
+
+
+def stable_step(
+    model: nn.Module,
+    likelihood: Likelihood,
+    stream: MinibatchStream,
+    prior_curvature: float,
+    momentum: float,
+    share: float = 0.1,
+) -> float:
+    """A step on the scale of SGD's learning rate.
+
+    Parameters
+    ----------
+    model : nn.Module
+        At its random start; it is not changed.
+    likelihood : Likelihood
+    stream : MinibatchStream
+    prior_curvature : float
+        Largest second derivative of -log prior / N.
+    momentum : float
+        beta, of the sampler.
+    share : float
+        Of the stability limit.
+
+    Returns
+    -------
+    float
+    """
+    network = copy.deepcopy(model).eval()
+    parameters = trainable(network)
+    optimiser = torch.optim.Adam(parameters.values(), lr=FIT_LR, weight_decay=prior_curvature / 100)
+    for step in range(FIT_STEPS):
+        inputs, targets = stream.batch(step)
+        optimiser.zero_grad()
+        mean_nll(likelihood, network(inputs), targets).backward()
+        optimiser.step()
+    inputs, targets = stream.inputs[:EXAMPLES], stream.targets[:EXAMPLES]
+    largest = _largest_eigenvalue(network, list(parameters.values()), likelihood, inputs, targets)
+    return share * 2 * (1 + momentum) / (largest + prior_curvature)
+
+
+def _largest_eigenvalue(
+    network: nn.Module, parameters: list[nn.Parameter], likelihood: Likelihood, inputs: Tensor, targets: Tensor
+) -> float:
+    """By the power method, of the Hessian of the mean negative log-likelihood."""
+    generator = torch.Generator().manual_seed(0)
+    direction = [torch.randn(p.shape, generator=generator).to(p) for p in parameters]
+    length = RELATIVE * float(torch.stack([p.detach().norm() for p in parameters]).norm())
+    size = 0.0
+    for _ in range(ITERATIONS):
+        norm = float(torch.stack([d.norm() for d in direction]).norm())
+        if norm == 0:
+            return size
+        direction = [d / norm for d in direction]
+        ahead, behind = (
+            _gradient(network, parameters, likelihood, inputs, targets, direction, sign * length) for sign in (1, -1)
+        )
+        direction = [(a - b) / (2 * length) for a, b in zip(ahead, behind, strict=True)]
+        size = float(torch.stack([d.norm() for d in direction]).norm())
+    return size
+
+
+def _gradient(
+    network: nn.Module,
+    parameters: list[nn.Parameter],
+    likelihood: Likelihood,
+    inputs: Tensor,
+    targets: Tensor,
+    direction: list[Tensor],
+    length: float,
+) -> tuple[Tensor, ...]:
+    """Gradient of the mean loss at the weights plus `length` times a direction."""
+    before = [p.detach().clone() for p in parameters]
+    with torch.no_grad():
+        for p, d in zip(parameters, direction, strict=True):
+            p.add_(d, alpha=length)
+    found = torch.autograd.grad(mean_nll(likelihood, network(inputs), targets), parameters)
+    with torch.no_grad():
+        for p, b in zip(parameters, before, strict=True):
+            p.copy_(b)
+    return found
