@@ -1,4 +1,4 @@
-"""The tutorial's code runs as it stands: quickly with short chains, and in a slow test in full, where it must converge."""
+"""The tutorial's code runs as it stands: quickly with short chains, and in a slow test in full, where it converges."""
 
 import re
 from pathlib import Path

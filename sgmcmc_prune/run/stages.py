@@ -28,7 +28,8 @@ from sgmcmc_prune.store.files import locked
 from sgmcmc_prune.store.places import StagePlaces
 from sgmcmc_prune.store.weights import estimate_bytes, require_space
 
-RECORDS_PER_EPOCH = 4
+#: Records of the training trace in an epoch; of a chain no more than so many, where an epoch is a few steps.
+RECORDS_PER_EPOCH, MOST_RECORDS = 4, 2000
 
 
 def take_chain(run: Run, index: int, bar: Any, ranks: Ranks = ALONE) -> None:
@@ -129,7 +130,7 @@ def open_stage(
         prior,
         run.statistics_batches(),
     )
-    record_every = max(1, int(run.steps_per_epoch / RECORDS_PER_EPOCH))
+    record_every = max(1, int(run.steps_per_epoch / RECORDS_PER_EPOCH), schedule.num_steps // MOST_RECORDS)
     if places.store.exists():
         store = DrawStore.open(places.store)
     else:
