@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from sgmcmc_prune.chains.processes import num_workers, reporting, run_workers, work
 from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.settings import require
 from sgmcmc_prune.store.files import finite_or_null, read_json, write_json
 
@@ -218,7 +218,7 @@ def complete(
             found[name] = kept
             say(name)
 
-    with tqdm(total=len(cells), initial=len(found), unit="cell", disable=not progress, dynamic_ncols=True) as bar:
+    with progress_bar(len(cells), "cell", initial=len(found), disable=not progress) as bar:
         for name in list(found):
             say(name)
         run_workers([_command(cells[name], threads) for name in todo], jobs, bar, ended)

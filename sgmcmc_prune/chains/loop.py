@@ -19,6 +19,7 @@ import torch
 
 from sgmcmc_prune.chains.batched import BatchedChains
 from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.monitor import Monitor
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.chains.schedules import Plan
 from sgmcmc_prune.errors import Interrupted, RunError
@@ -48,6 +49,8 @@ class Stage:
         Between two checkpoints.
     keep : int
         How many checkpoints of a chain to keep.
+    monitor : Monitor, optional
+        Scores the chain's network while it runs.
     """
 
     def __init__(
@@ -58,9 +61,11 @@ class Stage:
         record_every: int,
         checkpoint_seconds: float,
         keep: int = 1,
+        monitor: Monitor | None = None,
     ) -> None:
         self.places, self.recorder, self.store = places, recorder, store
         self.record_every, self.checkpoint_seconds, self.keep = record_every, checkpoint_seconds, keep
+        self.monitor = monitor
         self.weights = WeightStore(self.places.draws)
 
     def run(self, chain: Chain, bar: Any) -> None:
@@ -172,8 +177,9 @@ class Stage:
             record = self.recorder.record(chain, plan)
             self.store.append("training", chain.index, chain.records, record)
             chain.records += 1
+            score = self.monitor.look(chain, plan, record["sparsity"]) if self.monitor else ""
             bar.set_postfix_str(
-                f"{plan.phase} loss {chain.loss:.3f} T_K {record['kinetic_temperature']:.2f} "
+                f"{plan.phase} loss {chain.loss:.3f}{score} T_K {record['kinetic_temperature']:.2f} "
                 f"sparsity {record['sparsity']:.2f}"
             )
         if plan.collect:

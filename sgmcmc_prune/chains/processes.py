@@ -23,6 +23,7 @@ from sgmcmc_prune.chains.loop import catch_signals, skip
 from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.machine.allocator import keep_freed_memory
 from sgmcmc_prune.machine.cores import available_cores
+from sgmcmc_prune.machine.progress import bar as progress_bar
 
 #: Exit code of a worker that was told to stop and has saved everything.
 INTERRUPTED = 3
@@ -70,9 +71,7 @@ def run_in_processes(directory: Path, chains: int, total: int, progress: bool = 
     Interrupted, RunError
         As `run_chains`.
     """
-    with tqdm(
-        total=total, desc="chains", unit="step", disable=not progress, dynamic_ncols=True, mininterval=0.5
-    ) as bar:
+    with progress_bar(total, "step", desc="chains", disable=not progress) as bar:
         run_workers(worker_commands("run", directory, chains), num_workers(chains), bar)
 
 

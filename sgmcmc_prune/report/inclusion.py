@@ -28,12 +28,11 @@ def inclusion_histograms(run: RunData) -> Picture:
     """Draw one panel per layer."""
     name = quantity(run.config)
     title = name[0].upper() + name[1:]
-    if run.config.prior.family != "spike_slab":
-        why = f"There is no inclusion: prior.family is {run.config.prior.family}, not spike_slab."
-        return Picture("inclusion", "Inclusion", why)
     found = run.inclusion()
     if not found:
-        return Picture("inclusion", title, "No draw has been saved yet, so there is nothing to average.")
+        family = run.config.prior.family
+        why = f"There is no inclusion: no draw has been saved yet, or the prior ({family}) has no indicators."
+        return Picture("inclusion", title, why)
     layers = len(next(iter(found.values())))
     figure = new_figure(7, 1.0 + 1.8 * math.ceil(layers / COLUMNS))
     draw_histograms(figure, run, found)

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from sgmcmc_prune.data import ood
 from sgmcmc_prune.diagnostics import in_function_space, judge
 from sgmcmc_prune.likelihoods import Gaussian, ObservationModel, Prediction
+from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.predictive.flops import multiply_adds
@@ -235,7 +235,7 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
     draws = config.schedule.cycles * config.schedule.draws
     chains = [load_averages(places, chain) for chain in range(config.chains)]
     rows = 1 + num_decided(config) + len(config.prune.in_chain) * len(config.prune.targets)
-    with tqdm(total=rows, desc="evaluate", unit="row", disable=not progress) as bar:
+    with progress_bar(rows, "row", desc="evaluate", disable=not progress) as bar:
         found = evaluator.predict(places, 0, draws, None)
         dense = evaluator.row(found, None)
         _write_reliability(places.reliability, run.likelihood, found.pooled, evaluator.labels)

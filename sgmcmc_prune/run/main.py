@@ -29,6 +29,7 @@ from sgmcmc_prune.chains.processes import num_workers, run_in_processes, worker_
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine import distributed
 from sgmcmc_prune.machine.distributed import Ranks
+from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.priors.base import rehearse_prior
 from sgmcmc_prune.run.checks import check_choices, check_device
 from sgmcmc_prune.run.config import RunConfig
@@ -312,7 +313,7 @@ def _execution(job: Run, world: Ranks) -> dict[str, Any]:
 
 
 def _bar(total: int, progress: bool) -> tqdm:
-    return tqdm(total=total, unit="step", disable=not progress, dynamic_ncols=True, mininterval=0.5)
+    return progress_bar(total, "step", disable=not progress)
 
 
 def _run_ranks(job: Run, progress: bool, world: Ranks) -> None:

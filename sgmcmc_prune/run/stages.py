@@ -10,10 +10,12 @@ from tqdm import tqdm
 
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Stage, follow
+from sgmcmc_prune.chains.monitor import Monitor
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.chains.rehearsal import EXAMPLES, Rehearsal, rehearse
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
+from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
@@ -104,7 +106,7 @@ def take_stage(run: Run, criterion: str, places: StagePlaces, progress: bool) ->
     schedule = run.schedule(criterion)
     with (
         locked(run.places.lock),
-        tqdm(total=run.config.chains * schedule.num_steps, unit="step", disable=not progress) as bar,
+        progress_bar(run.config.chains * schedule.num_steps, "step", disable=not progress) as bar,
     ):
         for index in range(run.config.chains):
             bar.set_description(f"chain {index}, {criterion}")
@@ -153,7 +155,9 @@ def open_stage(
                 "momentum": schedule(schedule.num_steps - 1).momentum,
             },
         )
-    return Stage(places, recorder, store, record_every, config.checkpoint_seconds, config.keep_checkpoints)
+    inputs, targets = run.data.validation
+    monitor = Monitor(run.likelihood, inputs, targets, run.data.dataset.unit, places.progress) if len(targets) else None
+    return Stage(places, recorder, store, record_every, config.checkpoint_seconds, config.keep_checkpoints, monitor)
 
 
 def _static(probes: Probes, parameters: Mapping[str, Tensor], layers: Sequence[str]) -> dict[str, Any]:

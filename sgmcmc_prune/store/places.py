@@ -38,6 +38,10 @@ class StagePlaces:
         """What the process holds that takes a chain."""
         return self.checkpoints / f"chain{chain}.lock"
 
+    def progress(self, chain: int) -> Path:
+        """Scores of a chain on validation examples while it runs."""
+        return self.directory / "progress" / f"chain{chain}.csv"
+
     def mask(self, chain: int, target: float) -> Path:
         """The mask of one chain at one target, in a fork."""
         return self.directory / "masks" / f"chain{chain}-{target:g}.safetensors"
