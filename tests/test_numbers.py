@@ -80,3 +80,18 @@ def test_the_bias_of_em_is_that_of_its_table() -> None:
     table = (RESULTS / "exact_inclusion.md").read_text()
     worst = max(float(row.split("|")[6]) for row in table.splitlines() if "| em |" in row)
     assert f"off by up to {worst:.2f}" in README
+
+
+def test_the_table_of_the_long_comparison_is_that_of_its_cells() -> None:
+    folder = ROOT / "benchmarks" / "comparison_long"
+    rows = re.findall(r"^\| ([a-z-]+) \| (0\..*) \|$", (folder / "README.md").read_text(), re.MULTILINE)
+    assert len(rows) == 8
+    for method, cells in rows:
+        found = json.loads((folder / "lenet" / "cells" / f"{method}-seed0" / "rows.json").read_text())
+        single = [row for row in found if row["kind"] == "single" and not row["own_stopping_rule"]]
+        expected = [
+            f"{row['accuracy']:.4f} / {row['nll']:.4f}"
+            for row in sorted(single, key=lambda row: float(row["sparsity"]))
+        ]
+        assert cells.split(" | ") == expected, method
+        assert all(row["gradient_evaluations"] == pytest.approx(400_000, rel=0.005) for row in single)
