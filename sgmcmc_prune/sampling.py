@@ -46,7 +46,7 @@ SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 50.0
 #: Momentum of the default sampler.
 MOMENTUM = 0.97
 #: Steps of the default schedule, and the draws that each chain keeps of them.
-BURN_IN, SAMPLE, DRAWS = 5000, 10_000, 250
+BURN_IN, SAMPLE, DRAWS = 4000, 20_000, 250
 #: Steps of a fork that prunes in the chain: exploring (half of them while the mask grows), sampling, and its draws.
 EXPLORE, SAMPLE_PRUNED, DRAWS_PRUNED = 2000, 1000, 50
 #: Targets with a standard deviation outside this range do not suit a learned noise's prior.
@@ -96,7 +96,7 @@ def sample(
     sampler : SamplerConfig, optional
         By default SGHMC at T = 1, with a step of a tenth of the stability limit near a mode (`chains.step_size`).
     schedule : ScheduleConfig, optional
-        In epochs. By default 5,000 steps of burn-in, then 10,000 in which 250 draws are kept, of each chain.
+        In epochs. By default 4,000 steps of burn-in, then 20,000 in which 250 draws are kept, of each chain.
     batch_size : int, optional
         By default the loader's, or all examples up to 2,000, which leaves no minibatch noise, and 256 above.
     chains : int
@@ -154,7 +154,7 @@ def sample(
         schedule=schedule
         or ScheduleConfig(BURN_IN * epochs, cycles=1, explore=0.0, sample=SAMPLE * epochs, relax=0.0, draws=DRAWS),
         prune=PruneConfig(
-            targets=(0.5, 0.8, 0.9, 0.95),
+            targets=(0.5, 0.8, 0.9),
             post_hoc=(*post_hoc, "magnitude"),
             in_chain=(),
             decisions=("median",) if indicators and prior.mode != "em" else (),
