@@ -1,5 +1,6 @@
 """The tutorial's code runs as it stands: quickly with short chains, and in a slow test in full, where it converges."""
 
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
@@ -9,36 +10,44 @@ import pytest
 from sgmcmc_prune import sampling
 from sgmcmc_prune.chains import step_size
 
-TUTORIAL = (Path(__file__).resolve().parents[1] / "docs" / "tutorial.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", TUTORIAL, re.DOTALL)
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_blocks() -> dict[str, Any]:
+def run_blocks(file: str) -> dict[str, Any]:
     names: dict[str, Any] = {}
-    for block in BLOCKS:
-        exec(compile(block, "tutorial.md", "exec"), names)
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(encoding="utf-8"), re.DOTALL):
+        exec(compile(block, file, "exec"), names)
     return names
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_blocks_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("file", ["docs/tutorial.md", "README.md"])
+def test_the_blocks_run(file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name, value in {"BURN_IN": 60, "SAMPLE": 200, "DRAWS": 20, "EXPLORE": 20, "SAMPLE_PRUNED": 20}.items():
         monkeypatch.setattr(sampling, name, value)
     monkeypatch.setattr(sampling, "DRAWS_PRUNED", 4)
     monkeypatch.setattr(step_size, "FIT_STEPS", 100)
-    names = run_blocks()
-    assert names["network"](names["new"]).shape == (3, 2)  # means, and the logarithm of the noise
-    assert "pruned in the chain" in capsys.readouterr().out
+    names = run_blocks(file)
+    assert names["pruned"].network()(names["x"][:3]).shape == (3, 2)  # means, and the logarithm of the noise
+    assert "RMSE" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_in_full_the_chains_are_healthy_and_the_idle_inputs_are_seen() -> None:
     """R-hat of 64 probes under 1.02, ESS in the hundreds, no finding about temperatures."""
-    names = run_blocks()
+    names = run_blocks("docs/tutorial.md")
     diagnostics = names["posterior"].metrics["diagnostics"]
     assert diagnostics["mean"]["rhat_max"] < 1.02
     assert diagnostics["mean"]["ess_min"] > 200
     assert diagnostics["temperature"]["findings"] == []
     by_input = names["first"].probability[0].reshape(8, 4).mean(0)
     assert float(by_input[:2].min()) > float(by_input[2:].max())
+
+
+def test_the_reference_names_what_there_is() -> None:
+    names = re.findall(r"^::: (\S+)$", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(names) > 30
+    for name in names:
+        found = pkgutil.resolve_name(name)
+        assert found.__doc__, name
