@@ -160,7 +160,7 @@ def temperature_lines(d: dict[str, Any]) -> list[str]:
         f"{number(t['excess'], 3)} to the temperature",
         f"configurational temperature by chain{interval}: {', '.join(configurational)}",
         *(f"OFF: {finding}" for finding in t["findings"]),
-        f"(with exact gradients and small steps, a line OFF would be a false alarm of probability {t['false_alarm']:g})",
+        f"(with exact gradients and small steps, a line OFF is a false alarm of probability {t['false_alarm']:g})",
     ]
 
 
