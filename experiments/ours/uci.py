@@ -2,9 +2,10 @@
 
 Every method trains an MLP with 50 tanh units on the standard splits, with a learned noise. It spends the same number of
 gradient evaluations on a split: `--steps` full-batch steps of each of four chains or members, and of the single network
-all of them. Networks are trained by AdamW on nine tenths of the training set, and the step with the best likelihood on the
-last tenth is taken (without that their noise collapses). The posterior is `sample` with its defaults, at a fixed schedule. Scores are
-RMSE and NLL in the units of the data, and the share of test targets in their central 90 % interval.
+all of them. Networks are trained by AdamW on nine tenths of the training set, and the step with the best likelihood on
+the last tenth is taken: without that the learned noise collapses. The posterior is `sample` with its defaults, at a
+fixed schedule. Scores are RMSE and NLL in the units of the data, and the share of test targets in their central 90 %
+interval.
 
     python -m experiments.ours.uci --data-dir UCI_Datasets --sets yacht concrete --splits 0 1 2 3 4 --jobs 2
 """
