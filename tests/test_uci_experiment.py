@@ -1,0 +1,23 @@
+"""The UCI experiment on a toy set in the standard format: every method leaves its scores, and the table its rows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.ours import uci
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_method_is_scored_in_the_units_of_the_data(tmp_path: Path) -> None:
+    folder = tmp_path / "toy" / "data"
+    folder.mkdir(parents=True)
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    np.savetxt(folder / "data.txt", np.column_stack([x[:, :2], 100 * x[:, 0] + x[:, 2]]))
+    for name, values in {"features": [0, 1], "target": [2], "train_0": range(50), "test_0": range(50, 60)}.items():
+        np.savetxt(folder / f"index_{name}.txt", list(values), fmt="%d")
+    found = {m: uci.run("toy", 0, m, steps=200, root=str(tmp_path)) for m in ("ensemble", "single")}
+    assert found["single"]["passes"] == found["ensemble"]["passes"] == 800
+    for scores in found.values():
+        assert 1 < scores["rmse"] < 100  # the targets have a standard deviation of 100
+        assert np.isfinite(scores["nll"])
