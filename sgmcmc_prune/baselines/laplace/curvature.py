@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.laplace import layers as rules
 from sgmcmc_prune.baselines.laplace.blocks import Block, DiagonalBlock, KroneckerBlock
-from sgmcmc_prune.likelihoods import Likelihood, categorical
+from sgmcmc_prune.likelihoods import Categorical, Likelihood, categorical
 from sgmcmc_prune.predictive.predict import evaluation_mode
 
 Estimator = Literal["ggn", "monte_carlo", "empirical"]
@@ -118,7 +118,7 @@ def output_roots(
     if estimator == "empirical":
         f = outputs.detach().requires_grad_()
         return torch.autograd.grad(likelihood(f, targets).sum(), f)[0][None]
-    root = _categorical_root(outputs) if likelihood is categorical else _root(likelihood, outputs, targets)
+    root = _categorical_root(outputs) if type(likelihood) is Categorical else _root(likelihood, outputs, targets)
     if estimator == "ggn":
         return root
     shape = (len(root), len(outputs)) + (1,) * (outputs.ndim - 1)

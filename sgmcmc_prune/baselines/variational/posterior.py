@@ -14,7 +14,7 @@ from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.fit import Cost, Fit
 from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
 from sgmcmc_prune.baselines.variational.factors import GateRule, noise_like
-from sgmcmc_prune.likelihoods import Likelihood, bernoulli, categorical
+from sgmcmc_prune.likelihoods import Bernoulli, Categorical, Likelihood
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import batchnorm
@@ -177,14 +177,14 @@ class VariationalFit(Fit):
 
     def single(self, inputs: Tensor) -> Tensor:
         """Class probabilities of the one network, or its responses."""
-        return super().single(inputs) if self.likelihood is categorical else self.alone().predict(inputs)
+        return super().single(inputs) if isinstance(self.likelihood, Categorical) else self.alone().predict(inputs)
 
     def predict(self, inputs: Tensor) -> Tensor:
         """Class probabilities averaged over the draws, or the mean response."""
-        if self.likelihood is categorical:
+        if isinstance(self.likelihood, Categorical):
             return super().predict(inputs)
         outputs = self.outputs(inputs)
-        return (outputs.sigmoid() if self.likelihood is bernoulli else outputs).double().mean(0)
+        return (outputs.sigmoid() if isinstance(self.likelihood, Bernoulli) else outputs).double().mean(0)
 
     def nll(self, inputs: Tensor, targets: Tensor) -> float:
         """Negative log predictive density, the mean over examples of -log mean_s p(y | f_s), in nats."""
