@@ -3,6 +3,9 @@
 `sample` returns it, and `open_posterior` opens what the command line has left.
 """
 
+import hashlib
+import json
+import math
 import shutil
 import weakref
 from collections.abc import Iterator, Sequence
@@ -14,6 +17,8 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune import choices
+from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.diagnostics import inference_data
 from sgmcmc_prune.likelihoods import Mixture, ObservationModel, Prediction
 from sgmcmc_prune.pruning import masks
@@ -26,7 +31,7 @@ from sgmcmc_prune.run.evaluate import Evaluator
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import take_stage
 from sgmcmc_prune.run.tables import diagnostics_lines, metrics_table
-from sgmcmc_prune.settings import replace
+from sgmcmc_prune.settings import replace, to_json
 from sgmcmc_prune.store.files import read_json
 from sgmcmc_prune.store.places import StagePlaces
 from sgmcmc_prune.store.weights import WeightStore, average
@@ -34,6 +39,10 @@ from sgmcmc_prune.store.weights import WeightStore, average
 if TYPE_CHECKING:
     import pandas
     import xarray
+
+
+#: Samples, over all members, from which an interval is taken.
+SAMPLES = 1000
 
 
 class Draws(Sequence[dict[str, Tensor]]):
@@ -112,20 +121,27 @@ class Predicted:
         """Expected targets (n, k), or class probabilities (n, classes)."""
         return self.unit * self.likelihood.expected_target(self.prediction) + self.centre
 
-    def samples(self, seed: int = 0) -> Tensor:
-        """Targets drawn from the predictive, one for each member: (members, n, k). Of numbers alone."""
-        if not isinstance(self.prediction, Mixture) or not self.likelihood.draws_targets:
+    def samples(self, seed: int = 0, of_each: int = 1) -> Tensor:
+        """Targets drawn from the predictive, so many of each member: (members * of_each, n, k). Of numbers alone."""
+        if not isinstance(self.prediction, Mixture):
             raise ValueError("class probabilities are averaged over draws; the targets' distribution is `mean` itself")
+        if not self.likelihood.draws_targets:
+            raise ValueError(
+                "a function of outputs and targets cannot draw; give an ObservationModel as the likelihood"
+            )
         generator = torch.Generator().manual_seed(seed)
-        drawn = [self.likelihood.draw(outputs.cpu(), generator) for outputs in self.prediction.outputs]
+        members = [outputs for outputs in self.prediction.outputs for _ in range(of_each)]
+        drawn = [self.likelihood.draw(outputs.cpu(), generator) for outputs in members]
         return self.unit * torch.stack(drawn) + self.centre
 
     def interval(self, probability: float = 0.9, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Equal-tailed predictive interval of each target, each end (n, k), from one sample for each member."""
+        """Equal-tailed interval of new targets, noise included, each end (n, k), from a thousand samples or more."""
         if not 0 < probability < 1:
             raise ValueError(f"probability is {probability}; it must be inside (0, 1)")
         tail = (1 - probability) / 2
-        low, high = self.samples(seed).quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
+        low, high = self.samples(seed, math.ceil(SAMPLES / self.prediction.members)).quantile(
+            torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0
+        )
         return low, high
 
 
@@ -151,6 +167,14 @@ class Posterior:
         """What was run, and where it is."""
         kept = "in a temporary directory" if self._temporary else f"in {self.run.out}"
         return f"<Posterior of {self.run.config.model.name}: {self.chains} chains x {self.num_draws} draws, {kept}>"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Posterior":
+        """The posterior itself: its files are one."""
+        return self
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled."""
+        raise TypeError("a Posterior is files on disk; keep it with sample(..., out=...)")
 
     def __str__(self) -> str:
         """The table of the run, and whether its chains are healthy."""
@@ -179,8 +203,13 @@ class Posterior:
         return Draws(WeightStore(self.run.places.draws), self.chains, 0, self.num_draws, self)
 
     def inference_data(self) -> "xarray.DataTree":
-        """The draws' store as ArviZ reads it: posterior, log_likelihood, posterior_predictive and more; lazy."""
-        return inference_data.load(self.path)
+        """The draws' store as ArviZ reads it: posterior, log_likelihood, posterior_predictive and more.
+
+        Lazy, unless the run is in a temporary directory. Targets are as the network sees them, standardised where the
+        data set was.
+        """
+        tree = inference_data.load(self.path)
+        return tree.load() if self._temporary else tree
 
     def summary(self, **options: Any) -> "pandas.DataFrame":
         """Mean, interval, effective sample size and R-hat by scalar (see `diagnostics.inference_data.summary`)."""
@@ -208,8 +237,8 @@ class Posterior:
 
         Parameters
         ----------
-        inputs : Tensor, shape (n, ...)
-            As the network takes them.
+        inputs : Tensor or array, shape (n, ...)
+            In the units of the data: features of a table as in its file, what was given to `sample` as it was given.
         batch_size : int
             Examples in a forward pass.
         """
@@ -325,13 +354,19 @@ def open_posterior(path: str | Path) -> Posterior:
     ValueError
         If it is none, or not finished.
     """
-    run = open_run(Path(path))
+    run = open_run(Path(path).expanduser())
+    if choices.is_given(run.config.model.name):
+        raise ValueError(
+            f"{path} was sampled from objects, which no file can hold; call sample with the same ones, and "
+            f"out={str(path)!r}"
+        )
     if not run.places.metrics.is_file():
         raise ValueError(f"{path} is not finished; go on with: sgmcmc-prune resume {path}")
     return Posterior(run)
 
 
 def _predict(run: Run, draws: Draws, chain_masks: Sequence[masks.Mask], inputs: Tensor, batch_size: int) -> Predicted:
+    inputs = run.data.dataset.as_inputs(inputs).to(run.config.device)
     chains = [draws.of_chain(chain) for chain in range(draws.chains)]
     found = Evaluator(run).predict_inputs(chains, chain_masks, inputs, batch_size)
     return Predicted(run.likelihood, found, run.data.dataset.centre, run.data.dataset.unit)
@@ -353,12 +388,15 @@ def _post_hoc(posterior: Posterior, run: Run) -> Pruned:
 def _in_chain(posterior: Posterior, run: Run, progress: bool) -> Pruned:
     """Fork every chain from its dense end, in a directory of the fork's own."""
     criterion, target = run.config.prune.in_chain[0], run.config.prune.targets[0]
+    if make_criterion(criterion).copies_layers:
+        raise ValueError(f"criterion {criterion!r} copies the per-layer sparsity of another, and a fork has but one")
     if missing := [c for c in range(posterior.chains) if not run.places.checkpoint(c).is_file()]:
         raise ValueError(
             f"{posterior.path} has no resume point of chain {missing[0]}, from which a fork would start; give the "
             "criterion to the run itself, as prune.in_chain"
         )
-    stage: StagePlaces = run.places.stage(f"{criterion}-{target:g}")
+    key = hashlib.sha256(json.dumps(to_json(run.config.prune), sort_keys=True).encode()).hexdigest()[:8]
+    stage: StagePlaces = run.places.stage(f"{criterion}-{target:g}-{key}")
     take_stage(run, criterion, stage, progress)
     chain_masks = [masks.load(stage.mask(chain, target)) for chain in range(posterior.chains)]
     draws, evaluator = run.config.prune.cycles * run.config.prune.draws, Evaluator(run)

@@ -20,6 +20,7 @@ from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, obs
 from sgmcmc_prune.posterior import Posterior
 from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.pruning.prunable import prunable
+from sgmcmc_prune.run.checks import check_device
 from sgmcmc_prune.run.config import (
     DataConfig,
     ModelConfig,
@@ -76,10 +77,11 @@ def sample(
     Parameters
     ----------
     model : nn.Module, or callable
-        The network. Every chain gets a copy with a random start of its own, by the layers' `reset_parameters`; a
-        callable without arguments makes the network anew for each chain.
+        The network. Every chain gets a copy with a random start of its own, by the layers' `reset_parameters`: trained
+        weights are not kept, frozen ones are. A callable without arguments makes the network anew for each chain.
     data : pair of tensors, Dataset or DataLoader
-        All training examples, inputs (n, ...) and targets (n, ...). Inputs reach the network as they are.
+        All training examples, inputs (n, ...) and targets (n, ...). Inputs reach the network as float32; images of type
+        uint8, (n, channels, height, width), are normalised by channel. Targets of a Gaussian should be standardised.
     likelihood : str, ObservationModel or callable
         "categorical" (outputs are logits, targets class labels), "gaussian" (numbers, with a noise that is learned),
         "bernoulli" (0 or 1), "poisson" (counts, outputs are log-rates), an object such as `Gaussian(noise=0.1)`, or a
@@ -105,8 +107,9 @@ def sample(
         The same seed gives the same draws.
     device : str
     out : path, optional
-        The run's directory, for the command line's `report`, `summary` and `resume`; called again with an `out` that
-        exists, `sample` goes on there. By default the run lives in a temporary directory and goes with the object.
+        The run's directory, for the command line's `report` and `summary`. Called again with an `out` that exists and
+        the same network, data, likelihood and settings, `sample` goes on there. By default the run lives in a temporary
+        directory, and goes with the object.
     progress : bool
         Show progress bars.
 
@@ -128,16 +131,18 @@ def sample(
     >>> posterior = sample(net, (x, y), likelihood="gaussian")  # doctest: +SKIP
     >>> posterior.prune(0.8).predict(x_new).mean  # doctest: +SKIP
     """
+    _check_arguments(prior, em, sampler, schedule, batch_size, seed)
+    check_device(device)
     x, y, loader_batch = as_tensors(data)
     observation = _observation(likelihood, y)
     if test is None:
         x, y, test_x, test_y = _held_out(x, y, holdout, seed)
     else:
         test_x, test_y, _ = as_tensors(test, "test")
-    if isinstance(observation, Gaussian) and observation.noise == "learned":
-        _check_scale(y)
     dataset = as_dataset("given:data", ((x, y), (test_x, test_y)), observation.targets)
-    size = batch_size or loader_batch or (len(x) if len(x) <= FULL_BATCH else BATCH)
+    if isinstance(observation, Gaussian):
+        _check_scale(dataset.train.labels)
+    size = next(s for s in (batch_size, loader_batch, len(x) if len(x) <= FULL_BATCH else BATCH) if s is not None)
     epochs = min(size, len(x)) / len(x)
     make_network = _network(model)
     prior = prior or _default_prior(make_network(0))
@@ -170,10 +175,11 @@ def sample(
         probes=min(64, len(x)),
         keep_weight_draws=True,
     )
-    directory = Path(tempfile.mkdtemp(prefix="sgmcmc_prune-") if out is None else out)
+    directory = Path(tempfile.mkdtemp(prefix="sgmcmc_prune-") if out is None else Path(out).expanduser())
     try:
         data_of_run, begun = split_data(dataset, config), RunPlaces(directory).config.is_file()
         run = Run(config, directory, data_of_run, make_network, observation)
+        dataset.provenance["start"] = _start(run)
         if begun:
             _check_data(run)
         if sampler is None:
@@ -192,6 +198,10 @@ def sample(
 
 def _default_prior(network: nn.Module) -> PriorConfig:
     """Spike-and-slab with a slab that keeps the size of what passes a layer."""
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters()):
+        raise ValueError("the network has lazy layers without a shape; pass one batch through it first")
+    if not any(p.requires_grad for p in network.parameters()):
+        raise ValueError("every parameter of the network is frozen (requires_grad False); there is nothing to sample")
     fan_ins = [p[0].numel() for p in prunable(network).values()]
     if not fan_ins:
         raise ValueError("the network has no weight matrix; a prior without indicators has to be named: prior=...")
@@ -237,13 +247,31 @@ def _held_out(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Tensor, Te
     return x[train], y[train], x[held], y[held]
 
 
+def _check_arguments(prior: Any, em: Any, sampler: Any, schedule: Any, batch_size: int | None, seed: int) -> None:
+    """TypeError or ValueError for what is no setting."""
+    kinds = {"prior": PriorConfig, "em": EMSettings, "sampler": SamplerConfig, "schedule": ScheduleConfig}
+    for (name, kind), value in zip(kinds.items(), (prior, em, sampler, schedule), strict=True):
+        if not isinstance(value, kind | None):
+            raise TypeError(f"{name} is {value!r}; give a sgmcmc_prune.{kind.__name__}")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed is {seed!r}; give an integer")
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+
+
 def _check_scale(targets: Tensor) -> None:
-    deviation = float(targets.double().std())
-    if not SCALES[0] <= deviation <= SCALES[1]:
-        raise ValueError(
-            f"targets have standard deviation {deviation:.3g}, and the priors of weights and noise expect about 1; "
-            "standardise them, (y - y.mean()) / y.std(), or give likelihood=Gaussian(noise=...) in their units"
-        )
+    """ValueError for targets that weights of a prior of about one cannot reach."""
+    if len(targets) < 2:
+        raise ValueError(f"there are {len(targets)} training examples; a regression needs two or more")
+    for column in targets.reshape(len(targets), -1).double().T:
+        mean, deviation = float(column.mean()), float(column.std())
+        if deviation == 0:
+            raise ValueError(f"all targets are {mean:g}; there is nothing to learn")
+        if not SCALES[0] <= deviation <= SCALES[1] or abs(mean) > SCALES[1]:
+            raise ValueError(
+                f"targets have mean {mean:.3g} and standard deviation {deviation:.3g}, and the priors of weights and "
+                "noise expect about 0 and 1; standardise them: (y - y.mean(0)) / y.std(0)"
+            )
 
 
 def _network(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
@@ -256,16 +284,29 @@ def _network(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.M
             torch.default_generator.manual_seed(seed)
             if isinstance(model, nn.Module):
                 network = copy.deepcopy(model).cpu()
-                for module in network.modules():
-                    if callable(reset := getattr(module, "reset_parameters", None)):
+                for module in reversed(list(network.modules())):  # children first: an owner has the last word
+                    trained = any(p.requires_grad for p in module.parameters())
+                    if trained and callable(reset := getattr(module, "reset_parameters", None)):
                         reset()
+                with torch.no_grad():  # what is frozen is kept
+                    for (_, p), (_, given) in zip(network.named_parameters(), model.named_parameters(), strict=True):
+                        if not p.requires_grad:
+                            p.copy_(given)
                 return network
             made = model()
         if not isinstance(made, nn.Module):
             raise TypeError(f"model() gave a {type(made).__name__}; it must make an nn.Module")
         return made
 
-    if isinstance(model, nn.Module):
+    if not isinstance(model, nn.Module):
+        first_made, second_made = start_of(0), start_of(1)
+        shared = {id(p) for p in first_made.parameters() if p.requires_grad}
+        if shared & {id(p) for p in second_made.parameters()}:
+            raise ValueError(
+                "model() gives the same parameters at every call, which chains would share; make the network anew in "
+                "it, or hand over the nn.Module itself"
+            )
+    else:
         first, second = (dict(start_of(seed).named_parameters()) for seed in (0, 1))
         fixed = [n for n, p in first.items() if p.requires_grad and p.ndim > 1 and torch.equal(p, second[n])]
         if fixed:
@@ -277,9 +318,26 @@ def _network(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.M
     return start_of
 
 
+def _start(run: Run) -> list[float]:
+    """Losses of a few examples at the start of chain 0: another network or likelihood has others."""
+    network = run.model(0)
+    rehearsed(run, network)
+    network.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        inputs, targets = (part[:8] for part in run.data.train)
+        found: list[float] = run.likelihood(network(inputs), targets).double().tolist()
+    return found
+
+
 def _check_data(run: Run) -> None:
     """ValueError if a directory was started with other data."""
     stored: dict[str, Any] = read_json(run.places.info, checksum=True) if run.places.info.is_file() else {}
     then = stored.get("data", {}).get("files", {}).get("tensors")
     if then not in (None, run.data.dataset.provenance["files"]["tensors"]):
         raise ValueError(f"{run.out} was sampled from other data; give the same, or another directory")
+    now, before = run.data.dataset.provenance["start"], stored.get("data", {}).get("start")
+    if before is not None and not torch.allclose(torch.tensor(now), torch.tensor(before), rtol=1e-3, atol=1e-5):
+        raise ValueError(
+            f"{run.out} was sampled with another network or likelihood; give the same, or another directory"
+        )

@@ -1,5 +1,8 @@
 """A person with a network, data and a deadline: each of them under twenty lines, and what they do wrong in words."""
 
+import copy
+import gc
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 import sgmcmc_prune
 from sgmcmc_prune import Gaussian, Posterior, PruneConfig, ScheduleConfig, open_posterior, sample
+from sgmcmc_prune.likelihoods import Mixture
+from sgmcmc_prune.posterior import Predicted
 
 SHORT = ScheduleConfig(burn_in=40, cycles=1, explore=0, sample=80, relax=0, draws=8)
 FORK = PruneConfig(explore=10.0, sample=10.0, relax=0.0, draws=2)
@@ -94,8 +99,11 @@ def test_a_cnn_of_ones_own_and_a_loader(tmp_path: Path) -> None:
         sample(net, (x + 1, y), likelihood="categorical", schedule=SHORT, chains=2, batch_size=12, out=out)
     with pytest.raises(ValueError, match="other settings"):
         sample(net, loader, likelihood="categorical", schedule=SHORT, chains=3, out=out)
-    with pytest.raises(ValueError, match=r"handed to sgmcmc_prune\.sample"):
-        open_posterior(out).predict(x[:1])
+    with pytest.raises(ValueError, match="sampled from objects"):
+        open_posterior(out)
+    other = nn.Sequential(nn.Flatten(), nn.Linear(20, 2))
+    with pytest.raises(ValueError, match="another network or likelihood"):
+        sample(other, loader, likelihood="categorical", schedule=SHORT, chains=2, out=out, progress=False)
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "poisson", Gaussian("heteroscedastic"), Gaussian(0.3), "own"])
@@ -154,7 +162,7 @@ def loader_of_a_part() -> "DataLoader[Any]":
         (Endless(), "has no length"),
         (loader_with_replacement(), "draws with replacement"),
         (loader_of_a_part(), "draws 30 of 60 examples"),
-        (Augmented(), "another example 0"),
+        (Augmented(), "other examples when"),
         ((torch.zeros(5, 3), torch.zeros(4)), "one target for each example"),
         ((torch.tensor([[1.0, 2.0, 3.0], [4.0, float("nan"), 6.0]] * 20), torch.randn(40)), "column 1 is not finite"),
         ((regression_data()[0], 1e4 * regression_data()[1]), "standardise them"),
@@ -205,3 +213,95 @@ def test_the_package_offers_its_names_without_loading_torch() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "'sample'" in found
     assert sgmcmc_prune.sample is sample
+
+
+def quick(model: Any, data: Any, likelihood: Any = "gaussian", **options: Any) -> Posterior:
+    return sample(model, data, likelihood=likelihood, schedule=SHORT, chains=2, progress=False, **options)
+
+
+def test_frozen_layers_are_kept_and_trained_ones_start_anew() -> None:
+    body = nn.Sequential(nn.Linear(3, 6), nn.Tanh()).requires_grad_(False)
+    found = quick(nn.Sequential(body, nn.Linear(6, 1)), regression_data())
+    for chain in range(2):
+        network: Any = found.run.model(chain)
+        assert torch.equal(network.network[0][0].weight, body[0].weight)
+    first, second = (found.run.model(chain).network[1].weight for chain in range(2))  # type: ignore[union-attr, index]
+    assert not torch.equal(first, second)
+
+
+def test_a_callable_must_make_the_network_anew() -> None:
+    one = network()
+    with pytest.raises(ValueError, match="the same parameters at every call"):
+        quick(lambda: one, regression_data())
+
+
+def test_another_fork_is_another_fork(posterior: Posterior) -> None:
+    layerwise = PruneConfig(explore=10.0, sample=10.0, relax=0.0, draws=2, allocation="layerwise")
+    shares = []
+    for schedule in (FORK, layerwise):
+        pruned = posterior.prune(0.5, in_chain=True, schedule=schedule, progress=False)
+        shares.append([float(kept.float().mean()) for kept in pruned.masks[0].values()])
+    assert shares[1] == pytest.approx([0.5, 0.5], abs=0.04)
+    with pytest.raises(ValueError, match="copies the per-layer sparsity"):
+        posterior.prune(0.5, in_chain=True, criterion="random", progress=False)
+
+
+def test_predict_takes_what_the_network_was_sampled_on(posterior: Posterior) -> None:
+    x, _ = regression_data()
+    assert torch.equal(posterior.predict(x.numpy()).mean, posterior.predict(x).mean)
+    for wrong, said in ((x[:, :2], r"give \(n, 3\)"), (x[:0], "give"), (x * float("inf"), "not finite")):
+        with pytest.raises(ValueError, match=said):
+            posterior.predict(wrong)
+
+
+def test_files_live_as_long_as_what_was_taken_from_them() -> None:
+    found = quick(network(), regression_data())
+    copied, tree, draws = copy.deepcopy(found), found.inference_data(), found.draws
+    with pytest.raises(TypeError, match="keep it with sample"):
+        pickle.dumps(found)
+    directory = found.path
+    del found
+    gc.collect()
+    assert len(copied.draws) == len(draws) == 16
+    del copied, draws
+    gc.collect()
+    assert not directory.exists()
+    assert bool(torch.from_numpy(tree["log_likelihood"]["y"].values).isfinite().all())
+
+
+def test_an_interval_holds_its_probability_with_few_members() -> None:
+    """Of normal draws from one member: the ends are those of the distribution to 0.2 (1,000 samples)."""
+    model, outputs = Gaussian("heteroscedastic"), torch.zeros(3, 2)
+    low, high = Predicted(model, Mixture((outputs, outputs))).interval(0.9)
+    torch.testing.assert_close(low, torch.full_like(low, -1.645), atol=0.25, rtol=0)
+    torch.testing.assert_close(high, torch.full_like(high, 1.645), atol=0.25, rtol=0)
+
+
+def test_images_are_normalised_for_the_network_and_for_predictions() -> None:
+    images = torch.randint(0, 256, (40, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = quick(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), (images, torch.arange(40) % 2), "categorical")
+    inputs = found.run.data.dataset.as_inputs(images[:3])
+    torch.testing.assert_close(found.predict(images[:3]).mean, found.predict(inputs).mean)
+    with pytest.raises(ValueError, match="raw pixels"):
+        found.predict(images[:3].float())
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"prior": "gaussian"}, TypeError, r"give a sgmcmc_prune\.PriorConfig"),
+        ({"seed": 1.5}, TypeError, "give an integer"),
+        ({"batch_size": 0}, ValueError, "at least 1"),
+        ({"device": "cuda:7"}, ValueError, "CUDA devices"),
+        ({"data": (regression_data()[0], regression_data()[1] + 300)}, ValueError, "mean 300"),
+        ({"data": (regression_data()[0], torch.ones(60))}, ValueError, "nothing to learn"),
+        ({"model": nn.Linear(3, 1).requires_grad_(False)}, ValueError, "is frozen"),
+        ({"likelihood": lambda f, y: f[:, 0] * float("nan")}, ValueError, "not finite at the random start"),
+        ({"likelihood": lambda f, y: torch.zeros(len(f))}, ValueError, "has no gradient"),
+    ],
+)
+def test_more_mistakes_are_one_line(change: dict[str, Any], kind: type[Exception], said: str) -> None:
+    arguments = {"model": network(), "data": regression_data(), "likelihood": "gaussian"} | change
+    with pytest.raises(kind, match=said) as refused:
+        sample(**arguments, schedule=SHORT, progress=False)
+    assert "\n" not in str(refused.value)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sgmcmc_prune.data import load
+from sgmcmc_prune.likelihoods import Gaussian
 
 
 def table(path: Path, text: str) -> str:
@@ -62,6 +63,10 @@ def test_csv_of_labels_and_of_several_targets(tmp_path: Path) -> None:
         ("a,b\n", "a", "a header and two rows"),
         ("", "a", "a header and two rows"),
         ("a,b\n1,1\n1,2\n1,3\n", "a", "all training targets are 1"),
+        ("a,b\n0.1,1\n0.1,2\n0.1,3\n", "a", "all training targets are 0.1"),
+        ("a,b\n1e300,1\n-1e300,2\n1,3\n", "a", "too large"),
+        ("a,b\n1_000,1\n2,2\n3,3\n", "a", "no finite number"),
+        ("a,b,b\n1,1,1\n2,2,2\n3,3,3\n", "a", "two columns have one name"),
     ],
 )
 def test_a_csv_that_is_none_is_refused_in_one_line(tmp_path: Path, text: str, target: str, said: str) -> None:
@@ -117,3 +122,32 @@ def test_uci_by_name_keeps_its_units(tmp_path: Path) -> None:
         load("uci:toy", tmp_path, targets="standardised", split=1)
     with pytest.raises(ValueError, match="class labels"):
         load("uci:toy", tmp_path)
+
+
+def test_features_are_taken_in_the_units_of_the_file(tmp_path: Path) -> None:
+    data = load(f"csv:{table(tmp_path / 't.csv', GOOD)}:y", targets="standardised")
+    raw = torch.tensor([[float(i), float(i % 3)] for i in range(20)])
+    rows = data.as_inputs(raw)
+    for own in data.train.inputs(data.mean, data.std, "cpu"):
+        assert any(torch.allclose(own, row, atol=1e-5) for row in rows)
+    with pytest.raises(ValueError, match=r"give \(n, 2\)"):
+        data.as_inputs(raw[:, :1])
+
+
+def test_several_targets_are_standardised_by_column(tmp_path: Path) -> None:
+    rows = "\n".join(f"{i % 7},{1000 * i},{i * i}" for i in range(30))
+    data = load(f"csv:{table(tmp_path / 't.csv', 'x,y,z' + chr(10) + rows)}:y,z", targets="standardised")
+    torch.testing.assert_close(data.train.labels.std(0), torch.ones(2), rtol=1e-4, atol=0)
+    assert (data.unit, len(data.provenance["unit_of_targets"])) == (1.0, 2)
+
+
+def test_a_known_noise_is_in_the_units_of_the_file() -> None:
+    assert Gaussian(5.0).in_unit(38.0).noise == pytest.approx(5 / 38)
+    assert Gaussian().in_unit(38.0).noise == "learned"
+
+
+def test_integer_targets_of_npz_are_standardised(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", x=np.random.default_rng(0).normal(size=(30, 2)), y=np.arange(1000, 1030))
+    data = load(f"npz:{tmp_path / 't.npz'}", targets="standardised")
+    assert float(data.train.labels.std()) == pytest.approx(1, rel=1e-4)
+    assert data.unit > 5

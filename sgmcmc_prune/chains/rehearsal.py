@@ -228,6 +228,10 @@ def _check_gradients(model: nn.Module, losses: Tensor, count: int, complete: boo
             f"the likelihood of {count} examples has shape {tuple(losses.shape)}; it must be ({count},), one negative "
             "log-likelihood for each (reduction='none')"
         )
+    if not losses.requires_grad:
+        raise ValueError("the likelihood has no gradient with respect to the outputs; compute it with torch")
+    if not bool(losses.isfinite().all()):
+        raise ValueError("the likelihood of training examples is not finite at the random start")
     parameters = trainable(model)
     gradients = torch.autograd.grad(losses.mean(), list(parameters.values()), allow_unused=True)
     pairs = list(zip(parameters, gradients, strict=True))

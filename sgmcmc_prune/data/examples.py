@@ -42,6 +42,7 @@ def as_dataset(
     targets: str = "labels",
     centre: float = 0.0,
     unit: float = 1.0,
+    features: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
     options: dict[str, Any] | None = None,
 ) -> Dataset:
     """What a loader returned, as a data set.
@@ -56,6 +57,8 @@ def as_dataset(
         What the likelihood takes: class labels, integers (n,) from 0 on; numbers (n,) or (n, k); or either.
     centre, unit : float
         How targets that are numbers were standardised.
+    features : pair of tuple of float
+        Centre and scale by which features were standardised, if they were.
     options : dict, optional
         What the loader was asked, for the record.
 
@@ -131,7 +134,7 @@ def as_dataset(
             )
         else:
             return Dataset(name, Images(inputs, labels), Images(test, test_labels), classes, mean, std, provenance)
-    return Dataset(name, train_set, test_set, classes, mean, std, provenance, centre, unit)
+    return Dataset(name, train_set, test_set, classes, mean, std, provenance, centre, unit, *features)
 
 
 def is_labels(targets: Tensor) -> bool:

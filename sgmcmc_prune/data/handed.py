@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -21,6 +22,8 @@ from torch.utils.data import (
 
 #: Examples that are collated at once.
 CHUNK = 256
+#: Examples that are asked for twice: a data set that changes them is no data.
+ASKED_TWICE = 32
 
 
 def as_tensors(data: Any, what: str = "data") -> tuple[Tensor, Tensor, int | None]:
@@ -79,6 +82,8 @@ def _check_loader(loader: "DataLoader[Any]", what: str) -> None:
             f"{what}: the DataLoader's data set has no length, and the posterior needs N, the number of its examples; "
             "give a data set with __len__ and __getitem__, or the tensors"
         )
+    if type(loader.batch_sampler) not in (BatchSampler, type(None)):
+        raise ValueError(f"{what}: the DataLoader has a batch sampler of its own; give the data set, or leave it out")
     sampler: Any = loader.sampler
     size = len(loader.dataset)
     if getattr(sampler, "replacement", False):
@@ -100,13 +105,14 @@ def _all_examples(dataset: Any, what: str, collate: Any) -> tuple[Tensor, Tensor
         raise ValueError(f"{what}: the data set has no length, and the posterior needs N, the number of its examples")
     if not len(dataset):
         raise ValueError(f"{what}: the data set is empty")
-    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2 and collate is default_collate:
+    if type(dataset) is TensorDataset and len(dataset.tensors) == 2 and collate is default_collate:
         inputs, targets = dataset.tensors
         return inputs.detach(), targets.detach()
-    first, again = (_pair(collate([dataset[0]]), what) for _ in range(2))
+    some = range(min(ASKED_TWICE, len(dataset)))
+    first, again = (_pair(collate([dataset[i] for i in some]), what) for _ in range(2))
     if not all(torch.equal(a, b) for a, b in zip(first, again, strict=True)):
         raise ValueError(
-            f"{what}: the data set gives another example 0 when it is asked again (augmentation?); a likelihood needs "
+            f"{what}: the data set gives other examples when it is asked again (augmentation?); a likelihood needs "
             "fixed examples: take the random transforms out"
         )
     chunks = [range(start, min(start + CHUNK, len(dataset))) for start in range(0, len(dataset), CHUNK)]

@@ -30,6 +30,8 @@ class LabelledImages(Protocol):
         ...
 
 
+#: No normalised pixel is as large.
+PIXELS = 30.0
 Split = TypeVar("Split", bound=LabelledImages)
 
 
@@ -91,6 +93,8 @@ class Dataset:
         `files` (name -> sha256 of the uncompressed file).
     centre, unit : float
         Targets that are numbers have had this subtracted, and were divided by that.
+    input_centre, input_scale : tuple of float, one for each feature, or empty
+        The same of features, where a table was standardised.
 
     Raises
     ------
@@ -107,6 +111,41 @@ class Dataset:
     provenance: dict[str, Any]
     centre: float = 0.0
     unit: float = 1.0
+    input_centre: tuple[float, ...] = ()
+    input_scale: tuple[float, ...] = ()
+
+    def as_inputs(self, values: Any) -> Tensor:
+        """Examples in the units of the user's data as the network takes them.
+
+        Parameters
+        ----------
+        values : Tensor or array, shape (n, ...)
+            Features in the units of the file, images of type uint8 where the training set has such (or normalised as
+            those are), and anything else as it was given.
+
+        Raises
+        ------
+        ValueError
+            If examples have another shape than those of the training set, are not finite, or look like raw pixels.
+        """
+        x = torch.as_tensor(values)
+        own = self.train.subset(torch.zeros(1, dtype=torch.long)).inputs(self.mean, self.std, "cpu")[:]
+        if x.ndim < 2 or x.shape[1:] != own.shape[1:] or not len(x):
+            raise ValueError(
+                f"inputs have shape {tuple(x.shape)}; give (n, {', '.join(map(str, own.shape[1:]))}), as the network "
+                "was sampled on"
+            )
+        images = self.std != (1.0,)  # their pixels were normalised
+        if x.dtype == torch.uint8 and images:
+            return normalise(x, self.mean, self.std)
+        x = x.float()
+        if not bool(x.isfinite().all()):
+            raise ValueError("inputs hold a number that is not finite")
+        if images and float(x.abs().max()) > PIXELS:
+            raise ValueError("inputs look like raw pixels in floating point; give images of type uint8")
+        if self.input_centre:
+            x = (x - torch.tensor(self.input_centre)) / torch.tensor(self.input_scale)
+        return x
 
     @property
     def target_width(self) -> int:

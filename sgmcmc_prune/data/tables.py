@@ -5,6 +5,7 @@ for that (Gaussian); the data set keeps their centre and unit, and scores are gi
 """
 
 import csv as text_tables
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,20 @@ def csv(argument: str, targets: str, data_dir: Path | None = None, test: float =
     features = [i for i, name in enumerate(header) if name not in names]
     if not features:
         raise ValueError(f"{path} has no column beside {wanted}; there is nothing to predict from")
+    if len(set(names)) < len(names) or len({header[i] for i in features}) < len(features):
+        raise ValueError(f"{path}: two columns have one name")
     x = torch.from_numpy(_numbers(path, header, rows, features))
+    found: dict[str, Any] = {}
     chosen = [header.index(name) for name in names]
     if targets == "labels":
         if len(chosen) > 1:
             raise ValueError(f"csv:{argument} names {len(chosen)} columns of labels; a categorical likelihood has one")
         texts = [row[chosen[0]].strip() for row in rows]
+        if "" in texts:
+            raise ValueError(f"{path}: row {texts.index('') + 2}, column {wanted!r} is empty")
         classes = sorted(set(texts), key=lambda text: (not _is_number(text), float(text) if _is_number(text) else text))
         y = torch.tensor([classes.index(text) for text in texts])
+        found["classes"] = classes
     else:
         y = torch.from_numpy(_numbers(path, header, rows, chosen))
         y = y.squeeze(1) if len(chosen) == 1 else y
@@ -70,7 +77,12 @@ def csv(argument: str, targets: str, data_dir: Path | None = None, test: float =
     if not 1 <= held < len(rows):
         raise ValueError(f"test is {test}; of {len(rows)} rows that leaves {held} for the test set")
     train, held_out = order[held:].sort().values, order[:held].sort().values
-    return standardised(f"csv:{path.name}", ((x[train], y[train]), (x[held_out], y[held_out])), targets, features=True)
+    name = f"csv:{path.name}"
+    centre, scale = moments(name, "feature", x[train])
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    x = (x - centre) / scale
+    parts = ((x[train], y[train]), (x[held_out], y[held_out]))
+    return standardised(name, parts, targets, (tuple(centre.tolist()), tuple(scale.tolist())), found)
 
 
 def npz(argument: str, targets: str, data_dir: Path | None = None, test: float = 0.1, seed: int = 0) -> Dataset:
@@ -107,7 +119,7 @@ def npz(argument: str, targets: str, data_dir: Path | None = None, test: float =
         parts = ((x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]]))
     else:
         raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}; give x and y, or {', '.join(wanted)}")
-    return standardised(f"npz:{path.name}", parts, targets, features=False)
+    return standardised(f"npz:{path.name}", parts, targets)
 
 
 def uci(argument: str, targets: str, data_dir: Path | None = None, split: int = 0) -> Dataset:
@@ -131,23 +143,44 @@ def uci(argument: str, targets: str, data_dir: Path | None = None, split: int = 
         raise ValueError(f"uci:{argument} has numbers as targets; the likelihood wants class labels (try gaussian)")
     found = load_uci(root, argument, split)
     parts = tuple((x, y.double() * found.target_std + found.target_mean) for x, y in (found.train, found.test))
-    return standardised(f"uci:{argument}", parts, targets, features=False, options={"split": split})
+    return standardised(f"uci:{argument}", parts, targets, found.features, {"split": split})
 
 
-def standardised(name: str, parts: Any, targets: str, features: bool, options: dict[str, Any] | None = None) -> Dataset:
-    """A training and a test set; features, and targets if asked for, are standardised by the training part."""
+def standardised(
+    name: str,
+    parts: Any,
+    targets: str,
+    features: tuple[tuple[float, ...], tuple[float, ...]] = ((), ()),
+    options: dict[str, Any] | None = None,
+) -> Dataset:
+    """A training and a test set; targets, if asked for, are standardised by the training part.
+
+    Several targets are standardised column by column, and their scores are in standard deviations: one unit could not
+    be that of all.
+    """
     (x, y), (test_x, test_y) = parts
-    if features:
-        centre, scale = x.mean(0), x.std(0)
-        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        x, test_x = ((part - centre) / scale for part in (x, test_x))
-    mean, std = 0.0, 1.0
-    if targets == "standardised" and y.is_floating_point():
-        mean, std = float(y.double().mean()), float(y.double().std())
-        if not std > 0:
-            raise ValueError(f"{name}: all training targets are {mean:g}; there is nothing to learn")
+    found = {**(options or {})}
+    centre, unit = 0.0, 1.0
+    if targets == "standardised" and not y.is_complex() and y.ndim in (1, 2):
+        y, test_y = y.double(), test_y.double()
+        mean, std = moments(name, "target", y)
         y, test_y = ((part - mean) / std for part in (y, test_y))
-    return as_dataset(name, ((x, y), (test_x, test_y)), targets, centre=mean, unit=std, options=options)
+        if mean.numel() == 1:
+            centre, unit = float(mean), float(std)
+        else:
+            found |= {"centre_of_targets": mean.tolist(), "unit_of_targets": std.tolist()}
+    return as_dataset(name, ((x, y), (test_x, test_y)), targets, centre, unit, features, found)
+
+
+def moments(name: str, what: str, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation by column; ValueError where they are no numbers to divide by."""
+    mean, std = values.mean(0), values.std(0)
+    for column, (m, s) in enumerate(zip(mean.reshape(-1).tolist(), std.reshape(-1).tolist(), strict=True)):
+        if not (math.isfinite(m) and math.isfinite(s)):
+            raise ValueError(f"{name}: {what} {column} is too large to be standardised")
+        if what == "target" and not s > 1e-12 * abs(m):
+            raise ValueError(f"{name}: all training targets are {m:g}; there is nothing to learn")
+    return mean, std
 
 
 def _place(file: str, data_dir: Path | None) -> Path:
@@ -178,6 +211,8 @@ def _cells(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _is_number(text: str) -> bool:
+    if "_" in text:  # Python reads 1_000
+        return False
     try:
         float(text)
     except ValueError:

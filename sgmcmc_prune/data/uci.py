@@ -26,6 +26,7 @@ class Split:
     test: tuple[Tensor, Tensor]
     target_std: float
     target_mean: float = 0.0
+    features: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
 
 def names(root: str | Path) -> list[str]:
@@ -76,7 +77,7 @@ def load(root: str | Path, name: str, split: int) -> Split:
         inputs, targets = (x[index] - centre) / scale, (y[index] - mean) / std
         return torch.from_numpy(inputs).float(), torch.from_numpy(targets).float()
 
-    return Split(part(rows["train"]), part(rows["test"]), float(std), float(mean))
+    return Split(part(rows["train"]), part(rows["test"]), float(std), float(mean), (tuple(centre), tuple(scale)))
 
 
 def _base(root: str | Path) -> Path:

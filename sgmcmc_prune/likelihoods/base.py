@@ -103,6 +103,10 @@ class ObservationModel(ABC):
         """The network with the parameters that the likelihood itself has, if it has any."""
         return network
 
+    def in_unit(self, unit: float) -> "ObservationModel":
+        """The same likelihood of targets that were divided by `unit`."""
+        return self
+
     def check(self, targets: Tensor) -> None:
         """Refuse targets that no outcome can be; ValueError names the first example."""
         require_targets(targets, ~targets.isfinite(), "finite")

@@ -47,6 +47,8 @@ class LearnedNoise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map examples to outputs (n, 2 k): means, then log s."""
         mean = self.network(x)
+        if not isinstance(mean, Tensor):
+            raise ValueError(f"the network returns a {type(mean).__name__}; it must return one tensor")
         if mean.ndim == 1:
             mean = mean.unsqueeze(1)
         return torch.cat([mean, self.log_noise.expand(len(mean), -1)], dim=1)
@@ -93,6 +95,10 @@ class Gaussian(ObservationModel):
             return outputs, torch.full_like(outputs, math.log(self.noise))
         mean, log_noise = outputs.chunk(2, dim=-1)
         return mean, log_noise
+
+    def in_unit(self, unit: float) -> "Gaussian":
+        """A known noise is in the units of the user's targets."""
+        return Gaussian(self.noise / unit) if isinstance(self.noise, int | float) else self
 
     def num_outputs(self, width: int) -> int:
         """Means, and log s unless the noise is known."""

@@ -135,7 +135,8 @@ class Run:
     @cached_property
     def likelihood(self) -> ObservationModel:
         """What a target is distributed as, given the network's outputs."""
-        return observation_model(likelihood(self.config), labels=self.data.dataset.num_classes > 0)
+        found = observation_model(likelihood(self.config), labels=self.data.dataset.num_classes > 0)
+        return found.in_unit(self.data.dataset.unit)
 
     @property
     def num_outputs(self) -> int:
