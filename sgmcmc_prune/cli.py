@@ -395,6 +395,7 @@ def _unbox(box: str) -> str:
 
 def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
     from sgmcmc_prune.machine.distributed import is_first_process, resume_command
+    from sgmcmc_prune.run.headline import headline, noise_line
     from sgmcmc_prune.run.tables import diagnostics_lines, metrics_table
 
     try:
@@ -406,7 +407,10 @@ def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
     if not metrics:  # a process that only took its part in the chains
         return
     print()
+    print("\n".join(headline(metrics)))
+    print()
     print(metrics_table(metrics))
+    print(noise_line(metrics))
     print()
     print("\n".join(diagnostics_lines(metrics)))
     print(f"\nrun directory: {out}   figures: sgmcmc-prune report {out}")

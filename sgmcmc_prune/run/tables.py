@@ -1,5 +1,6 @@
 """The tables of a run, as a person reads them in the terminal."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
@@ -62,7 +63,7 @@ def _named_rows(metrics: dict[str, Any]) -> list[tuple[list[str], dict[str, Any]
     return rows
 
 
-def decision(row: dict[str, Any]) -> str:
+def decision(row: Mapping[str, Any]) -> str:
     """The decision of a pruned row in words: a target sparsity ("97.5%"), "median" or "fdr 0.1"."""
     if row["decision"] == "target":
         return f"{100 * row['target']:g}%"
