@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgmcmc_prune.predictive.intervals import mean_and_half_width
+from sgmcmc_prune.predictive.intervals import mean_and_half_width, wilson_interval
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.scales import accuracy_axis, log_scale, sparsity_axis
 from sgmcmc_prune.report.style import (
@@ -59,12 +59,10 @@ def quality_against_sparsity(run: RunData) -> Picture:
         "accuracy, or twice the dense error) do not set the range of a panel: where they leave it an arrow stands at "
         "its edge, and the table has their values."
     )
-    examples = run.info.get("data", {}).get(split)
-    if examples and "accuracy" in scores:
-        p = run.metrics["dense"]["accuracy"]
-        half = 1.96 * np.sqrt(p * (1 - p) / examples)
+    if run.metrics.get("examples") and "accuracy" in scores:
         caption += (
-            f" One seed, {examples:,} examples: each accuracy is known to about ± {100 * half:.1f} points (95 %)."
+            f" Bars and grey band: 95 % intervals of an accuracy on {run.metrics['examples']:,} examples (binomial, "
+            "one seed). Networks judged on the same examples differ by less than their bars suggest."
         )
     keys = [key for key in scores if key not in ("brier", "coverage")]
     figure = draw([run.metrics], keys)
@@ -73,7 +71,11 @@ def quality_against_sparsity(run: RunData) -> Picture:
 
 
 def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
-    """Draw one row of panels per metric; with two runs or more, error bars are 95 % Student-t intervals over runs."""
+    """Draw one row of panels per metric.
+
+    Error bars are 95 % intervals: with two runs or more Student-t ones over runs, with one the binomial one of its
+    accuracy, if it says on how many examples that was measured.
+    """
     when = [w for w in WHEN if any(row["when"] == w for row in runs[0]["pruned"])]
     figure = new_figure(1 + 3.3 * len(when), 0.8 + 2.1 * len(keys))
     axes = figure.subplots(len(keys), len(when), squeeze=False, sharex=True, sharey="row")
@@ -108,18 +110,31 @@ def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: S
     """Draw the dense predictive, and all pruned ones that have not failed: they set the range."""
     dense, half = mean_and_half_width(np.array([_number(run["dense"][key]) for run in runs]))
     ax.axhline(float(dense), color=INK, linestyle="--", linewidth=1)
-    if np.isfinite(half):
-        ax.axhspan(float(dense - half), float(dense + half), color=INK, alpha=0.08, linewidth=0)
+    around = _errors(runs, key, dense, half)
+    if around is not None and np.isfinite(around).all():
+        ax.axhspan(float(dense - around[0]), float(dense + around[1]), color=INK, alpha=0.08, linewidth=0)
     for place, criterion in enumerate(criteria):
         # Error bars of criteria at one sparsity stand side by side.
-        dodge = 1 + 0.04 * (place - (len(criteria) - 1) / 2) if len(runs) > 1 else 1.0
+        dodge = 1 + 0.04 * (place - (len(criteria) - 1) / 2) if around is not None else 1.0
         for kind in _kinds(runs):
             kept, mean, half, failed = _curve(runs, key, when, criterion, kind)
             if len(kept) and not failed.all():
                 fine = ~failed
-                error = half[fine] if len(runs) > 1 else None
+                error = _errors(runs, key, mean[fine], half[fine])
                 colour = criterion_colour(criterion)
-                ax.errorbar(kept[fine] * dodge, mean[fine], error, color=colour, lw=1.4, capsize=2, **_looks(kind))
+                looks = {"lw": 1.4, "elinewidth": 0.9, "capsize": 2, **_looks(kind)}
+                ax.errorbar(kept[fine] * dodge, mean[fine], error, color=colour, **looks)
+
+
+def _errors(runs: Sequence[Metrics], key: str, mean: np.ndarray, half: np.ndarray) -> np.ndarray | None:
+    """How far 95 % intervals reach below and above, shape (2, ...); None where nothing is known of them."""
+    if len(runs) > 1:
+        return np.stack([half, half])
+    examples = runs[0].get("examples")
+    if key != "accuracy" or not examples:
+        return None
+    low, high = wilson_interval(mean, examples)
+    return np.stack([mean - low, high - mean]).clip(0)
 
 
 def _draw_failed(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str]) -> None:
