@@ -7,26 +7,29 @@ import re
 import shutil
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from browser import look, needs_chromium
 
+from sgmcmc_prune import cli
 from sgmcmc_prune.diagnostics.inference_data import load, summary
-from sgmcmc_prune.predictive.intervals import mean_and_half_width
+from sgmcmc_prune.predictive.intervals import mean_and_half_width, wilson_interval
 from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.report import convergence, write, write_report
-from sgmcmc_prune.report.calibration import wilson_interval
 from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_histograms, quantity
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData, shortened
 from sgmcmc_prune.report.sparsity import draw
 from sgmcmc_prune.report.style import Picture
 from sgmcmc_prune.report.temperature import temperatures
-from sgmcmc_prune.report.training import hyperparameter_trace
+from sgmcmc_prune.report.training import hyperparameter_trace, running_mean
 from sgmcmc_prune.run.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
+from sgmcmc_prune.run.headline import best_rows, headline
 from sgmcmc_prune.run.main import run
 from sgmcmc_prune.run.tables import diagnostics_lines
 from sgmcmc_prune.settings import replace
@@ -131,10 +134,10 @@ def test_page_says_what_was_run_and_what_it_departs_from(finished: Path, index: 
 
 def test_text_from_the_run_is_escaped(copy: Path) -> None:
     info = read_json(copy / "run.json", checksum=True)
-    write_json(copy / "run.json", {**info, "departures": ["<script>"]}, checksum=True)
+    write_json(copy / "run.json", {**info, "departures": ["<script>alert(1)"]}, checksum=True)
     text = page(RunData.open(copy), [])
-    assert "<script>" not in text
-    assert "&lt;script&gt;" in text
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
 
 
 def test_unfinished_run_shows_what_there_is(copy: Path) -> None:
@@ -228,6 +231,76 @@ def test_convergence_draws_what_there_is(finished: Path, monkeypatch: pytest.Mon
     assert "There is no R-hat" in picture.caption
     monkeypatch.undo()
     assert convergence.convergence(run_data).figure is None
+
+
+def test_the_page_opens_with_the_verdict_then_the_trade_off_then_the_tables(finished: Path, index: Path) -> None:
+    text, metrics = index.read_text(), read_json(finished / "metrics.json")
+    first, *others = headline(metrics)
+    assert f"<h1>{escape(first)}</h1>" in text
+    places = [text.index(part) for part in (escape(first), escape(others[0]), "Quality against sparsity", ">Results<")]
+    assert places == sorted(places)
+    assert text.index(">Results<") < text.index("<details>")
+    assert text.count("<details>") == 3 + len(PICTURES)  # all pictures but the first, and four sections of words
+    assert f"±: half of the 95 % interval of one accuracy on {metrics['examples']:,} test examples" in text
+    assert metrics["departures"] == len(read_json(finished / "run.json")["departures"])
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_the_page_without_overflow_or_errors(index: Path, tmp_path: Path, width: int) -> None:
+    found, console = look(Path(shutil.copy(index, tmp_path)), width)
+    assert (found["window"], console) == (width, [])
+    assert found["page"] <= width
+
+
+def test_a_run_prints_the_verdict_first(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = read_json(finished / "metrics.json", checksum=True)
+    cli._show(finished, lambda: metrics)
+    printed = capsys.readouterr().out.strip().splitlines()
+    assert printed[: len(headline(metrics))] == headline(metrics)
+    assert sum(line.startswith("±: half of the 95 % interval") for line in printed) == 1
+
+
+def test_the_best_of_each_sparsity_are_marked(finished: Path) -> None:
+    run_data = RunData.open(finished)
+    assert run_data.metrics is not None
+    best = best_rows(run_data.metrics)
+    assert best
+    text = page(run_data, [])
+    assert text.count('<td class="best">') == len(best)
+    for place in best:
+        assert f'<td class="best">{run_data.metrics["pruned"][place]["accuracy"]:.4f}</td>' in text
+    assert "✓: the best accuracy among the networks pruned to the same sparsity" in text
+
+
+def test_metrics_of_an_earlier_release_get_their_noise_from_run_json(copy: Path) -> None:
+    whole = read_json(copy / "metrics.json", checksum=True)
+    earlier = {key: value for key, value in whole.items() if key not in ("examples", "departures")}
+    write_json(copy / "metrics.json", earlier, checksum=True)
+    metrics = RunData.open(copy).metrics
+    assert metrics is not None
+    assert headline(metrics) == headline(whole)
+    assert len(headline(earlier)) == 2, "nothing is said of departures"
+    assert "±" not in headline(earlier)[0]
+
+
+def test_accuracy_has_bars_where_the_number_of_examples_is_known() -> None:
+    dense = {"accuracy": 0.9, "nll": 0.3}
+    metrics = {"dense": dense, "pruned": [_row("magnitude", 0.89, 0.31)]}
+
+    def bars(metrics: dict[str, object]) -> list[int]:
+        return [len(ax.collections) for ax in draw([metrics], ("accuracy", "nll")).axes]
+
+    assert bars(metrics) == [0, 0]
+    assert bars({**metrics, "examples": 1000}) == [1, 0]
+
+
+def test_a_running_mean_keeps_what_is_level_and_smooths_what_is_not() -> None:
+    np.testing.assert_allclose(running_mean(np.full(50, 2.0)), 2.0)
+    np.testing.assert_allclose(running_mean(np.arange(6.0)), [1, 1.5, 2, 3, 3.5, 4])
+    rough = np.random.default_rng(0).normal(size=4000)
+    assert running_mean(rough).std() < 0.15
+    assert running_mean(np.ones(1)) == 1
 
 
 def test_every_column_of_histograms_is_labelled(finished: Path) -> None:
