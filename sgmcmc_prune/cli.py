@@ -99,17 +99,27 @@ class Summary:
 
 @dataclass(frozen=True)
 class Report:
-    """Draw the figures of a run and one self-contained HTML page."""
+    """Draw the figures of a run and one self-contained HTML page; of several runs, one page that compares them."""
 
-    run_dir: tyro.conf.Positional[Path]
-    """The run directory."""
+    run_dirs: tyro.conf.Positional[tuple[Path, ...]]
+    """The run directory, or several."""
+    out: Path | None = None
+    """The page that compares several runs; by default report-comparison.html. One run's is RUN/report/index.html."""
 
     def __call__(self) -> None:
-        """Write RUN/report/."""
+        """Write RUN/report/, or the page that compares."""
         os.environ["MPLBACKEND"] = "agg"  # the one that is used; the user's may not exist here
-        from sgmcmc_prune.report import write_report
+        if not self.run_dirs:
+            raise ValueError("report needs a run directory, or several to compare")
+        if len(self.run_dirs) == 1 and self.out is not None:
+            raise ValueError(f"--out is for several runs; the report of one goes to {self.run_dirs[0] / 'report'}")
+        from sgmcmc_prune.report import write_comparison, write_report
 
-        print(f"report: {write_report(self.run_dir)}")
+        if len(self.run_dirs) == 1:
+            print(f"report: {write_report(self.run_dirs[0])}")
+        else:
+            out = self.out.expanduser() if self.out else Path("report-comparison.html")
+            print(f"comparison: {write_comparison(self.run_dirs, out)}")
 
 
 @dataclass(frozen=True)

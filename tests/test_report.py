@@ -20,7 +20,8 @@ from sgmcmc_prune import cli
 from sgmcmc_prune.diagnostics.inference_data import load, summary
 from sgmcmc_prune.predictive.intervals import mean_and_half_width, wilson_interval
 from sgmcmc_prune.priors import GroupMap
-from sgmcmc_prune.report import convergence, write, write_report
+from sgmcmc_prune.report import convergence, write, write_comparison, write_report
+from sgmcmc_prune.report.comparison import names_apart
 from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_histograms, quantity
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData, shortened
@@ -447,6 +448,66 @@ def test_a_table_that_cannot_be_read_does_not_end_the_page(copy: Path, capsys: p
 def test_long_names_are_shown_short() -> None:
     assert shortened("fc1") == "fc1"
     assert shortened("x" * 300 + "end") == "x" * 18 + " ... " + "x" * 14 + "end"
+
+
+def _other(copy: Path, **scores: float) -> Path:
+    """That run as if its dense network had other scores."""
+    metrics = read_json(copy / "metrics.json", checksum=True)
+    write_json(copy / "metrics.json", {**metrics, "dense": {**metrics["dense"], **scores}}, checksum=True)
+    return copy
+
+
+def test_several_runs_stand_side_by_side(
+    finished: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = read_json(finished / "metrics.json")
+    cli.main(["report", str(finished), str(_other(copy, accuracy=0.1)), "--out", str(tmp_path / "new" / "page.html")])
+    assert capsys.readouterr().out == f"comparison: {tmp_path / 'new' / 'page.html'}\n"
+    text = (tmp_path / "new" / "page.html").read_text()
+    assert "2 runs side by side" in text
+    assert text.count("<img") == 1
+    assert all(f"<li><b>{name}</b>: " in text for name in (finished.name, "copy"))
+    assert escape(headline(metrics)[0]) in text
+    assert f'<td class="best">{metrics["dense"]["accuracy"]:.4f}</td><td>0.1000</td>' in text
+    assert text.count("<tr>") == 2 + len(metrics["pruned"]), "heading, dense, and every way of pruning once"
+    assert "not judged on the same examples" not in text
+
+
+def test_runs_on_other_examples_are_not_ranked(finished: Path, copy: Path, tmp_path: Path) -> None:
+    metrics = read_json(copy / "metrics.json", checksum=True)
+    write_json(copy / "metrics.json", {**metrics, "examples": 7}, checksum=True)
+    text = write_comparison([finished, copy], tmp_path / "page.html").read_text()
+    assert "These runs were not judged on the same examples" in text
+    assert '<td class="best">' not in text
+
+
+def test_runs_that_cannot_be_compared_are_refused_in_one_line(
+    finished: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "page.html"
+
+    def refusal(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["report", *map(str, arguments)])
+        error = capsys.readouterr().err
+        assert (stop.value.code, error.count("\n")) == (2, 1)
+        assert not out.exists()
+        return error
+
+    assert "report needs a run directory" in refusal()
+    assert "--out is for several runs" in refusal(finished, "--out", out)
+    assert "stands there twice" in refusal(finished, finished, "--out", out)
+    assert "is not a run directory" in refusal(finished, tmp_path, "--out", out)
+    metrics = read_json(copy / "metrics.json", checksum=True)
+    write_json(copy / "metrics.json", {**metrics, "scores": {"accuracy": "accuracy"}}, checksum=True)
+    assert "compare runs with the same scores" in refusal(finished, copy, "--out", out)
+    (copy / "metrics.json").unlink()
+    assert "has no metrics.json; finish it with `sgmcmc-prune resume" in refusal(finished, copy, "--out", out)
+
+
+def test_names_of_runs_are_as_long_as_it_takes() -> None:
+    assert names_apart([Path("/a/one"), Path("/a/two")]) == ["one", "two"]
+    assert names_apart([Path("/a/x/run"), Path("/b/x/run"), Path("/b/y/run")]) == ["a/x/run", "b/x/run", "b/y/run"]
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap; }
-thead th { border-bottom: 2px solid var(--rule); vertical-align: bottom; }
+thead th { border-bottom: 2px solid var(--rule); vertical-align: bottom; white-space: pre; }
 th.text, td.text { text-align: left; }
 th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
@@ -42,8 +42,7 @@ summary { cursor: pointer; padding: .6rem 0; } summary h2 { display: inline; fon
 details > :last-child { margin-bottom: 1.2rem; }
 figure { margin: 0; } figcaption { font-size: .9rem; color: var(--quiet); margin-top: .4rem; }
 img { max-width: 100%; height: auto; display: block; background: #fff; border-radius: 6px; }
-@media (max-width: 40rem) { body { padding: .75rem; } h1 { font-size: 1.3rem; } .verdict { font-size: 1rem; }
-  figure img { max-width: none; width: 36rem; } }
+@media (max-width: 40rem) { body { padding: .75rem; } h1 { font-size: 1.3rem; } .verdict { font-size: 1rem; } }
 pre { overflow-x: auto; font-size: .8rem; background: var(--card); padding: .5rem; }
 """
 
@@ -68,6 +67,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }));
 }
 """
+#: CSS pixels for an inch of a figure under which its labels, of eight points, cannot be read.
+READABLE = 72
 NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+ ?%?|-|")
 
 
@@ -122,7 +123,7 @@ def table(
     title : str
         What the box is called where it is read aloud.
     header, *rows : sequence of str
-        Columns in which every cell is a number stand to the right.
+        Columns in which every cell is a number stand to the right. A heading may have several lines.
     best : collection of (int, int)
         Row and column of the cells that are marked.
     """
@@ -155,7 +156,9 @@ def figure(picture: Picture, png: bytes | None) -> str:
     if png is None:
         return f"<p>{escape(picture.caption)}</p>"
     data = base64.b64encode(png).decode()
-    image = f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}">'
+    # On a phone it scrolls in its box before its words become too small to read.
+    least = f' style="min-width: {READABLE * picture.figure.get_figwidth():.0f}px"' if picture.figure else ""
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}"{least}>'
     return f"<figure>{_wide(picture.title, image)}<figcaption>{escape(picture.caption)}</figcaption></figure>"
 
 

@@ -15,6 +15,7 @@ from sgmcmc_prune.run.tables import (
     CLASSES,
     NAMED,
     diagnostics_lines,
+    in_chain_lines,
     metrics_rows,
     ood_lines,
     size_rows,
@@ -121,7 +122,8 @@ def _table(run: RunData) -> str:
         return "<p>Not evaluated yet.</p>"
     metrics = run.metrics
     best = {(1 + place, len(NAMED)) for place in best_rows(metrics)}
-    lines = [*_mark_lines(metrics, bool(best)), *ood_lines(metrics), *starved_lines(metrics), *tied_lines(metrics)]
+    lines = [*_mark_lines(metrics, bool(best)), *in_chain_lines(metrics), *ood_lines(metrics)]
+    lines += [*starved_lines(metrics), *tied_lines(metrics)]
     header, *rows = metrics_rows(metrics)
     return (
         markup.paragraphs([f"On the {metrics['split']} split; one seed, so no interval over seeds."])
