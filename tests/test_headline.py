@@ -46,6 +46,22 @@ def test_of_several_at_one_sparsity_the_one_that_loses_least() -> None:
     assert "loses 0.1 ± 0.6 points of accuracy, from 90.0 % (post hoc, random)" in headline(metrics(0.9, *rows))[0]
 
 
+def test_a_gain_in_the_chain_is_not_put_down_to_pruning() -> None:
+    assert headline(metrics(0.9, row(0.9, 0.92, when="in_chain")))[0] == (
+        "At 90 % sparsity this network gains 2.0 ± 0.5 points of accuracy, from 90.0 % (in the chain, magnitude; the "
+        "chain trained on)."
+    )
+
+
+def test_a_little_more_sparsity_does_not_outweigh_a_better_network() -> None:
+    rows = [row(0.98, 0.902, "random"), row(0.9823, 0.898)]
+    assert headline(metrics(0.9, *rows))[0].startswith("At 98 % sparsity this network gains 0.2 ± 0.6 points")
+    rows[1]["sparsity"] = 0.983
+    assert headline(metrics(0.9, *rows))[0].startswith("At 98.3 % sparsity this network loses 0.2 ± 0.6 points")
+    rows[1]["sparsity"] = 1.0
+    assert headline(metrics(0.9, *rows))[0].startswith("At 100 % sparsity")
+
+
 def test_the_edge_of_the_noise_belongs_to_it() -> None:
     base = metrics(0.9)
     noise = accuracy_noise(base, 0.89)

@@ -15,6 +15,8 @@ from sgmcmc_prune.text_table import missing
 #: any other score as a share of the dense one's.
 TOLERANCES = {"accuracy": 0.01, "nll": 0.01}
 TOLERANCE = 0.05
+#: Networks whose numbers of kept weights are in a smaller ratio than this count as equally sparse.
+ALIKE = 1.15
 WHEN = {"in_chain": "in the chain", "post_hoc": "post hoc"}
 COUNTS = ("Nothing", "One thing", "Two things", "Three things", "Four things", "Five things", "Six things")
 
@@ -48,9 +50,9 @@ class Price:
 def headline(metrics: Metrics) -> list[str]:
     """Say what pruning costs, whether the chains have converged, and how many things depart from the posterior.
 
-    The network of the first sentence is chosen by one rule: among the pruned networks, the one of the largest sparsity
-    whose loss is no larger than its noise; of several at that sparsity the one that loses least. If no loss is so
-    small, it is the one that loses least of all, and the sentence says so.
+    The network of the first sentence is chosen by one rule. Among the pruned networks whose loss is no larger than its
+    noise it is the sparsest, or, of all that keep at most 15 % more weights than that one (`ALIKE`), the one that loses
+    least. If no loss is so small, it is the network that loses least of all, and the sentence says so.
 
     The noise of an accuracy is half of its 95 % interval as a binomial share of the examples it was measured on. That
     of a difference between two networks on the same examples is smaller wherever they are right and wrong on mostly
@@ -74,7 +76,7 @@ def headline(metrics: Metrics) -> list[str]:
 def noise_line(metrics: Metrics) -> str:
     """What ± means in the headline and what counts as no loss, in one sentence."""
     first = _first(metrics)
-    rule = "The headline is about the largest sparsity at which the loss is no larger than "
+    rule = "The headline is about the sparsest network whose loss is no larger than "
     if first == "accuracy" and metrics.get("examples"):
         where = f"{metrics['examples']:,} {metrics['split']} examples"
         return (
@@ -149,9 +151,11 @@ def _price_sentence(metrics: Metrics) -> str:
         return f"This network has {_article(heading)} {heading} of {_score(first, dense)}; {rest}."
     fine = [price for price in found if price.lost <= price.allowed]
     if fine:
-        best = max(fine, key=lambda price: (round(price.row["sparsity"], 3), -price.lost))
+        fewest = min(_kept(price.row) for price in fine)
+        best = min((p for p in fine if _kept(p.row) <= ALIKE * fewest), key=lambda price: price.lost)
         change = _change(best, first, heading, dense)
-        return f"At {_sparsity(best.row)} sparsity this network {change} ({_method(best.row)})."
+        why = "; the chain trained on" if best.lost < 0 and best.row["when"] == "in_chain" else ""
+        return f"At {_sparsity(best.row)} sparsity this network {change} ({_method(best.row)}{why})."
     best = min(found, key=lambda price: price.lost)
     limit = "its noise" if best.noise is not None else _tolerance_words(first)
     return (
@@ -190,7 +194,14 @@ def _article(heading: str) -> str:
 
 
 def _sparsity(row: Row) -> str:
-    return f"{round(100 * row['sparsity'], 2):g} %"
+    """In percent, with a decimal, or as many as it takes to show two digits of what is kept."""
+    kept = 100 * _kept(row)
+    digits = max(1, 1 - math.floor(math.log10(kept))) if kept > 0 else 0
+    return f"{round(100 * row['sparsity'], digits):.15g} %"
+
+
+def _kept(row: Row) -> float:
+    return 1 - float(row["sparsity"])
 
 
 def _method(row: Row) -> str:
