@@ -42,7 +42,9 @@ summary { cursor: pointer; padding: .6rem 0; } summary h2 { display: inline; fon
 details > :last-child { margin-bottom: 1.2rem; }
 figure { margin: 0; } figcaption { font-size: .9rem; color: var(--quiet); margin-top: .4rem; }
 img { max-width: 100%; height: auto; display: block; background: #fff; border-radius: 6px; }
-@media (max-width: 40rem) { body { padding: .75rem; } h1 { font-size: 1.3rem; } .verdict { font-size: 1rem; } }
+@media (max-width: 40rem) { body { padding: .75rem; } h1 { font-size: 1.3rem; } .verdict { font-size: 1rem; }
+  table { font-size: .8rem; } th, td { padding: .25rem .22rem; } td.text { white-space: normal; }
+  th button::after { width: .7em; } }
 pre { overflow-x: auto; font-size: .8rem; background: var(--card); padding: .5rem; }
 """
 
