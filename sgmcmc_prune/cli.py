@@ -99,17 +99,27 @@ class Summary:
 
 @dataclass(frozen=True)
 class Report:
-    """Draw the figures of a run and one self-contained HTML page."""
+    """Draw the figures of a run and one self-contained HTML page; of several runs, one page that compares them."""
 
-    run_dir: tyro.conf.Positional[Path]
-    """The run directory."""
+    run_dirs: tyro.conf.Positional[tuple[Path, ...]]
+    """The run directory, or several."""
+    out: Path | None = None
+    """The page that compares several runs; by default report-comparison.html. One run's is RUN/report/index.html."""
 
     def __call__(self) -> None:
-        """Write RUN/report/."""
+        """Write RUN/report/, or the page that compares."""
         os.environ["MPLBACKEND"] = "agg"  # the one that is used; the user's may not exist here
-        from sgmcmc_prune.report import write_report
+        if not self.run_dirs:
+            raise ValueError("report needs a run directory, or several to compare")
+        if len(self.run_dirs) == 1 and self.out is not None:
+            raise ValueError(f"--out is for several runs; the report of one goes to {self.run_dirs[0] / 'report'}")
+        from sgmcmc_prune.report import write_comparison, write_report
 
-        print(f"report: {write_report(self.run_dir)}")
+        if len(self.run_dirs) == 1:
+            print(f"report: {write_report(self.run_dirs[0])}")
+        else:
+            out = self.out.expanduser() if self.out else Path("report-comparison.html")
+            print(f"comparison: {write_comparison(self.run_dirs, out)}")
 
 
 @dataclass(frozen=True)
@@ -395,6 +405,7 @@ def _unbox(box: str) -> str:
 
 def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
     from sgmcmc_prune.machine.distributed import is_first_process, resume_command
+    from sgmcmc_prune.run.headline import headline, noise_line
     from sgmcmc_prune.run.tables import diagnostics_lines, metrics_table
 
     try:
@@ -406,7 +417,10 @@ def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
     if not metrics:  # a process that only took its part in the chains
         return
     print()
+    print("\n".join(headline(metrics)))
+    print()
     print(metrics_table(metrics))
+    print(noise_line(metrics))
     print()
     print("\n".join(diagnostics_lines(metrics)))
     print(f"\nrun directory: {out}   figures: sgmcmc-prune report {out}")

@@ -7,26 +7,30 @@ import re
 import shutil
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from browser import look, needs_chromium
 
+from sgmcmc_prune import cli
 from sgmcmc_prune.diagnostics.inference_data import load, summary
-from sgmcmc_prune.predictive.intervals import mean_and_half_width
+from sgmcmc_prune.predictive.intervals import mean_and_half_width, wilson_interval
 from sgmcmc_prune.priors import GroupMap
-from sgmcmc_prune.report import convergence, write, write_report
-from sgmcmc_prune.report.calibration import wilson_interval
+from sgmcmc_prune.report import convergence, write, write_comparison, write_report
+from sgmcmc_prune.report.comparison import names_apart
 from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_histograms, quantity
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData, shortened
 from sgmcmc_prune.report.sparsity import draw
 from sgmcmc_prune.report.style import Picture
 from sgmcmc_prune.report.temperature import temperatures
-from sgmcmc_prune.report.training import hyperparameter_trace
+from sgmcmc_prune.report.training import hyperparameter_trace, running_mean
 from sgmcmc_prune.run.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
+from sgmcmc_prune.run.headline import best_rows, headline
 from sgmcmc_prune.run.main import run
 from sgmcmc_prune.run.tables import diagnostics_lines
 from sgmcmc_prune.settings import replace
@@ -131,10 +135,10 @@ def test_page_says_what_was_run_and_what_it_departs_from(finished: Path, index: 
 
 def test_text_from_the_run_is_escaped(copy: Path) -> None:
     info = read_json(copy / "run.json", checksum=True)
-    write_json(copy / "run.json", {**info, "departures": ["<script>"]}, checksum=True)
+    write_json(copy / "run.json", {**info, "departures": ["<script>alert(1)"]}, checksum=True)
     text = page(RunData.open(copy), [])
-    assert "<script>" not in text
-    assert "&lt;script&gt;" in text
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
 
 
 def test_unfinished_run_shows_what_there_is(copy: Path) -> None:
@@ -228,6 +232,76 @@ def test_convergence_draws_what_there_is(finished: Path, monkeypatch: pytest.Mon
     assert "There is no R-hat" in picture.caption
     monkeypatch.undo()
     assert convergence.convergence(run_data).figure is None
+
+
+def test_the_page_opens_with_the_verdict_then_the_trade_off_then_the_tables(finished: Path, index: Path) -> None:
+    text, metrics = index.read_text(), read_json(finished / "metrics.json")
+    first, *others = headline(metrics)
+    assert f"<h1>{escape(first)}</h1>" in text
+    places = [text.index(part) for part in (escape(first), escape(others[0]), "Quality against sparsity", ">Results<")]
+    assert places == sorted(places)
+    assert text.index(">Results<") < text.index("<details>")
+    assert text.count("<details>") == 3 + len(PICTURES)  # all pictures but the first, and four sections of words
+    assert f"±: half of the 95 % interval of one accuracy on {metrics['examples']:,} test examples" in text
+    assert metrics["departures"] == len(read_json(finished / "run.json")["departures"])
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_the_page_without_overflow_or_errors(index: Path, tmp_path: Path, width: int) -> None:
+    found, console = look(Path(shutil.copy(index, tmp_path)), width)
+    assert (found["window"], console) == (width, [])
+    assert found["page"] <= width
+
+
+def test_a_run_prints_the_verdict_first(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = read_json(finished / "metrics.json", checksum=True)
+    cli._show(finished, lambda: metrics)
+    printed = capsys.readouterr().out.strip().splitlines()
+    assert printed[: len(headline(metrics))] == headline(metrics)
+    assert sum(line.startswith("±: half of the 95 % interval") for line in printed) == 1
+
+
+def test_the_best_of_each_sparsity_are_marked(finished: Path) -> None:
+    run_data = RunData.open(finished)
+    assert run_data.metrics is not None
+    best = best_rows(run_data.metrics)
+    assert best
+    text = page(run_data, [])
+    assert text.count('<td class="best">') == len(best)
+    for place in best:
+        assert f'<td class="best">{run_data.metrics["pruned"][place]["accuracy"]:.4f}</td>' in text
+    assert "✓: the best accuracy among the networks pruned to the same sparsity" in text
+
+
+def test_metrics_of_an_earlier_release_get_their_noise_from_run_json(copy: Path) -> None:
+    whole = read_json(copy / "metrics.json", checksum=True)
+    earlier = {key: value for key, value in whole.items() if key not in ("examples", "departures")}
+    write_json(copy / "metrics.json", earlier, checksum=True)
+    metrics = RunData.open(copy).metrics
+    assert metrics is not None
+    assert headline(metrics) == headline(whole)
+    assert len(headline(earlier)) == 2, "nothing is said of departures"
+    assert "±" not in headline(earlier)[0]
+
+
+def test_accuracy_has_bars_where_the_number_of_examples_is_known() -> None:
+    dense = {"accuracy": 0.9, "nll": 0.3}
+    metrics = {"dense": dense, "pruned": [_row("magnitude", 0.89, 0.31)]}
+
+    def bars(metrics: dict[str, object]) -> list[int]:
+        return [len(ax.collections) for ax in draw([metrics], ("accuracy", "nll")).axes]
+
+    assert bars(metrics) == [0, 0]
+    assert bars({**metrics, "examples": 1000}) == [1, 0]
+
+
+def test_a_running_mean_keeps_what_is_level_and_smooths_what_is_not() -> None:
+    np.testing.assert_allclose(running_mean(np.full(50, 2.0)), 2.0)
+    np.testing.assert_allclose(running_mean(np.arange(6.0)), [1, 1.5, 2, 3, 3.5, 4])
+    rough = np.random.default_rng(0).normal(size=4000)
+    assert running_mean(rough).std() < 0.15
+    assert running_mean(np.ones(1)) == 1
 
 
 def test_every_column_of_histograms_is_labelled(finished: Path) -> None:
@@ -374,6 +448,66 @@ def test_a_table_that_cannot_be_read_does_not_end_the_page(copy: Path, capsys: p
 def test_long_names_are_shown_short() -> None:
     assert shortened("fc1") == "fc1"
     assert shortened("x" * 300 + "end") == "x" * 18 + " ... " + "x" * 14 + "end"
+
+
+def _other(copy: Path, **scores: float) -> Path:
+    """That run as if its dense network had other scores."""
+    metrics = read_json(copy / "metrics.json", checksum=True)
+    write_json(copy / "metrics.json", {**metrics, "dense": {**metrics["dense"], **scores}}, checksum=True)
+    return copy
+
+
+def test_several_runs_stand_side_by_side(
+    finished: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = read_json(finished / "metrics.json")
+    cli.main(["report", str(finished), str(_other(copy, accuracy=0.1)), "--out", str(tmp_path / "new" / "page.html")])
+    assert capsys.readouterr().out == f"comparison: {tmp_path / 'new' / 'page.html'}\n"
+    text = (tmp_path / "new" / "page.html").read_text()
+    assert "2 runs side by side" in text
+    assert text.count("<img") == 1
+    assert all(f"<li><b>{name}</b>: " in text for name in (finished.name, "copy"))
+    assert escape(headline(metrics)[0]) in text
+    assert f'<td class="best">{metrics["dense"]["accuracy"]:.4f}</td><td>0.1000</td>' in text
+    assert text.count("<tr>") == 2 + len(metrics["pruned"]), "heading, dense, and every way of pruning once"
+    assert "not judged on the same examples" not in text
+
+
+def test_runs_on_other_examples_are_not_ranked(finished: Path, copy: Path, tmp_path: Path) -> None:
+    metrics = read_json(copy / "metrics.json", checksum=True)
+    write_json(copy / "metrics.json", {**metrics, "examples": 7}, checksum=True)
+    text = write_comparison([finished, copy], tmp_path / "page.html").read_text()
+    assert "These runs were not judged on the same examples" in text
+    assert '<td class="best">' not in text
+
+
+def test_runs_that_cannot_be_compared_are_refused_in_one_line(
+    finished: Path, copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "page.html"
+
+    def refusal(*arguments: object) -> str:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["report", *map(str, arguments)])
+        error = capsys.readouterr().err
+        assert (stop.value.code, error.count("\n")) == (2, 1)
+        assert not out.exists()
+        return error
+
+    assert "report needs a run directory" in refusal()
+    assert "--out is for several runs" in refusal(finished, "--out", out)
+    assert "stands there twice" in refusal(finished, finished, "--out", out)
+    assert "is not a run directory" in refusal(finished, tmp_path, "--out", out)
+    metrics = read_json(copy / "metrics.json", checksum=True)
+    write_json(copy / "metrics.json", {**metrics, "scores": {"accuracy": "accuracy"}}, checksum=True)
+    assert "compare runs with the same scores" in refusal(finished, copy, "--out", out)
+    (copy / "metrics.json").unlink()
+    assert "has no metrics.json; finish it with `sgmcmc-prune resume" in refusal(finished, copy, "--out", out)
+
+
+def test_names_of_runs_are_as_long_as_it_takes() -> None:
+    assert names_apart([Path("/a/one"), Path("/a/two")]) == ["one", "two"]
+    assert names_apart([Path("/a/x/run"), Path("/b/x/run"), Path("/b/y/run")]) == ["a/x/run", "b/x/run", "b/y/run"]
 
 
 @pytest.mark.slow

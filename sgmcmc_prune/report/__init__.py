@@ -1,5 +1,6 @@
-"""Figures and one self-contained HTML page, from a run directory alone."""
+"""Figures and one self-contained HTML page, from run directories alone."""
 
+from sgmcmc_prune.report.comparison import write_comparison
 from sgmcmc_prune.report.write import write_report
 
-__all__ = ["write_report"]
+__all__ = ["write_comparison", "write_report"]

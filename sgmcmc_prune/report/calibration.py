@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sgmcmc_prune.predictive.intervals import wilson_interval
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.style import INK, PALETTE, Picture, new_figure, tidy
 
@@ -65,11 +66,3 @@ def _pit_histogram(count: np.ndarray) -> Picture:
         "Histogram of the PIT of held-out targets.",
         figure,
     )
-
-
-def wilson_interval(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval of a binomial share; unlike the normal one it has a width at shares of 0 and 1."""
-    z = 1.96
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return centre - half, centre + half

@@ -85,7 +85,8 @@ class RunData:
         run = RunPlaces(path)
         stores = {name or "dense": run.stage(name).store for name in (None, *config.prune.in_chain)}
         stages = [Stage(name, store) for name, store in stores.items() if store.is_dir()]
-        return cls(path, config, _json(run.info) or {}, _json(run.metrics), _json(run.reliability), stages)
+        info = _json(run.info) or {}
+        return cls(path, config, info, _complete(_json(run.metrics), info), _json(run.reliability), stages)
 
     @property
     def dense(self) -> Stage | None:
@@ -123,6 +124,16 @@ class RunData:
             return load_averages(RunPlaces(self.path), chain)
         except FileNotFoundError:
             return {"inclusion": {}, "moments": {}}
+
+
+def _complete(metrics: dict[str, Any] | None, info: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Add to the metrics of an earlier release what only `run.json` knew: examples of the split, departures."""
+    if metrics is None:
+        return None
+    known = {"examples": info.get("data", {}).get(metrics["split"])}
+    if "departures" in info:
+        known["departures"] = len(info["departures"])
+    return {**known, **metrics}
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgmcmc_prune.predictive.intervals import mean_and_half_width
+from sgmcmc_prune.predictive.intervals import mean_and_half_width, wilson_interval
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.scales import accuracy_axis, log_scale, sparsity_axis
 from sgmcmc_prune.report.style import (
@@ -59,12 +59,10 @@ def quality_against_sparsity(run: RunData) -> Picture:
         "accuracy, or twice the dense error) do not set the range of a panel: where they leave it an arrow stands at "
         "its edge, and the table has their values."
     )
-    examples = run.info.get("data", {}).get(split)
-    if examples and "accuracy" in scores:
-        p = run.metrics["dense"]["accuracy"]
-        half = 1.96 * np.sqrt(p * (1 - p) / examples)
+    if run.metrics.get("examples") and "accuracy" in scores:
         caption += (
-            f" One seed, {examples:,} examples: each accuracy is known to about ± {100 * half:.1f} points (95 %)."
+            f" Bars and grey band: 95 % intervals of an accuracy on {run.metrics['examples']:,} examples (binomial, "
+            "one seed). Networks judged on the same examples differ by less than their bars suggest."
         )
     keys = [key for key in scores if key not in ("brier", "coverage")]
     figure = draw([run.metrics], keys)
@@ -73,7 +71,11 @@ def quality_against_sparsity(run: RunData) -> Picture:
 
 
 def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
-    """Draw one row of panels per metric; with two runs or more, error bars are 95 % Student-t intervals over runs."""
+    """Draw one row of panels per metric.
+
+    Error bars are 95 % intervals: with two runs or more Student-t ones over runs, with one the binomial one of its
+    accuracy, if it says on how many examples that was measured.
+    """
     when = [w for w in WHEN if any(row["when"] == w for row in runs[0]["pruned"])]
     figure = new_figure(1 + 3.3 * len(when), 0.8 + 2.1 * len(keys))
     axes = figure.subplots(len(keys), len(when), squeeze=False, sharex=True, sharey="row")
@@ -83,7 +85,7 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
         for j, column in enumerate(when):
             _panel(axes[i, j], runs, key, column, criteria)
             last = i == len(keys) - 1
-            tidy(axes[i, j], "sparsity" if last else "", "" if j else _label(runs[0], key), "" if i else WHEN[column])
+            tidy(axes[i, j], "sparsity" if last else "", "" if j else label(runs[0], key), "" if i else WHEN[column])
     for key, row in zip(keys, axes, strict=True):
         if key == "accuracy":
             accuracy_axis(row[0])
@@ -96,8 +98,8 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
     handles = [line(c.replace("_", " "), color=criterion_colour(c), marker="o", ms=4) for c in criteria]
     marks = [line("dense", color=INK, linestyle="--")]
     if any(row["decision"] != "target" for row in runs[0]["pruned"]):
-        named = [kind for kind in _kinds(runs) if kind != "target"]
-        marks += [line(DECISIONS.get(kind, kind), color=INK, **_looks(kind)) for kind in named]
+        named = [kind for kind in kinds(runs) if kind != "target"]
+        marks += [line(DECISIONS.get(kind, kind), color=INK, **looks_of(kind)) for kind in named]
     if any(_quality(run, row) < FAILED for run in runs for row in run["pruned"]):
         marks.append(line("outside the panel", color=INK, marker="v", ms=6, lw=0))
     legend_below(figure, [*handles, *marks], 3)
@@ -106,50 +108,63 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
 
 def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str]) -> None:
     """Draw the dense predictive, and all pruned ones that have not failed: they set the range."""
-    dense, half = mean_and_half_width(np.array([_number(run["dense"][key]) for run in runs]))
+    dense, half = mean_and_half_width(np.array([plain(run["dense"][key]) for run in runs]))
     ax.axhline(float(dense), color=INK, linestyle="--", linewidth=1)
-    if np.isfinite(half):
-        ax.axhspan(float(dense - half), float(dense + half), color=INK, alpha=0.08, linewidth=0)
+    around = errors(runs, key, dense, half)
+    if around is not None and np.isfinite(around).all():
+        ax.axhspan(float(dense - around[0]), float(dense + around[1]), color=INK, alpha=0.08, linewidth=0)
     for place, criterion in enumerate(criteria):
         # Error bars of criteria at one sparsity stand side by side.
-        dodge = 1 + 0.04 * (place - (len(criteria) - 1) / 2) if len(runs) > 1 else 1.0
-        for kind in _kinds(runs):
-            kept, mean, half, failed = _curve(runs, key, when, criterion, kind)
+        dodge = 1 + 0.04 * (place - (len(criteria) - 1) / 2) if around is not None else 1.0
+        for kind in kinds(runs):
+            kept, mean, half, failed = curve(runs, key, when, criterion, kind)
             if len(kept) and not failed.all():
                 fine = ~failed
-                error = half[fine] if len(runs) > 1 else None
+                error = errors(runs, key, mean[fine], half[fine])
                 colour = criterion_colour(criterion)
-                ax.errorbar(kept[fine] * dodge, mean[fine], error, color=colour, lw=1.4, capsize=2, **_looks(kind))
+                style = {"lw": 1.4, "elinewidth": 0.9, "capsize": 2, **looks_of(kind)}
+                ax.errorbar(kept[fine] * dodge, mean[fine], error, color=colour, **style)
+
+
+def errors(runs: Sequence[Metrics], key: str, mean: np.ndarray, half: np.ndarray) -> np.ndarray | None:
+    """How far 95 % intervals reach below and above, shape (2, ...); None where nothing is known of them."""
+    if len(runs) > 1:
+        return np.stack([half, half])
+    examples = runs[0].get("examples")
+    if key != "accuracy" or not examples:
+        return None
+    low, high = wilson_interval(mean, examples)
+    return np.stack([mean - low, high - mean]).clip(0)
 
 
 def _draw_failed(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str]) -> None:
     """Add the curves of criteria that failed somewhere, in the range that there is; arrows where they leave it."""
     low, high = ax.get_ylim()
     for criterion in criteria:
-        for kind in _kinds(runs):
-            kept, mean, _, failed = _curve(runs, key, when, criterion, kind)
+        for kind in kinds(runs):
+            kept, mean, _, failed = curve(runs, key, when, criterion, kind)
             if not failed.any():
                 continue
             colour = criterion_colour(criterion)
-            (curve,) = ax.plot(kept, mean, color=colour, lw=1.4, **_looks(kind))
-            curve.set_in_layout(False)  # most of it may be cut off
+            (drawn,) = ax.plot(kept, mean, color=colour, lw=1.4, **looks_of(kind))
+            drawn.set_in_layout(False)  # most of it may be cut off
             for outside, marker, edge in ((mean < low, "v", 0.03), (mean > high, "^", 0.97)):
                 heights = np.full(int(outside.sum()), edge)
                 ax.plot(kept[outside], heights, marker, color=colour, ms=6, transform=ax.get_xaxis_transform())
 
 
-def _kinds(runs: Sequence[Metrics]) -> list[str]:
+def kinds(runs: Sequence[Metrics]) -> list[str]:
     """The decisions that were taken, ours first."""
     taken = {row["decision"] for row in runs[0]["pruned"]}
     return [kind for kind in LOOKS if kind in taken] + sorted(taken - set(LOOKS))
 
 
-def _looks(kind: str) -> dict[str, Any]:
+def looks_of(kind: str) -> dict[str, Any]:
     """How a decision is marked; a user's own is a triangle."""
     return LOOKS.get(kind, {"marker": "^", "ms": 6, "ls": "", "mfc": "white"})
 
 
-def _curve(
+def curve(
     runs: Sequence[Metrics], key: str, when: str, criterion: str, kind: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Kept share, mean and half-width of a criterion's rows of one kind of decision, and whether the network failed.
@@ -160,14 +175,14 @@ def _curve(
     for run in runs:
         rows = [r for r in run["pruned"] if r["criterion"] == criterion and r["when"] == when]
         rows = [r for r in rows if r["decision"] == kind]
-        found.append([(1 - r["sparsity"], _number(r[key]), _quality(run, r)) for r in rows])
+        found.append([(1 - r["sparsity"], plain(r[key]), _quality(run, r)) for r in rows])
     values = np.array(found).reshape(len(runs), -1, 3)
     mean, half = mean_and_half_width(values)
     drawn = mean[:, 0] > 0  # a network without weights has no place on a log axis; it is in the table
     return mean[drawn, 0], mean[drawn, 1], half[drawn, 1], mean[drawn, 2] < FAILED
 
 
-def _label(run: Metrics, key: str) -> str:
+def label(run: Metrics, key: str) -> str:
     heading: str = run.get("scores", CLASSES)[key]
     return LABELS.get(key, heading)
 
@@ -175,12 +190,12 @@ def _label(run: Metrics, key: str) -> str:
 def _quality(run: Metrics, row: Metrics) -> float:
     """The first score of a row in ratio to the dense network's: below 1 it is worse."""
     first = next(iter(run.get("scores", CLASSES)))
-    mine, dense = _number(row[first]), _number(run["dense"][first])
+    mine, dense = plain(row[first]), plain(run["dense"][first])
     if run.get("higher_is_better", True):
         return mine / dense
     return dense / mine if first != "nll" else 1.0  # the NLL of numbers has no zero
 
 
-def _number(value: float | None) -> float:
+def plain(value: float | None) -> float:
     """JSON has no NaN: null stands for it."""
     return np.nan if value is None else float(value)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHADES = {"burn_in": "#EFEFEF", "explore": "#FFFFFF", "sample": "#DCEBF7"}
+#: What minibatches make rough.
+SMOOTHED = ("loss",)
 TRACES = {"loss": "loss (nats per example)", "step_size": "step size", "sparsity": "sparsity"}
 
 
@@ -53,7 +55,8 @@ def training_trace(run: RunData) -> Picture:
     names = [line(s.name.replace("_", " "), color=criterion_colour(s.name)) for s in stages]
     legend_below(figure, [*names, *chain_lines(run.config.chains), *_phase_patches()], 3)
     caption = (
-        "Minibatch loss, step size and share of pruned weights along the steps. Grey: burn-in, in which the prior's "
+        "Minibatch loss (thin: as recorded; thick: its running mean), step size and share of pruned weights along the "
+        "steps. Grey: burn-in, in which the prior's "
         "hyperparameters adapt; white: exploration; blue: sampling at a constant step, where draws are taken."
     )
     if len(stages) > 1:
@@ -104,7 +107,29 @@ def _draw_stage(ax: "Axes", stage: Stage, key: str, offset: float, width: float)
     for chain in range(stage.chains):
         steps = stage.values("training", "step", chain) + offset
         values = stage.values("training", key, chain)
-        ax.plot(steps, values, color=criterion_colour(stage.name), linestyle=dashes(chain), linewidth=width)
+        looks = {"color": criterion_colour(stage.name), "linestyle": dashes(chain)}
+        if key in SMOOTHED and len(values):
+            ax.plot(steps, values, **{**looks, "linestyle": "-"}, linewidth=0.5, alpha=0.3)
+            values = running_mean(values)
+        ax.plot(steps, values, **looks, linewidth=width)
+
+
+def running_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over a window around each value, a fortieth of all and five at least; at the ends over what there is of it.
+
+    Parameters
+    ----------
+    values : array, shape (n,)
+
+    Returns
+    -------
+    array, shape (n,)
+    """
+    reach = max(2, len(values) // 80)
+    ones = np.ones(2 * reach + 1)
+    count = np.convolve(np.ones(len(values)), ones)
+    mean: np.ndarray = (np.convolve(values, ones) / count)[reach : reach + len(values)]
+    return mean
 
 
 def _shade(ax: "Axes", stage: Stage, offset: float) -> None:

@@ -228,8 +228,8 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
     -------
     dict
         `dense` (a row), `pruned` (rows with criterion, when, decision, target, sparsity, accuracy, nll, brier, ece,
-        members, parameters and multiply_adds of the shrunk network, ood_auroc, ...), `diagnostics`, `split`, `seed`,
-        `ood`, and `not_shrinkable`: why rows have no such sizes, or "".
+        members, parameters and multiply_adds of the shrunk network, ood_auroc, ...), `diagnostics`, `split`, `examples`
+        (of that split), `seed`, `ood`, and `not_shrinkable`: why rows have no such sizes, or "".
     """
     config, data, places, evaluator = run.config, run.data, run.places, Evaluator(run)
     draws = config.schedule.cycles * config.schedule.draws
@@ -256,6 +256,7 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
             bar.update(1)
     return {
         "split": config.evaluate,
+        "examples": len(evaluator.labels),
         "scores": dict(run.likelihood.headings),
         "higher_is_better": run.likelihood.higher_is_better,
         "seed": config.seed,

@@ -261,8 +261,9 @@ def _first_work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
         if not sampled:  # what was sampled stays so, whatever its evaluation says
             _write_info(job, {**info, **_damaged_checkpoints(job), "status": status, "error": str(error)})
         raise
-    write_json(job.places.metrics, finite_or_null(metrics), checksum=True)
     info["departures"] += metrics["diagnostics"]["temperature"]["findings"]
+    metrics["departures"] = len(info["departures"])
+    write_json(job.places.metrics, finite_or_null(metrics), checksum=True)
     seconds = _earlier(job.places.directory)["seconds"] if sampled else time.time() - started
     info |= {**_damaged_checkpoints(job), "status": "finished", "seconds": seconds}
     _write_info(job, info)

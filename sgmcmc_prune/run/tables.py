@@ -1,5 +1,6 @@
 """The tables of a run, as a person reads them in the terminal."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
@@ -30,7 +31,7 @@ def metrics_rows(metrics: dict[str, Any]) -> list[list[str]]:
     first = next(iter(scores))
     header = [*NAMED, *scores.values(), "members", f"single {scores[first]}"]
     header += OOD_COLUMNS.values() if metrics.get("ood") else ()
-    return [header, *([*named, *_scores(row, scores)] for named, row in _named_rows(metrics))]
+    return [header, *([*named, *_scores(row, scores)] for named, row in named_rows(metrics))]
 
 
 def size_rows(metrics: dict[str, Any]) -> list[list[str]]:
@@ -44,7 +45,7 @@ def size_rows(metrics: dict[str, Any]) -> list[list[str]]:
         *(
             [*named, f"{row['sparsity']:.1%}"]
             + [part for size in SIZE_COLUMNS for part in _size_cells(row[size], dense[size])]
-            for named, row in _named_rows(metrics)
+            for named, row in named_rows(metrics)
         ),
     ]
 
@@ -54,7 +55,7 @@ def _size_cells(size: float | None, dense: float | None) -> tuple[str, str]:
     return ("-", "-") if size is None or dense is None else (f"{size:,.0f}", f"{size / dense:.1%}")
 
 
-def _named_rows(metrics: dict[str, Any]) -> list[tuple[list[str], dict[str, Any]]]:
+def named_rows(metrics: Mapping[str, Any]) -> list[tuple[list[str], dict[str, Any]]]:
     """Every row with its method, when and decision in words."""
     rows = [(["dense", "", ""], metrics["dense"])]
     for row in metrics["pruned"]:
@@ -62,7 +63,7 @@ def _named_rows(metrics: dict[str, Any]) -> list[tuple[list[str], dict[str, Any]
     return rows
 
 
-def decision(row: dict[str, Any]) -> str:
+def decision(row: Mapping[str, Any]) -> str:
     """The decision of a pruned row in words: a target sparsity ("97.5%"), "median" or "fdr 0.1"."""
     if row["decision"] == "target":
         return f"{100 * row['target']:g}%"
@@ -80,13 +81,18 @@ def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
     """The health of the dense chains in words."""
     d = metrics["diagnostics"]
     return [
-        *([IN_CHAIN] if any(row["when"] == "in_chain" for row in metrics["pruned"]) else []),
+        *in_chain_lines(metrics),
         f"draws: {d['chains']} chains x {d['draws_per_chain']}",
         *temperature_lines(d),
         *(_convergence_line(f"probe {name}", d[name]) for name in FUNCTIONS if name in d),
         *(_by_layer(name, values) for name, values in d["hyperparameters"].items()),
         *_inclusion_lines(d.get("inclusion", {})),
     ]
+
+
+def in_chain_lines(metrics: dict[str, Any]) -> list[str]:
+    """Why a pruned row may beat the dense one, if any may."""
+    return [IN_CHAIN] if any(row["when"] == "in_chain" for row in metrics["pruned"]) else []
 
 
 def _by_layer(name: str, values: dict[str, float | None]) -> str:
@@ -124,7 +130,7 @@ def starved_lines(metrics: dict[str, Any]) -> list[str]:
     """A warning for every pruned network that a mask has cut through."""
     return [
         f"STARVED: {' '.join(named)}: almost nothing passes {', '.join(row['starved'])} under the mask of a chain"
-        for named, row in _named_rows(metrics)
+        for named, row in named_rows(metrics)
         if row.get("starved")
     ]
 
@@ -134,7 +140,7 @@ def tied_lines(metrics: dict[str, Any]) -> list[str]:
     return [
         f"TIED: {' '.join(named)}: {row['tied']:.1%} of the groups have the score of a group with the opposite fate; "
         "magnitude decided, and then chance"
-        for named, row in _named_rows(metrics)
+        for named, row in named_rows(metrics)
         if row.get("tied", 0.0) > TIED_THRESHOLD
     ]
 

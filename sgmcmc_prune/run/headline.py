@@ -1,0 +1,231 @@
+"""What a run found, in sentences that a person can repeat: the price of pruning, convergence, departures."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
+from sgmcmc_prune.diagnostics.of_run import FUNCTIONS
+from sgmcmc_prune.predictive.intervals import wilson_half_width
+from sgmcmc_prune.run.tables import CLASSES, decision
+from sgmcmc_prune.text_table import missing
+
+#: What a network may lose where the noise of its score is not known: accuracy as a share, NLL in nats for each example,
+#: any other score as a share of the dense one's.
+TOLERANCES = {"accuracy": 0.01, "nll": 0.01}
+TOLERANCE = 0.05
+#: Networks whose numbers of kept weights are in a smaller ratio than this count as equally sparse.
+ALIKE = 1.15
+WHEN = {"in_chain": "in the chain", "post_hoc": "post hoc"}
+COUNTS = ("Nothing", "One thing", "Two things", "Three things", "Four things", "Five things", "Six things")
+
+Metrics = Mapping[str, Any]
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one pruned network loses against the dense one in the first score of its run.
+
+    Parameters
+    ----------
+    row : mapping
+        The row of the pruned network.
+    lost : float
+        Accuracy as a share, NLL in nats for each example, anything else as a share of the dense score; negative where
+        the pruned network is the better one.
+    noise : float or None
+        Half of the 95 % interval of the row's accuracy (`accuracy_noise`), None where it is not known.
+    allowed : float
+        The largest loss that counts as none.
+    """
+
+    row: Row
+    lost: float
+    noise: float | None
+    allowed: float
+
+
+def headline(metrics: Metrics) -> list[str]:
+    """Say what pruning costs, whether the chains have converged, and how many things depart from the posterior.
+
+    The network of the first sentence is chosen by one rule. Among the pruned networks whose loss is no larger than its
+    noise it is the sparsest, or, of all that keep at most 15 % more weights than that one (`ALIKE`), the one that loses
+    least. If no loss is so small, it is the network that loses least of all, and the sentence says so.
+
+    The noise of an accuracy is half of its 95 % interval as a binomial share of the examples it was measured on. That
+    of a difference between two networks on the same examples is smaller wherever they are right and wrong on mostly
+    the same ones, but which these are is not kept. Where the noise is not known (of an RMSE, or without a number of
+    examples) a fixed tolerance takes its place (`TOLERANCES`), and there is no ±. The network is chosen on the
+    examples that it is judged on, so that its loss is a little flattered.
+
+    Parameters
+    ----------
+    metrics : mapping
+        The content of `metrics.json`.
+
+    Returns
+    -------
+    list of str
+        Sentences; the one about departures is left out where their number is not in `metrics`.
+    """
+    return [_price_sentence(metrics), _convergence_sentence(metrics["diagnostics"]), *_departure_sentences(metrics)]
+
+
+def noise_line(metrics: Metrics) -> str:
+    """What ± means in the headline and what counts as no loss, in one sentence."""
+    first = _first(metrics)
+    rule = "The headline is about the sparsest network whose loss is no larger than "
+    if first == "accuracy" and metrics.get("examples"):
+        where = f"{metrics['examples']:,} {metrics['split']} examples"
+        return (
+            f"±: half of the 95 % interval of one accuracy on {where} (binomial). {rule}that; it was chosen on these "
+            "examples, which flatters it a little."
+        )
+    return f"{rule}{_tolerance_words(first)}; the noise of its score is not known."
+
+
+def accuracy_noise(metrics: Metrics, accuracy: float | None) -> float | None:
+    """Half of the 95 % Wilson interval of an accuracy on the split of a run; None where it is not known.
+
+    An example with several labels counts as one, which makes the interval too wide rather than too narrow.
+    """
+    examples = metrics.get("examples")
+    if not examples or accuracy is None or missing(accuracy) or _first(metrics) != "accuracy":
+        return None
+    return float(wilson_half_width(accuracy, examples))
+
+
+def best_rows(metrics: Metrics) -> set[int]:
+    """Which pruned rows are the best of their sparsity, or not told from it by the noise of the best one's score.
+
+    Returns
+    -------
+    set of int
+        Places in `metrics["pruned"]`. Rows belong together by their target, those without one by their sparsity to
+        three digits; a row on its own is compared with none, and left out.
+    """
+    first, sign = _first(metrics), 1 if metrics.get("higher_is_better", True) else -1
+    groups: dict[float, list[int]] = {}
+    for place, row in enumerate(metrics["pruned"]):
+        if not missing(row[first]):
+            target = row["target"] if row["decision"] == "target" else round(row["sparsity"], 3)
+            groups.setdefault(target, []).append(place)
+    found = set()
+    for places in groups.values():
+        scores = {place: sign * metrics["pruned"][place][first] for place in places}
+        top = max(scores.values())
+        noise = accuracy_noise(metrics, abs(top)) or 0.0
+        found |= {place for place in places if len(places) > 1 and scores[place] >= top - noise}
+    return found
+
+
+def prices(metrics: Metrics) -> list[Price]:
+    """What every network that was pruned at all loses, in the order of its rows; those without a score are left out."""
+    first, sign = _first(metrics), 1 if metrics.get("higher_is_better", True) else -1
+    dense = metrics["dense"][first]
+    scale = 1.0 if first in TOLERANCES else abs(dense)
+    found = []
+    for row in metrics["pruned"]:
+        if row["sparsity"] > 0 and scale and not missing(row[first]):
+            noise = accuracy_noise(metrics, row[first])
+            allowed = TOLERANCES.get(first, TOLERANCE) if noise is None else noise
+            found.append(Price(row, sign * (dense - row[first]) / scale, noise, allowed))
+    return found
+
+
+def _first(metrics: Metrics) -> str:
+    return str(next(iter(metrics.get("scores", CLASSES))))
+
+
+def _price_sentence(metrics: Metrics) -> str:
+    first = _first(metrics)
+    heading, dense = metrics.get("scores", CLASSES)[first], metrics["dense"][first]
+    if missing(dense):
+        return f"The {heading} of this network is not a number."
+    found = prices(metrics)
+    if not found:
+        pruned = any(row["sparsity"] > 0 for row in metrics["pruned"])
+        rest = "no pruned one can be compared with it" if pruned else "nothing was pruned"
+        return f"This network has {_article(heading)} {heading} of {_score(first, dense)}; {rest}."
+    fine = [price for price in found if price.lost <= price.allowed]
+    if fine:
+        fewest = min(_kept(price.row) for price in fine)
+        best = min((p for p in fine if _kept(p.row) <= ALIKE * fewest), key=lambda price: price.lost)
+        change = _change(best, first, heading, dense)
+        why = "; the chain trained on" if best.lost < 0 and best.row["when"] == "in_chain" else ""
+        return f"At {_sparsity(best.row)} sparsity this network {change} ({_method(best.row)}{why})."
+    best = min(found, key=lambda price: price.lost)
+    limit = "its noise" if best.noise is not None else _tolerance_words(first)
+    return (
+        f"Every pruned network loses more than {limit}; the best of them, at {_sparsity(best.row)} sparsity "
+        f"({_method(best.row)}), {_change(best, first, heading, dense)}."
+    )
+
+
+def _change(price: Price, first: str, heading: str, dense: float) -> str:
+    """What became of the first score, with its noise if that is known."""
+    verb, score = "gains" if price.lost < 0 else "loses", _score(first, dense)
+    if first == "accuracy":
+        noise = "" if price.noise is None else f" ± {100 * price.noise:.1f}"
+        return f"{verb} {100 * abs(price.lost):.1f}{noise} points of {heading}, from {score}"
+    if first == "nll":
+        return f"{verb} {abs(price.lost):.3f} nats for each example, from {_article(heading)} {heading} of {score}"
+    side = "above" if price.row[first] > dense else "below"
+    return f"has {_article(heading)} {heading} {100 * abs(price.lost):.1f} % {side} the dense {score}"
+
+
+def _score(first: str, value: float) -> str:
+    """An accuracy in percent; anything else with three digits."""
+    if first == "accuracy":
+        return f"{100 * value:.1f} %"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2}f}"
+
+
+def _tolerance_words(first: str) -> str:
+    units = {"accuracy": f"{100 * TOLERANCES['accuracy']:g} point", "nll": f"{TOLERANCES['nll']:g} nats"}
+    return units.get(first, f"{100 * TOLERANCE:g} %")
+
+
+def _article(heading: str) -> str:
+    """The article of a heading; one of capitals is spelt out ("an RMSE")."""
+    return "an" if heading[:1] in ("AEFHILMNORSX" if heading.isupper() else "aeioAEIO") else "a"
+
+
+def _sparsity(row: Row) -> str:
+    """In percent, with a decimal, or as many as it takes to show two digits of what is kept."""
+    kept = 100 * _kept(row)
+    digits = max(1, 1 - math.floor(math.log10(kept))) if kept > 0 else 0
+    return f"{round(100 * row['sparsity'], digits):.15g} %"
+
+
+def _kept(row: Row) -> float:
+    return 1 - float(row["sparsity"])
+
+
+def _method(row: Row) -> str:
+    """How a network was pruned: "in the chain, expected log odds"."""
+    named = [WHEN.get(row["when"], row["when"]), row["criterion"].replace("_", " ")]
+    return ", ".join([*named, *([] if row["decision"] == "target" else [decision(row)])])
+
+
+def _convergence_sentence(diagnostics: Mapping[str, Any]) -> str:
+    """Judge by the largest R-hat over all outputs on the probes."""
+    largest = [diagnostics[name]["rhat_max"] for name in FUNCTIONS if name in diagnostics]
+    known = [value for value in largest if not missing(value)]
+    if not known:
+        return "Whether the chains have converged is not known: there is no R-hat."
+    worst = max(known)
+    converged = "have converged" if worst <= RHAT_THRESHOLD else "have not converged"
+    return f"The chains {converged} in function space (R-hat up to {worst:.{3 if worst < 1.095 else 1}f})."
+
+
+def _departure_sentences(metrics: Metrics) -> list[str]:
+    count = metrics.get("departures")
+    if count is None:
+        return []
+    if count == 0:
+        return ["Nothing that the run knows of departs from the posterior."]
+    words = COUNTS[count] if count < len(COUNTS) else f"{count} things"
+    return [f"{words} depart{'s' if count == 1 else ''} from the posterior."]

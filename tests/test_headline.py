@@ -1,0 +1,161 @@
+"""The sentences that a run and its page begin with: the rule that chooses the network, its noise, what is not known."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sgmcmc_prune.predictive.intervals import wilson_interval
+from sgmcmc_prune.run.headline import accuracy_noise, best_rows, headline, noise_line, prices
+
+RMSE = {"scores": {"rmse": "RMSE", "nll": "NLL"}, "higher_is_better": False}
+NLL = {"scores": {"nll": "NLL"}, "higher_is_better": False}
+
+
+def row(sparsity: float, first: float | None, criterion: str = "magnitude", **changes: Any) -> dict[str, Any]:
+    """A pruned row; `first` is its score under every name."""
+    named = {"criterion": criterion, "when": "post_hoc", "decision": "target", "target": sparsity, "sparsity": sparsity}
+    return {**named, "accuracy": first, "rmse": first, "nll": first, **changes}
+
+
+def metrics(dense: float | None, *pruned: dict[str, Any], rhat: float | None = 1.004, **changes: Any) -> dict[str, Any]:
+    """Metrics of a run of 10,000 examples."""
+    return {
+        "split": "test",
+        "examples": 10_000,
+        "departures": 3,
+        "dense": {"accuracy": dense, "rmse": dense, "nll": dense},
+        "pruned": list(pruned),
+        "diagnostics": {"logits": {"rhat_max": rhat}, "probability": {"rhat_max": rhat}},
+        **changes,
+    }
+
+
+def test_the_largest_sparsity_whose_loss_is_within_its_noise() -> None:
+    rows = [row(0.8, 0.91), row(0.95, 0.898, "expected_log_odds", when="in_chain"), row(0.98, 0.85)]
+    assert headline(metrics(0.9, *rows, rhat=1.41)) == [
+        "At 95 % sparsity this network loses 0.2 ± 0.6 points of accuracy, from 90.0 % "
+        "(in the chain, expected log odds).",
+        "The chains have not converged in function space (R-hat up to 1.4).",
+        "Three things depart from the posterior.",
+    ]
+
+
+def test_of_several_at_one_sparsity_the_one_that_loses_least() -> None:
+    rows = [row(0.9, 0.897), row(0.9001, 0.899, "random"), row(0.9, 0.7, "signal_to_noise")]
+    assert "loses 0.1 ± 0.6 points of accuracy, from 90.0 % (post hoc, random)" in headline(metrics(0.9, *rows))[0]
+
+
+def test_a_gain_in_the_chain_is_not_put_down_to_pruning() -> None:
+    assert headline(metrics(0.9, row(0.9, 0.92, when="in_chain")))[0] == (
+        "At 90 % sparsity this network gains 2.0 ± 0.5 points of accuracy, from 90.0 % (in the chain, magnitude; the "
+        "chain trained on)."
+    )
+
+
+def test_a_little_more_sparsity_does_not_outweigh_a_better_network() -> None:
+    rows = [row(0.98, 0.902, "random"), row(0.9823, 0.898)]
+    assert headline(metrics(0.9, *rows))[0].startswith("At 98 % sparsity this network gains 0.2 ± 0.6 points")
+    rows[1]["sparsity"] = 0.983
+    assert headline(metrics(0.9, *rows))[0].startswith("At 98.3 % sparsity this network loses 0.2 ± 0.6 points")
+    rows[1]["sparsity"] = 1.0
+    assert headline(metrics(0.9, *rows))[0].startswith("At 100 % sparsity")
+
+
+def test_the_edge_of_the_noise_belongs_to_it() -> None:
+    base = metrics(0.9)
+    noise = accuracy_noise(base, 0.89)
+    assert noise is not None
+    (price,) = prices({**base, "pruned": [row(0.9, 0.89)]})
+    assert price.allowed == price.noise == noise
+    low, high = wilson_interval(0.89, 10_000)
+    assert noise == pytest.approx((high - low) / 2)
+    for within, start in ((noise - 1e-9, "At 90 %"), (noise + 1e-9, "Every pruned")):
+        found = headline({**base, "dense": {"accuracy": 0.89 + within}, "pruned": [row(0.9, 0.89)]})[0]
+        assert found.startswith(start)
+
+
+def test_where_every_network_loses_the_one_that_loses_least() -> None:
+    assert headline(metrics(0.9, row(0.5, 0.88), row(0.9, 0.8)))[0] == (
+        "Every pruned network loses more than its noise; the best of them, at 50 % sparsity (post hoc, magnitude), "
+        "loses 2.0 ± 0.6 points of accuracy, from 90.0 %."
+    )
+
+
+def test_decisions_without_a_target_are_named_and_sparsities_not_rounded_up() -> None:
+    found = row(0.9995, 0.9, "inclusion_probability", decision="fdr", level=0.1, target=None)
+    assert headline(metrics(0.9, found))[0].endswith("(post hoc, inclusion probability, fdr 0.1).")
+    assert headline(metrics(0.9, found))[0].startswith("At 99.95 % sparsity")
+
+
+def test_numbers_are_compared_by_their_share_and_have_no_noise() -> None:
+    rows = [row(0.5, 0.463), row(0.7, 0.641)]
+    assert headline(metrics(0.457, *rows, **RMSE))[0] == (
+        "At 50 % sparsity this network has an RMSE 1.3 % above the dense 0.457 (post hoc, magnitude)."
+    )
+    assert "has an RMSE 1.1 % below the dense 0.460" in headline(metrics(0.46, row(0.5, 0.455), **RMSE))[0]
+    assert headline(metrics(0.457, row(0.7, 0.641), **RMSE))[0].startswith("Every pruned network loses more than 5 %;")
+    assert noise_line(metrics(0.457, **RMSE)).endswith("no larger than 5 %; the noise of its score is not known.")
+    assert "from an NLL of -0.002" in headline(metrics(-0.002, row(0.5, 0.005), **NLL))[0]
+
+
+def test_without_a_number_of_examples_there_is_no_noise() -> None:
+    unknown = metrics(0.9, row(0.9, 0.893), row(0.95, 0.88), examples=None)
+    assert headline(unknown)[0].startswith("At 90 % sparsity this network loses 0.7 points of accuracy")
+    assert "no larger than 1 point; the noise" in noise_line(unknown)
+    assert "10,000 test examples (binomial)" in noise_line(metrics(0.9))
+
+
+@pytest.mark.parametrize(
+    ("found", "sentence"),
+    [
+        (metrics(0.9), "This network has an accuracy of 90.0 %; nothing was pruned."),
+        (metrics(0.9, row(0.0, 0.9)), "This network has an accuracy of 90.0 %; nothing was pruned."),
+        (
+            metrics(0.9, row(0.5, None)),
+            "This network has an accuracy of 90.0 %; no pruned one can be compared with it.",
+        ),
+        (metrics(None, row(0.5, 0.9)), "The accuracy of this network is not a number."),
+        (
+            metrics(0.0, row(0.5, 0.9), **RMSE),
+            "This network has an RMSE of 0.00; no pruned one can be compared with it.",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_not(found: dict[str, Any], sentence: str) -> None:
+    assert headline(found)[0] == sentence
+
+
+@pytest.mark.parametrize(
+    ("rhat", "sentence"),
+    [
+        (1.0044, "have converged in function space (R-hat up to 1.004)"),
+        (1.0136, "have not converged in function space (R-hat up to 1.014)"),
+        (3.14, "have not converged in function space (R-hat up to 3.1)"),
+        (None, "is not known: there is no R-hat"),
+    ],
+)
+def test_the_largest_r_hat_judges(rhat: float | None, sentence: str) -> None:
+    assert sentence in headline(metrics(0.9, rhat=rhat))[1]
+    larger = metrics(0.9, rhat=1.0)
+    larger["diagnostics"]["mean"] = {"rhat_max": rhat if rhat else np.nan}
+    assert ("up to 1.000" if rhat is None else sentence) in headline(larger)[1]
+
+
+def test_departures_are_counted() -> None:
+    said = {n: headline(metrics(0.9, departures=n))[2] for n in (0, 1, 2, 9)}
+    assert said == {
+        0: "Nothing that the run knows of departs from the posterior.",
+        1: "One thing departs from the posterior.",
+        2: "Two things depart from the posterior.",
+        9: "9 things depart from the posterior.",
+    }
+    assert len(headline(metrics(0.9, departures=None))) == 2
+
+
+def test_the_best_rows_of_each_sparsity() -> None:
+    rows = [row(0.8, 0.9), row(0.8, 0.896), row(0.8, 0.89), row(0.9, 0.8), row(0.9, 0.5), row(0.95, 0.7)]
+    filters = row(0.7, 0.9, target=0.8)  # whole filters do not add up to the target
+    assert best_rows(metrics(0.9, *rows, filters)) == {0, 1, 3, 6}
+    assert best_rows(metrics(0.9, *rows[:3], **RMSE)) == {2}, "of an error the lowest, alone, for its noise is unknown"
+    assert best_rows(metrics(0.9, row(0.8, None), row(0.8, 0.5))) == set()
