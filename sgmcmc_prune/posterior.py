@@ -28,6 +28,7 @@ from sgmcmc_prune.run.config import PruneConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages
 from sgmcmc_prune.run.directory import load_averages, open_run
 from sgmcmc_prune.run.evaluate import Evaluator
+from sgmcmc_prune.run.headline import headline
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import take_stage
 from sgmcmc_prune.run.tables import diagnostics_lines, metrics_table
@@ -177,8 +178,9 @@ class Posterior:
         raise TypeError("a Posterior is files on disk; keep it with sample(..., out=...)")
 
     def __str__(self) -> str:
-        """The table of the run, and whether its chains are healthy."""
-        return "\n".join([metrics_table(self.metrics), "", *diagnostics_lines(self.metrics)])
+        """The verdict, the table of the run, and whether its chains are healthy."""
+        metrics = self.metrics
+        return "\n".join([*headline(metrics), "", metrics_table(metrics), "", *diagnostics_lines(metrics)])
 
     @property
     def path(self) -> Path:
