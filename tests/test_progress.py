@@ -36,7 +36,8 @@ def test_a_log_file_has_whole_lines_and_few_of_them(monkeypatch: pytest.MonkeyPa
 
 
 def test_scores_are_kept_in_a_file_and_looking_changes_nothing(tmp_path: Path, monkeypatch: Any) -> None:
-    config = small(chains=1, execution="loop")
+    short = {"prune.in_chain": (), "prune.post_hoc": ("magnitude",), "prune.decisions": ()}
+    config = small(chains=1, execution="loop", **short)
     run(config, tmp_path / "rarely", progress=False)
     monkeypatch.setattr(monitor, "SECONDS", 0.0)
     monkeypatch.setattr(monitor, "RARELY", 0.0)
