@@ -191,8 +191,10 @@ def departures(run: Run, model: nn.Module, prior: Prior, ranks: int = 1) -> list
     config = run.config
     network = rehearsed(run, model).departures
     minibatch = f"the part of its minibatch that one of {ranks} ranks takes"
+    full = config.data.batch_size == run.num_data
+    heat = "the dynamics are discretised" if full else "minibatch gradient noise heats the chain above T"
     found = [
-        f"step size {config.sampler.lr_min:g} while sampling: minibatch gradient noise heats the chain above T",
+        f"step size {config.sampler.lr_min:g} while sampling: {heat}",
         *prior.departures(config.em),
         f"temperature {config.sampler.temperature:g} instead of 1" if config.sampler.temperature != 1 else "",
         *(line if ranks == 1 else line.replace("the rest of its minibatch", minibatch) for line in network),
