@@ -1,6 +1,7 @@
 """One call from a network and its data to the posterior: `sample`."""
 
 import copy
+import math
 import shutil
 import statistics
 import tempfile
@@ -142,38 +143,20 @@ def sample(
     dataset = as_dataset("given:data", ((x, y), (test_x, test_y)), observation.targets)
     if isinstance(observation, Gaussian):
         _check_scale(dataset.train.labels)
-    size = next(s for s in (batch_size, loader_batch, len(x) if len(x) <= FULL_BATCH else BATCH) if s is not None)
-    epochs = min(size, len(x)) / len(x)
     make_network = _network(model)
-    prior = prior or _default_prior(make_network(0))
-    indicators = prior.family == "spike_slab"
-    post_hoc = ("em_responsibility" if prior.mode == "em" else "inclusion_probability",) if indicators else ()
-    config = RunConfig(
-        preset="sample",
-        data=DataConfig(name="given:data", validation=0, batch_size=min(size, len(x))),
+    size = next(s for s in (batch_size, loader_batch, len(x) if len(x) <= FULL_BATCH else BATCH) if s is not None)
+    config = replace(
+        _defaults(min(size, len(x)), len(x), prior or _default_prior(make_network(0))),
         model=ModelConfig(name=f"given:{type(model).__name__}"),
         likelihood=likelihood if isinstance(likelihood, str) else f"given:{type(observation).__name__}",
-        sampler=sampler or _constant_step(1.0),
-        prior=prior,
-        em=em or EMSettings(kind="fixed"),
-        schedule=schedule
-        or ScheduleConfig(BURN_IN * epochs, cycles=1, explore=0.0, sample=SAMPLE * epochs, relax=0.0, draws=DRAWS),
-        prune=PruneConfig(
-            targets=(0.5, 0.8, 0.9),
-            post_hoc=(*post_hoc, "magnitude"),
-            in_chain=(),
-            decisions=("median",) if indicators and prior.mode != "em" else (),
-            explore=EXPLORE * epochs,
-            sample=SAMPLE_PRUNED * epochs,
-            relax=0.0,
-            draws=DRAWS_PRUNED,
-        ),
+        **{
+            name: value
+            for name, value in {"em": em, "sampler": sampler, "schedule": schedule}.items()
+            if value is not None
+        },
         chains=chains,
-        execution="loop",
         seed=seed,
         device=device,
-        probes=min(64, len(x)),
-        keep_weight_draws=True,
     )
     directory = Path(tempfile.mkdtemp(prefix="sgmcmc_prune-") if out is None else Path(out).expanduser())
     try:
@@ -194,6 +177,36 @@ def sample(
             shutil.rmtree(directory, ignore_errors=True)
         raise
     return Posterior(run, temporary=out is None)
+
+
+def _defaults(batch_size: int, num_data: int, prior: PriorConfig) -> RunConfig:
+    """The settings of a run, but for its parts that are objects; the sampler's step is still to be found."""
+    epochs = batch_size / num_data  # of a step
+    indicators = prior.family == "spike_slab"
+    post_hoc = ("em_responsibility" if prior.mode == "em" else "inclusion_probability",) if indicators else ()
+    return RunConfig(
+        preset="sample",
+        data=DataConfig(name="given:data", validation=0, batch_size=batch_size),
+        sampler=_constant_step(1.0),
+        prior=prior,
+        em=EMSettings(kind="fixed"),
+        schedule=ScheduleConfig(
+            BURN_IN * epochs, cycles=1, explore=0.0, sample=SAMPLE * epochs, relax=0.0, draws=DRAWS
+        ),
+        prune=PruneConfig(
+            targets=(0.5, 0.8, 0.9),
+            post_hoc=(*post_hoc, "magnitude"),
+            in_chain=(),
+            decisions=("median",) if indicators and prior.mode != "em" else (),
+            explore=EXPLORE * epochs,
+            sample=SAMPLE_PRUNED * epochs,
+            relax=0.0,
+            draws=DRAWS_PRUNED,
+        ),
+        execution="loop",
+        probes=min(64, num_data),
+        keep_weight_draws=True,
+    )
 
 
 def _default_prior(network: nn.Module) -> PriorConfig:
@@ -217,10 +230,11 @@ def _stable_sampler(run: Run) -> SamplerConfig:
     """SGHMC with a step that it can follow, to two digits."""
     network = run.model(0)
     rehearsed(run, network)
-    smallest = (
-        run.config.prior.spike_variance if run.config.prior.family == "spike_slab" else run.config.prior.slab_variance
-    )
-    step = stable_step(network, run.likelihood, run.stream(0), 1 / (run.num_data * smallest), MOMENTUM)
+    prior = run.config.prior
+    narrowest = prior.spike_variance if prior.family == "spike_slab" else prior.slab_variance
+    step = stable_step(network, run.likelihood, run.stream(0), 1 / (run.num_data * narrowest), MOMENTUM)
+    if not 0 < step < math.inf:
+        raise ValueError("no stable step was found: a short training of the network diverged; give one as sampler=...")
     return _constant_step(float(f"{step:.1e}"))
 
 
