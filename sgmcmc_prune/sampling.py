@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.chains.step_size import stable_step
+from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.examples import as_dataset, is_labels
 from sgmcmc_prune.data.handed import as_tensors
 from sgmcmc_prune.data.seeding import seeded_generator
@@ -97,7 +97,8 @@ def sample(
         How the burn-in learns the prior's hyperparameters, layer by layer. By default the prior stays as it is stated,
         which mixes best; `EMSettings()` learns how sparse each layer is.
     sampler : SamplerConfig, optional
-        By default SGHMC at T = 1, with a step of a tenth of the stability limit near a mode (`chains.step_size`).
+        By default SGHMC at T = 1, with a step of a tenth of the stability limit near a mode. Chains start near modes of
+        their own, where a short training from their random starts ends (`chains.step_size`).
     schedule : ScheduleConfig, optional
         In epochs. By default 4,000 steps of burn-in, then 20,000 in which 250 draws are kept, of each chain.
     batch_size : int, optional
@@ -161,13 +162,13 @@ def sample(
     directory = Path(tempfile.mkdtemp(prefix="sgmcmc_prune-") if out is None else Path(out).expanduser())
     try:
         data_of_run, begun = split_data(dataset, config), RunPlaces(directory).config.is_file()
-        run = Run(config, directory, data_of_run, make_network, observation)
+        run = Run(config, directory, data_of_run, make_network, observation, train)
         dataset.provenance["start"] = _start(run)
         if begun:
             _check_data(run)
         if sampler is None:
             chosen = load_config(directory).sampler if begun else _stable_sampler(run)
-            run = Run(replace(config, sampler=chosen), directory, data_of_run, make_network, observation)
+            run = Run(replace(config, sampler=chosen), directory, data_of_run, make_network, observation, train)
         if begun:
             resume(directory, progress, run)
         else:
@@ -230,6 +231,7 @@ def _stable_sampler(run: Run) -> SamplerConfig:
     """SGHMC with a step that it can follow, to two digits."""
     network = run.model(0)
     rehearsed(run, network)
+    train(network, run.likelihood, run.stream(0))
     prior = run.config.prior
     narrowest = prior.spike_variance if prior.family == "spike_slab" else prior.slab_variance
     step = stable_step(network, run.likelihood, run.stream(0), 1 / (run.num_data * narrowest), MOMENTUM)

@@ -1,9 +1,11 @@
-r"""A step that a chain can follow: a share of the stability limit where the posterior is steepest.
+r"""Where a chain may start, and a step that it can follow: a share of the stability limit where the posterior is steep.
 
 With the mean loss L (negative log-likelihood, and -log prior / N) and mass one, a sampler without its noise is SGD with
 momentum beta, which is stable for :math:`l \lambda_{max} < 2 (1 + \beta)`, where :math:`\lambda_{max}` is the largest
-eigenvalue of the Hessian of L. It is largest near a mode, where a learned noise is small. So a copy of the network is
-trained for a while, and the power iteration takes differences of gradients: whatever has one derivative will do.
+eigenvalue of the Hessian of L. It is largest near a mode, where a learned noise is small. So a network is trained for
+a while, and the power iteration takes differences of gradients: whatever has one derivative will do. With so small a
+step a chain would hardly get to a mode from a random start, so that chains start where such a training ends, each from a
+random start of its own.
 """
 
 import copy
@@ -12,15 +14,30 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.seeding import torch_seeded
 from sgmcmc_prune.likelihoods import Likelihood, mean_nll
 from sgmcmc_prune.pruning.prunable import trainable
 
-#: Steps of Adam to a mode, its rate, and iterations of the power method.
+#: Steps of AdamW towards a mode, its rate, and iterations of the power method.
 FIT_STEPS, FIT_LR, ITERATIONS = 1500, 1e-2, 20
+#: Its weight decay: what keeps idle weights from staying where they began.
+WEIGHT_DECAY = 1e-2
 #: Length of a difference, relative to that of the weights.
 RELATIVE = 1e-3
 #: Examples that the curvature is measured on.
 EXAMPLES = 2000
+
+
+def train(model: nn.Module, likelihood: Likelihood, stream: MinibatchStream) -> None:
+    """Train a network, in place, towards a mode by AdamW; what it draws itself depends on the stream's key alone."""
+    optimiser = torch.optim.AdamW(trainable(model).values(), lr=FIT_LR, weight_decay=WEIGHT_DECAY)
+    with torch_seeded(stream.inputs.device, "warm up", stream.seed, stream.chain):
+        for step in range(FIT_STEPS):
+            inputs, targets = stream.batch(step)
+            optimiser.zero_grad()
+            mean_nll(likelihood, model(inputs), targets).backward()
+            optimiser.step()
+    optimiser.zero_grad()
 
 
 def stable_step(
@@ -36,7 +53,7 @@ def stable_step(
     Parameters
     ----------
     model : nn.Module
-        At its random start; it is not changed.
+        Near a mode; it is not changed.
     likelihood : Likelihood
     stream : MinibatchStream
     prior_curvature : float
@@ -52,12 +69,6 @@ def stable_step(
     """
     network = copy.deepcopy(model).eval()
     parameters = trainable(network)
-    optimiser = torch.optim.Adam(parameters.values(), lr=FIT_LR, weight_decay=prior_curvature / 100)
-    for step in range(FIT_STEPS):
-        inputs, targets = stream.batch(step)
-        optimiser.zero_grad()
-        mean_nll(likelihood, network(inputs), targets).backward()
-        optimiser.step()
     inputs, targets = stream.inputs[:EXAMPLES], stream.targets[:EXAMPLES]
     largest = _largest_eigenvalue(network, list(parameters.values()), likelihood, inputs, targets)
     return share * 2 * (1 + momentum) / (largest + prior_curvature)

@@ -55,6 +55,8 @@ class Run:
         Makes the network of a chain from a seed, where the configuration names none.
     observation : ObservationModel, optional
         The likelihood, where the configuration names none.
+    warm_up : callable, optional
+        Takes the network, the likelihood and the minibatches of a chain before its first step, and moves the network.
     """
 
     def __init__(
@@ -64,8 +66,9 @@ class Run:
         data: Data | None = None,
         network: Callable[[int], nn.Module] | None = None,
         observation: ObservationModel | None = None,
+        warm_up: Callable[[nn.Module, ObservationModel, MinibatchStream], None] | None = None,
     ) -> None:
-        self.config, self.out, self.network = config, out, network
+        self.config, self.out, self.network, self.warm_up = config, out, network, warm_up
         if data is not None:
             self.data = data
         if observation is not None:
@@ -306,6 +309,8 @@ class Run:
         ranks : Ranks
         """
         config, model = self.config, self.model(index)
+        if self.warm_up is not None and criterion is None:
+            self.warm_up(model, self.likelihood, self.stream(index))
         prior = self.prior(model, index)
         adapt: tuple[Phase, ...] = ("burn_in",)
         post_hoc = {name: make_criterion(name) for name in config.prune.post_hoc}
