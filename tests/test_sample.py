@@ -15,11 +15,21 @@ from torch.utils.data import Dataset as TorchDataset
 
 import sgmcmc_prune
 from sgmcmc_prune import Gaussian, Posterior, PruneConfig, ScheduleConfig, open_posterior, sample
-from sgmcmc_prune.likelihoods import Mixture
+from sgmcmc_prune.chains import step_size
+from sgmcmc_prune.chains.step_size import stable_step, train
+from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.likelihoods import Mixture, gaussian
 from sgmcmc_prune.posterior import Predicted
 
 SHORT = ScheduleConfig(burn_in=40, cycles=1, explore=0, sample=80, relax=0, draws=8)
 FORK = PruneConfig(explore=10.0, sample=10.0, relax=0.0, draws=2)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short_training() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step_size, "FIT_STEPS", 100)
+        yield
 
 
 def regression_data(n: int = 60) -> tuple[Tensor, Tensor]:
@@ -305,3 +315,27 @@ def test_more_mistakes_are_one_line(change: dict[str, Any], kind: type[Exception
     with pytest.raises(kind, match=said) as refused:
         sample(**arguments, schedule=SHORT, progress=False)
     assert "\n" not in str(refused.value)
+
+
+def test_the_step_is_a_share_of_the_stability_limit() -> None:
+    """Of least squares with known noise the Hessian is X'X / (N s^2): its largest eigenvalue in closed form."""
+    x, y = regression_data()
+    model = nn.Linear(3, 1, bias=False)
+    stream = MinibatchStream(x, y, len(x), 0, 0)
+    largest = float(torch.linalg.eigvalsh(x.T @ x / len(x) / 0.25).max())
+    found = stable_step(model, gaussian(0.25), stream, 0.5, momentum=0.9, share=0.2)
+    assert found == pytest.approx(0.2 * 2 * 1.9 / (largest + 0.5), rel=0.01)
+
+
+def test_a_training_is_a_function_of_its_key_and_leaves_the_generator_alone() -> None:
+    x, y = regression_data()
+    before, ends = torch.get_rng_state(), []
+    for _ in range(2):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+        state = torch.get_rng_state()
+        train(model, gaussian(), MinibatchStream(x, y, 10, 1, 2))
+        assert torch.equal(state, torch.get_rng_state())
+        ends.append(model[0].weight.detach().clone())
+    assert torch.equal(*ends)
+    torch.set_rng_state(before)

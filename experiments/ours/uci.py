@@ -4,8 +4,8 @@ Every method trains an MLP with 50 tanh units on the standard splits, with a lea
 gradient evaluations on a split: `--steps` full-batch steps of each of four chains or members, and of the single network
 all of them. Networks are trained by AdamW on nine tenths of the training set, and the step with the best likelihood on
 the last tenth is taken: without that the learned noise collapses. The posterior is `sample` with its defaults, at a
-fixed schedule; the trainings from which its chains start count. Scores are RMSE and NLL in the units of the data, and the share of test targets in their central 90 %
-interval.
+fixed schedule; the trainings from which its chains start count. Scores are RMSE and NLL in the units of the data, and
+the share of test targets in their central 90 % interval.
 
     python -m experiments.ours.uci --data-dir UCI_Datasets --sets yacht concrete --splits 0 1 2 3 4 --jobs 2
 """
@@ -51,7 +51,7 @@ def run(set: str, split: int, method: str, steps: int, root: str) -> dict[str, A
 
 
 def posterior(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], steps: int, seed: int) -> tuple[Tensor, ...]:
-    """Outputs of the draws of four chains, a quarter of whose steps are burn-in, after the trainings that `sample` takes."""
+    """Outputs of the draws of four chains: after the trainings that `sample` takes, a quarter is burn-in."""
     steps -= FIT_STEPS * (MEMBERS + 1) // MEMBERS
     schedule = ScheduleConfig(steps // 4, cycles=1, explore=0.0, sample=steps - steps // 4, relax=0.0, draws=100)
     width = train[0].shape[1]

@@ -4,7 +4,7 @@ With the mean loss L (negative log-likelihood, and -log prior / N) and mass one,
 momentum beta, which is stable for :math:`l \lambda_{max} < 2 (1 + \beta)`, where :math:`\lambda_{max}` is the largest
 eigenvalue of the Hessian of L. It is largest near a mode, where a learned noise is small. So a network is trained for
 a while, and the power iteration takes differences of gradients: whatever has one derivative will do. With so small a
-step a chain would hardly get to a mode from a random start, so that chains start where such a training ends, each from a
+step a chain would hardly get to a mode from a random start. So chains start where such a training ends, each from a
 random start of its own.
 """
 
