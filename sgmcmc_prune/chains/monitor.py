@@ -50,15 +50,21 @@ class Monitor:
         """The newest score of a chain in words, ` validation accuracy 0.891`; looked at anew where it is time."""
         began = time.monotonic()
         if began >= self._next.get(chain.index, 0.0):
-            with torch.random.fork_rng(devices=[]):
-                outputs = outputs_of(chain.model, self.inputs[:])
-            scores = self.likelihood.score_single(self.likelihood.prediction(outputs), self.targets, self.unit)
-            self._append(chain, plan, sparsity, scores)
-            name, value = next(iter(scores.items()))
-            self._text[chain.index] = f" validation {self.likelihood.headings[name]} {value:.3f}"
+            self._text[chain.index] = self._looked(chain, plan, sparsity)
             now = time.monotonic()
             self._next[chain.index] = now + max(SECONDS, RARELY * (now - began))
         return self._text[chain.index]
+
+    def _looked(self, chain: Chain, plan: Plan, sparsity: float) -> str:
+        try:
+            with torch.random.fork_rng(devices=[]):
+                outputs = outputs_of(chain.model, self.inputs[:])
+        except ValueError:  # not finite: the chain diverges, and says so itself
+            return " validation not finite"
+        scores = self.likelihood.score_single(self.likelihood.prediction(outputs), self.targets, self.unit)
+        self._append(chain, plan, sparsity, scores)
+        name, value = next(iter(scores.items()))
+        return f" validation {self.likelihood.headings[name]} {value:.3f}"
 
     def _append(self, chain: Chain, plan: Plan, sparsity: float, scores: dict[str, float]) -> None:
         path = self.place(chain.index)
