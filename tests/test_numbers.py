@@ -5,7 +5,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from sgmcmc_prune.predictive.intervals import mean_and_half_width
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -95,3 +98,26 @@ def test_the_table_of_the_long_comparison_is_that_of_its_cells() -> None:
         ]
         assert cells.split(" | ") == expected, method
         assert all(row["gradient_evaluations"] == pytest.approx(400_000, rel=0.005) for row in single)
+
+
+def test_the_uci_table_and_what_is_said_of_it_are_those_of_the_results() -> None:
+    runs = json.loads((RESULTS / "uci.json").read_text())["runs"]
+    methods = ("posterior", "ensemble", "single")
+
+    def scores(name: str, method: str, key: str) -> list[float]:
+        found = sorted((r for r in runs if r["set"] == name and r["method"] == method), key=lambda r: int(r["split"]))
+        return [r[key] for r in found]
+
+    outside = set()
+    for name in ("bostonHousing", "concrete", "wine-quality-red", "yacht"):
+        (row,) = [line for line in README.splitlines() if line.startswith(f"| {name} |")]
+        means = [[sum(scores(name, m, key)) / 3 for key in ("rmse", "nll")] for m in methods]
+        assert row == f"| {name} | " + " | ".join(f"{rmse:.3f} / {nll:.3f}" for rmse, nll in means) + " |"
+        for key in ("rmse", "nll"):
+            ours, theirs = (scores(name, method, key) for method in methods[:2])
+            mean, half = mean_and_half_width(np.array(ours) - np.array(theirs))
+            if abs(mean) > half:
+                outside.add((name, key))
+                assert mean < 0
+    assert outside == {("concrete", "rmse"), ("concrete", "nll"), ("wine-quality-red", "rmse")}
+    assert {r["passes"] for r in runs} == {24_000}
