@@ -121,3 +121,13 @@ def test_the_uci_table_and_what_is_said_of_it_are_those_of_the_results() -> None
                 assert mean < 0
     assert outside == {("concrete", "rmse"), ("concrete", "nll"), ("wine-quality-red", "rmse")}
     assert {r["passes"] for r in runs} == {24_000}
+
+
+def test_plain_torch_has_the_same_order_on_every_split_that_it_was_run_on() -> None:
+    lines = (RESULTS / "uci_plain.jsonl").read_text().splitlines()
+    found = {(r["set"], r["split"], r["method"]): r for r in map(json.loads, lines)}
+    assert {name for name, _, _ in found} == {"concrete", "wine-quality-red"}
+    for name, split, method in found:
+        if method == "posterior":
+            for key in ("rmse", "nll"):
+                assert found[name, split, "posterior"][key] < found[name, split, "ensemble"][key]
