@@ -1,7 +1,9 @@
 """The UCI regression of `experiments.ours.uci` again, in plain torch and without this library: reads the files itself.
 
-AdamW networks that stop early, an ensemble of four, and four full-batch SGHMC chains under the spike-and-slab prior with
-its indicators summed out: mean gradients g of U / N, momentum m <- beta m - l g + sqrt(2 l (1 - beta) / N) xi, w <- w + m.
+AdamW networks that stop early, an ensemble of four, and four full-batch SGHMC chains under the spike-and-slab prior
+with its indicators summed out. With g the gradient of U / N, of a step l and a momentum beta:
+
+    m <- beta m - l g + sqrt(2 l (1 - beta) / N) xi,    w <- w + m.
 
     python experiments/ours/uci_plain.py UCI_Datasets concrete 0 1 2 >> experiments/ours/results/uci_plain.jsonl
 
@@ -118,4 +120,6 @@ def main(root: str, name: str, *splits: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit("give the folder of the sets, the name of a set, and splits: UCI_Datasets concrete 0 1 2")
     main(*sys.argv[1:])
