@@ -27,7 +27,7 @@ from sgmcmc_prune.report import write_report
 from sgmcmc_prune.run.config import PruneConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages
 from sgmcmc_prune.run.directory import load_averages, open_run
-from sgmcmc_prune.run.evaluate import Evaluator
+from sgmcmc_prune.run.evaluate import Evaluator, Predictor
 from sgmcmc_prune.run.headline import headline
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import take_stage
@@ -370,7 +370,7 @@ def open_posterior(path: str | Path) -> Posterior:
 def _predict(run: Run, draws: Draws, chain_masks: Sequence[masks.Mask], inputs: Tensor, batch_size: int) -> Predicted:
     inputs = run.data.dataset.as_inputs(inputs).to(run.config.device)
     chains = [draws.of_chain(chain) for chain in range(draws.chains)]
-    found = Evaluator(run).predict_inputs(chains, chain_masks, inputs, batch_size)
+    found = Predictor(run).pooled(chains, chain_masks, inputs, batch_size)
     return Predicted(run.likelihood, found, run.data.dataset.centre, run.data.dataset.unit)
 
 

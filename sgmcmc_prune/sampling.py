@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, observation_model
 from sgmcmc_prune.posterior import Posterior
 from sgmcmc_prune.priors.em_settings import EMSettings
-from sgmcmc_prune.pruning.prunable import prunable
+from sgmcmc_prune.pruning.prunable import prunable, trainable
 from sgmcmc_prune.run.checks import check_device
 from sgmcmc_prune.run.config import (
     DataConfig,
@@ -38,7 +39,6 @@ from sgmcmc_prune.run.main import resume, start
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import rehearsed
 from sgmcmc_prune.settings import replace
-from sgmcmc_prune.store.files import read_json
 from sgmcmc_prune.store.places import RunPlaces
 
 #: Up to so many examples a batch holds all of them, which leaves no minibatch noise; above, so many.
@@ -165,7 +165,7 @@ def sample(
         run = Run(config, directory, data_of_run, make_network, observation, train)
         dataset.provenance["start"] = _start(run)
         if begun:
-            _check_data(run)
+            _check_same(run)
         if sampler is None:
             chosen = load_config(directory).sampler if begun else _stable_sampler(run)
             run = Run(replace(config, sampler=chosen), directory, data_of_run, make_network, observation, train)
@@ -228,9 +228,8 @@ def _constant_step(lr: float) -> SamplerConfig:
 
 
 def _stable_sampler(run: Run) -> SamplerConfig:
-    """SGHMC with a step that it can follow, to two digits."""
+    """SGHMC with a step that it can follow, to two digits; the network was rehearsed."""
     network = run.model(0)
-    rehearsed(run, network)
     train(network, run.likelihood, run.stream(0))
     prior = run.config.prior
     narrowest = prior.spike_variance if prior.family == "spike_slab" else prior.slab_variance
@@ -295,43 +294,44 @@ def _network(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.M
     if not isinstance(model, nn.Module) and not callable(model):
         raise TypeError(f"model is a {type(model).__name__}; give an nn.Module, or a callable that makes one")
 
+    make = partial(_anew, model) if isinstance(model, nn.Module) else model
+
     def start_of(seed: int) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            if isinstance(model, nn.Module):
-                network = copy.deepcopy(model).cpu()
-                for module in reversed(list(network.modules())):  # children first: an owner has the last word
-                    trained = any(p.requires_grad for p in module.parameters())
-                    if trained and callable(reset := getattr(module, "reset_parameters", None)):
-                        reset()
-                with torch.no_grad():  # what is frozen is kept
-                    for (_, p), (_, given) in zip(network.named_parameters(), model.named_parameters(), strict=True):
-                        if not p.requires_grad:
-                            p.copy_(given)
-                return network
-            made = model()
+            made = make()
         if not isinstance(made, nn.Module):
             raise TypeError(f"model() gave a {type(made).__name__}; it must make an nn.Module")
         return made
 
-    if not isinstance(model, nn.Module):
-        first_made, second_made = start_of(0), start_of(1)
-        shared = {id(p) for p in first_made.parameters() if p.requires_grad}
-        if shared & {id(p) for p in second_made.parameters()}:
-            raise ValueError(
-                "model() gives the same parameters at every call, which chains would share; make the network anew in "
-                "it, or hand over the nn.Module itself"
-            )
-    else:
-        first, second = (dict(start_of(seed).named_parameters()) for seed in (0, 1))
-        fixed = [n for n, p in first.items() if p.requires_grad and p.ndim > 1 and torch.equal(p, second[n])]
-        if fixed:
-            warnings.warn(
-                f"{', '.join(fixed)} start alike in every chain, since their module has no reset_parameters; R-hat "
-                "sees less of what chains have not found. A callable that makes the network anew would help",
-                stacklevel=3,
-            )
+    first, second = (trainable(start_of(seed)) for seed in (0, 1))
+    if {id(p) for p in first.values()} & {id(p) for p in second.values()}:
+        raise ValueError(
+            "model() gives the same parameters at every call, which chains would share; make the network anew in it, "
+            "or hand over the nn.Module itself"
+        )
+    fixed = [n for n, p in first.items() if p.ndim > 1 and n in second and torch.equal(p, second[n])]
+    if fixed and isinstance(model, nn.Module):
+        warnings.warn(
+            f"{', '.join(fixed)} start alike in every chain, since their module has no reset_parameters; R-hat sees "
+            "less of what chains have not found. A callable that makes the network anew would help",
+            stacklevel=3,
+        )
     return start_of
+
+
+def _anew(model: nn.Module) -> nn.Module:
+    """A copy whose trained layers start anew, children first: an owner has the last word; what is frozen is kept."""
+    network = copy.deepcopy(model).cpu()
+    for module in reversed(list(network.modules())):
+        trained = any(p.requires_grad for p in module.parameters())
+        if trained and callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+    with torch.no_grad():
+        for p, given in zip(network.parameters(), model.parameters(), strict=True):
+            if not p.requires_grad:
+                p.copy_(given)
+    return network
 
 
 def _start(run: Run) -> list[float]:
@@ -346,13 +346,12 @@ def _start(run: Run) -> list[float]:
     return found
 
 
-def _check_data(run: Run) -> None:
-    """ValueError if a directory was started with other data."""
-    stored: dict[str, Any] = read_json(run.places.info, checksum=True) if run.places.info.is_file() else {}
-    then = stored.get("data", {}).get("files", {}).get("tensors")
-    if then not in (None, run.data.dataset.provenance["files"]["tensors"]):
+def _check_same(run: Run) -> None:
+    """ValueError if a directory was started with other data, or another network or likelihood."""
+    dataset = run.data.dataset
+    if run.has_other_data_than(dataset):
         raise ValueError(f"{run.out} was sampled from other data; give the same, or another directory")
-    now, before = run.data.dataset.provenance["start"], stored.get("data", {}).get("start")
+    now, before = dataset.provenance["start"], run.recorded_data.get("start")
     if before is not None and not torch.allclose(torch.tensor(now), torch.tensor(before), rtol=1e-3, atol=1e-5):
         raise ValueError(
             f"{run.out} was sampled with another network or likelihood; give the same, or another directory"

@@ -80,28 +80,7 @@ def as_dataset(
             "((inputs, labels), (inputs, labels)) of the training and the test set"
         ) from error
     numbers = targets in ("numbers", "standardised") or (targets == "any" and not is_labels(parts[1]))
-    for split, inputs, labels in (("training", parts[0], parts[1]), ("test", parts[2], parts[3])):
-        if not numbers and (labels.dtype.is_floating_point or labels.dtype == torch.bool or labels.ndim != 1):
-            raise ValueError(
-                f"data {name!r}: {split} labels are {labels.dtype} of shape {tuple(labels.shape)}; give "
-                "integers of shape (n,), the class of each example (or, for numbers, a likelihood such as gaussian)"
-            )
-        if numbers and (labels.is_complex() or labels.ndim not in (1, 2)):
-            raise ValueError(
-                f"data {name!r}: {split} targets are {labels.dtype} of shape {tuple(labels.shape)}; give numbers of "
-                "shape (n,) or (n, k)"
-            )
-        if inputs.is_complex() or inputs.ndim < 2:
-            raise ValueError(
-                f"data {name!r}: {split} inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; give real numbers "
-                "of shape (n, ...)"
-            )
-        if len(inputs) != len(labels):
-            raise ValueError(f"data {name!r}: there are {len(inputs)} {split} inputs and {len(labels)} labels")
-        for what, values in (("input", inputs), ("target", labels)):
-            if len(bad := (~values.float().isfinite()).nonzero()):
-                where = f", column {', '.join(map(str, bad[0][1:].tolist()))}" if values.ndim > 1 else ""
-                raise ValueError(f"data {name!r}: {split} {what} of example {int(bad[0][0])}{where} is not finite")
+    _check_parts(name, parts, numbers)
     inputs, labels, test, test_labels = (part.detach() for part in parts)
     if inputs.shape[1:] != test.shape[1:] or inputs.dtype != test.dtype or labels.shape[1:] != test_labels.shape[1:]:
         raise ValueError(
@@ -135,6 +114,32 @@ def as_dataset(
         else:
             return Dataset(name, Images(inputs, labels), Images(test, test_labels), classes, mean, std, provenance)
     return Dataset(name, train_set, test_set, classes, mean, std, provenance, centre, unit, *features)
+
+
+def _check_parts(name: str, parts: list[Tensor], numbers: bool) -> None:
+    """ValueError for inputs and targets, of the training and then of the test set, that are no examples."""
+    for split, inputs, labels in (("training", parts[0], parts[1]), ("test", parts[2], parts[3])):
+        if not numbers and (labels.dtype.is_floating_point or labels.dtype == torch.bool or labels.ndim != 1):
+            raise ValueError(
+                f"data {name!r}: {split} labels are {labels.dtype} of shape {tuple(labels.shape)}; give "
+                "integers of shape (n,), the class of each example (or, for numbers, a likelihood such as gaussian)"
+            )
+        if numbers and (labels.is_complex() or labels.ndim not in (1, 2)):
+            raise ValueError(
+                f"data {name!r}: {split} targets are {labels.dtype} of shape {tuple(labels.shape)}; give numbers of "
+                "shape (n,) or (n, k)"
+            )
+        if inputs.is_complex() or inputs.ndim < 2:
+            raise ValueError(
+                f"data {name!r}: {split} inputs are {inputs.dtype} of shape {tuple(inputs.shape)}; give real numbers "
+                "of shape (n, ...)"
+            )
+        if len(inputs) != len(labels):
+            raise ValueError(f"data {name!r}: there are {len(inputs)} {split} inputs and {len(labels)} labels")
+        for what, values in (("input", inputs), ("target", labels)):
+            if len(bad := (~values.float().isfinite()).nonzero()):
+                where = f", column {', '.join(map(str, bad[0][1:].tolist()))}" if values.ndim > 1 else ""
+                raise ValueError(f"data {name!r}: {split} {what} of example {int(bad[0][0])}{where} is not finite")
 
 
 def is_labels(targets: Tensor) -> bool:

@@ -19,8 +19,6 @@ from sgmcmc_prune.data.image_data import Dataset
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.data.uci import load as load_uci
 
-Part = tuple[Tensor, Tensor]
-
 
 def csv(argument: str, targets: str, data_dir: Path | None = None, test: float = 0.1, seed: int = 0) -> Dataset:
     """A text table with a header, numbers separated by commas, semicolons or tabs.
@@ -72,11 +70,7 @@ def csv(argument: str, targets: str, data_dir: Path | None = None, test: float =
     else:
         y = torch.from_numpy(_numbers(path, header, rows, chosen))
         y = y.squeeze(1) if len(chosen) == 1 else y
-    order = torch.randperm(len(rows), generator=seeded_generator("test rows", seed))
-    held = round(test * len(rows))
-    if not 1 <= held < len(rows):
-        raise ValueError(f"test is {test}; of {len(rows)} rows that leaves {held} for the test set")
-    train, held_out = order[held:].sort().values, order[:held].sort().values
+    train, held_out = (part.sort().values for part in _split(len(rows), test, seed))
     name = f"csv:{path.name}"
     centre, scale = moments(name, "feature", x[train])
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
@@ -113,10 +107,8 @@ def npz(argument: str, targets: str, data_dir: Path | None = None, test: float =
         x, y = arrays["x"], arrays["y"]
         if len(x) != len(y):
             raise ValueError(f"{path}: there are {len(x)} rows of x and {len(y)} of y")
-        order, held = torch.randperm(len(x), generator=seeded_generator("test rows", seed)), round(test * len(x))
-        if not 1 <= held < len(x):
-            raise ValueError(f"test is {test}; of {len(x)} rows that leaves {held} for the test set")
-        parts = ((x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]]))
+        train, held_out = _split(len(x), test, seed)
+        parts = ((x[train], y[train]), (x[held_out], y[held_out]))
     else:
         raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}; give x and y, or {', '.join(wanted)}")
     return standardised(f"npz:{path.name}", parts, targets)
@@ -159,7 +151,7 @@ def standardised(
     be that of all.
     """
     (x, y), (test_x, test_y) = parts
-    found = {**(options or {})}
+    found = dict(options or {})
     centre, unit = 0.0, 1.0
     if targets == "standardised" and not y.is_complex() and y.ndim in (1, 2):
         y, test_y = y.double(), test_y.double()
@@ -181,6 +173,14 @@ def moments(name: str, what: str, values: Tensor) -> tuple[Tensor, Tensor]:
         if what == "target" and not s > 1e-12 * abs(m):
             raise ValueError(f"{name}: all training targets are {m:g}; there is nothing to learn")
     return mean, std
+
+
+def _split(rows: int, test: float, seed: int) -> tuple[Tensor, Tensor]:
+    """The rows of the training and of the test set."""
+    order, held = torch.randperm(rows, generator=seeded_generator("test rows", seed)), round(test * rows)
+    if not 1 <= held < rows:
+        raise ValueError(f"test is {test}; of {rows} rows that leaves {held} for the test set")
+    return order[held:], order[:held]
 
 
 def _place(file: str, data_dir: Path | None) -> Path:

@@ -106,24 +106,28 @@ def outputs_of(model: nn.Module, inputs: Tensor, batch_size: int = 1000) -> Tens
 
 
 def outputs_of_draws(
-    model: nn.Module, draws: Sequence[Mapping[str, Tensor]], inputs: Tensor, batch_size: int = 1000
+    model: nn.Module,
+    draws: Iterable[Mapping[str, Tensor]],
+    inputs: Tensor,
+    mask: Mapping[str, Tensor] | None = None,
+    batch_size: int = 1000,
 ) -> Tensor:
     """Outputs of a network with each of some weights, in one batched pass: for small networks.
 
     Parameters
     ----------
     model : Module
-    draws : sequence of mappings from name to Tensor
-        Every parameter, and buffers.
-    inputs : Tensor, shape (n, ...)
-    batch_size : int
+    draws, inputs, mask, batch_size
+        As of `posterior_predictive`.
 
     Returns
     -------
     Tensor, shape (draws, n, outputs)
         Equal to those of `outputs_of` to rounding.
     """
-    outputs = _logits(model, _forward_all(model, draws), inputs, batch_size).movedim(-1, 0)
+    mask = check_mask(mask or {}, dict(model.named_parameters()))
+    weights = [_weights(model, draw, mask) for draw in draws]
+    outputs = _logits(model, _forward_all(model, weights), inputs, batch_size).movedim(-1, 0)
     return torch.stack([_as_rows(each) for each in outputs])
 
 
@@ -211,8 +215,7 @@ def _together(model: nn.Module, weights: list[dict[str, Tensor]], inputs: Tensor
 
 def _forward_all(model: nn.Module, weights: Sequence[Mapping[str, Tensor]]) -> Callable[[Tensor], Tensor]:
     """A batch to the outputs of the model with each of the weights, the members last so that batches can be joined."""
-    like = next(model.parameters())
-    stacked = {name: torch.stack([each[name] for each in weights]).to(like.device) for name in weights[0]}
+    stacked = {name: torch.stack([each[name] for each in weights]) for name in weights[0]}
 
     def forward(batch: Tensor) -> Tensor:
         outputs = vmap(lambda own: functional_call(model, own, batch))(stacked)

@@ -35,12 +35,6 @@ def apply(mask: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
         parameters[name].masked_fill_(~kept.to(parameters[name].device), 0)
 
 
-def masked(weights: Mapping[str, Tensor], mask: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of weights with masked entries exactly zero; those without a mask are the tensors themselves."""
-    kept = check_mask(mask, weights)
-    return {n: w.masked_fill(~kept[n].to(w.device), 0) if n in kept else w for n, w in weights.items()}
-
-
 def starved(mask: Mapping[str, Tensor]) -> list[str]:
     """Return the layers through which (almost) nothing passes any more.
 

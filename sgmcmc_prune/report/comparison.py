@@ -9,7 +9,7 @@ from sgmcmc_prune.report.overlay import overlay
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.sparsity import Metrics, plain
 from sgmcmc_prune.report.style import png
-from sgmcmc_prune.run.headline import accuracy_noise, headline, noise_line
+from sgmcmc_prune.run.headline import accuracy_noise, headline, noise_line, not_worse
 from sgmcmc_prune.run.tables import CLASSES, named_rows
 from sgmcmc_prune.store.files import atomic_path
 from sgmcmc_prune.text_table import missing, number
@@ -131,12 +131,8 @@ def _table(runs: Mapping[str, Metrics]) -> str:
 def _best(runs: Mapping[str, Metrics], values: Mapping[str, float]) -> set[str]:
     """The best run by one score and those within its noise; none where there is nothing to compare."""
     known = {run: value for run, value in values.items() if not missing(value)}
-    if len(known) < 2:
-        return set()
     sign = 1 if next(iter(runs.values())).get("higher_is_better", True) else -1
-    top = max(known, key=lambda run: sign * known[run])
-    noise = accuracy_noise(runs[top], known[top]) or 0.0
-    return {run for run, value in known.items() if sign * (known[top] - value) <= noise}
+    return not_worse(known, sign, lambda run: accuracy_noise(runs[run], known[run]))
 
 
 def _scores(metrics: Metrics) -> dict[str, str]:

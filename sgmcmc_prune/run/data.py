@@ -40,7 +40,6 @@ def load_data(config: RunConfig) -> Data:
 def likelihood(config: RunConfig) -> Likelihood:
     """The likelihood that a configuration names; ValueError for options that it does not have."""
     name, options = config.likelihood, choices.options(config.likelihood_options, "likelihood_options")
-    choices.check("likelihood", name)
     if isinstance(choices.load("likelihood", name), type):
         made: Likelihood = choices.make("likelihood", name, **options)
         return made

@@ -9,7 +9,6 @@ augmented as they were; plain images have other statistics than crops with black
 `run.STATISTICS_BATCHES` forward passes a draw.
 """
 
-import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from sgmcmc_prune.diagnostics import in_function_space, judge
 from sgmcmc_prune.likelihoods import Gaussian, ObservationModel, Prediction
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.models import num_parameters
-from sgmcmc_prune.models.state import load_network_state, network_state
+from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.predictive.metrics import auroc, reliability
 from sgmcmc_prune.predictive.predict import Predictive, outputs_of, outputs_of_draws
@@ -61,6 +60,50 @@ class _Predictions:
     sizes: list[dict[str, int | None]]
 
 
+class Predictor:
+    """What the draws of a run predict for inputs; those of small networks share a pass.
+
+    Parameters
+    ----------
+    run : Run
+
+    Attributes
+    ----------
+    network : nn.Module
+        With the weights of the last draw, and under its mask.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.likelihood, self.statistics_batches = run.likelihood, run.statistics_batches()
+        self.network = run.model(0)
+        self.at_once = DRAWS_AT_ONCE if batchable(self.network, run.data.train[0][:4]) else 1
+
+    def each(
+        self, draws: Iterable[dict[str, Tensor]], mask: Mask, splits: Sequence[Tensor], size: int = 1000
+    ) -> Iterator[list[Prediction]]:
+        """What each draw predicts under a mask for some inputs, `size` examples at a time."""
+        remaining = iter(draws)
+        while together := list(islice(remaining, self.at_once)):
+            put_on(self.network, together[-1], mask, self.statistics_batches)
+            if self.at_once > 1:
+                outputs = [outputs_of_draws(self.network, together, inputs, mask, size) for inputs in splits]
+            else:
+                outputs = [outputs_of(self.network, inputs, size).unsqueeze(0) for inputs in splits]
+            for each in zip(*outputs, strict=True):
+                yield [self.likelihood.prediction(found) for found in each]
+
+    def pooled(
+        self, chains: Iterable[Iterable[dict[str, Tensor]]], chain_masks: Iterable[Mask], inputs: Tensor, size: int
+    ) -> Prediction:
+        """What the draws of all chains predict together, each chain under its own mask."""
+        found = None
+        for draws, mask in zip(chains, chain_masks, strict=True):
+            for (latest,) in self.each(draws, mask, [inputs], size):
+                found = _with(found, latest)
+        assert found is not None, "a run has a draw"
+        return found
+
+
 class Evaluator:
     """Predicts on one split with the draws of a stage."""
 
@@ -69,14 +112,12 @@ class Evaluator:
         self.inputs, self.labels = run.evaluation_split
         self.foreign = foreign_inputs(run)
         self.likelihood, self.unit = run.likelihood, run.data.dataset.unit
-        self.statistics_batches = run.statistics_batches()
-        self.model = run.model(0)
+        self.predictor = Predictor(run)
+        self.model = self.predictor.network
         self.groups = run.groups(self.model)
         self.not_shrinkable = why_not_shrinkable(self.model, self.inputs[:2])
         self._kept: dict[tuple[Path, int, int], dict[str, Tensor]] = {}
         self._room = KEPT_BYTES
-        self.network = copy.deepcopy(self.model)
-        self.at_once = DRAWS_AT_ONCE if batchable(self.network, self.inputs[:4]) else 1
 
     def predict(self, stage: StagePlaces, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
         """Predict with the draws first, ..., last - 1 of every chain, one after the other."""
@@ -88,40 +129,13 @@ class Evaluator:
             mask = chain_masks[chain] if chain_masks else {}
             draws = (self._weights(weights, chain, draw) for draw in range(first, last))
             splits = [self.inputs, *([] if self.foreign is None else [self.foreign])]
-            for latest, *others in self._each(draws, mask, splits):
+            for latest, *others in self.predictor.each(draws, mask, splits):
                 singles.append(self.likelihood.score_single(latest, self.labels, self.unit))
                 pooled = _with(pooled, latest)
                 foreign = _with(foreign, others[0]) if others else None
-            sizes += self._size(self.network, mask)
+            sizes += self._size(mask)
         assert pooled is not None, "a run has a draw"
         return _Predictions(pooled, singles, foreign, sizes)
-
-    def predict_inputs(
-        self, chains: Iterable[Iterable[dict[str, Tensor]]], chain_masks: Sequence[Mask], inputs: Tensor, size: int
-    ) -> Prediction:
-        """Predict inputs of any kind, `size` at a time, with the draws of chains, each under its chain's mask."""
-        pooled = None
-        for draws, mask in zip(chains, chain_masks, strict=True):
-            for (latest,) in self._each(draws, mask, [inputs], size):
-                pooled = _with(pooled, latest)
-        assert pooled is not None, "a run has a draw"
-        return pooled
-
-    def _each(
-        self, draws: Iterable[dict[str, Tensor]], mask: Mask, splits: Sequence[Tensor], size: int = 1000
-    ) -> Iterator[list[Prediction]]:
-        """What each draw predicts for some inputs; draws of small networks share a pass."""
-        remaining = iter(draws)
-        while together := list(islice(remaining, self.at_once)):
-            if self.at_once > 1:
-                masked = [masks.masked(weights, mask) for weights in together]
-                outputs = [outputs_of_draws(self.network, masked, inputs, size) for inputs in splits]
-                load_network_state(self.network, masked[-1])
-            else:
-                put_on(self.network, together[0], mask, self.statistics_batches)
-                outputs = [outputs_of(self.network, inputs, size).unsqueeze(0) for inputs in splits]
-            for each in zip(*outputs, strict=True):
-                yield [self.likelihood.prediction(found) for found in each]
 
     def _weights(self, store: WeightStore, chain: int, draw: int) -> dict[str, Tensor]:
         """One draw; those of small networks are kept, since every row needs them again."""
@@ -134,11 +148,11 @@ class Evaluator:
             self._kept[place], self._room = weights, self._room - size
         return weights
 
-    def _size(self, network: nn.Module, mask: Mask) -> list[dict[str, int | None]]:
-        """The size of a network once it is cut; nothing where it cannot be, and from then on."""
+    def _size(self, mask: Mask) -> list[dict[str, int | None]]:
+        """The size of the last draw's network once it is cut; nothing where it cannot be, and from then on."""
         if not self.not_shrinkable:
             try:
-                return [physical_size(network, mask, self.inputs[:2])]
+                return [physical_size(self.model, mask, self.inputs[:2])]
             except ValueError as error:
                 self.not_shrinkable = str(error)
         return []

@@ -1,9 +1,9 @@
 """What a run found, in sentences that a person can repeat: the price of pruning, convergence, departures."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
 from sgmcmc_prune.diagnostics.of_run import FUNCTIONS
@@ -22,6 +22,7 @@ COUNTS = ("Nothing", "One thing", "Two things", "Three things", "Four things", "
 
 Metrics = Mapping[str, Any]
 Row = Mapping[str, Any]
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -114,11 +115,27 @@ def best_rows(metrics: Metrics) -> set[int]:
             groups.setdefault(target, []).append(place)
     found = set()
     for places in groups.values():
-        scores = {place: sign * metrics["pruned"][place][first] for place in places}
-        top = max(scores.values())
-        noise = accuracy_noise(metrics, abs(top)) or 0.0
-        found |= {place for place in places if len(places) > 1 and scores[place] >= top - noise}
+        scores = {place: metrics["pruned"][place][first] for place in places}
+        found |= not_worse(scores, sign, lambda place: accuracy_noise(metrics, metrics["pruned"][place][first]))
     return found
+
+
+def not_worse(scores: Mapping[K, float], sign: int, noise: Callable[[K], float | None]) -> set[K]:
+    """The best of some scores, and those that the noise of the best one does not tell from it; of one alone, none.
+
+    Parameters
+    ----------
+    scores : mapping of float
+    sign : int
+        1 where higher is better, -1 where lower is.
+    noise : callable
+        From a key to the noise of its score, None where that is not known.
+    """
+    if len(scores) < 2:
+        return set()
+    top = max(scores, key=lambda key: sign * scores[key])
+    allowed = noise(top) or 0.0
+    return {key for key, score in scores.items() if sign * score >= sign * scores[top] - allowed}
 
 
 def prices(metrics: Metrics) -> list[Price]:

@@ -19,6 +19,7 @@ from sgmcmc_prune.chains.schedules import Cyclical, Phase
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.image_data import Dataset
 from sgmcmc_prune.data.pictures import PictureInputs
 from sgmcmc_prune.data.prefetch import PrefetchedStream
 from sgmcmc_prune.likelihoods import ObservationModel, observation_model
@@ -83,15 +84,25 @@ class Run:
     def data(self) -> Data:
         """The splits; ValueError if they are not those that the run was started with."""
         data = load_data(self.config)
-        if self.out is not None and self.places.info.is_file():
-            then = read_json(self.places.info, checksum=True).get("data", {}).get("files", {}).get("tensors")
-            now = data.dataset.provenance.get("files", {}).get("tensors")
-            if then not in (None, now):
-                raise ValueError(
-                    f"data set {self.config.data.name} gives other examples than when {self.out} was started: it must "
-                    "give the same at every call, in every process"
-                )
+        if self.has_other_data_than(data.dataset):
+            raise ValueError(
+                f"data set {self.config.data.name} gives other examples than when {self.out} was started: it must give "
+                "the same at every call, in every process"
+            )
         return data
+
+    @property
+    def recorded_data(self) -> dict[str, Any]:
+        """What `run.json` says of the data; empty before the run was started."""
+        if self.out is None or not self.places.info.is_file():
+            return {}
+        found: dict[str, Any] = read_json(self.places.info, checksum=True).get("data", {})
+        return found
+
+    def has_other_data_than(self, dataset: Dataset) -> bool:
+        """Whether the run was started with other examples, where that can be told."""
+        then, now = (found.get("files", {}).get("tensors") for found in (self.recorded_data, dataset.provenance))
+        return then not in (None, now)
 
     @property
     def places(self) -> RunPlaces:
@@ -309,8 +320,6 @@ class Run:
         ranks : Ranks
         """
         config, model = self.config, self.model(index)
-        if self.warm_up is not None and criterion is None:
-            self.warm_up(model, self.likelihood, self.stream(index))
         prior = self.prior(model, index)
         adapt: tuple[Phase, ...] = ("burn_in",)
         post_hoc = {name: make_criterion(name) for name in config.prune.post_hoc}

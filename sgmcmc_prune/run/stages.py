@@ -85,7 +85,10 @@ def measurable_chain(run: Run, index: int) -> Chain:
 def _stage_chain(run: Run, criterion: str | None, index: int, ranks: Ranks) -> Chain:
     """One chain of a stage at its start: dense (no criterion), or from its dense end, with a pruner."""
     if criterion is None:
-        return run.chain(index, run.schedule(None), ranks=ranks)
+        chain = run.chain(index, run.schedule(None), ranks=ranks)
+        if run.warm_up is not None:
+            run.warm_up(chain.model, run.likelihood, chain.stream)
+        return chain
     reference = None
     if make_criterion(criterion).copies_layers:
         first = run.places.stage(run.config.prune.in_chain[0])
