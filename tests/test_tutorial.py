@@ -1,4 +1,4 @@
-"""The tutorial's code runs as it stands: quickly with short chains, and in a slow test in full, where it converges."""
+"""The tutorial's code runs as it stands: with short chains, and in a slow test in full, which asks for convergence."""
 
 import pkgutil
 import re
