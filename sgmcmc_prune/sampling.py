@@ -44,9 +44,10 @@ from sgmcmc_prune.store.places import RunPlaces
 #: Up to so many examples a batch holds all of them, which leaves no minibatch noise; above, so many.
 FULL_BATCH, BATCH = 2000, 256
 #: The slab has this variance over a layer's median fan-in, within bounds; the spike's is so many times smaller.
-SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 50.0
-#: Momentum of the default sampler.
-MOMENTUM = 0.97
+SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 16.0
+#: Momentum of the default sampler, and its step's share of the stability limit: with full batches, and with
+#: minibatches, whose noise heats a chain in proportion to step / friction.
+FULL_BATCH_MOTION, MINIBATCH_MOTION = (0.99, 0.3), (0.97, 0.1)
 #: Steps of the default schedule, and the draws that each chain keeps of them.
 BURN_IN, SAMPLE, DRAWS = 4000, 20_000, 250
 #: Steps of a fork that prunes in the chain: exploring (half of them while the mask grows), sampling, and its draws.
@@ -71,6 +72,7 @@ def sample(
     seed: int = 0,
     device: str = "cpu",
     out: str | Path | None = None,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> Posterior:
     """Sample the posterior of a network.
@@ -81,8 +83,9 @@ def sample(
         The network. Every chain gets a copy with a random start of its own, by the layers' `reset_parameters`: trained
         weights are not kept, frozen ones are. A callable without arguments makes the network anew for each chain.
     data : pair of tensors, Dataset or DataLoader
-        All training examples, inputs (n, ...) and targets (n, ...). Inputs reach the network as float32; images of type
-        uint8, (n, channels, height, width), are normalised by channel. Targets of a Gaussian should be standardised.
+        All training examples, inputs (n, ...) and targets (n, ...). Inputs reach the network as float32, integers (as
+        tokens are) as int64; images of type uint8, (n, channels, height, width), are normalised by channel. Targets of
+        a Gaussian should be standardised.
     likelihood : str, ObservationModel or callable
         "categorical" (outputs are logits, targets class labels), "gaussian" (numbers, with a noise that is learned),
         "bernoulli" (0 or 1), "poisson" (counts, outputs are log-rates), an object such as `Gaussian(noise=0.1)`, or a
@@ -97,7 +100,8 @@ def sample(
         How the burn-in learns the prior's hyperparameters, layer by layer. By default the prior stays as it is stated,
         which mixes best; `EMSettings()` learns how sparse each layer is.
     sampler : SamplerConfig, optional
-        By default SGHMC at T = 1, with a step of a tenth of the stability limit near a mode. Chains start near modes of
+        By default BAOAB at T = 1. With full batches its friction is low and its step three tenths of the stability
+        limit near a mode; with minibatches the friction is higher and the step a tenth. Chains start near modes of
         their own, where a short training from their random starts ends (`chains.step_size`).
     schedule : ScheduleConfig, optional
         In epochs. By default 4,000 steps of burn-in, then 20,000 in which 250 draws are kept, of each chain.
@@ -112,6 +116,8 @@ def sample(
         The run's directory, for the command line's `report` and `summary`. Called again with an `out` that exists and
         the same network, data, likelihood and settings, `sample` goes on there. By default the run lives in a temporary
         directory, and goes with the object.
+    overwrite : bool
+        Delete the run in `out` first, if there is one.
     progress : bool
         Show progress bars.
 
@@ -161,7 +167,7 @@ def sample(
     )
     directory = Path(tempfile.mkdtemp(prefix="sgmcmc_prune-") if out is None else Path(out).expanduser())
     try:
-        data_of_run, begun = split_data(dataset, config), RunPlaces(directory).config.is_file()
+        data_of_run, begun = split_data(dataset, config), _begun(directory) and not overwrite
         run = Run(config, directory, data_of_run, make_network, observation, train)
         dataset.provenance["start"] = _start(run)
         if begun:
@@ -172,7 +178,7 @@ def sample(
         if begun:
             resume(directory, progress, run)
         else:
-            start(run, progress=progress)
+            start(run, overwrite, progress)
     except BaseException:
         if out is None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -188,7 +194,7 @@ def _defaults(batch_size: int, num_data: int, prior: PriorConfig) -> RunConfig:
     return RunConfig(
         preset="sample",
         data=DataConfig(name="given:data", validation=0, batch_size=batch_size),
-        sampler=_constant_step(1.0),
+        sampler=_constant_step(1.0, momentum=FULL_BATCH_MOTION[0]),
         prior=prior,
         em=EMSettings(kind="fixed"),
         schedule=ScheduleConfig(
@@ -223,20 +229,22 @@ def _default_prior(network: nn.Module) -> PriorConfig:
     return PriorConfig(slab_variance=slab, spike_variance=slab / SPIKE)
 
 
-def _constant_step(lr: float) -> SamplerConfig:
-    return SamplerConfig(lr=lr, lr_explore=lr, lr_min=lr, momentum=MOMENTUM, preconditioner="identity")
+def _constant_step(lr: float, momentum: float) -> SamplerConfig:
+    """BAOAB, whose positions have no step-size bias where the posterior is Gaussian."""
+    return SamplerConfig("baoab", lr=lr, lr_explore=lr, lr_min=lr, momentum=momentum, preconditioner="identity")
 
 
 def _stable_sampler(run: Run) -> SamplerConfig:
-    """SGHMC with a step that it can follow, to two digits; the network was rehearsed."""
+    """A step that the sampler can follow, to two digits; the network was rehearsed."""
+    momentum, share = FULL_BATCH_MOTION if run.config.data.batch_size == run.num_data else MINIBATCH_MOTION
     network = run.model(0)
     train(network, run.likelihood, run.stream(0))
     prior = run.config.prior
     narrowest = prior.spike_variance if prior.family == "spike_slab" else prior.slab_variance
-    step = stable_step(network, run.likelihood, run.stream(0), 1 / (run.num_data * narrowest), MOMENTUM)
+    step = stable_step(network, run.likelihood, run.stream(0), 1 / (run.num_data * narrowest), momentum, share)
     if not 0 < step < math.inf:
         raise ValueError("no stable step was found: a short training of the network diverged; give one as sampler=...")
-    return _constant_step(float(f"{step:.1e}"))
+    return _constant_step(float(f"{step:.1e}"), momentum)
 
 
 def _observation(likelihood: str | Likelihood, targets: Tensor) -> ObservationModel:
@@ -258,8 +266,23 @@ def _held_out(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Tensor, Te
             "`test` examples"
         )
     order = torch.randperm(len(x), generator=seeded_generator("held out of given data", seed))
-    train, held = order[count:].sort().values, order[:count].sort().values
-    return x[train], y[train], x[held], y[held]
+    held = torch.zeros(len(x), dtype=torch.bool)
+    held[order[:count]] = True
+    if is_labels(y):  # a class that would be held out as a whole gives one example back: a network has to see it
+        for label in (set(y.tolist()) - set(y[~held].tolist())) if count else ():
+            held[int((y == label).nonzero()[0])] = False
+    return x[~held], y[~held], x[held], y[held]
+
+
+def _begun(directory: Path) -> bool:
+    """Whether a run was begun in a directory; ValueError if it holds something else."""
+    if RunPlaces(directory).config.is_file():
+        return True
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"out is {directory}, a file; give a directory")
+    if directory.is_dir() and any(path != RunPlaces(directory).lock for path in directory.iterdir()):
+        raise ValueError(f"out is {directory}, which holds files and no run; give a new directory")
+    return False
 
 
 def _check_arguments(prior: Any, em: Any, sampler: Any, schedule: Any, batch_size: int | None, seed: int) -> None:
@@ -311,10 +334,15 @@ def _network(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.M
             "or hand over the nn.Module itself"
         )
     fixed = [n for n, p in first.items() if p.ndim > 1 and n in second and torch.equal(p, second[n])]
-    if fixed and isinstance(model, nn.Module):
+    if fixed:
+        why, help_ = (
+            ("since their module has no reset_parameters", "A callable that makes the network anew would help")
+            if isinstance(model, nn.Module)
+            else ("since model() makes them alike", "Let it draw them from torch's default generator, and set no seed")
+        )
         warnings.warn(
-            f"{', '.join(fixed)} start alike in every chain, since their module has no reset_parameters; R-hat sees "
-            "less of what chains have not found. A callable that makes the network anew would help",
+            f"{', '.join(fixed)} start alike in every chain, {why}; R-hat sees less of what chains have not found. "
+            f"{help_}",
             stacklevel=3,
         )
     return start_of
@@ -350,9 +378,10 @@ def _check_same(run: Run) -> None:
     """ValueError if a directory was started with other data, or another network or likelihood."""
     dataset = run.data.dataset
     if run.has_other_data_than(dataset):
-        raise ValueError(f"{run.out} was sampled from other data; give the same, or another directory")
+        raise ValueError(f"{run.out} was sampled from other data; give the same, another directory or overwrite=True")
     now, before = dataset.provenance["start"], run.recorded_data.get("start")
     if before is not None and not torch.allclose(torch.tensor(now), torch.tensor(before), rtol=1e-3, atol=1e-5):
         raise ValueError(
-            f"{run.out} was sampled with another network or likelihood; give the same, or another directory"
+            f"{run.out} was sampled with another network or likelihood; give the same, another directory or "
+            "overwrite=True"
         )

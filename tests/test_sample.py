@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorD
 from torch.utils.data import Dataset as TorchDataset
 
 import sgmcmc_prune
-from sgmcmc_prune import Gaussian, Posterior, PruneConfig, ScheduleConfig, open_posterior, sample
+from sgmcmc_prune import Gaussian, Posterior, PruneConfig, ScheduleConfig, open_posterior, sample, sampling
 from sgmcmc_prune.chains import step_size
 from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.batches import MinibatchStream
@@ -28,7 +28,7 @@ FORK = PruneConfig(explore=10.0, sample=10.0, relax=0.0, draws=2)
 @pytest.fixture(autouse=True, scope="module")
 def short_training() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step_size, "FIT_STEPS", 100)
+        patch.setattr(step_size, "FIT_STEPS", 400)
         yield
 
 
@@ -63,6 +63,18 @@ def test_a_regression_of_ones_own(posterior: Posterior) -> None:
         assert bool(((inclusion.probability >= 0) & (inclusion.probability <= 1)).all())
     assert "RMSE" in str(posterior)
     assert "2 chains x 8 draws" in repr(posterior)
+
+
+def test_inclusion_probabilities_are_a_variable_of_every_draw(posterior: Posterior) -> None:
+    found = posterior.inference_data()["posterior"]
+    averages = torch.cat([layer.probability for layer in posterior.inclusion().values()], 1)
+    probability = torch.from_numpy(found["inclusion_probability"].mean("draw").values)
+    torch.testing.assert_close(probability, averages.float(), atol=1e-5, rtol=0)
+    assert list(found["group"].values[:2]) == ["network.0.weight[0, 0]", "network.0.weight[0, 1]"]
+    assert found["inclusion_probability"].sizes["group"] == 24
+    share = torch.from_numpy(found["share_included"].mean("draw").values)
+    by_layer = torch.stack([layer.probability.mean(1) for layer in posterior.inclusion().values()], 1)
+    torch.testing.assert_close(share.double(), by_layer, atol=1e-5, rtol=0)
 
 
 def test_pruned_post_hoc_by_decision_and_in_the_chain(posterior: Posterior) -> None:
@@ -243,6 +255,55 @@ def test_a_callable_must_make_the_network_anew() -> None:
     one = network()
     with pytest.raises(ValueError, match="the same parameters at every call"):
         quick(lambda: one, regression_data())
+
+
+def test_a_callable_that_seeds_itself_is_named() -> None:
+    def alike() -> nn.Module:
+        torch.manual_seed(0)
+        return network()
+
+    with pytest.warns(
+        UserWarning, match=r"0\.weight, 2\.weight start alike in every chain, since model\(\) makes them"
+    ):
+        quick(alike, regression_data())
+
+
+def test_tokens_stay_integers() -> None:
+    tokens = torch.randint(0, 7, (60, 5), generator=torch.Generator().manual_seed(0))
+    labels = (tokens[:, 0] > 3).long()
+    model = nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(20, 2))
+    found = quick(model, (tokens, labels), "categorical")
+    assert found.predict(tokens[:3]).mean.shape == (3, 2)
+    with pytest.raises(ValueError, match="was sampled on integers"):
+        found.predict(tokens[:3].float())
+    with pytest.raises(ValueError, match="a network of numbers needs floats"):
+        quick(network(), (tokens[:, :3], labels.float()))
+
+
+def test_a_rare_class_is_not_held_out_as_a_whole() -> None:
+    x, _ = regression_data()
+    labels = torch.zeros(60, dtype=torch.long)
+    for rare in range(60):  # whichever example it is
+        y = labels.clone()
+        y[rare] = 1
+        _, train, _, held = sampling._held_out(x, y, 0.5, 0)
+        assert set(train.tolist()) == {0, 1}
+        assert len(train) + len(held) == 60
+
+
+def test_a_directory_is_gone_on_with_replaced_or_refused(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    before = quick(network(), regression_data(), out=out).draws[-1]
+    with pytest.raises(ValueError, match="other data; give the same, another directory or overwrite=True"):
+        quick(network(), regression_data(), out=out, seed=1)
+    after = quick(network(), regression_data(), out=out, seed=1, overwrite=True).draws[-1]
+    assert not all(torch.equal(before[name], after[name]) for name in before)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="holds files and no run; give a new directory"):
+            quick(network(), regression_data(), out=tmp_path / "other", overwrite=overwrite)
+    assert (tmp_path / "other" / "letter.txt").read_text() == "mine"
 
 
 def test_another_fork_is_another_fork(posterior: Posterior) -> None:

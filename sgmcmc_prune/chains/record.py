@@ -16,12 +16,14 @@ from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.diagnostics import kinetic_temperature
 from sgmcmc_prune.likelihoods import ObservationModel
 from sgmcmc_prune.noise import random_words
-from sgmcmc_prune.priors import Prior
+from sgmcmc_prune.priors import Prior, SpikeSlab
 from sgmcmc_prune.pruning import batchnorm
 from sgmcmc_prune.store.draws import Group, Variable
 
 PHASES = ("burn_in", "explore", "sample")
 NUM_WEIGHT_PROBES = 32
+#: Up to so many groups, every draw keeps the inclusion probability of each; above, the share of each layer alone.
+MOST_GROUPS = 10_000
 
 Values = dict[str, Any]
 
@@ -63,6 +65,10 @@ class Recorder:
         self.weights = _choose_weights({n: p for n, p in parameters.items() if n in self.layers})
         self.sizes = {name: p.numel() for name, p in parameters.items()}
         self.hyperparameters = list(dict.fromkeys(key for values in self._by_layer(prior) for key in values))
+        self.group_maps = {n: layer.groups for n, layer in prior.layers.items()} if isinstance(prior, SpikeSlab) else {}
+        held = isinstance(prior, SpikeSlab) and prior.mode == "em"
+        self.included = "em_responsibility" if held else "inclusion_probability"
+        self.follows_groups = 0 < sum(groups.num_groups for groups in self.group_maps.values()) <= MOST_GROUPS
 
     def groups(self, draws: int, records: int) -> dict[str, Group]:
         """Layout of the store for `draws` draws and `records` trace records a chain."""
@@ -70,8 +76,13 @@ class Recorder:
         per_layer = {name: Variable(("layer",), layer) for name in self.hyperparameters}
         scalar = Variable((), (), "float64")
         outputs, output = self.likelihood.stored
+        included = {"share_included": Variable(("layer",), layer)} if self.group_maps else {}
+        if self.follows_groups:
+            number = sum(groups.num_groups for groups in self.group_maps.values())
+            included[self.included] = Variable(("group",), (number,))
         posterior = {
             **per_layer,
+            **included,
             "weight_norm": Variable(("layer",), layer),
             "weights": Variable(("weight",), (len(self.weights),)),
             outputs: Variable(("probe", output), (*probe, self.num_outputs)),
@@ -102,9 +113,13 @@ class Recorder:
         return found
 
     def coords(self) -> dict[str, Any]:
-        """Names of layers, probed weights and parameters."""
+        """Names of layers, probed weights, parameters and groups."""
         weights = [label for _, _, label in self.weights]
-        return {"layer": self.layers, "weight": weights, "parameter": list(self.sizes)}
+        groups = [f"{name}{place}" for name, g in self.group_maps.items() for place in g.labels()]
+        return {
+            **{"layer": self.layers, "weight": weights, "parameter": list(self.sizes)},
+            **({"group": groups} if self.follows_groups else {}),
+        }
 
     @torch.no_grad()
     def draw(self, chain: Chain, plan: Plan) -> dict[str, Values]:
@@ -115,6 +130,7 @@ class Recorder:
         params = chain.parameters
         posterior = {
             **self._hyperparameters(chain.prior),
+            **self._included(chain, plan.temperature),
             "weight_norm": [float(params[name].norm()) for name in self.layers],
             "weights": [float(params[name].flatten()[index]) for name, index, _ in self.weights],
             self.likelihood.stored[0]: outputs.cpu().numpy(),
@@ -135,6 +151,17 @@ class Recorder:
             "log_likelihood": {"y": log_likelihood.cpu().numpy()},
             "posterior_predictive": self._predicted(outputs, chain),
         }
+
+    def _included(self, chain: Chain, temperature: float) -> Values:
+        """p(gamma = 1 | w) of every group, and its mean over each layer; 0 where a mask has removed the group."""
+        if not isinstance(prior := chain.prior, SpikeSlab):
+            return {}
+        found = {}
+        for name, layer in prior.layers.items():
+            odds = prior.log_odds(name, chain.parameters[name], temperature)
+            found[name] = torch.sigmoid(odds).mul(layer.alive).float().cpu()
+        shares: Values = {"share_included": [float(found[name].mean()) for name in self.layers]}
+        return shares | ({self.included: torch.cat(list(found.values())).numpy()} if self.follows_groups else {})
 
     def _predicted(self, outputs: Tensor, chain: Chain) -> Values:
         found = {self.likelihood.expected[0]: self.likelihood.mean(outputs).cpu().numpy()}

@@ -132,9 +132,10 @@ def _outputs(model: nn.Module, inputs: Tensor, num_outputs: int) -> Tensor:
         outputs = model(inputs)
     except Exception as error:  # a user's forward may raise anything
         reason = (str(error).splitlines() or [""])[0]
+        hint = "" if inputs.is_floating_point() else " (integers stay integers; a network of numbers needs floats)"
         raise ValueError(
             f"the network fails on {len(inputs)} training examples, shape {tuple(inputs.shape)} and {inputs.dtype}: "
-            f"{type(error).__name__}: {reason}"
+            f"{type(error).__name__}: {reason}{hint}"
         ) from error
     if not torch.equal(before, inputs):
         inputs.copy_(before)

@@ -46,7 +46,7 @@ def stable_step(
     stream: MinibatchStream,
     prior_curvature: float,
     momentum: float,
-    share: float = 0.1,
+    share: float,
 ) -> float:
     """A step on the scale of SGD's learning rate.
 

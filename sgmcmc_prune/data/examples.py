@@ -16,7 +16,7 @@ class Examples:
 
     Attributes
     ----------
-    values : Tensor, float32, shape (n, ...)
+    values : Tensor, float32 or int64, shape (n, ...)
     labels : Tensor, int64 class labels (n,), or float32 numbers (n,) or (n, k)
     """
 
@@ -52,7 +52,8 @@ def as_dataset(
     name : str
     found : Dataset, or ((inputs, targets), (inputs, targets))
         Training and test set, as tensors or arrays. Images of type uint8, (n, channels, height, width), are normalised
-        by the mean and standard deviation of each channel of the training set; any other inputs are taken as they are.
+        by the mean and standard deviation of each channel of the training set; any other inputs are taken as they are,
+        numbers as float32, integers (such as the tokens that an embedding takes) as int64.
     targets : {"labels", "numbers", "standardised", "any"}
         What the likelihood takes: class labels, integers (n,) from 0 on; numbers (n,) or (n, k); or either.
     centre, unit : float
@@ -101,7 +102,7 @@ def as_dataset(
         **(options or {}),
     }
     mean, std = (0.0,), (1.0,)
-    train_set, test_set = Examples(inputs.float(), labels), Examples(test.float(), test_labels)
+    train_set, test_set = Examples(as_values(inputs), labels), Examples(as_values(test), test_labels)
     if inputs.dtype == torch.uint8 and inputs.ndim == 4:
         pixels = inputs.double() / 255
         mean = tuple(pixels.mean((0, 2, 3)).tolist())
@@ -147,6 +148,12 @@ def is_labels(targets: Tensor) -> bool:
     return targets.ndim == 1 and not (
         targets.dtype.is_floating_point or targets.dtype.is_complex or targets.dtype == torch.bool
     )
+
+
+def as_values(inputs: Tensor) -> Tensor:
+    """Inputs as a network takes them: int64 where they are integers, as tokens are, and otherwise float32."""
+    integers = inputs.dtype in (torch.int16, torch.int32, torch.int64)
+    return inputs.long() if integers else inputs.float()
 
 
 def _digest(parts: list[Tensor]) -> str:

@@ -138,6 +138,10 @@ class Dataset:
         images = self.std != (1.0,)  # their pixels were normalised
         if x.dtype == torch.uint8 and images:
             return normalise(x, self.mean, self.std)
+        if not own.is_floating_point():
+            if x.is_floating_point() or x.is_complex():
+                raise ValueError(f"inputs are {x.dtype}; the network was sampled on integers")
+            return x.long()
         x = x.float()
         if not bool(x.isfinite().all()):
             raise ValueError("inputs hold a number that is not finite")

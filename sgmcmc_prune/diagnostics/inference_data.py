@@ -62,7 +62,8 @@ def load(run_dir: str | Path) -> "xarray.DataTree":
 
 def hyperparameters(posterior: "xarray.Dataset") -> list[str]:
     """The names under which the hyperparameters of a run's prior are stored, by layer."""
-    return [str(name) for name, v in posterior.data_vars.items() if "layer" in v.dims and name != "weight_norm"]
+    found = ("weight_norm", "share_included")  # of the weights, by layer
+    return [str(name) for name, v in posterior.data_vars.items() if "layer" in v.dims and name not in found]
 
 
 def summary(
@@ -77,7 +78,7 @@ def summary(
         How many probe examples' outputs to include.
     variables : sequence of str, optional
         Variables of the posterior group, of which those that are all NaN are left out; by default the prior's
-        hyperparameters, the norms of the weights, and the network's outputs.
+        hyperparameters, the included share and the norm of each layer, and the network's outputs.
     ci_prob : float
         Probability of the equal-tailed interval.
 
@@ -105,7 +106,8 @@ def summary(
     if not posterior.sizes["draw"]:
         raise ValueError(f"{run_dir} has no draw that all chains have reached: let the run go on")
     series: dict[str, np.ndarray] = {}
-    variables = [*hyperparameters(posterior), "weight_norm", "logits", "outputs"] if variables is None else variables
+    if variables is None:
+        variables = [*hyperparameters(posterior), "share_included", "weight_norm", "logits", "outputs"]
     for name in variables:
         if name in posterior:
             series |= _scalars(posterior[name].isel(probe=slice(probes), missing_dims="ignore"))

@@ -1,6 +1,7 @@
 """Which weights share one indicator: weight, kernel, filter, node, input feature, or a user's index map."""
 
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -62,6 +63,12 @@ class GroupMap:
         self.kind, self.shape, self._index = "index", tuple(index.shape), index.flatten().long()
         self.num_groups, self.group_size = len(sizes), sizes.float()
         return self
+
+    def labels(self) -> list[str]:
+        """The place of each group: "[output, input]" of a weight, "[output]" of a node, "[g]" of an index map."""
+        shape = (self.num_groups,) if self._index is not None else self._kept_shape
+        kept = [d for d in range(len(shape)) if self._index is not None or d not in self._spanned]
+        return [str([place[d] for d in kept]) for place in product(*map(range, shape))]
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum a weight-shaped tensor over each group, giving shape (G,)."""

@@ -102,7 +102,9 @@ def resume(out: Path, progress: bool = True, job: Run | None = None) -> dict[str
     with distributed.world() as world, ExitStack() as held:
         world.first_only(lambda: _take_up(out, world, held))
         if job is not None and load_config(out) != job.config:
-            raise ValueError(f"{out} holds a run with other settings; give the same ones, or another directory")
+            raise ValueError(
+                f"{out} holds a run with other settings; give the same ones, another directory or overwrite=True"
+            )
         job = job or open_run(out)
         if not job.config.keep_weight_draws and _finished(out):
             if not world.first:
