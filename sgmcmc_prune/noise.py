@@ -63,9 +63,9 @@ def random_words(
     # Rows of `even` are words 2 and 0, of `odd` words 1 and 3: the order in which a round pairs them.
     even = _low_half(torch.stack([torch.full_like(block, step & _MASK), block]))
     odd = _low_half(torch.stack([block >> 32, torch.full_like(block, step >> 32)]))
-    multiplier = torch.tensor(_MULTIPLIERS[::-1], dtype=torch.int64, device=device).unsqueeze(1)
-    keys = torch.tensor([[seed], [(chain << 16) | stream]], device=device)
-    increments = torch.tensor(_KEY_INCREMENTS, device=device).unsqueeze(1)
+    multiplier = _column(*_MULTIPLIERS[::-1], device)
+    keys = _column(seed, (chain << 16) | stream, device)
+    increments = _column(*_KEY_INCREMENTS, device)
     round_keys = _low_half(keys + increments * torch.arange(_ROUNDS, device=device))
     for r in range(_ROUNDS):
         # The 64-bit product may wrap into the sign bit; its two 32-bit halves are right all the same.
@@ -74,6 +74,11 @@ def random_words(
         odd = halves[..., 0]
     words = torch.stack([even[1], odd[0], even[0], odd[1]], dim=1).flatten().view(torch.uint32).to(torch.int64)
     return words[offset - 4 * first :][:count]
+
+
+def _column(first: int, second: int, device: torch.device | str) -> Tensor:
+    """Two numbers, shape (2, 1), made on the device: a copy from the host would wait for it."""
+    return first + (second - first) * torch.arange(2, device=device).unsqueeze(1)
 
 
 def _low_half(words: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def weight(values: Mapping[str, Tensor], name: str, group: GroupMap) -> Tensor:
 
 def root_mean(squares: Tensor, group: GroupMap) -> Tensor:
     """Root of the mean over each group: groups of different sizes compare."""
-    return (group.sum(squares) / group.group_size.to(squares.device)).sqrt()
+    return (group.sum(squares) / group.sizes(squares)).sqrt()
 
 
 def make_criterion(name: str) -> Criterion:

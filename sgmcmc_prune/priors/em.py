@@ -202,7 +202,7 @@ class ScaleEM:
 
 def sufficient_statistics(layer: Layer, w: Tensor, responsibility: Tensor) -> Tensor:
     """The five sums S of the module docstring for one layer, over groups that no mask removed: shape (5,), float64."""
-    w, size = w.detach(), layer.groups.group_size.to(w)
+    w, size = w.detach(), layer.groups.sizes(w)
     slab = responsibility * layer.alive.to(w)  # a masked group counts in neither
     spike = layer.alive.to(w) - slab
     square, moment = layer.groups.sum(w.square()), layer.groups.sum(layer.spike_moment(w))

@@ -45,6 +45,7 @@ class GroupMap:
         self.kind = kind
         self.shape = tuple(shape)
         self._index: Tensor | None = None
+        self._sizes = torch.zeros(0)
         self._spanned = _SPANNED[kind](len(shape))
         self._kept_shape = tuple(1 if d in self._spanned else n for d, n in enumerate(shape))
         self.num_groups = int(torch.Size(self._kept_shape).numel())
@@ -62,7 +63,17 @@ class GroupMap:
         self = cls.__new__(cls)
         self.kind, self.shape, self._index = "index", tuple(index.shape), index.flatten().long()
         self.num_groups, self.group_size = len(sizes), sizes.float()
+        self._sizes = self.group_size
         return self
+
+    def sizes(self, like: Tensor) -> Tensor:
+        """`group_size` with the type and on the device of another tensor; once it was there, nothing is copied."""
+        if self._index is None:  # all alike
+            each = torch.Size(self.shape).numel() / max(self.num_groups, 1)
+            return like.new_full((1,), each).expand(self.num_groups)
+        if (self._sizes.dtype, self._sizes.device) != (like.dtype, like.device):
+            self._sizes = self.group_size.to(like)
+        return self._sizes
 
     def labels(self) -> list[str]:
         """The place of each group: "[output, input]" of a weight, "[output]" of a node, "[g]" of an index map."""
@@ -74,7 +85,7 @@ class GroupMap:
         """Sum a weight-shaped tensor over each group, giving shape (G,)."""
         if self._index is not None:
             zeros = torch.zeros(self.num_groups, dtype=values.dtype, device=values.device)
-            return zeros.index_add_(0, self._index.to(values.device), values.flatten())
+            return zeros.index_add_(0, self._index_on(values.device), values.flatten())
         if not self._spanned:
             return values.flatten()
         return values.sum(dim=self._spanned).flatten()
@@ -82,5 +93,12 @@ class GroupMap:
     def expand(self, values: Tensor) -> Tensor:
         """Give each weight its group's value: shape (G,) to the weight's shape (a view where possible)."""
         if self._index is not None:
-            return values[self._index.to(values.device)].view(self.shape)
+            return values[self._index_on(values.device)].view(self.shape)
         return values.view(self._kept_shape).expand(self.shape)
+
+    def _index_on(self, device: torch.device) -> Tensor:
+        """The index map, on a device once it was asked for there."""
+        assert self._index is not None
+        if self._index.device != device:
+            self._index = self._index.to(device)
+        return self._index

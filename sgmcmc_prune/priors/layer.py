@@ -46,12 +46,8 @@ class Layer:
     def log_odds(self, w: Tensor) -> Tensor:
         """eta_g(w), shape (G,)."""
         v0, v1 = self.spike_variance, self.slab_variance
-        half_size = self.groups.group_size.to(w) / 2
-        return torch.addcmul(
-            self.prior_log_odds + half_size * math.log(v0 / v1),
-            self.groups.sum(w.square()),
-            w.new_tensor(0.5 * (1 / v0 - 1 / v1)),
-        )
+        constant = self.prior_log_odds + self.groups.sizes(w) / 2 * math.log(v0 / v1)
+        return constant + self.groups.sum(w.square()) * (0.5 * (1 / v0 - 1 / v1))
 
     def potential_gradient(self, w: Tensor, slab: Tensor, spike: Tensor) -> Tensor:
         """(r / v1 + (1 - r) / v0) w, shaped like the weight, with `slab` r and `spike` 1 - r of each group.
@@ -62,7 +58,7 @@ class Layer:
 
     def slab_log_density(self, w: Tensor) -> Tensor:
         """log pi + log N(w_g; 0, v1 I), shape (G,)."""
-        size, square = self.groups.group_size.to(w), self.groups.sum(w.square())
+        size, square = self.groups.sizes(w), self.groups.sum(w.square())
         v1 = self.slab_variance
         return math.log(self.inclusion_rate) - 0.5 * (size * math.log(2 * math.pi * v1) + square / v1)
 
@@ -71,7 +67,7 @@ class Layer:
         v0, v1 = self.spike_variance, self.slab_variance
         held = self.held.to(w)
         precision = held / v1 + (1 - held) / v0
-        size, square = self.groups.group_size.to(w), self.groups.sum(w.square())
+        size, square = self.groups.sizes(w), self.groups.sum(w.square())
         return 0.5 * (size * (precision / (2 * math.pi)).log() - precision * square)
 
     def spike_moment(self, w: Tensor) -> Tensor:
@@ -96,7 +92,7 @@ class LaplaceSpikeLayer(Layer):
         """eta_g(w), shape (G,)."""
         b, v1 = self.scale, self.slab_variance
         per_weight = math.log(2 * b) - 0.5 * math.log(2 * math.pi * v1)
-        constant = self.prior_log_odds + self.groups.group_size.to(w) * per_weight
+        constant = self.prior_log_odds + self.groups.sizes(w) * per_weight
         return constant + self.groups.sum(w.abs() / b - w.square() / (2 * v1))
 
     def potential_gradient(self, w: Tensor, slab: Tensor, spike: Tensor) -> Tensor:
@@ -110,7 +106,7 @@ class LaplaceSpikeLayer(Layer):
         # At r = 0 the integral is 2 / c; the floor keeps its limit finite.
         a, c = (r / self.slab_variance).clamp(min=1e-30), (1 - r) / self.scale
         integral = (2 * math.pi / a).sqrt() * torch.special.erfcx(c / (2 * a).sqrt())
-        size = self.groups.group_size.to(w)
+        size = self.groups.sizes(w)
         return -a / 2 * self.groups.sum(w.square()) - c * self.groups.sum(w.abs()) - size * integral.log()
 
     def spike_moment(self, w: Tensor) -> Tensor:

@@ -321,7 +321,7 @@ def _turns(
 
 
 def _sizes(group: GroupMap, device: torch.device) -> Tensor:
-    return group.group_size.to(device, torch.float64)
+    return group.sizes(torch.empty(0, dtype=torch.float64, device=device))
 
 
 def _pool(values: Mapping[str, Tensor], groups: Mapping[str, GroupMap]) -> Tensor:

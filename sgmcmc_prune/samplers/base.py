@@ -25,7 +25,7 @@ from sgmcmc_prune.noise import Stream, choose_seed
 from sgmcmc_prune.preconditioners import Identity, Preconditioner
 from sgmcmc_prune.priors.base import FusedForm, Prior
 from sgmcmc_prune.priors.gaussian import Gaussian
-from sgmcmc_prune.samplers import checks, compiled, saved, tiers, triton_tier
+from sgmcmc_prune.samplers import checks, compiled, flag, saved, tiers, triton_tier
 from sgmcmc_prune.samplers.step import Memory, Step, begin, complete
 from sgmcmc_prune.samplers.tiers import Implementation, Noise
 
@@ -314,10 +314,16 @@ class Sampler(Optimizer):
 
     def check(self) -> None:
         """Raise RunError if an earlier step on a GPU had a gradient that was not finite: waits for the device."""
-        triton_tier.check(self.memory)
+        flag.check(self.memory)
 
     def _all_finite(self, group: dict[str, Any], begun: Step | None) -> bool:
-        return checks.all_finite(group["params"]) if begun is None else self._tier(group).all_finite(begun)
+        if begun is not None:
+            return bool(self._tier(group).all_finite(begun))
+        moved = [p for p in group["params"] if checks.moves(p)]
+        if not moved or moved[0].device.type == "cpu":
+            return checks.all_finite(moved)
+        flag.raise_flag(self.memory, [p.grad for p in moved if p.grad is not None], group["step"])
+        return True
 
     def _fused(self) -> bool:
         """Whether the faster tiers do a whole step of this sampler; if not, `compiled` makes the noise alone."""

@@ -1,8 +1,8 @@
 """The Triton tier: a step of SGHMC or SGLD for all tensors of a parameter group in one launch, on a CUDA GPU.
 
 The kernel is in `triton_kernels`; what it is told is a `step.Step`. The host never waits for the device. So it cannot
-raise before a step whose gradients are not finite: it raises a flag on the device, from which on nothing moves, and
-`check` reads the flag where the chain stops to log or to save.
+raise before a step whose gradients are not finite: it raises a flag on the device (`samplers.flag`), from which on
+nothing moves.
 """
 
 import math
@@ -13,43 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.native import TensorTable
 from sgmcmc_prune.native.step import SETTINGS
-from sgmcmc_prune.samplers.step import Memory, Step
+from sgmcmc_prune.samplers.flag import flag_of, raise_flag
+from sgmcmc_prune.samplers.step import Step
 
 #: Of a tensor: the kernel counts them with 32 bits.
 MOST_ENTRIES = 2**30
 
 
 def all_finite(step: Step) -> bool:
-    """Raise the flag on the device if a gradient of the step is not finite; True, for the host does not wait to know.
+    """Raise the flag if a gradient of the step is not finite; True, for the host does not wait to know.
 
     All groups are looked at before one of them moves.
     """
-    gradients = [p.grad for p in step.parameters if p.grad is not None and p.numel() > 0]
-    if gradients:
-        flag, largest = blocked(step), torch.stack(torch._foreach_norm(gradients, math.inf))
-        flag.masked_fill_((flag == 0) & ~largest.isfinite().all().to(flag.device), step.group["step"] + 1)
+    raise_flag(step.memory, [p.grad for p in step.parameters if p.grad is not None], step.group["step"])
     return True
-
-
-def blocked(step: Step) -> Tensor:
-    """The flag of the sampler's memory, a 0-d int64 tensor on the device; reading it waits for the device."""
-    memory = step.memory
-    if memory.flag is None:
-        memory.flag = torch.zeros((), dtype=torch.int64, device=step.group["params"][0].device)
-    return memory.flag
-
-
-def check(memory: Memory) -> None:
-    """Raise RunError if the flag is up; for log points, since it waits for the device."""
-    first = int(memory.flag) if memory.flag is not None else 0
-    if first:
-        raise RunError(
-            f"a gradient is not finite at step {first - 1}; no parameter has moved since. Lower the step size, or look "
-            "for infinite or missing values in the data"
-        )
 
 
 def take(step: Step) -> None:
@@ -65,7 +44,7 @@ def take(step: Step) -> None:
     seed, chain_and_stream, number, *others = SETTINGS.unpack(step.scalars)
     key = int(np.uint64(chain_and_stream << 32 | seed).astype(np.int64))
     rows = copy.rows(table)
-    flag = blocked(step).to(rows.device)
+    flag = flag_of(step.memory, step.parameters[0].device).to(rows.device)
     with torch.cuda.device_of(rows):
         grid = (len(copy.places),)
         step_kernel[grid](rows, copy.places, flag, key, number, *others, BLOCKS=BLOCKS, **LAUNCH)
