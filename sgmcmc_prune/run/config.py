@@ -85,7 +85,7 @@ class SamplerConfig:
         "sghmc", "sgld", the splittings "baoab" and "obabo", "sgnht" (with a thermostat), "adaptive_sghmc" (which
         learns its own mass matrix: preconditioner identity), or your own as "package.module:class".
     options
-        NAME=VALUE for it, such as variant=released of "adaptive_sghmc".
+        NAME=VALUE for it, such as form=released of "adaptive_sghmc".
     lr
         Largest step of the burn-in.
     lr_explore
