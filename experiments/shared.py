@@ -65,12 +65,13 @@ def run_or_resume(config: dict[str, Any], out: str, **_: Any) -> None:
 
 @contextmanager
 def in_words() -> Iterator[None]:
-    """End the program with one line where cells fail, are of other settings, or are interrupted."""
+    """End the program with one line where the input is bad (exit code 2), cells fail (1), or are interrupted."""
     try:
         with cells.interruption_in_words():
             yield
     except (RunError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+        print(error, file=sys.stderr)
+        raise SystemExit(1 if isinstance(error, RunError) else 2) from None
 
 
 def complete(

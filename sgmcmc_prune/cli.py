@@ -166,8 +166,7 @@ class Prepare:
         for split in shards.SPLITS:
             found = index[split]
             print(f"{split}: {found['pictures']} pictures in {found['shards']} shards, {len(found['skipped'])} skipped")
-        options = "--data.name imagenet --data.augmentation resized_crop_flip --model.name resnet50"
-        print(f"next: sgmcmc-prune run cifar10 {options} --data.data-dir {self.dst}")
+        print(f"next: sgmcmc-prune run imagenet --device cuda --data.data-dir {self.dst}")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from sgmcmc_prune.machine import distributed
 from sgmcmc_prune.machine.distributed import Ranks
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.priors.base import rehearse_prior
-from sgmcmc_prune.run.checks import check_choices, check_device
+from sgmcmc_prune.run.checks import check_choices, check_device, check_precision
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import rehearse_criterion
 from sgmcmc_prune.run.directory import evaluation_settings, keep_averages, load_config, open_run
@@ -192,6 +192,7 @@ def _take(out: Path, held: ExitStack) -> list[Path]:
 
 def _check_processes(config: RunConfig, world: Ranks) -> None:
     check_device(config.device)
+    check_precision(config.precision, config.device)
     if world.size > 1 and ":" in config.device:
         raise ValueError(f"device is {config.device!r}, for {world.size} processes; give 'cuda': each takes its own")
     _ranks_per_chain(config, world)
