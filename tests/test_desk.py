@@ -1,4 +1,4 @@
-"""The desk's budget of the experiments after papers: one factor, bfloat16 only where it is one, bad input in one line."""
+"""The desk's budget of the experiments after papers: one factor, bfloat16 where it is fast, bad input in one line."""
 
 import os
 import subprocess

@@ -246,8 +246,8 @@ class Run:
             enough = math.ceil(self.num_data * floor / spike)
             raise ValueError(
                 f"spike_variance {spike:.3g} is too narrow for the step size {s.lr:g} and {self.num_data} training "
-                f"examples: the sampler would be unstable under {floor:.3g}. Widen the spike to at least that, train on "
-                f"{enough} examples or more, or lower lr"
+                f"examples: the sampler would be unstable under {floor:.3g}. Widen the spike to at least that, train "
+                f"on {enough} examples or more, or lower lr"
             )
         settings: dict[str, Any] = {
             "lr": s.lr,
