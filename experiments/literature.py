@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments import shared
+from sgmcmc_prune.choices import OURS
 from sgmcmc_prune.machine import bfloat16
 from sgmcmc_prune.run.checks import check_device, check_precision
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.run.tables import decision
 from sgmcmc_prune.settings import replace, require, to_json
 
 #: Epochs of a dense chain at the desk, and the members of its ensemble at most.
@@ -126,6 +128,7 @@ def parse(experiment: Experiment, script: str, description: str, argv: Sequence[
     parser.add_argument("--budget", choices=("desk", "paper"), default="desk")
     parser.add_argument("--epochs", type=float, help=f"of a dense chain at the desk, by default {DESK_EPOCHS:g}")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--control", choices=list(OURS["control"]), help="trained beside the chains, at their budget")
     parser.add_argument("--data-dir", type=Path, help="as of `sgmcmc-prune run`")
     parser.add_argument("--device", default="cpu")
     return parser.parse_args(argv)
@@ -134,11 +137,12 @@ def parse(experiment: Experiment, script: str, description: str, argv: Sequence[
 def main(experiment: Experiment, script: str, description: str, argv: Sequence[str] | None = None) -> None:
     """Run the cells that are missing, then write our table and the paper's."""
     a = parse(experiment, script, description, argv)
-    budget = a.budget if a.epochs is None else f"{a.budget}-{a.epochs:g}"
+    length = "" if a.epochs is None else f"{a.epochs:g}"
+    budget = "-".join(filter(None, (a.budget, length, a.control)))
     a.runs, a.out = a.runs / budget, a.out.with_name(f"{a.out.name}_{budget}")
     with shared.in_words():
         require(a.budget == "desk" or a.epochs is None, "epochs are the desk's; with --budget paper leave them out")
-        changes = {"evaluate": a.evaluate, "data.data_dir": a.data_dir, "device": a.device}
+        changes = {"evaluate": a.evaluate, "data.data_dir": a.data_dir, "device": a.device, "control": a.control}
         epochs = DESK_EPOCHS if a.epochs is None else a.epochs
         configs = {
             (v, s): experiment.config(v, a.budget, epochs, seed=s, **changes) for v in a.variants for s in a.seeds
@@ -166,6 +170,11 @@ def report(experiment: Experiment, cells: shared.Cells) -> str:
                 sparsity = shared.interval([f["sparsity"] for f in found], 3)
                 labels = [variant, str(len(runs)), when.replace("_", " "), *key, sparsity, str(found[0]["members"])]
                 rows.append([*labels, *shared.scores(found, scores)])
+        for number, first in enumerate(runs[0].get("control", ())):
+            found = [run["control"][number] for run in runs]
+            sparsity = shared.interval([f["sparsity"] for f in found], 3)
+            labels = [variant, str(len(runs)), "control", first["criterion"], decision(first), sparsity]
+            rows.append([*labels, str(first["members"]), *shared.scores(found, scores)])
     text = ["## Ours\n", shared.markdown((*header, "accuracy", "NLL", "ECE", "single accuracy"), rows)]
     if any(not run["data"]["official"] for runs in cells.values() for run in runs):
         text.append("\nThe images are not the official files: compare these figures with each other, not with a paper.")

@@ -128,8 +128,8 @@ def _clean(job: Run) -> None:
     """Leave of a finished run what is read again."""
     keep_averages(job)
     if not job.config.keep_weight_draws:
-        for criterion in job.stages:
-            shutil.rmtree(job.places.stage(criterion).draws, ignore_errors=True)
+        for stage in (*map(job.places.stage, job.stages), job.places.control):
+            shutil.rmtree(stage.draws, ignore_errors=True)
 
 
 def _take_up(out: Path, world: Ranks, held: ExitStack) -> None:
@@ -193,6 +193,11 @@ def _take(out: Path, held: ExitStack) -> list[Path]:
 def _check_processes(config: RunConfig, world: Ranks) -> None:
     check_device(config.device)
     check_precision(config.precision, config.device)
+    if world.size > 1 and config.control:
+        raise ValueError(
+            f"control is {config.control!r}, which one process trains, and torchrun started {world.size}; leave it "
+            "out, or run without torchrun"
+        )
     if world.size > 1 and ":" in config.device:
         raise ValueError(f"device is {config.device!r}, for {world.size} processes; give 'cuda': each takes its own")
     _ranks_per_chain(config, world)

@@ -139,8 +139,22 @@ class Run:
 
     @property
     def num_steps(self) -> int:
-        """Steps of one chain in all its stages."""
-        return sum(self.schedule(criterion).num_steps for criterion in self.stages)
+        """Steps of one chain in all its stages, and of its control."""
+        control = self.num_control_steps if self.config.control else 0
+        return sum(self.schedule(criterion).num_steps for criterion in self.stages) + control
+
+    @property
+    def num_control_steps(self) -> int:
+        """Steps of one network of the control: those of a dense chain, and of a fork if there is any."""
+        return sum(self.schedule(criterion).num_steps for criterion in self.stages[:2])
+
+    def gradient_evaluations(self, targets: int = 0) -> int:
+        """Backward passes of one example behind a row: of all chains, dense and in a fork through so many targets."""
+        steps = self.schedule(None).num_steps
+        if targets:
+            fork = fork_schedule(self.config, self.steps_per_epoch)
+            steps += targets * self.config.prune.cycles * (fork.explore + fork.sample)
+        return self.config.chains * steps * self.config.data.batch_size
 
     @cached_property
     def probes(self) -> Probes:
