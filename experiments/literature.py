@@ -151,7 +151,7 @@ def main(experiment: Experiment, script: str, description: str, argv: Sequence[s
     cells = shared.sweep(
         a, shared.run_or_resume, lambda *cell: {"config": to_json(replace(configs[cell], precision=chosen))}
     )
-    shared.write(a, cells, f"{experiment.name}, budget {a.budget}", f"{description}\n{report(experiment, cells)}")
+    shared.write_runs(a, cells, f"{experiment.name}, budget {a.budget}", f"{description}\n{report(experiment, cells)}")
 
 
 def report(experiment: Experiment, cells: shared.Cells) -> str:

@@ -193,6 +193,7 @@ def train_and_prune(run: Run, optimizer: OptimizerName, progress: bool = True) -
         if not network.advance():
             continue
         row = _row(network.model, run.evaluation_split, network.mask)
+        row |= {"gradient_evaluations": network.spent[-1][0], "seconds": network.spent[-1][1]}
         if rows:
             labels = {"criterion": _CRITERION, "when": "in_chain", "decision": "target", "target": next(targets)}
             row = labels | row

@@ -256,8 +256,9 @@ def _work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
 def _first_work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
     started, sampled = time.time(), _finished(job.places.directory)
     info = _describe(job, world)
+    before = _earlier(job.places.directory).get("seconds", 0.0)
     if not sampled:
-        _write_info(job, {**info, "status": "running"})
+        _write_info(job, {**info, "status": "running", "seconds": before})
     try:
         if not sampled:
             _run_chains(job, progress, world, info["execution"]["mode"])
@@ -265,12 +266,13 @@ def _first_work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
     except (Exception, Interrupted) as error:  # whatever it is: nobody should wait for a run that has ended
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         if not sampled:  # what was sampled stays so, whatever its evaluation says
-            _write_info(job, {**info, **_damaged_checkpoints(job), "status": status, "error": str(error)})
+            ended = {"status": status, "error": str(error), "seconds": before + time.time() - started}
+            _write_info(job, {**info, **_damaged_checkpoints(job), **ended})
         raise
     info["departures"] += metrics["diagnostics"]["temperature"]["findings"]
     metrics["departures"] = len(info["departures"])
     write_json(job.places.metrics, finite_or_null(metrics), checksum=True)
-    seconds = _earlier(job.places.directory)["seconds"] if sampled else time.time() - started
+    seconds = before if sampled else before + time.time() - started
     info |= {**_damaged_checkpoints(job), "status": "finished", "seconds": seconds}
     _write_info(job, info)
     _clean(job)
