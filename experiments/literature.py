@@ -7,12 +7,12 @@ where the device has it.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import shared
+from experiments import shared, verdict
 from sgmcmc_prune.choices import OURS
 from sgmcmc_prune.machine import bfloat16
 from sgmcmc_prune.run.checks import check_device, check_precision
@@ -61,6 +61,8 @@ class Experiment:
     published : sequence of (method, sparsity, accuracy)
         The paper's figures, as it prints them; empty if none could be read.
     preset : str
+    claim : sequence of str
+        Variants in the order that the paper found, the best first; empty without such a claim.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Experiment:
     variants: dict[str, dict[str, Any]]
     published: Sequence[tuple[str, str, str]] = ()
     preset: str = "cifar10"
+    claim: Sequence[str] = ()
 
     def config(self, variant: str, budget: str, epochs: float = DESK_EPOCHS, **changes: Any) -> RunConfig:
         """The configuration of one cell; `epochs` is the desk's, of a dense chain."""
@@ -178,9 +181,33 @@ def report(experiment: Experiment, cells: shared.Cells) -> str:
     text = ["## Ours\n", shared.markdown((*header, "accuracy", "NLL", "ECE", "single accuracy"), rows)]
     if any(not run["data"]["official"] for runs in cells.values() for run in runs):
         text.append("\nThe images are not the official files: compare these figures with each other, not with a paper.")
+    if judged := verdicts(experiment, cells):
+        text += ["\n## Verdict\n", *judged]
     text.append("\n## Published\n")
     published = [list(row) for row in experiment.published]
     text.append(
         shared.markdown(("method", "sparsity", "accuracy %"), published) if published else "No figure was read."
     )
     return "\n".join(text)
+
+
+def verdicts(experiment: Experiment, cells: shared.Cells) -> list[str]:
+    """Whether the order that the paper found holds here, dense and in the chain at every target; none without a claim.
+
+    In accuracy, paired by seed; of a run that prunes nothing, in that of the dense predictive.
+    """
+    if not experiment.claim or not set(experiment.claim) <= cells.keys():
+        return []
+    first = cells[experiment.claim[0]][0]
+    keys = shared.keys(first, "in_chain")
+
+    def line(where: str, accuracy: Callable[[dict[str, Any]], float]) -> str:
+        scores = {v: {run["seed"]: accuracy(run) for run in cells[v]} for v in experiment.claim}
+        return verdict.sentences(where, verdict.differences(experiment.claim, scores))
+
+    if not keys:
+        return [line("dense", lambda run: float(run["dense"]["accuracy"]))]
+    return [
+        line(f"in the chain, {key[1]}", lambda run, key=key: float(shared.find(run, "in_chain", key)["accuracy"]))
+        for key in keys
+    ]

@@ -50,7 +50,9 @@ PUBLISHED = [
     ("A-SGHMC", "30 / 50 / 70 / 90", "94.07 / 94.16 / 93.16 / 90.59"),
     ("released log, EM, best epoch", "90", "89.88"),
 ]
-EXPERIMENT = Experiment("deng_resnet20", PAPER, VARIANTS, PUBLISHED)
+#: Theirs with annealing, at 50, 70 and 90 %, has the same order.
+CLAIM = ("stochastic approximation", "hard EM", "fixed")
+EXPERIMENT = Experiment("deng_resnet20", PAPER, VARIANTS, PUBLISHED, claim=CLAIM)
 
 if __name__ == "__main__":
     main(EXPERIMENT, __file__, __doc__ or "")

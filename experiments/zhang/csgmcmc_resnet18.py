@@ -47,7 +47,8 @@ PUBLISHED = [
     ("SGHMC", "dense", "95.07 +- .10"),
     ("SGLD", "dense", "94.80 +- .06"),
 ]
-EXPERIMENT = Experiment("csgmcmc_resnet18", PAPER, VARIANTS, PUBLISHED)
+CLAIM = ("cyclical SGHMC", "SGHMC")
+EXPERIMENT = Experiment("csgmcmc_resnet18", PAPER, VARIANTS, PUBLISHED, claim=CLAIM)
 
 if __name__ == "__main__":
     main(EXPERIMENT, __file__, __doc__ or "")

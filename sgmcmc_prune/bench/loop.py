@@ -209,12 +209,10 @@ def crop_and_flip(x: Tensor) -> Tensor:
     """Pad by four, crop at random and mirror half of the images."""
     n, side = len(x), x.shape[-1]
     padded = F.pad(x, (4,) * 4)
-    at = torch.arange(side)
-    rows, columns = torch.randint(9, (n, 1)) + at, torch.randint(9, (n, 1)) + at
-    columns = torch.where(torch.rand(n, 1) < 0.5, columns.flip(1), columns)
-    return padded.permute(0, 2, 3, 1)[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]].permute(
-        0, 3, 1, 2
-    )
+    at, example = torch.arange(side, device=x.device), torch.arange(n, device=x.device)[:, None, None]
+    rows, columns = (torch.randint(9, (n, 1), device=x.device) + at for _ in range(2))
+    columns = torch.where(torch.rand(n, 1, device=x.device) < 0.5, columns.flip(1), columns)
+    return padded.permute(0, 2, 3, 1)[example, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def table(result: dict[str, Any]) -> str:
