@@ -1,5 +1,8 @@
 """The benchmarks' arithmetic, and that each of them runs; how fast anything is, is not tested."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -99,3 +102,16 @@ def test_the_hand_written_masks_and_crops() -> None:
     whole = [x.equal(images[0]) or x.equal(images[0].flip(2)) for x in cut]
     assert 0 < sum(whole) < 30  # a shift by nothing has probability 1/81; 30 of 200 happen with less than 1e-20
     assert all(set(x.unique().tolist()) <= {0, *range(1, 65)} for x in cut)
+
+
+def test_the_figures_of_the_loop_are_those_of_its_file() -> None:
+    root = Path(__file__).resolve().parents[1] / "benchmarks"
+    text = (root / "README.md").read_text()
+    rows = {row["method"]: row for row in json.loads((root / "bench_loop_lenet.json").read_text())["rows"]}
+    for method, said in (
+        ("chain, dense", "dense, over one-cycle SGD"),
+        ("chain, pruned on the way", "gradual magnitude"),
+    ):
+        assert f"{said} | {timing.Ratio(**rows[method]['ratio'])} |" in text
+    for name, said in (("draw", "a draw"), ("checkpoint", "a checkpoint"), ("1,000 examples predicted",) * 2):
+        assert f"| {said} | {rows[name]['steps_of_sgd']:.1f} |" in text
