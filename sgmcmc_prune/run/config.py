@@ -279,7 +279,9 @@ class RunConfig:
         "cpu" or a CUDA device; under `torchrun`, "cuda" is that of the local rank.
     control
         What to train beside the chains, in as many networks, each with the gradient evaluations of one chain: "sgd" or
-        "adamw", dense and then (where the run prunes in the chain) under gradual magnitude pruning.
+        "adamw", dense and then (where the run prunes in the chain) under gradual magnitude pruning; or your own as
+        "package.module:callable", which makes of this run and a chain's number what
+        `baselines.dense.DenseThenGradual` is.
     evaluate
         The split of the final table: "validation" while choices are still being made, "test" once.
     ood
