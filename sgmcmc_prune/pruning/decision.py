@@ -246,13 +246,18 @@ def _ranks(
     _check_scores(scores, groups)
     score = _pool(scores, groups)
     order = score.argsort()
-    if bool((score[order][1:] == score[order][:-1]).any()):
-        order = _pool({name: _shuffle(name, group.num_groups, seed) for name, group in groups.items()}, groups)
-        order = order.to(score.device).argsort()
+    same = score[order][1:] == score[order][:-1]
+    if bool(same.any()):
+        tied = torch.cat([same, same.new_zeros(1)]) | torch.cat([same.new_zeros(1), same])
+        shuffle = _pool({name: _shuffle(name, group.num_groups, seed) for name, group in groups.items()}, groups)
+        keys = [shuffle.to(score.device)]
         if second is not None:
             _check_scores(second, groups)
-            order = order[_pool(second, groups).to(score.device)[order].argsort(stable=True)]
-        order = order[score[order].argsort(stable=True)]
+            keys.append(_pool(second, groups).to(score.device))
+        among = order[tied]
+        for key in (*keys, score):  # the last key counts most
+            among = among[key[among].argsort(stable=True)]
+        order[tied] = among
     ranks = torch.empty_like(score)
     ranks[order] = torch.arange(len(order), dtype=score.dtype, device=score.device)
     return dict(zip(groups, ranks.split([group.num_groups for group in groups.values()]), strict=True))
