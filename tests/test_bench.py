@@ -104,14 +104,20 @@ def test_the_hand_written_masks_and_crops() -> None:
     assert all(set(x.unique().tolist()) <= {0, *range(1, 65)} for x in cut)
 
 
-def test_the_figures_of_the_loop_are_those_of_its_file() -> None:
+def test_the_figures_of_the_loop_are_those_of_its_files() -> None:
     root = Path(__file__).resolve().parents[1] / "benchmarks"
     text = (root / "README.md").read_text()
-    rows = {row["method"]: row for row in json.loads((root / "bench_loop_lenet.json").read_text())["rows"]}
-    for method, said in (
-        ("chain, dense", "dense, over one-cycle SGD"),
-        ("chain, pruned on the way", "gradual magnitude"),
-    ):
-        assert f"{said} | {timing.Ratio(**rows[method]['ratio'])} |" in text
-    for name, said in (("draw", "a draw"), ("checkpoint", "a checkpoint"), ("1,000 examples predicted",) * 2):
-        assert f"| {said} | {rows[name]['steps_of_sgd']:.1f} |" in text
+    files = [json.loads((root / f"bench_loop_{network}.json").read_text()) for network in ("lenet", "resnet20")]
+    both = [{row["method"]: row for row in found["rows"]} for found in files]
+    ratios = {"chain, dense": "dense, over one-cycle SGD"}
+    ratios |= {"chain, pruned on the way": "pruned on the way, over gradual magnitude"}
+    for method, said in ratios.items():
+        assert f"| {said} | {' | '.join(str(timing.Ratio(**rows[method]['ratio'])) for rows in both)} |" in text
+    named = dict.fromkeys(loop.SELDOM) | {"draw": "a draw", "checkpoint": "a checkpoint"}
+    named |= {"BatchNorm statistics": "BatchNorm statistics of a draw under a mask"}
+    for name, said in named.items():
+        steps = " | ".join(f"{rows[name]['steps_of_sgd']:.1f}" for rows in both)
+        assert f"| {said or name} | {steps} |" in text
+    statistics, predicted = (both[1][name]["steps_of_sgd"] for name in loop.SELDOM[2:])
+    assert f"takes {statistics + 10 * predicted:.0f} steps, {statistics:.1f} of them for BatchNorm" in text
+    assert f"{round(93 * (statistics + 10 * predicted), -1):,.0f} steps beside its 14,000" in text
