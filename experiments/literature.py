@@ -1,35 +1,32 @@
-"""What the experiments after published papers share: a paper's setting, a small budget, and its figures beside ours.
+"""What the experiments after published papers share: a paper's setting, two budgets, and its figures beside ours.
 
-Each script states the paper's setting as changes of the preset `cifar10`, the variants to compare, and the figures that
-were published. `--budget paper` runs that setting; `--budget small` the same with 5,000 training images and 16 epochs,
-which shows on one CPU core that everything works, and nothing about the paper's claim.
+Each script states the paper's setting as changes of a preset, the variants to compare, and the figures that were
+published. `--budget paper` runs that setting. `--budget desk` is the same with all training images and every length
+times one factor, so that a dense chain takes 24 epochs (`--epochs`), in two chains with a process each, and in bfloat16
+where the device has it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import shared
+from experiments import shared, verdict
+from sgmcmc_prune.choices import OURS
+from sgmcmc_prune.machine import bfloat16
+from sgmcmc_prune.run.checks import check_device, check_precision
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.presets import PRESETS
-from sgmcmc_prune.settings import replace, to_json
+from sgmcmc_prune.run.tables import decision
+from sgmcmc_prune.settings import replace, require, to_json
 
-#: Of 50,000 training images 45,000 are put aside; burn-in, two cycles and one target.
-SMALL: dict[str, Any] = {
-    "data.validation": 45_000,
-    "schedule.burn_in": 6.0,
-    "schedule.cycles": 2,
-    "schedule.explore": 2.0,
-    "schedule.sample": 1.0,
-    "schedule.relax": 0.25,
-    "schedule.draws": 2,
-    "prune.targets": (0.9,),
-    "prune.explore": 3.0,
-    "prune.sample": 1.0,
-    "prune.relax": 0.25,
-    "prune.draws": 2,
-}
+#: Epochs of a dense chain at the desk, and the members of its ensemble at most.
+DESK_EPOCHS, DESK_DRAWS = 24.0, 30
+#: Lengths that the desk's factor shortens.
+LENGTHS = {"schedule": ("burn_in", "explore", "sample", "relax"), "prune": ("explore", "sample", "relax")}
+#: Images that are held out where a choice is made on them.
+HELD_OUT = 5000
 #: Criteria that a prior without indicators allows.
 MAGNITUDE: dict[str, Any] = {"prune.in_chain": ("root_mean_square",), "prune.post_hoc": ("magnitude",)}
 #: Nothing is pruned: a paper about sampling.
@@ -42,6 +39,11 @@ RESPONSIBILITY: dict[str, Any] = {
     "prune.in_chain": ("em_responsibility",),
     "prune.post_hoc": ("em_responsibility", "magnitude"),
 }
+#: The log-odds of a group as the stated prior gives them, not divided by the temperature.
+LOG_ODDS: dict[str, Any] = {
+    "prune.in_chain": ("expected_log_odds",),
+    "prune.post_hoc": ("expected_log_odds", "magnitude"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,44 +55,106 @@ class Experiment:
     name : str
         Of its run directories and result files.
     paper : dict
-        Its setting, as changes of the preset `cifar10`.
+        Its setting, as changes of the preset.
     variants : dict of dict
         What each variant changes in it.
     published : sequence of (method, sparsity, accuracy)
         The paper's figures, as it prints them; empty if none could be read.
-    small : dict
-        What the small budget changes beyond `SMALL`, such as a smaller network.
+    preset : str
+    claim : sequence of str
+        Variants in the order that the paper found, the best first; empty without such a claim.
     """
 
     name: str
     paper: dict[str, Any]
     variants: dict[str, dict[str, Any]]
     published: Sequence[tuple[str, str, str]] = ()
-    small: dict[str, Any] = field(default_factory=dict)
+    preset: str = "cifar10"
+    claim: Sequence[str] = ()
 
-    def config(self, variant: str, budget: str, **changes: Any) -> RunConfig:
-        """The configuration of one cell."""
-        small = SMALL | self.small if budget == "small" else {}
+    def config(self, variant: str, budget: str, epochs: float = DESK_EPOCHS, **changes: Any) -> RunConfig:
+        """The configuration of one cell; `epochs` is the desk's, of a dense chain."""
         common = {"preset": self.name, "chains": 1, "data.validation": 0}
-        made: RunConfig = replace(
-            PRESETS["cifar10"](), **(common | self.paper | self.variants[variant] | small | changes)
-        )
-        return made
+        made: RunConfig = replace(PRESETS[self.preset](), **(common | self.paper | self.variants[variant]))
+        if budget == "desk":
+            made = at_the_desk(made, epochs)
+        if changes.get("evaluate") == "validation" and not made.data.validation:
+            changes = {"data.validation": HELD_OUT} | changes
+        final: RunConfig = replace(made, **changes)
+        return final
+
+
+def dense_epochs(config: RunConfig) -> float:
+    """Length of a dense chain."""
+    s = config.schedule
+    return s.burn_in + s.cycles * (s.explore + s.sample)
+
+
+def at_the_desk(config: RunConfig, epochs: float) -> RunConfig:
+    """The same run in a dense chain of so many epochs, every length times one factor; two chains, a process each."""
+    require(epochs > 0, f"epochs is {epochs:g}; a dense chain at the desk needs more than 0, such as {DESK_EPOCHS:g}")
+    factor = epochs / dense_epochs(config)
+    lengths = {
+        f"{part}.{name}": factor * getattr(getattr(config, part), name)
+        for part, names in LENGTHS.items()
+        for name in names
+    }
+    draws = min(config.schedule.draws, max(1, DESK_DRAWS // config.schedule.cycles))
+    made: RunConfig = replace(config, **lengths, **{"schedule.draws": draws, "chains": 2, "execution": "processes"})
+    return made
+
+
+def precision(asked: str, budget: str, device: str) -> str:
+    """What networks are passed in: at the desk bfloat16 where the device has it ("auto"), and a line where it has not.
+
+    Raises
+    ------
+    ValueError
+        If bfloat16 was asked for where it is emulated, or there is no such device.
+    """
+    check_device(device)
+    if asked != "auto":
+        check_precision(asked, device)
+        return asked
+    if budget == "paper":
+        return "float32"
+    reason = bfloat16.why_slow(device)
+    if reason:
+        print(f"float32: {reason}", file=sys.stderr)
+    return "float32" if reason else "bfloat16"
+
+
+def parse(experiment: Experiment, script: str, description: str, argv: Sequence[str] | None) -> Any:
+    """The options of such a script."""
+    parser = shared.sweep_parser(description, experiment.name, list(experiment.variants), script)
+    parser.set_defaults(seeds=[0], jobs=1)
+    parser.add_argument("--budget", choices=("desk", "paper"), default="desk")
+    parser.add_argument("--epochs", type=float, help=f"of a dense chain at the desk, by default {DESK_EPOCHS:g}")
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--control", choices=list(OURS["control"]), help="trained beside the chains, at their budget")
+    parser.add_argument("--data-dir", type=Path, help="as of `sgmcmc-prune run`")
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args(argv)
 
 
 def main(experiment: Experiment, script: str, description: str, argv: Sequence[str] | None = None) -> None:
     """Run the cells that are missing, then write our table and the paper's."""
-    parser = shared.sweep_parser(description, experiment.name, list(experiment.variants), script)
-    parser.set_defaults(seeds=[0], jobs=1)
-    parser.add_argument("--budget", choices=("small", "paper"), default="small")
-    parser.add_argument("--data-dir", type=Path, help="as of `sgmcmc-prune run`")
-    parser.add_argument("--device", default="cpu")
-    a = parser.parse_args(argv)
-    a.runs, a.out = a.runs / a.budget, a.out.with_name(f"{a.out.name}_{a.budget}")
-    changes = {"evaluate": a.evaluate, "data.data_dir": a.data_dir, "device": a.device}
-    configs = {(v, s): experiment.config(v, a.budget, seed=s, **changes) for v in a.variants for s in a.seeds}
-    cells = shared.sweep(a, shared.run_or_resume, lambda *cell: {"config": to_json(configs[cell])})
-    shared.write(a, cells, f"{experiment.name}, budget {a.budget}", f"{description}\n{report(experiment, cells)}")
+    a = parse(experiment, script, description, argv)
+    length = "" if a.epochs is None else f"{a.epochs:g}"
+    budget = "-".join(filter(None, (a.budget, length, a.control)))
+    a.runs, a.out = a.runs / budget, a.out.with_name(f"{a.out.name}_{budget}")
+    with shared.in_words():
+        require(a.budget == "desk" or a.epochs is None, "epochs are the desk's; with --budget paper leave them out")
+        changes = {"evaluate": a.evaluate, "data.data_dir": a.data_dir, "device": a.device, "control": a.control}
+        epochs = DESK_EPOCHS if a.epochs is None else a.epochs
+        configs = {
+            (v, s): experiment.config(v, a.budget, epochs, seed=s, **changes) for v in a.variants for s in a.seeds
+        }
+        chosen = precision(a.precision, a.budget, a.device)
+    cells = shared.sweep(
+        a, shared.run_or_resume, lambda *cell: {"config": to_json(replace(configs[cell], precision=chosen))}
+    )
+    shared.write_runs(a, cells, f"{experiment.name}, budget {a.budget}", f"{description}\n{report(experiment, cells)}")
 
 
 def report(experiment: Experiment, cells: shared.Cells) -> str:
@@ -109,12 +173,41 @@ def report(experiment: Experiment, cells: shared.Cells) -> str:
                 sparsity = shared.interval([f["sparsity"] for f in found], 3)
                 labels = [variant, str(len(runs)), when.replace("_", " "), *key, sparsity, str(found[0]["members"])]
                 rows.append([*labels, *shared.scores(found, scores)])
+        for number, first in enumerate(runs[0].get("control", ())):
+            found = [run["control"][number] for run in runs]
+            sparsity = shared.interval([f["sparsity"] for f in found], 3)
+            labels = [variant, str(len(runs)), "control", first["criterion"], decision(first), sparsity]
+            rows.append([*labels, str(first["members"]), *shared.scores(found, scores)])
     text = ["## Ours\n", shared.markdown((*header, "accuracy", "NLL", "ECE", "single accuracy"), rows)]
     if any(not run["data"]["official"] for runs in cells.values() for run in runs):
         text.append("\nThe images are not the official files: compare these figures with each other, not with a paper.")
+    if judged := verdicts(experiment, cells):
+        text += ["\n## Verdict\n", *judged]
     text.append("\n## Published\n")
     published = [list(row) for row in experiment.published]
     text.append(
         shared.markdown(("method", "sparsity", "accuracy %"), published) if published else "No figure was read."
     )
     return "\n".join(text)
+
+
+def verdicts(experiment: Experiment, cells: shared.Cells) -> list[str]:
+    """Whether the order that the paper found holds here, dense and in the chain at every target; none without a claim.
+
+    In accuracy, paired by seed; of a run that prunes nothing, in that of the dense predictive.
+    """
+    if not experiment.claim or not set(experiment.claim) <= cells.keys():
+        return []
+    first = cells[experiment.claim[0]][0]
+    keys = shared.keys(first, "in_chain")
+
+    def line(where: str, accuracy: Callable[[dict[str, Any]], float]) -> str:
+        scores = {v: {run["seed"]: accuracy(run) for run in cells[v]} for v in experiment.claim}
+        return verdict.sentences(where, verdict.differences(experiment.claim, scores))
+
+    if not keys:
+        return [line("dense", lambda run: float(run["dense"]["accuracy"]))]
+    return [
+        line(f"in the chain, {key[1]}", lambda run, key=key: float(shared.find(run, "in_chain", key)["accuracy"]))
+        for key in keys
+    ]

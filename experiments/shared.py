@@ -20,8 +20,10 @@ from sgmcmc_prune.cells import Cell, Files, Records, missing, product
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.predictive.intervals import mean_and_half_width
 from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.results import OTHERS, result_rows
 from sgmcmc_prune.run.tables import decision
 from sgmcmc_prune.settings import from_json
+from sgmcmc_prune.store.result_table import write_results
 from sgmcmc_prune.text_table import format_rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,12 +67,13 @@ def run_or_resume(config: dict[str, Any], out: str, **_: Any) -> None:
 
 @contextmanager
 def in_words() -> Iterator[None]:
-    """End the program with one line where cells fail, are of other settings, or are interrupted."""
+    """End the program with one line where the input is bad (exit code 2), cells fail (1), or are interrupted."""
     try:
         with cells.interruption_in_words():
             yield
     except (RunError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+        print(error, file=sys.stderr)
+        raise SystemExit(1 if isinstance(error, RunError) else 2) from None
 
 
 def complete(
@@ -85,6 +88,12 @@ def complete(
         return cells.complete(grid, jobs, threads, sys.stderr.isatty(), line)
 
 
+def run_dir(a: argparse.Namespace, variant: str, seed: int) -> Path:
+    """The run directory of a sweep's cell."""
+    folder: Path = a.runs / f"{variant.replace(',', '').replace(' ', '-')}-seed{seed}"
+    return folder
+
+
 def sweep(a: argparse.Namespace, function: Callable[..., Any], places: Callable[[str, int], dict[str, Any]]) -> Cells:
     """The metrics of a sweep's cells by variant, computed on one thread each where they are missing.
 
@@ -94,8 +103,7 @@ def sweep(a: argparse.Namespace, function: Callable[..., Any], places: Callable[
 
     def located(cell: Cell) -> Cell:
         variant, seed = cell.settings["variant"], cell.settings["seed"]
-        out = a.runs / f"{variant.replace(',', '').replace(' ', '-')}-seed{seed}"
-        return replace(cell, places={"out": str(out)} | places(variant, seed))
+        return replace(cell, places={"out": str(run_dir(a, variant, seed))} | places(variant, seed))
 
     chosen = product(function, {"variant": a.variants, "seed": a.seeds}, {"split": a.evaluate})
     grid = Files(list(map(located, chosen)), lambda cell: Path(cell.places["out"]) / "metrics.json")
@@ -113,6 +121,14 @@ def write(a: argparse.Namespace, found: Cells, title: str, text: str) -> None:
     a.out.parent.mkdir(parents=True, exist_ok=True)
     a.out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
     write_tables(a, title, text)
+
+
+def write_runs(a: argparse.Namespace, found: Cells, title: str, text: str) -> None:
+    """As `write`, of a sweep whose cells are runs; every network of them is a row of a CSV, too."""
+    write(a, found, title, text)
+    runs = [(variant, run) for variant, each in found.items() for run in each]
+    rows = [row for variant, run in runs for row in result_rows(run, run_dir(a, variant, run["seed"]), variant)]
+    write_results(a.out.with_suffix(".csv"), rows, OTHERS)
 
 
 def write_tables(a: argparse.Namespace, title: str, text: str) -> None:

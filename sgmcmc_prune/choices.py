@@ -86,6 +86,7 @@ OURS: dict[str, dict[str, str]] = {
         "fdr": "sgmcmc_prune.pruning.decisions:FalseDiscoveryRate",
     },
     "comparison method": {},  # ours are in compare.methods, which knows them by running
+    "control": {name: f"sgmcmc_prune.baselines.dense:{name}" for name in ("sgd", "adamw")},
     "growth": {"cubic": "sgmcmc_prune.pruning.schedule:cubic", "linear": "sgmcmc_prune.pruning.schedule:linear"},
 }
 

@@ -166,8 +166,7 @@ class Prepare:
         for split in shards.SPLITS:
             found = index[split]
             print(f"{split}: {found['pictures']} pictures in {found['shards']} shards, {len(found['skipped'])} skipped")
-        options = "--data.name imagenet --data.augmentation resized_crop_flip --model.name resnet50"
-        print(f"next: sgmcmc-prune run cifar10 {options} --data.data-dir {self.dst}")
+        print(f"next: sgmcmc-prune run imagenet --device cuda --data.data-dir {self.dst}")
 
 
 @dataclass(frozen=True)
@@ -232,12 +231,13 @@ class Audit:
 class Bench:
     """Measure this machine: a step, the loop, data, many chains, the store, the predictive. Ratios within one run."""
 
-    what: tyro.conf.Positional[Literal["step", "train", "data", "chains", "store", "predict"]]
-    """One step beside fused optimisers; the loop beside plain SGD; pictures delivered beside pictures needed; eight
-    chains in a loop, batched and in processes; the share of EM and store; many draws at once."""
+    what: tyro.conf.Positional[Literal["step", "train", "loop", "data", "chains", "store", "predict"]]
+    """One step beside fused optimisers; the loop beside plain SGD; all of a run beside a loop written by hand; pictures
+    delivered beside pictures needed; eight chains in a loop, batched and in processes; the share of EM and store; many
+    draws at once."""
     network: Literal["lenet", "mlp", "resnet18", "resnet20", "resnet50"] | None = None
     """Step: lenet or resnet18 (default). Data: resnet18, resnet20 (default) or resnet50. Train and predict: mlp, lenet
-    or resnet20; by default mlp and lenet."""
+    or resnet20; by default mlp and lenet. Loop: lenet and resnet20."""
     rounds: int = 31
     """Interleaved repeats."""
     device: str = "cpu"

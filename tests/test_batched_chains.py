@@ -225,7 +225,10 @@ class TestRun:
         resume(out, progress=False)
         assert read_json(out / "run.json")["execution"] == chosen
 
-    def test_what_cannot_be_batched_is_refused_before_anything_is_made(self, tmp_path: Path) -> None:
+    def test_what_cannot_be_batched_is_refused_before_anything_is_made(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sgmcmc_prune.machine.bfloat16.why_slow", lambda device: "")
         with pytest.raises(ValueError, match="keep 2"):
             small(execution="batched", keep_checkpoints=1)
         with pytest.raises(ValueError, match=r"execution 'batched' cannot run here: .* bfloat16"):

@@ -1,10 +1,14 @@
 """The benchmarks' arithmetic, and that each of them runs; how fast anything is, is not tested."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from sgmcmc_prune import bench
-from sgmcmc_prune.bench import step, train
+from sgmcmc_prune.bench import loop, step, train
 from sgmcmc_prune.machine import timing
 
 
@@ -75,3 +79,45 @@ def test_an_unknown_network_is_named() -> None:
 def test_no_round_is_no_measurement() -> None:
     with pytest.raises(ValueError, match="rounds is 0"):
         bench.run("step", None, 0, "cpu")
+
+
+def test_the_loop_of_a_run_stands_beside_one_written_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step a measurement, so that only the form is tested; the hand-written mask is checked below."""
+    monkeypatch.setitem(loop.NETWORKS, "lenet", ((1, 28, 28), "crop_flip", 1))
+    result = loop.bench_loop(("lenet",), rounds=6, batch_size=4, progress=False)
+    loops = [name for pair in loop.PAIRS.items() for name in reversed(pair)]
+    assert [row["method"] for row in result["rows"]] == [*loops, *loop.SELDOM]
+    assert [row["method"] for row in result["rows"] if "ratio" in row] == list(loop.PAIRS)
+    assert (result["clock"], len(loop.table(result).splitlines())) == ("processor", 2 + len(result["rows"]))
+
+
+def test_the_hand_written_masks_and_crops() -> None:
+    weights = [torch.nn.Parameter(torch.tensor([1.0, -4.0])), torch.nn.Parameter(torch.tensor([[2.0, -3.0]]))]
+    assert [m.tolist() for m in loop.magnitude_masks(weights, 0.5)] == [[0, 1], [[0, 1]]]
+    assert [m.tolist() for m in loop.magnitude_masks(weights, 0.0)] == [[1, 1], [[1, 1]]]
+    torch.manual_seed(0)
+    images = torch.arange(1, 65, dtype=torch.float32).view(1, 1, 8, 8).expand(200, 1, 8, 8)
+    cut = loop.crop_and_flip(images)
+    assert cut.shape == images.shape
+    whole = [x.equal(images[0]) or x.equal(images[0].flip(2)) for x in cut]
+    assert 0 < sum(whole) < 30  # a shift by nothing has probability 1/81; 30 of 200 happen with less than 1e-20
+    assert all(set(x.unique().tolist()) <= {0, *range(1, 65)} for x in cut)
+
+
+def test_the_figures_of_the_loop_are_those_of_its_files() -> None:
+    root = Path(__file__).resolve().parents[1] / "benchmarks"
+    text = (root / "README.md").read_text()
+    files = [json.loads((root / f"bench_loop_{network}.json").read_text()) for network in ("lenet", "resnet20")]
+    both = [{row["method"]: row for row in found["rows"]} for found in files]
+    ratios = {"chain, dense": "dense, over one-cycle SGD"}
+    ratios |= {"chain, pruned on the way": "pruned on the way, over gradual magnitude"}
+    for method, said in ratios.items():
+        assert f"| {said} | {' | '.join(str(timing.Ratio(**rows[method]['ratio'])) for rows in both)} |" in text
+    named = dict.fromkeys(loop.SELDOM) | {"draw": "a draw", "checkpoint": "a checkpoint"}
+    named |= {"BatchNorm statistics": "BatchNorm statistics of a draw under a mask"}
+    for name, said in named.items():
+        steps = " | ".join(f"{rows[name]['steps_of_sgd']:.1f}" for rows in both)
+        assert f"| {said or name} | {steps} |" in text
+    statistics, predicted = (both[1][name]["steps_of_sgd"] for name in loop.SELDOM[2:])
+    assert f"takes {statistics + 10 * predicted:.0f} steps, {statistics:.1f} of them for BatchNorm" in text
+    assert f"{round(93 * (statistics + 10 * predicted), -1):,.0f} steps beside its 14,000" in text

@@ -10,9 +10,11 @@ from scipy.stats import norm
 from torch import Tensor, nn
 from toy_network import make_sampler, network, set_gradients
 
+from sgmcmc_prune.data.fashion_mnist import subset
+from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.noise import standard_normal
 from sgmcmc_prune.preconditioners import RMSprop
-from sgmcmc_prune.samplers import AdaptiveSGHMC
+from sgmcmc_prune.samplers import AdaptiveSGHMC, adaptive_sghmc
 
 
 class ReleasedSteps:
@@ -152,3 +154,61 @@ def test_no_other_mass_and_no_momentum_law_in_the_released_form() -> None:
         AdaptiveSGHMC([w], lr=0.1, num_data=10, preconditioner=RMSprop())
     with pytest.raises(ValueError, match="no common temperature"):
         AdaptiveSGHMC([w], lr=0.1, num_data=10, form="released").sample_momentum()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1e-5])
+def test_the_noise_of_the_curvature_estimate(temperature: float) -> None:
+    """s^2 = (tau^2 / c)^2 V N / (2 (1 - beta) l T tau): 1e5 times as much at T = 1e-5.
+
+    Of 40,000 weights: 0.05 is seven standard errors of a mean of products of two squared normals.
+    """
+    lr, beta, n, variance = 0.05, 0.9, 10_000, 0.01
+    w = nn.Parameter(torch.zeros(40_000, 1, dtype=torch.float64))
+    sampler = make_sampler("adaptive_sghmc", [w], lr=lr, momentum=beta, num_data=n, temperature=temperature)
+    Problem("sghmc", np.array([[1e-9]]), lr).advance(sampler, w, 2, gradient_variance=variance)
+    expected = 0.5**4 * variance * n / (2 * (1 - beta) * lr * temperature * 0.5)
+    assert float(sampler.state[w]["estimate_square"]) == pytest.approx(expected, rel=0.05)
+
+
+def mlp_at_the_papers_temperature(steps: int, **settings: float) -> tuple[AdaptiveSGHMC, float]:
+    """An MLP 784-100-10 on the Fashion-MNIST subset at T = 1e-5, after some steps: the sampler, and its loss."""
+    torch.manual_seed(0)
+    data = subset()
+    images, labels = data.train.inputs(data.mean, data.std, "cpu"), data.train.labels
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 100), nn.ReLU(), nn.Linear(100, 10))
+    settings = {"lr": 0.05, "temperature": 1e-5, "num_data": len(labels), "seed": 0} | settings
+    sampler = AdaptiveSGHMC(net.named_parameters(), prior=5e-4 * len(labels), **settings)
+    g = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        rows = torch.randint(len(labels), (64,), generator=g)
+        net.zero_grad()
+        loss = nn.functional.cross_entropy(net(images[rows]), labels[rows])
+        loss.backward()
+        sampler.step()
+    return sampler, loss.item()
+
+
+def test_a_constant_step_of_rho_overflows_at_the_papers_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the docstring says, within 30 steps; in the first five, its noise moves rho by more than 1 a step."""
+    monkeypatch.setattr(adaptive_sghmc, "allowed", lambda eta, square: torch.as_tensor(eta))
+    sampler, _ = mlp_at_the_papers_temperature(5)
+    assert any(1e-3 * state["estimate_square"].sqrt() > 1 for _, _, state, _ in sampler.named_states())
+    assert any(float(state["rho"].min()) < -10 for _, _, state, _ in sampler.named_states())
+    with pytest.raises(RunError, match=r"temperature 1e-05: the noise of its curvature estimate .* lower eta"):
+        mlp_at_the_papers_temperature(30)
+
+
+def test_the_limited_step_of_rho_learns_and_leaves_tau_near_a_half() -> None:
+    """At T = 1e-5 two hundred steps are too few to learn any curvature: SGHMC at half the step."""
+    sampler, loss = mlp_at_the_papers_temperature(200)
+    rho = torch.cat([state["rho"].flatten() for _, _, state, _ in sampler.named_states()])
+    assert loss < 0.8
+    assert float(rho.abs().max()) < 1
+
+
+def test_the_released_form_is_stable_at_the_papers_temperature() -> None:
+    """Its step of rho is not divided by epsilon: tau is 1 - exp(-eta t / N) / 2 here, too, data and all."""
+    sampler, loss = mlp_at_the_papers_temperature(200, form="released", momentum=0.1, lr=0.5)
+    tau = torch.cat([1 / state["mass"].flatten() for _, _, state, _ in sampler.named_states()])
+    assert loss < 1.0
+    torch.testing.assert_close(tau, torch.full_like(tau, 1 - math.exp(-0.1 * 200 / 7000) / 2), rtol=0, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Ke and Fan on CIFAR-100: ResNet-34, otherwise the setting of `ke_fan_cifar10.py`.
+"""Ke and Fan on CIFAR-100: ResNet-34, otherwise the setting of `cifar10.py`.
 
     python -m experiments.ke_fan.cifar100 --budget paper --device cuda --data-dir DIR --seeds 0 1 2
 
@@ -16,7 +16,6 @@ EXPERIMENT = Experiment(
     CIFAR10.paper | {"data.name": "cifar100", "model.name": "resnet34"},
     CIFAR10.variants,
     [("cyclical SGHMC, ResNet-18 (Zhang et al.)", "dense", "79.50 +- 0.11")],
-    CIFAR10.small,
 )
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the cells that are missing, then write the table."""
     a = shared.sweep_parser(__doc__ or "", "em_ablation", list(VARIANTS), __file__).parse_args(argv)
     cells = shared.sweep(a, shared.run_or_resume, lambda v, seed: {"config": to_json(config_of(v, seed, a.evaluate))})
-    shared.write(a, cells, "EM ablation", f"{__doc__}\n{table(cells)}")
+    shared.write_runs(a, cells, "EM ablation", f"{__doc__}\n{table(cells)}")
 
 
 if __name__ == "__main__":

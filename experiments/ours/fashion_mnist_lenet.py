@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the cells that are missing, then write the tables."""
     a = shared.sweep_parser(__doc__ or "", "fashion_mnist_lenet", list(VARIANTS), __file__).parse_args(argv)
     cells = shared.sweep(a, run_cell, lambda v, seed: {"config": to_json(config_of(v, seed, a.evaluate))})
-    shared.write(a, cells, "LeNet on Fashion-MNIST", f"{__doc__}\n{tables(cells)}")
+    shared.write_runs(a, cells, "LeNet on Fashion-MNIST", f"{__doc__}\n{tables(cells)}")
 
 
 if __name__ == "__main__":

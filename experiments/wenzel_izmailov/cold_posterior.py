@@ -1,5 +1,6 @@
 """Wenzel et al. (ICML 2020): ResNet-20 on CIFAR-10 at temperatures from 1 to 1e-4; nothing is pruned.
 
+    python -m experiments.wenzel_izmailov.cold_posterior --budget desk --data-dir DIR --seeds 0 1
     python -m experiments.wenzel_izmailov.cold_posterior --budget paper --device cuda --data-dir DIR --seeds 0 1 2
     python analysis/temperature_curve.py runs/wenzel_cold_posterior/paper/*
 
@@ -11,7 +12,7 @@ anything. Their network has biases in its convolutions and 1x1 shortcuts; ours i
 The paper's finding: T = 1 is clearly worse than SGD, T << 1 recovers and beats it; none of its figures was read.
 Whether that is due to augmentation and batch normalisation is what the two last variants ask.
 
-Not yet measured: owed; the command above. The small budget draws a curve of a hardly trained network.
+Not yet measured: owed; the commands above.
 """
 
 from typing import Any

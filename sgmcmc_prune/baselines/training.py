@@ -122,6 +122,15 @@ class Trainer:
         """Begin a cosine here: from `lr` to `lr_min` in so many steps."""
         self.rates, self.num_steps, self._begin = [lr] * len(self.rates), steps, self.step
 
+    @property
+    def cosine(self) -> tuple[list[float], int, int]:
+        """The present cosine: the rates at its top, its length, and the step at which it began."""
+        return self.rates, self.num_steps, self._begin
+
+    @cosine.setter
+    def cosine(self, value: tuple[list[float], int, int]) -> None:
+        self.rates, self.num_steps, self._begin = list(value[0]), int(value[1]), int(value[2])
+
     def run(self, steps: int, update: MaskUpdate | None = None, name: str = "", progress: bool = False) -> float:
         """Take so many steps, and return their mean loss (NaN for none).
 

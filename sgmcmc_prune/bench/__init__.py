@@ -11,9 +11,10 @@ def run(what: str, network: str | None, rounds: int, device: str) -> tuple[dict[
     ValueError
         If the benchmark does not know the network, or there is no round.
     """
-    from sgmcmc_prune.bench import chains, data, predict, step, store, train
+    from sgmcmc_prune.bench import chains, data, loop, predict, step, store, train
 
-    known = {"step": step.NETWORKS, "data": data.NETWORKS, "chains": chains.BLOCK}.get(what, train.NETWORKS)
+    of_its_own = {"step": step.NETWORKS, "data": data.NETWORKS, "chains": chains.BLOCK, "loop": loop.NETWORKS}
+    known = of_its_own.get(what, train.NETWORKS)
     if rounds < 6:
         raise ValueError(f"rounds is {rounds}; a 95 % interval for a median takes at least 6")
     if network is not None and network not in known:
@@ -24,6 +25,9 @@ def run(what: str, network: str | None, rounds: int, device: str) -> tuple[dict[
     if what == "data":
         result = data.bench_data(network or "resnet20", rounds, device)
         return result, data.table(result)
+    if what == "loop":
+        result = loop.bench_loop((network,) if network else tuple(loop.NETWORKS), rounds, device=device)
+        return result, loop.table(result)
     if what == "store":
         result = store.bench_store()
         return result, store.table(result)

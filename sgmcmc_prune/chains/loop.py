@@ -128,11 +128,11 @@ class Stage:
         def after(plans: list[Plan], stop: bool) -> None:
             nonlocal saved
             for chain, plan in zip(chains, plans, strict=True):
-                self._write(chain, plan, bar)
+                self.write(chain, plan, bar)
             late = time.monotonic() - saved > self.checkpoint_seconds
             if stop or plans[0].end_of_cycle or chains[0].finished or late:
                 for chain in chains:
-                    self._save(chain)
+                    self.save(chain)
                 saved = time.monotonic()
 
         try:
@@ -172,7 +172,8 @@ class Stage:
         self.store.truncate("training", chain.index, chain.records)
         skip(bar, chain.step)
 
-    def _write(self, chain: Chain, plan: Plan, bar: Any) -> None:
+    def write(self, chain: Chain, plan: Plan, bar: Any) -> None:
+        """What a step leaves: a record of the trace, a draw, the end of a cycle."""
         if chain.step % self.record_every == 0:
             record = self.recorder.record(chain, plan)
             self.store.append("training", chain.index, chain.records, record)
@@ -201,7 +202,8 @@ class Stage:
             target = chain.pruner.targets[chain.pruner.target_index(plan.cycle)]
             masks.save(self.places.mask(chain.index, target), chain.mask, chain.pruner.tied)
 
-    def _save(self, chain: Chain) -> None:
+    def save(self, chain: Chain) -> None:
+        """Write a checkpoint, after the draws before it."""
         chain.check()  # a diverged state is nothing to go on from
         self.store.flush()
         checkpoint.save(self.places.checkpoint(chain.index), chain.state_dict(), self.keep)

@@ -22,6 +22,7 @@ from sgmcmc_prune.run.checks import check_choices, check_device
 from sgmcmc_prune.run.data import load_data
 from sgmcmc_prune.settings import require, to_json
 from sgmcmc_prune.store.files import locked, read_json, write_json
+from sgmcmc_prune.store.result_table import data_label
 
 
 def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = True) -> list[Row]:
@@ -58,7 +59,8 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     config = run_config(comparison, comparison.seeds[0])
     check_device(config.device)
     check_choices(config)
-    load_data(config)
+    dataset = load_data(config).dataset
+    judged = {"split": config.evaluate, "data": data_label(dataset.name, dataset.provenance["official"])}
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock"):
         _agree(comparison, out)
@@ -66,7 +68,7 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
         try:
             complete(Files(cells, lambda cell: rows_path(out, **cell.settings)), jobs, progress=progress)
         finally:
-            rows = finished_rows(out)
+            rows = [row | judged for row in finished_rows(out)]
             write_csv(out / "comparison.csv", rows)
     return rows
 

@@ -13,18 +13,19 @@ from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.predictive.metrics import auroc, summarise
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.store.result_table import COMMON
 
 #: Columns of comparison.csv. `flops` are the multiply-adds of one network for one input that a mask leaves, whether or
 #: not its nodes can be cut out (None where they are not known); `peak_memory` is in bytes;
 #: `gradient_evaluations` are those of the one training behind a network, which may serve several targets (`training`);
 #: `ties` of `groups` were decided by tie, as far as that is known;
 #: `search_evaluations` are the gradient evaluations spent on choosing `settings`, once for all seeds and targets.
-COLUMNS = (
-    *("method", "family", "seed", "sparsity", "achieved_sparsity", "own_stopping_rule", "kind"),
-    *("accuracy", "nll", "brier", "ece", "ood_auroc", "parameters_kept", "flops", "members", "inference_flops"),
-    *("ties", "groups", "gradient_evaluations", "training", "seconds", "peak_memory", "settings"),
-    *("search_evaluations", "reason"),
+OTHERS = (
+    *("family", "achieved_sparsity", "own_stopping_rule", "kind", "brier", "ood_auroc", "parameters_kept", "flops"),
+    *("members", "inference_flops", "ties", "groups", "training", "peak_memory", "settings", "search_evaluations"),
+    "reason",
 )
+COLUMNS = (*COMMON, *OTHERS)
 Row = dict[str, Any]
 
 
@@ -79,7 +80,8 @@ def rows(
 def blank(method: Method, seed: int, reason: str = "") -> Row:
     """A row of a method without results."""
     named = {"method": method.name, "family": method.family, "seed": seed, "training": method.training}
-    return dict.fromkeys(COLUMNS) | named | {"kind": "", "settings": "", "reason": reason}
+    texts = dict.fromkeys(("split", "data", "kind", "settings"), "")  # the first two are the comparison's
+    return dict.fromkeys(COLUMNS) | named | texts | {"reason": reason}
 
 
 def peak_memory(device: torch.device) -> int:

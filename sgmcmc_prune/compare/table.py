@@ -5,13 +5,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgmcmc_prune.compare.score import COLUMNS, Row
+from sgmcmc_prune.compare.score import COLUMNS, OTHERS, Row
 from sgmcmc_prune.predictive.intervals import mean_and_half_width
 from sgmcmc_prune.run.tables import TIED_THRESHOLD
-from sgmcmc_prune.store.files import atomic_path
+from sgmcmc_prune.store.result_table import write_results
 from sgmcmc_prune.text_table import format_rows, number
 
-_TEXT = ("method", "family", "kind", "training", "settings", "reason")
+_TEXT = ("method", "split", "data", "family", "kind", "training", "settings", "reason")
 _WHOLE = (
     *("seed", "parameters_kept", "flops", "members", "inference_flops", "gradient_evaluations", "peak_memory"),
     *("ties", "groups", "search_evaluations"),
@@ -24,10 +24,7 @@ HEADER = (
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Write rows; what is None is an empty cell."""
-    with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_results(path, rows, OTHERS)
 
 
 def read_csv(path: Path) -> list[Row]:
@@ -41,7 +38,8 @@ def read_csv(path: Path) -> list[Row]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ValueError(f"{path} is not a comparison's table; its first line must be {','.join(COLUMNS)}")
+            earlier = " (one of an earlier release lacks split and data)" if path.name.startswith("comparison") else ""
+            raise ValueError(f"{path} is not a comparison's table{earlier}; its first line must be {','.join(COLUMNS)}")
         return [{name: _parsed(name, text) for name, text in row.items()} for row in reader]
 
 

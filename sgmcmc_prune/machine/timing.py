@@ -32,7 +32,12 @@ class Ratio:
 
 
 def interleaved(
-    candidates: Mapping[str, Callable[[], Any]], rounds: int, warm_up: int = 2, title: str = "", progress: bool = True
+    candidates: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    warm_up: int = 2,
+    title: str = "",
+    progress: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of every candidate in every round.
 
@@ -45,6 +50,8 @@ def interleaved(
         Rounds that are not counted.
     title : str
         Shown by the progress bar.
+    clock : callable
+        Gives seconds: wall time, or with `time.process_time` that of the processor.
 
     Returns
     -------
@@ -55,12 +62,12 @@ def interleaved(
     for r in tqdm(range(warm_up + rounds), desc=title, unit="round", disable=not progress):
         for i in range(len(names)):
             name = names[(i + r) % len(names)]
-            began = time.perf_counter()
+            began = clock()
             candidates[name]()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if r >= warm_up:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(clock() - began)
     return seconds
 
 

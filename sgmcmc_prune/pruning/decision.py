@@ -74,12 +74,13 @@ def target_sparsity(
     ranks = _ranks(scores, second, groups, seed)
     stages = {name: _stage(name, ranks[name], group, previous, allow_empty) for name, group in groups.items()}
     sizes = {name: _sizes(group, ranks[name].device) for name, group in groups.items()}
-    keys = ranks
+    key = None
     if allocation != "global":
-        keys = _turns(ranks, stages, sizes, _masked_shares(groups, sparsity, allocation))
-    size, rank = _pool(sizes, groups), _pool(ranks, groups)
+        key = _pool(_turns(ranks, stages, sizes, _masked_shares(groups, sparsity, allocation)), groups)
+    size, rank = _pool(sizes, groups), _pool(ranks, groups).long()
+    rising = torch.empty_like(rank).scatter_(0, rank, torch.arange(len(rank), device=rank.device))
     budget = round(sparsity * float(size.sum()))
-    return _to_mask(~_mask_lowest(_pool(keys, groups), rank, _pool(stages, groups), size, budget), groups)
+    return _to_mask(~_mask_lowest(rising, key, _pool(stages, groups), size, budget), groups)
 
 
 def tied(
@@ -148,7 +149,7 @@ def match_layer_sparsity(
         _check_mask(name, groups[name], reference)
         stage = torch.full_like(rank, _FREE, dtype=torch.uint8)
         size = _sizes(groups[name], rank.device)
-        kept.append(~_mask_lowest(rank, rank, stage, size, int((~reference[name]).sum())))
+        kept.append(~_mask_lowest(rank.argsort(), None, stage, size, int((~reference[name]).sum())))
     return _to_mask(torch.cat(kept), groups)
 
 
@@ -245,13 +246,18 @@ def _ranks(
     _check_scores(scores, groups)
     score = _pool(scores, groups)
     order = score.argsort()
-    if bool((score[order][1:] == score[order][:-1]).any()):
-        order = _pool({name: _shuffle(name, group.num_groups, seed) for name, group in groups.items()}, groups)
-        order = order.to(score.device).argsort()
+    same = score[order][1:] == score[order][:-1]
+    if bool(same.any()):
+        tied = torch.cat([same, same.new_zeros(1)]) | torch.cat([same.new_zeros(1), same])
+        shuffle = _pool({name: _shuffle(name, group.num_groups, seed) for name, group in groups.items()}, groups)
+        keys = [shuffle.to(score.device)]
         if second is not None:
             _check_scores(second, groups)
-            order = order[_pool(second, groups).to(score.device)[order].argsort(stable=True)]
-        order = order[score[order].argsort(stable=True)]
+            keys.append(_pool(second, groups).to(score.device))
+        among = order[tied]
+        for key in (*keys, score):  # the last key counts most
+            among = among[key[among].argsort(stable=True)]
+        order[tied] = among
     ranks = torch.empty_like(score)
     ranks[order] = torch.arange(len(order), dtype=score.dtype, device=score.device)
     return dict(zip(groups, ranks.split([group.num_groups for group in groups.values()]), strict=True))
@@ -263,19 +269,18 @@ def _shuffle(name: str, count: int, seed: int) -> Tensor:
     return torch.rand(count, generator=torch.Generator().manual_seed(key), dtype=torch.float64)
 
 
-def _mask_lowest(key: Tensor, rank: Tensor, stage: Tensor, size: Tensor, budget: int) -> Tensor:
+def _mask_lowest(rising: Tensor, key: Tensor | None, stage: Tensor, size: Tensor, budget: int) -> Tensor:
     """Say which groups to mask: those masked before, then by rising key while the total size stays within budget."""
-    order = _order(key, rank, stage)
+    order = _order(rising, key, stage)
     fits = size[order].cumsum(0) <= budget
-    masked = torch.empty(len(key), dtype=torch.bool, device=key.device)
+    masked = torch.empty(len(size), dtype=torch.bool, device=size.device)
     masked[order] = (stage[order] == _MASKED) | (fits & (stage[order] == _FREE))
     return masked
 
 
-def _order(key: Tensor, rank: Tensor, stage: Tensor) -> Tensor:
-    """Order by stage, then key, then rank."""
-    order = rank.argsort()
-    order = order[key[order].argsort(stable=True)]
+def _order(rising: Tensor, key: Tensor | None, stage: Tensor) -> Tensor:
+    """Order by stage, then key (if there is one), then rank; `rising` are the groups by rising rank."""
+    order = rising if key is None else rising[key[rising].argsort(stable=True)]
     return torch.cat([order[stage[order] == which] for which in (_MASKED, _FREE, _PROTECTED)])
 
 
@@ -314,7 +319,7 @@ def _turns(
     """
     keys = {}
     for name, size in sizes.items():
-        order = _order(ranks[name], ranks[name], stages[name])
+        order = _order(ranks[name].argsort(), None, stages[name])
         keys[name] = torch.empty_like(size)
         keys[name][order] = (size[order].cumsum(0) - size[order] / 2) / shares[name]
     return keys

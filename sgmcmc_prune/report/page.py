@@ -14,6 +14,7 @@ from sgmcmc_prune.run.headline import best_rows, headline, noise_line
 from sgmcmc_prune.run.tables import (
     CLASSES,
     NAMED,
+    control_lines,
     diagnostics_lines,
     in_chain_lines,
     metrics_rows,
@@ -122,7 +123,7 @@ def _table(run: RunData) -> str:
         return "<p>Not evaluated yet.</p>"
     metrics = run.metrics
     best = {(1 + place, len(NAMED)) for place in best_rows(metrics)}
-    lines = [*_mark_lines(metrics, bool(best)), *in_chain_lines(metrics), *ood_lines(metrics)]
+    lines = [*_mark_lines(metrics, bool(best)), *control_lines(metrics), *in_chain_lines(metrics), *ood_lines(metrics)]
     lines += [*starved_lines(metrics), *tied_lines(metrics)]
     header, *rows = metrics_rows(metrics)
     return (

@@ -6,6 +6,7 @@ import torch
 
 from sgmcmc_prune import choices
 from sgmcmc_prune.criteria.base import make_criterion
+from sgmcmc_prune.machine import bfloat16
 from sgmcmc_prune.run.config import RunConfig
 
 
@@ -66,3 +67,13 @@ def check_device(device: str) -> None:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         seen = torch.cuda.device_count() or "no"
         raise ValueError(f"device is {device!r} but PyTorch sees {seen} CUDA devices here; use --device cpu")
+
+
+def check_precision(precision: str, device: str) -> None:
+    """ValueError for bfloat16 where it is emulated; the device must exist."""
+    reason = bfloat16.why_slow(device) if precision == "bfloat16" else ""
+    if reason:
+        raise ValueError(
+            f"precision is 'bfloat16', but {reason}: there it is emulated, and many times slower than float32; use "
+            "--precision float32"
+        )

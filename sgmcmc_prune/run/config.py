@@ -85,7 +85,7 @@ class SamplerConfig:
         "sghmc", "sgld", the splittings "baoab" and "obabo", "sgnht" (with a thermostat), "adaptive_sghmc" (which
         learns its own mass matrix: preconditioner identity), or your own as "package.module:class".
     options
-        NAME=VALUE for it, such as variant=released of "adaptive_sghmc".
+        NAME=VALUE for it, such as form=released of "adaptive_sghmc".
     lr
         Largest step of the burn-in.
     lr_explore
@@ -277,6 +277,11 @@ class RunConfig:
         Compile those passes with torch.compile: minutes at the start, for long runs; CUDA graphs on a GPU.
     device
         "cpu" or a CUDA device; under `torchrun`, "cuda" is that of the local rank.
+    control
+        What to train beside the chains, in as many networks, each with the gradient evaluations of one chain: "sgd" or
+        "adamw", dense and then (where the run prunes in the chain) under gradual magnitude pruning; or your own as
+        "package.module:callable", which makes of this run and a chain's number what
+        `baselines.dense.DenseThenGradual` is.
     evaluate
         The split of the final table: "validation" while choices are still being made, "test" once.
     ood
@@ -315,6 +320,7 @@ class RunConfig:
     compile_network: bool = False
     seed: int = 0
     device: str = "cpu"
+    control: str | None = None
     evaluate: Literal["test", "validation"] = "test"
     ood: str | None = None
     ood_dir: Path | None = None
@@ -381,6 +387,7 @@ class RunConfig:
             ("sampler.name", "sampler", self.sampler.name),
             ("sampler.preconditioner", "mass matrix", self.sampler.preconditioner),
             ("prune.growth_schedule", "growth", self.prune.growth_schedule),
+            *(("control", "control", name) for name in (self.control,) if name is not None),
             *(("prune.post_hoc", "criterion", name) for name in self.prune.post_hoc),
             *(("prune.in_chain", "criterion", name) for name in self.prune.in_chain),
             *(("prune.decisions", "decision", name) for name in self.prune.decisions),

@@ -97,7 +97,7 @@ def keep_averages(run: Run) -> None:
         checkpoint.save(run.places.averages(chain), load_averages(run.places, chain))
     if run.given:  # its chains can be forked later, from their ends
         return
-    for criterion in run.stages:
-        for path in run.places.stage(criterion).checkpoints.glob("*.safetensors*"):
+    for stage in (*map(run.places.stage, run.stages), run.places.control):
+        for path in stage.checkpoints.glob("*.safetensors*"):
             if not path.name.endswith(".damaged"):
                 path.unlink()

@@ -37,7 +37,7 @@ from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_errors, num_deci
 from sgmcmc_prune.run.directory import evaluation_settings, load_averages
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.damage import damage_named
-from sgmcmc_prune.store.files import finite_or_null, write_json
+from sgmcmc_prune.store.files import finite_or_null, read_json, write_json
 from sgmcmc_prune.store.places import RunPlaces, StagePlaces
 from sgmcmc_prune.store.weights import WeightStore
 
@@ -242,22 +242,25 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
     -------
     dict
         `dense` (a row), `pruned` (rows with criterion, when, decision, target, sparsity, accuracy, nll, brier, ece,
-        members, parameters and multiply_adds of the shrunk network, ood_auroc, ...), `diagnostics`, `split`, `examples`
-        (of that split), `seed`, `ood`, and `not_shrinkable`: why rows have no such sizes, or "".
+        members, gradient_evaluations, parameters and multiply_adds of the shrunk network, ood_auroc, ...), `control`
+        (rows, if the run has one), `diagnostics`, `split`, `examples` (of that split), `seed`, `ood`, and
+        `not_shrinkable`: why rows have no such sizes, or "".
     """
     config, data, places, evaluator = run.config, run.data, run.places, Evaluator(run)
     draws = config.schedule.cycles * config.schedule.draws
     chains = [load_averages(places, chain) for chain in range(config.chains)]
     rows = 1 + num_decided(config) + len(config.prune.in_chain) * len(config.prune.targets)
+    rows += 1 + len(config.prune.targets) * bool(config.prune.in_chain) if config.control else 0
     with progress_bar(rows, "row", desc="evaluate", disable=not progress) as bar:
         found = evaluator.predict(places, 0, draws, None)
-        dense = evaluator.row(found, None)
+        dense = evaluator.row(found, None, gradient_evaluations=run.gradient_evaluations())
         _write_reliability(places.reliability, run.likelihood, found.pooled, evaluator.labels)
         bar.update(1)
         pruned = []
         for decided in decided_post_hoc(config, evaluator.groups, chains):
             found = evaluator.predict(places, 0, draws, decided.masks)
-            pruned.append(evaluator.row(found, decided.masks, when="post_hoc", **decided.labels))
+            labels = {"when": "post_hoc", **decided.labels, "gradient_evaluations": run.gradient_evaluations()}
+            pruned.append(evaluator.row(found, decided.masks, **labels))
             bar.update(1)
         for criterion, (k, target) in product(config.prune.in_chain, enumerate(config.prune.targets)):
             stage, n = places.stage(criterion), config.prune.cycles * config.prune.draws
@@ -265,9 +268,11 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
             chain_masks = [masks.load(path) for path in paths]
             tied = _mean([masks.load_tied(path) for path in paths]) / num_groups(evaluator.groups)
             labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target, "tied": tied}
+            labels |= {"gradient_evaluations": run.gradient_evaluations(k + 1)}
             found = evaluator.predict(stage, k * n, (k + 1) * n, chain_masks)
             pruned.append(evaluator.row(found, chain_masks, **labels))
             bar.update(1)
+        control = _control(run, evaluator, bar) if config.control else []
     return {
         "split": config.evaluate,
         "examples": len(evaluator.labels),
@@ -280,11 +285,30 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         "not_shrinkable": evaluator.not_shrinkable,
         "dense": dense,
         "pruned": pruned,
+        **({"control": control} if control else {}),
         "diagnostics": {
             **_diagnostics(config, places),
             "inclusion": inclusion_errors(chains) if config.prior.mode != "em" else {},
         },
     }
+
+
+def _control(run: Run, evaluator: Evaluator, bar: Any) -> list[dict[str, Any]]:
+    """The rows of the control: dense, and at every target; what each took is what its networks counted."""
+    config, places = run.config, run.places
+    spent = [read_json(places.control_cost(chain), checksum=True)["stages"] for chain in range(config.chains)]
+    rows = []
+    for stage, target in enumerate((None, *(config.prune.targets if config.prune.in_chain else ()))):
+        labels: dict[str, Any] = {"criterion": config.control, "when": "control", "decision": "none"}
+        labels |= {"gradient_evaluations": sum(one[stage]["gradient_evaluations"] for one in spent)}
+        chain_masks = None
+        if target is not None:
+            chain_masks = [masks.load(places.control.mask(c, target)) for c in range(config.chains)]
+            labels |= {"decision": "target", "target": target}
+        found = evaluator.predict(places.control, stage, stage + 1, chain_masks)
+        rows.append(evaluator.row(found, chain_masks, **labels))
+        bar.update(1)
+    return rows
 
 
 def _write_reliability(path: Path, likelihood: ObservationModel, predicted: Prediction, targets: Tensor) -> None:

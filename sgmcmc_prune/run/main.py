@@ -31,7 +31,7 @@ from sgmcmc_prune.machine import distributed
 from sgmcmc_prune.machine.distributed import Ranks
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.priors.base import rehearse_prior
-from sgmcmc_prune.run.checks import check_choices, check_device
+from sgmcmc_prune.run.checks import check_choices, check_device, check_precision
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import rehearse_criterion
 from sgmcmc_prune.run.directory import evaluation_settings, keep_averages, load_config, open_run
@@ -130,8 +130,8 @@ def _clean(job: Run) -> None:
     """Leave of a finished run what is read again."""
     keep_averages(job)
     if not job.config.keep_weight_draws:
-        for criterion in job.stages:
-            shutil.rmtree(job.places.stage(criterion).draws, ignore_errors=True)
+        for stage in (*map(job.places.stage, job.stages), job.places.control):
+            shutil.rmtree(stage.draws, ignore_errors=True)
 
 
 def _take_up(out: Path, world: Ranks, held: ExitStack) -> None:
@@ -194,6 +194,12 @@ def _take(out: Path, held: ExitStack) -> list[Path]:
 
 def _check_processes(config: RunConfig, world: Ranks) -> None:
     check_device(config.device)
+    check_precision(config.precision, config.device)
+    if world.size > 1 and config.control:
+        raise ValueError(
+            f"control is {config.control!r}, which one process trains, and torchrun started {world.size}; leave it "
+            "out, or run without torchrun"
+        )
     if world.size > 1 and ":" in config.device:
         raise ValueError(f"device is {config.device!r}, for {world.size} processes; give 'cuda': each takes its own")
     _ranks_per_chain(config, world)
@@ -252,8 +258,9 @@ def _work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
 def _first_work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
     started, sampled = time.time(), _finished(job.places.directory)
     info = _describe(job, world)
+    before = _earlier(job.places.directory).get("seconds", 0.0)
     if not sampled:
-        _write_info(job, {**info, "status": "running"})
+        _write_info(job, {**info, "status": "running", "seconds": before})
     try:
         if not sampled:
             _run_chains(job, progress, world, info["execution"]["mode"])
@@ -261,12 +268,13 @@ def _first_work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
     except (Exception, Interrupted) as error:  # whatever it is: nobody should wait for a run that has ended
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         if not sampled:  # what was sampled stays so, whatever its evaluation says
-            _write_info(job, {**info, **_damaged_checkpoints(job), "status": status, "error": str(error)})
+            ended = {"status": status, "error": str(error), "seconds": before + time.time() - started}
+            _write_info(job, {**info, **_damaged_checkpoints(job), **ended})
         raise
     info["departures"] += metrics["diagnostics"]["temperature"]["findings"]
     metrics["departures"] = len(info["departures"])
     write_json(job.places.metrics, finite_or_null(metrics), checksum=True)
-    seconds = _earlier(job.places.directory)["seconds"] if sampled else time.time() - started
+    seconds = before if sampled else before + time.time() - started
     info |= {**_damaged_checkpoints(job), "status": "finished", "seconds": seconds}
     _write_info(job, info)
     _clean(job)

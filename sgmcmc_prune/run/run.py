@@ -3,6 +3,7 @@
 The command line, the experiments, the comparison and a library user make the same object.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -138,8 +139,22 @@ class Run:
 
     @property
     def num_steps(self) -> int:
-        """Steps of one chain in all its stages."""
-        return sum(self.schedule(criterion).num_steps for criterion in self.stages)
+        """Steps of one chain in all its stages, and of its control."""
+        control = self.num_control_steps if self.config.control else 0
+        return sum(self.schedule(criterion).num_steps for criterion in self.stages) + control
+
+    @property
+    def num_control_steps(self) -> int:
+        """Steps of one network of the control: those of a dense chain, and of a fork if there is any."""
+        return sum(self.schedule(criterion).num_steps for criterion in self.stages[:2])
+
+    def gradient_evaluations(self, targets: int = 0) -> int:
+        """Backward passes of one example behind a row: of all chains, dense and in a fork through so many targets."""
+        steps = self.schedule(None).num_steps
+        if targets:
+            fork = fork_schedule(self.config, self.steps_per_epoch)
+            steps += targets * self.config.prune.cycles * (fork.explore + fork.sample)
+        return self.config.chains * steps * self.config.data.batch_size
 
     @cached_property
     def probes(self) -> Probes:
@@ -167,7 +182,8 @@ class Run:
         options = {**named, **choices.options(m.options, "model.options")}
         outputs = self.likelihood.num_network_outputs(width)
         model = models.build(m.name, self.data.input_shape, outputs, seed=seed, **options)
-        return models.in_fast_layout(m.name, self.likelihood.completed(model, width).to(self.config.device))
+        completed = self.likelihood.completed(model, width).to(self.config.device)
+        return models.in_fast_layout(m.name, completed, self.config.precision)
 
     def stream(self, chain: int, batch_size: int | None = None) -> MinibatchStream:
         """The minibatches of one chain, augmented if that was asked for, and read ahead if they are not in memory."""
@@ -241,9 +257,11 @@ class Run:
         """The sampler of one chain; refuses a spike that its largest step cannot follow."""
         s, spike, floor = self.config.sampler, self.config.prior.spike_variance, self.smallest_spike
         if isinstance(prior, SpikeSlab) and spike < floor:
+            enough = math.ceil(self.num_data * floor / spike)
             raise ValueError(
-                f"spike_variance {spike:.3g} is too narrow for the step size {s.lr:g}: the sampler "
-                f"would be unstable under {floor:.3g}. Widen the spike to at least that, or lower lr"
+                f"spike_variance {spike:.3g} is too narrow for the step size {s.lr:g} and {self.num_data} training "
+                f"examples: the sampler would be unstable under {floor:.3g}. Widen the spike to at least that, train "
+                f"on {enough} examples or more, or lower lr"
             )
         settings: dict[str, Any] = {
             "lr": s.lr,

@@ -1,5 +1,6 @@
 """The stages that every chain of a run passes, on disk: dense, then one fork per in-chain criterion."""
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
@@ -8,12 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from sgmcmc_prune import choices
 from sgmcmc_prune.chains.chain import Chain
-from sgmcmc_prune.chains.loop import Stage, follow
+from sgmcmc_prune.chains.loop import Stage, catch_signals, follow, skip
 from sgmcmc_prune.chains.monitor import Monitor
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.chains.rehearsal import EXAMPLES, Rehearsal, rehearse
 from sgmcmc_prune.criteria.base import make_criterion
+from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.models.state import network_state
@@ -26,9 +29,9 @@ from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.settings import to_json
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.draws import DrawStore
-from sgmcmc_prune.store.files import locked
+from sgmcmc_prune.store.files import locked, write_json
 from sgmcmc_prune.store.places import StagePlaces
-from sgmcmc_prune.store.weights import estimate_bytes, require_space
+from sgmcmc_prune.store.weights import WeightStore, estimate_bytes, require_space
 
 #: Records of the training trace in an epoch; of a chain no more than so many, where an epoch is a few steps.
 RECORDS_PER_EPOCH, MOST_RECORDS = 4, 2000
@@ -53,6 +56,7 @@ def take_chain(run: Run, index: int, bar: Any, ranks: Ranks = ALONE) -> None:
             else:
                 follow(run.places.stage(criterion), chain)
             ranks.wait()  # the next stage starts from what the first rank has written
+        take_control(run, index, bar)
 
 
 def take_batched(run: Run, bar: Any) -> None:
@@ -70,6 +74,52 @@ def take_batched(run: Run, bar: Any) -> None:
             bar.set_description(f"{run.config.chains} chains, {criterion or 'dense'}")
             chains = [_stage_chain(run, criterion, index, ALONE) for index in range(run.config.chains)]
             open_stage(run, criterion).run_batched(chains, bar)
+        for index in range(run.config.chains):
+            take_control(run, index, bar)
+
+
+def take_control(run: Run, index: int, bar: Any) -> None:
+    """Train what is the control of one chain, if the run has any, from its newest checkpoint.
+
+    Raises
+    ------
+    Interrupted
+        After SIGINT or SIGTERM, with everything saved.
+    RunError
+        If its loss is not finite.
+    """
+    if run.config.control is None:
+        return
+    bar.set_description(f"chain {index}, control")
+    network, places = choices.make("control", run.config.control, run, index), run.places.control
+    state, damaged = checkpoint.load_newest(places.checkpoint(index))
+    for complaint in damaged:
+        bar.write(complaint)
+    if state is not None:
+        network.load_state_dict(state)
+    skip(bar, network.step)
+    saved = time.monotonic()
+    with catch_signals() as received:
+        while network.step < network.num_steps:
+            ended = network.advance()
+            bar.update(1)
+            if ended:
+                _keep_control(run, index, network)
+            if ended or received or time.monotonic() - saved > run.config.checkpoint_seconds:
+                checkpoint.save(places.checkpoint(index), network.state_dict(), run.config.keep_checkpoints)
+                saved = time.monotonic()
+            if received:
+                raise Interrupted(*received[:1])
+
+
+def _keep_control(run: Run, index: int, network: Any) -> None:
+    """Write the network, its mask and what it took, at the end of a stage."""
+    places, stage = run.places, len(network.spent) - 1
+    WeightStore(places.control.draws).save(index, stage, network_state(network.model))
+    if stage:
+        masks.save(places.control.mask(index, run.config.prune.targets[stage - 1]), network.mask)
+    spent = [{"gradient_evaluations": count, "seconds": seconds} for count, seconds in network.spent]
+    write_json(places.control_cost(index), {"stages": spent}, checksum=True)
 
 
 def _lock(run: Run, index: int) -> AbstractContextManager[None]:

@@ -21,7 +21,7 @@ SIZE_COLUMNS = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
 def metrics_table(metrics: dict[str, Any]) -> str:
     """The table of a run: the dense predictive, then every pruned one."""
     header, *rows = metrics_rows(metrics)
-    notes = [*ood_lines(metrics), *starved_lines(metrics), *tied_lines(metrics)]
+    notes = [*control_lines(metrics), *ood_lines(metrics), *starved_lines(metrics), *tied_lines(metrics)]
     return "\n".join([format_rows(header, rows), *notes])
 
 
@@ -58,13 +58,15 @@ def _size_cells(size: float | None, dense: float | None) -> tuple[str, str]:
 def named_rows(metrics: Mapping[str, Any]) -> list[tuple[list[str], dict[str, Any]]]:
     """Every row with its method, when and decision in words."""
     rows = [(["dense", "", ""], metrics["dense"])]
-    for row in metrics["pruned"]:
+    for row in (*metrics["pruned"], *metrics.get("control", ())):
         rows.append(([row["criterion"].replace("_", " "), row["when"].replace("_", " "), decision(row)], row))
     return rows
 
 
 def decision(row: Mapping[str, Any]) -> str:
     """The decision of a pruned row in words: a target sparsity ("97.5%"), "median" or "fdr 0.1"."""
+    if row["decision"] == "none":
+        return ""
     if row["decision"] == "target":
         return f"{100 * row['target']:g}%"
     return " ".join([row["decision"], *(f"{row[key]:g}" for key in ("level",) if key in row)])
@@ -113,6 +115,20 @@ def _inclusion_lines(found: dict[str, Any]) -> list[str]:
     return [
         f"inclusion probabilities: median standard error from {found['batches']} batches, and the share of groups "
         f"within two of their own from 1/2: {', '.join(cells)}"
+    ]
+
+
+def control_lines(metrics: dict[str, Any]) -> list[str]:
+    """What the rows of a control are, and what they took beside ours."""
+    rows = metrics.get("control", [])
+    if not rows:
+        return []
+    took = f"{rows[0]['gradient_evaluations']:,}"
+    ours = f"{metrics['dense']['gradient_evaluations']:,}"
+    return [
+        f"control: {rows[0]['criterion']} in {rows[0]['members']} networks of the chains' starts and minibatches, at "
+        "every target by gradual magnitude pruning: what one would train instead. Gradient evaluations, dense: "
+        f"{took}, and {ours} of the chains"
     ]
 
 

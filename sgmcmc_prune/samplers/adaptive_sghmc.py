@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.noise import Stream
 from sgmcmc_prune.preconditioners import Identity, change_mass, sqrt_mass
 from sgmcmc_prune.samplers.checks import check_number
@@ -19,6 +20,8 @@ from sgmcmc_prune.samplers.sghmc import SGHMC
 Form = Literal["corrected", "released"]
 #: Steps of the dual variable, unless given.
 ETA: dict[str, float] = {"corrected": 1e-3, "released": 0.1}
+#: Weight of the newest step in the running mean square of the curvature estimate.
+FORGETTING = 0.01
 
 
 class AdaptiveSGHMC(SGHMC):
@@ -32,8 +35,16 @@ class AdaptiveSGHMC(SGHMC):
 
     which rests at tau = sqrt(c / a): sigma is the posterior standard deviation. The momentum keeps its law when M
     changes. The sampler is `SGHMC` with that M; tau is frozen while draws are collected, so they have the law of SGHMC
-    with a fixed mass. The estimate is noisy (its standard deviation is that of the gradient over epsilon), and weights
-    with curvatures far below c all end near tau = 1.
+    with a fixed mass. Weights with curvatures far below c all end near tau = 1.
+
+    **What temperature does to it.** The estimate z = tau^2 / c  xi g / epsilon has the mean square s^2 = (tau^2 / c)^2
+    V N / (2 (1 - beta) l T tau) under a gradient of variance V: it grows with 1 / T, where its mean does not. With a
+    constant eta the dual variable is then a random walk of steps eta s, and once it is below -88 the mass 1 / tau
+    exceeds float32 and the chain is NaN. An MLP 784-100-10 at l = 0.05 and T = 1e-5 got there within 30 steps. So eta
+    is an upper bound here: a tensor takes min(eta, 1 / s^2), s^2 being a running mean over its earlier steps and its
+    weights, which leaves tau = sqrt(c / a) where it was and the standard deviation of rho about it near
+    1 / (2 sqrt(1 - tau)) or less. Learning then takes some s^2 steps, which no run has at T = 1e-5: tau stays near
+    1/2, and the sampler is SGHMC at half the step.
 
     **Released.** The steps of the authors' code, for C^2 = l, noise multiplier T' = sqrt(T / N) and per-example weight
     decay lambda = 1 / (N v) under a prior of variance v:
@@ -52,7 +63,7 @@ class AdaptiveSGHMC(SGHMC):
     ----------
     form : {"corrected", "released"}
     eta : float, optional
-        Step of rho: by default 1e-3 (corrected) or .1 (released).
+        Step of rho: by default 1e-3 (corrected, where the noise of the estimate shortens it) or 0.1 (released).
     curvature : float
         c > 0: weights with this curvature of U / N, or less, have tau near 1. For the corrected form.
     momentum : float
@@ -67,7 +78,7 @@ class AdaptiveSGHMC(SGHMC):
 
     name = "adaptive_sghmc"
     own = ("momentum", "form", "eta", "curvature")
-    state_keys = (*SGHMC.state_keys, "rho", "noise", "probe")
+    state_keys = (*SGHMC.state_keys, "rho", "noise", "probe", "estimate_square")
 
     def __init__(
         self,
@@ -137,8 +148,18 @@ class AdaptiveSGHMC(SGHMC):
 
     def _update(self, p: Tensor, force: Tensor, noise: Tensor | None, state: dict[str, Any], group: Any) -> None:
         if group["adapting"] and "probe" in state:
-            learn(state["rho"], state["mass"], force, state["probe"], group["eta"], group["curvature"])
-            change_mass(state, 1 / state["rho"].sigmoid())
+            estimate = state["probe"] * force / (group["curvature"] * state["mass"].square())
+            square = estimate.square().mean()
+            earlier = state.setdefault("estimate_square", square)  # the step's length must not know the step's noise
+            state["rho"].sub_((estimate - 1) * allowed(group["eta"], earlier))
+            state["estimate_square"] = earlier.lerp(square, FORGETTING)
+            mass = 1 / state["rho"].sigmoid()
+            if not bool(mass.isfinite().all()):
+                raise RunError(
+                    f"adaptive_sghmc at temperature {group['temperature']:g}: the noise of its curvature estimate has "
+                    f"taken rho below the range of {mass.dtype}; lower eta (now {group['eta']:g}) or use sghmc"
+                )
+            change_mass(state, mass)
         super()._update(p, force, noise, state, group)
         state.pop("probe", None)
         if group["adapting"] and noise is not None:
@@ -164,9 +185,9 @@ def _check_form(form: object) -> None:
         raise ValueError(f"form is {form!r}; choose one of {', '.join(ETA)}")
 
 
-def learn(rho: Tensor, mass: Tensor, force: Tensor, probe: Tensor, eta: float, curvature: float) -> None:
-    """One step of the corrected form's dual variable, in place; `probe` is xi / epsilon of the last step."""
-    rho.sub_(probe * force / (curvature * mass.square()) - 1, alpha=eta)
+def allowed(eta: float, square: Tensor) -> Tensor:
+    """The step of rho that an estimate of this mean square allows: min(eta, 1 / s^2)."""
+    return square.reciprocal().clamp(max=eta)
 
 
 def released(

@@ -85,6 +85,15 @@ class RunPlaces(StagePlaces):
         """Folder of the page and its figures."""
         return self.directory / "report"
 
+    @property
+    def control(self) -> StagePlaces:
+        """The networks that were trained beside the chains."""
+        return StagePlaces(self.directory / "control")
+
+    def control_cost(self, chain: int) -> Path:
+        """Gradient evaluations and seconds of one of them, at the end of each of its stages."""
+        return self.control.directory / f"chain{chain}.json"
+
     def averages(self, chain: int) -> Path:
         """Averages over the dense draws of a chain, kept once the run is finished."""
         return self.directory / "averages" / f"chain{chain}.safetensors"
