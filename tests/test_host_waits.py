@@ -119,7 +119,7 @@ def test_a_draw_waits_for_its_check_alone() -> None:
     assert made.draws == 2
     checked = {line for line in found if "flag.py" in line or "float(self._loss)" in line}
     assert all(found[line] == 2 for line in checked)
-    once = {line for line in found if "group_size.to" in line}  # an index map's sizes, in a type that is new
+    once = {line for line in found if "self.group_size.to" in line}  # an index map's sizes, in a type that is new
     assert in_steps(found) == checked | once
     assert all(found[line] == 1 for line in once)
 

@@ -45,7 +45,7 @@ class GroupMap:
         self.kind = kind
         self.shape = tuple(shape)
         self._index: Tensor | None = None
-        self._sizes = torch.zeros(0)
+        self._sizes: dict[tuple[torch.dtype, torch.device], Tensor] = {}
         self._spanned = _SPANNED[kind](len(shape))
         self._kept_shape = tuple(1 if d in self._spanned else n for d, n in enumerate(shape))
         self.num_groups = int(torch.Size(self._kept_shape).numel())
@@ -63,7 +63,7 @@ class GroupMap:
         self = cls.__new__(cls)
         self.kind, self.shape, self._index = "index", tuple(index.shape), index.flatten().long()
         self.num_groups, self.group_size = len(sizes), sizes.float()
-        self._sizes = self.group_size
+        self._sizes = {}
         return self
 
     def sizes(self, like: Tensor) -> Tensor:
@@ -71,9 +71,10 @@ class GroupMap:
         if self._index is None:  # all alike
             each = torch.Size(self.shape).numel() / max(self.num_groups, 1)
             return like.new_full((1,), each).expand(self.num_groups)
-        if (self._sizes.dtype, self._sizes.device) != (like.dtype, like.device):
-            self._sizes = self.group_size.to(like)
-        return self._sizes
+        key = (like.dtype, like.device)
+        if key not in self._sizes:
+            self._sizes[key] = self.group_size.to(like)
+        return self._sizes[key]
 
     def labels(self) -> list[str]:
         """The place of each group: "[output, input]" of a weight, "[output]" of a node, "[g]" of an index map."""
