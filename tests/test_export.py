@@ -7,13 +7,18 @@ import torch
 from small_run import new_run, small
 
 from sgmcmc_prune import models
+from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
 from sgmcmc_prune.predictive.metrics import summarise
 from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run.config import NetworkChoice, RunConfig
+from sgmcmc_prune.run.decide import decided_post_hoc
+from sgmcmc_prune.run.directory import load_averages
 from sgmcmc_prune.run.export import export, table
 from sgmcmc_prune.run.main import run
+from sgmcmc_prune.run.presets import PRESETS
 from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.settings import replace
 from sgmcmc_prune.store.network import About, load_network, save_network
 from sgmcmc_prune.store.weights import WeightStore, average
 
@@ -54,7 +59,8 @@ def test_an_exported_network_predicts_as_the_masked_mean_of_the_last_cycle(finis
     assert result["pruned"]["parameters"] == models.num_parameters(network) < result["dense"]["parameters"]
     assert network.get_submodule("layers.0").out_features == len(network.get_parameter("layers.0.weight"))
     assert all(result["latency"][batch][name] > 0 for batch in (1, 256) for name in ("dense", "pruned"))
-    assert result["accuracy"] == summarise(class_probabilities(network, data.test[0]), data.test[1])["accuracy"]
+    scores = summarise(class_probabilities(network, data.test[0]), data.test[1])
+    assert result["scores"] == {"accuracy": scores["accuracy"], "NLL": scores["nll"]}
     assert about.origin.startswith(
         "run, chain 1, magnitude, in chain, 99 % (99.0% of the weights pruned), mean of 2 draws"
     )
@@ -67,6 +73,33 @@ def test_a_post_hoc_decision_is_exported(finished: Path, tmp_path: Path) -> None
     choice = NetworkChoice(when="post_hoc", criterion="inclusion_probability", decision="median")
     result = export(finished, tmp_path / "net.safetensors", choice, rounds=6)
     assert "post hoc, median" in result["origin"]
+
+
+def test_a_regression_is_cut_too_and_its_file_says_what_the_noise_is(tmp_path: Path) -> None:
+    short = {"schedule.burn_in": 100, "schedule.sample": 100, "schedule.draws": 4, "chains": 2}
+    chosen = replace(PRESETS["regression"](), **short)
+    run(chosen, tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="has nothing pruned in_chain; ask for --when post_hoc"):
+        export(tmp_path / "run", tmp_path / "net.safetensors", NetworkChoice())
+    choice = NetworkChoice(when="post_hoc", criterion="magnitude", target=0.7)
+    result = export(tmp_path / "run", tmp_path / "net.safetensors", choice, rounds=6)
+    network, about = load_network(tmp_path / "net.safetensors")
+    finished = Run(chosen, tmp_path / "run")
+    whole = finished.model(0)
+    whole.load_state_dict(average([WeightStore(finished.places.draws).load(0, draw) for draw in range(4)]))
+    assert isinstance(whole, LearnedNoise)
+    assert about.noise == pytest.approx(whole.log_noise.exp().tolist())
+    groups = finished.groups(whole)
+    states = [load_averages(finished.places, chain) for chain in range(2)]
+    (decided,) = [d for d in decided_post_hoc(chosen, groups, states) if (d.criterion, d.target) == ("magnitude", 0.7)]
+    masks.apply(decided.masks[0], dict(whole.named_parameters()))
+    x, y = finished.evaluation_split
+    torch.testing.assert_close(network(x), whole(x)[:, :1])
+    rmse = float((network(x) - y.reshape(-1, 1)).detach().square().mean().sqrt()) * about.targets[1]
+    assert result["scores"]["RMSE"] == pytest.approx(rmse, rel=1e-5)
+    assert about.likelihood == "gaussian"
+    assert result["pruned"]["parameters"] <= result["dense"]["parameters"] == 49
+    assert "RMSE" in table(result)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import choices
+from sgmcmc_prune.likelihoods import Gaussian
+from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
 from sgmcmc_prune.machine import timing
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.predictive.flops import multiply_adds
@@ -49,7 +51,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     -------
     dict
         `origin` in words; `not_cut`: why it could not be made smaller, or None;
-        `accuracy` and `nll` on the run's split; `dense` and `pruned`: parameters and multiply_adds;
+        `scores` on the run's split, by their headings; `dense` and `pruned`: parameters and multiply_adds;
         `latency`: by batch size, milliseconds of both, and their ratio with its 95 % interval; `bytes` of the file.
 
     Raises
@@ -62,33 +64,76 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     if not run.places.metrics.is_file():
         raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")
     config, data = run.config, run.data
-    if run.likelihood.targets != "labels":
-        raise ValueError(f"{run_dir} predicts numbers; export writes networks of classes alone so far")
     mask, draws, origin = _chosen(run, run_dir, choice)
-    dense = run.model(choice.chain).cpu()
+    dense, _ = _without_noise(run.model(choice.chain).cpu(), run)
     network = masked_network(run.model(choice.chain), average(draws), mask, run.statistics_batches())
-    small, obstacle = _cut(network, mask, data.train[0][:2])
+    plain, noise = _without_noise(network, run)
+    if plain is not network:
+        mask = {name.removeprefix("network."): kept for name, kept in mask.items()}
+    small, obstacle = _cut(plain, mask, data.train[0][:2])
     if obstacle:
         origin = f"{origin}; masked, not cut: {obstacle}"
-    mean, std = (tuple(float(v) for v in moment) for moment in (data.dataset.mean, data.dataset.std))
-    shape, classes = data.input_shape, data.dataset.num_classes
-    m = config.model
-    save_network(out, small, About(m.name, m.normalisation, shape, classes, mean, std, origin, m.options))
+    save_network(out, small, _about(run, origin, noise))
     read, _ = load_network(out, choices.load("network", config.model.name))
-    inputs, labels = run.evaluation_split
-    scores = summarise(class_probabilities(read, inputs.cpu()), labels.cpu())
+    inputs, targets = run.evaluation_split
+    scores = _scores(run, read, noise, inputs.cpu(), targets.cpu())
     example = data.train[0][: max(BATCHES)].cpu()
     return {
         "origin": origin,
         "not_cut": obstacle or None,
         "split": config.evaluate,
-        "accuracy": scores["accuracy"],
-        "nll": scores["nll"],
+        "scores": scores,
         "dense": _size(dense, example[:1]),
         "pruned": _size(read, example[:1]),
         "latency": {batch: latency(dense.eval(), read, example[:batch], rounds) for batch in BATCHES},
         "bytes": out.stat().st_size,
     }
+
+
+def _without_noise(network: nn.Module, run: Run) -> tuple[nn.Module, tuple[float, ...]]:
+    """The network that gives means, and the standard deviations of the targets, in the network's unit, if it has any.
+
+    A noise that is sampled with the weights is no part of the file's network: who loads it gets the mean.
+    """
+    if isinstance(network, LearnedNoise):
+        return network.network, tuple(network.log_noise.exp().tolist())
+    known = run.likelihood.noise if isinstance(run.likelihood, Gaussian) else None
+    return network, (known,) * run.data.dataset.target_width if isinstance(known, float) else ()
+
+
+def _about(run: Run, origin: str, noise: tuple[float, ...]) -> About:
+    dataset, m = run.data.dataset, run.config.model
+    mean, std = (tuple(float(v) for v in moment) for moment in (dataset.mean, dataset.std))
+    return About(
+        m.name,
+        m.normalisation,
+        run.data.input_shape,
+        run.likelihood.num_network_outputs(dataset.target_width),
+        mean,
+        std,
+        origin,
+        m.options,
+        run.config.likelihood,
+        (dataset.input_centre, dataset.input_scale),
+        (dataset.centre, dataset.unit),
+        noise,
+    )
+
+
+@torch.no_grad()
+def _scores(
+    run: Run, network: nn.Module, noise: tuple[float, ...], inputs: Tensor, targets: Tensor
+) -> dict[str, float]:
+    """What the network of the file scores, by its headings."""
+    if run.likelihood.targets == "labels":
+        found = summarise(class_probabilities(network, inputs), targets)
+        return {"accuracy": found["accuracy"], "NLL": found["nll"]}
+    whole = run.likelihood.completed(network, run.data.dataset.target_width).eval()
+    if isinstance(whole, LearnedNoise):
+        whole.log_noise.copy_(torch.tensor(noise).log())
+    prediction = run.likelihood.prediction(whole(inputs))
+    single = run.likelihood.score_single(prediction, targets, run.data.dataset.unit)
+    return {run.likelihood.headings[key]: value for key, value in single.items()}
 
 
 def _cut(network: nn.Module, mask: masks.Mask, inputs: Tensor) -> tuple[nn.Module, str]:
@@ -113,7 +158,8 @@ def table(result: dict[str, Any]) -> str:
     ratios = [str(timing.Ratio(**result["latency"][batch]["ratio"])) for batch in BATCHES]
     pairs = [(result["pruned"][size], result["dense"][size]) for size in ("parameters", "multiply_adds")]
     sizes = ["-" if after is None or before is None else f"{after / before:.3f}" for after, before in pairs]
-    scores = f"accuracy {result['accuracy']:.4f}, NLL {number(result['nll'], 4)} on the {result['split']} split"
+    scores = ", ".join(f"{name} {number(value, 4)}" for name, value in result["scores"].items())
+    scores += f" on the {result['split']} split"
     if result["not_cut"]:  # as large as the dense one: no ratio is a speed-up
         note = f"\nThe network is as large as the dense one, with zeros in place: {result['not_cut']}"
         text = format_rows(header, rows) + note
@@ -131,6 +177,9 @@ def _chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask,
     target = max(targets, default=None) if choice.target is None else choice.target
     if not 0 <= choice.chain < config.chains:
         raise ValueError(f"chain is {choice.chain}; the run has chains 0 to {config.chains - 1}")
+    if not criteria:
+        other = "post_hoc" if choice.when == "in_chain" else "in_chain"
+        raise ValueError(f"{run_dir} has nothing pruned {choice.when}; ask for --when {other}")
     if criterion not in criteria:
         raise ValueError(f"{run_dir} has nothing pruned {choice.when} by {criterion}; it has {', '.join(criteria)}")
     if choice.decision == "target" and target not in targets:

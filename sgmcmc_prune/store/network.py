@@ -31,12 +31,21 @@ class About:
     input_shape : tuple of int
         Of one example.
     num_classes : int
+        Numbers that the network gives: logits, or what another likelihood takes.
     mean, std : tuple of float
-        By channel: inputs in [0, 1] minus the mean, over the standard deviation.
+        By channel of images: inputs in [0, 1] minus the mean, over the standard deviation.
     origin : str
         Where it comes from, in words.
     options : tuple of str
         NAME=VALUE that the network was made with.
+    likelihood : str
+        What its outputs mean.
+    features : pair of tuple of float
+        Centre and scale of each feature of a table: the network takes (x - centre) / scale.
+    targets : pair of float
+        Centre and unit of targets that are numbers: a mean m is unit * m + centre in the user's unit.
+    noise : tuple of float
+        Standard deviation of each target around its mean, over the unit; empty if there is none.
     """
 
     model: str
@@ -47,6 +56,10 @@ class About:
     std: tuple[float, ...]
     origin: str = ""
     options: tuple[str, ...] = ()
+    likelihood: str = "categorical"
+    features: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    targets: tuple[float, float] = (0.0, 1.0)
+    noise: tuple[float, ...] = ()
 
 
 def require_safetensors(path: Path) -> None:
