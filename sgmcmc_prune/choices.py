@@ -19,6 +19,7 @@ from typing import Any
 
 _MODELS, _PRIORS, _SAMPLERS = "sgmcmc_prune.models", "sgmcmc_prune.priors", "sgmcmc_prune.samplers"
 _DATA, _CRITERIA, _MASSES = "sgmcmc_prune.data", "sgmcmc_prune.criteria", "sgmcmc_prune.preconditioners"
+_CURVATURES = "sgmcmc_prune.pruning.conditional.curvature"
 
 #: Kinds of choice, and for each the names of this library and where they live.
 OURS: dict[str, dict[str, str]] = {
@@ -80,6 +81,12 @@ OURS: dict[str, dict[str, str]] = {
         "root_mean_square": f"{_CRITERIA}.magnitude:RootMeanSquare",
         "signal_to_noise": f"{_CRITERIA}.signal_to_noise:SignalToNoise",
         "random": f"{_CRITERIA}.random:Random",
+    },
+    "curvature": {
+        "gram": f"{_CURVATURES}:Gram",
+        "kfac": f"{_CURVATURES}:Kfac",
+        "ggn": f"{_CURVATURES}:Ggn",
+        "fisher": f"{_CURVATURES}:Fisher",
     },
     "decision": {
         "median": "sgmcmc_prune.pruning.decisions:Median",
