@@ -78,6 +78,7 @@ OURS: dict[str, dict[str, str]] = {
         "expected_log_odds": f"{_CRITERIA}.inclusion:ExpectedLogOdds",
         "em_responsibility": f"{_CRITERIA}.inclusion:EMResponsibility",
         "magnitude": f"{_CRITERIA}.magnitude:Magnitude",
+        "lamp": f"{_CRITERIA}.lamp:Lamp",
         "root_mean_square": f"{_CRITERIA}.magnitude:RootMeanSquare",
         "signal_to_noise": f"{_CRITERIA}.signal_to_noise:SignalToNoise",
         "random": f"{_CRITERIA}.random:Random",

@@ -51,7 +51,7 @@ def compute(comparison: Comparison, out: Path, name: str, seed: int) -> list[Row
     choice = _choose(comparison, out, method)
     chosen = {"settings": in_words(choice.settings), "search_evaluations": choice.gradient_evaluations}
     found = _fit(method, replace(problem, settings=choice.settings), folder, comparison.evaluate, foreign)
-    return [row | chosen for row in found]
+    return [row | chosen | {"split": comparison.evaluate} for row in found]
 
 
 def _choose(comparison: Comparison, out: Path, method: Method) -> Choice:

@@ -11,10 +11,10 @@ from sgmcmc_prune.run.tables import TIED_THRESHOLD
 from sgmcmc_prune.store.files import atomic_path
 from sgmcmc_prune.text_table import format_rows, number
 
-_TEXT = ("method", "family", "kind", "training", "settings", "reason")
+_TEXT = ("method", "family", "kind", "split", "training", "settings", "reason")
 _WHOLE = (
     *("seed", "parameters_kept", "flops", "members", "inference_flops", "gradient_evaluations", "peak_memory"),
-    *("ties", "groups", "search_evaluations"),
+    *("data", "ties", "groups", "search_evaluations"),
 )
 HEADER = (
     *("method", "target", "kept", "unmasked mult-adds", "seeds", "accuracy", "NLL", "ECE", "members", "Δ accuracy"),

@@ -52,12 +52,12 @@ class LayerSum(Protocol):
 
 
 class Gram:
-    """sum a a'."""
+    """sum a a'; `damp` adds so much of its mean diagonal, which stands for a prior where there is none."""
 
     estimator: ClassVar[Estimator | None] = None
 
-    def __init__(self, layer: rules.Layer) -> None:
-        self.layout = Layout(layer)
+    def __init__(self, layer: rules.Layer, damp: float = 0.0) -> None:
+        self.layout, self.damp = Layout(layer), damp
         weight, inputs = layer.module.weight, layer.module.weight[0].numel() + (layer.bias is not None)
         self.matrix = torch.zeros(1, inputs, inputs, dtype=torch.float64, device=weight.device)
         self.scale = torch.ones(len(weight), dtype=torch.float64, device=weight.device)
@@ -69,7 +69,9 @@ class Gram:
 
     def blocks(self, scale: float) -> Blocks:
         """One matrix for all rows."""
-        return Blocks(self.layout, self.matrix, scale * self.scale)
+        matrix = self.matrix.clone()
+        matrix.diagonal(dim1=1, dim2=2).add_(self.damp * matrix.diagonal(dim1=1, dim2=2).mean())
+        return Blocks(self.layout, matrix, scale * self.scale)
 
 
 class Kfac(Gram):

@@ -4,6 +4,7 @@ In stages the mask grows to its target at equal ratios of density, and each stag
 last one has moved the weights: the posterior is no Gaussian, and a far removal needs more than one expansion.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.likelihoods.base import Likelihood
 from sgmcmc_prune.models.layers import Layer, rule_of
+from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning.allocation import check_sparsity
 from sgmcmc_prune.pruning.conditional.blocks import Blocks, Layout
@@ -20,8 +22,11 @@ from sgmcmc_prune.pruning.conditional.curvature import curvature, make
 from sgmcmc_prune.pruning.conditional.gaussian import condition, eliminate
 from sgmcmc_prune.pruning.decision import target_sparsity
 from sgmcmc_prune.pruning.masks import Mask, prunable
+from sgmcmc_prune.store.weights import average
 
 Weights = Mapping[str, Tensor]
+#: Beside which the prior's precision at zero is taken.
+SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Conditional:
     options : mapping
         Of the curvature.
     stages : int
-        Masks to the target, each with a curvature of its own.
+        Masks to the largest target, each with a curvature of its own; 1 goes to each target at once.
     examples : int
         Training examples in each curvature.
     allocation : {"global", "layerwise", "erk"}
@@ -53,11 +58,15 @@ class Conditional:
 
 
 class Pruned(NamedTuple):
-    """What pruning leaves: the mask, the draws under it, and the examples that the curvatures have seen."""
+    """What a stage leaves: the mask, the draws under it, and the examples that curvatures saw until then."""
 
     mask: Mask
     draws: list[dict[str, Tensor]]
     examples: int
+
+
+#: From the curvature, the draws, the prior's precision and the mask before, to the next mask.
+Choose = Callable[[Mapping[str, Blocks], Sequence[Weights], Weights, Mask], Mask]
 
 
 def layers_of(model: nn.Module) -> list[Layer]:
@@ -98,7 +107,7 @@ def scores(
 def _scores(precision: Tensor, weights: Tensor, free: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
     """Both scores of some blocks, (B, d): what is gone is cut out first, so that later stages are cheaper."""
     width = max(1, int(alive.sum(1).max()))
-    index = (~alive).to(torch.uint8).argsort(1, stable=True)[:, :width]
+    index = (~alive).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
     here = alive.gather(1, index).double()
     square = precision.gather(1, index[:, :, None].expand(-1, -1, precision.shape[2]))
     square = square.gather(2, index[:, None, :].expand(-1, width, -1))
@@ -141,34 +150,102 @@ def _precision(layout: Layout, prior: Weights) -> Tensor:
     return layout.split(prior[weight], None if bias is None else prior[bias]).double() + padded.double()
 
 
-def densities(sparsity: float, stages: int) -> list[float]:
-    """Shares of weights that are left after each stage, at equal ratios, down to 1 - sparsity."""
-    check_sparsity(sparsity)
-    return [(1 - sparsity) ** ((stage + 1) / stages) for stage in range(stages)]
+def path(sparsities: Sequence[float], stages: int) -> list[float]:
+    """Rising sparsities of so many stages or a few more: through all targets, at about equal ratios of density."""
+    for sparsity in sparsities:
+        check_sparsity(sparsity)
+    whole, found, density = -math.log1p(-sparsities[-1]), list[float](), 1.0
+    for target in sparsities:
+        ratio = (1 - target) / density
+        steps = max(1, round(-math.log(ratio) / whole * stages))
+        found += [*(1 - density * ratio ** (k / steps) for k in range(1, steps)), target]
+        density = 1 - target
+    return found
 
 
-def prune(
+def precision_of(prior: Prior, weights: Weights) -> dict[str, Tensor]:
+    r"""The prior's precision at some weights, -d log p(w)/dw / w, shaped like them; at zero the limit from beside it.
+
+    A Gaussian has one precision everywhere. For a mixture of Gaussians, as a spike-and-slab is, this is the expected
+    precision E[1 / v | w]: what the EM algorithm holds.
+    """
+    found = {}
+    for name, w in weights.items():
+        beside = torch.where(w.abs() < SMALLEST, SMALLEST, w)
+        found[name] = prior.potential_gradient(name, beside) / beside
+    return found
+
+
+def follow(
     model: nn.Module,
     draws: Sequence[Weights],
     examples: Callable[[int, int], tuple[Tensor, Tensor]],
     prior: Callable[[Weights], Weights],
-    sparsity: float,
+    choose: Sequence[Choose],
     settings: Conditional,
     *,
     likelihood: Likelihood,
     num_data: int,
     seed: int = 0,
-) -> Pruned:
-    """Prune draws of one mode under one mask, every draw moved by the same conditional."""
-    layers, groups = layers_of(model), {n: GroupMap("weight", tuple(p.shape)) for n, p in prunable(model).items()}
-    moved, mask = [dict(d) for d in draws], {n: torch.ones_like(p, dtype=torch.bool) for n, p in prunable(model).items()}
-    seen = 0
-    for stage, density in enumerate(densities(sparsity, settings.stages)):
+) -> Iterator[Pruned]:
+    """Take draws of one mode through the masks of some stages, every draw moved by the same conditional.
+
+    Parameters
+    ----------
+    model : Module
+        The architecture; its weights are overwritten.
+    draws : sequence of mapping of str to Tensor
+        States of networks: one of a point estimate, or the draws of a chain that share a mode.
+    examples : callable
+        (stage, count) to the inputs and targets of the training examples that a stage's curvature sees.
+    prior : callable
+        Mean weights to the prior's precision, shaped like them, for every parameter of the layers.
+    choose : sequence of callable
+        For each stage, what gives its mask, from the curvature, the draws, the precision and the last mask: `by_evidence`,
+        or `given`.
+    settings : Conditional
+    likelihood : callable
+    num_data : int
+        N, the number of training examples.
+    seed : int
+        Of the signs in a curvature.
+
+    Yields
+    ------
+    Pruned
+        After each stage.
+
+    Raises
+    ------
+    ValueError
+        If a prunable weight belongs to no layer whose curvature is known, or the curvature is not positive definite.
+    """
+    layers, parameters, seen = layers_of(model), prunable(model), 0
+    moved = [{n: v.detach().clone() for n, v in draw.items()} for draw in draws]
+    mask = {n: torch.ones_like(p, dtype=torch.bool) for n, p in parameters.items()}
+    start = make(settings.curvature, dict(settings.options))
+    for stage, choice in enumerate(choose):
         data = examples(stage, settings.examples)
-        start = make(settings.curvature, dict(settings.options))
-        blocks = curvature(model, moved, data, layers, start, likelihood=likelihood, num_data=num_data, seed=seed)
-        precision = prior(moved[0])
-        score, turn = scores(blocks, moved, precision, mask)
-        mask = target_sparsity(score, groups, 1 - density, settings.allocation, previous=mask, second=turn)
+        blocks = curvature(
+            model, moved, data, layers, start, likelihood=likelihood, num_data=num_data, seed=seed + stage
+        )
+        precision = prior(average(moved))
+        mask = choice(blocks, moved, precision, mask)
         moved, seen = move(blocks, moved, precision, mask), seen + len(data[0])
-    return Pruned(mask, moved, seen)
+        yield Pruned(mask, moved, seen)
+
+
+def by_evidence(sparsity: float, allocation: str = "global") -> Choose:
+    """The mask of one sparsity by the order of elimination in every block."""
+
+    def choose(blocks: Mapping[str, Blocks], draws: Sequence[Weights], prior: Weights, mask: Mask) -> Mask:
+        groups = {name: GroupMap("weight", tuple(kept.shape)) for name, kept in mask.items()}
+        score, turn = scores(blocks, draws, prior, mask)
+        return target_sparsity(score, groups, sparsity, allocation, previous=mask, second=turn)
+
+    return choose
+
+
+def given(mask: Mask) -> Choose:
+    """A mask that is known before: the others are moved, and that is all."""
+    return lambda blocks, draws, prior, previous: mask
