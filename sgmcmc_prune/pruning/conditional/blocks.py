@@ -14,7 +14,7 @@ from torch import Tensor
 from sgmcmc_prune.models.layers import Layer
 
 #: Numbers of float64 in the precisions that are in memory together: a few megabytes stay in the processor's cache.
-AT_ONCE = 2**19
+AT_ONCE = 2**21
 
 
 @dataclass(frozen=True)

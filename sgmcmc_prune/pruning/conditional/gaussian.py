@@ -98,22 +98,38 @@ def eliminate(precision: Tensor, weights: Tensor, free: Tensor) -> Elimination:
         If a block of P is not positive definite.
     """
     sigma, w, free = torch.cholesky_inverse(_root(precision)), weights.clone(), free.clone()
-    rows, size = torch.arange(len(free), device=free.device), free.shape[1]
-    found = Elimination(torch.full_like(w[0], torch.inf), torch.full_like(free, size, dtype=torch.long))
-    for turn in range(int(free.sum(1).max())):
-        loss = (w.square().mean(0) / (2 * sigma.diagonal(dim1=1, dim2=2))).where(free, torch.inf)
-        cheapest, q = loss.min(1)
-        active = free.any(1)  # a block with nothing left to remove stays as it is
-        b, q = rows[active], q[active]
-        found.loss[b, q], found.turn[b, q] = cheapest[active], turn
-        free[b, q] = False
-        pivot, column = sigma[b, q, q], sigma[b, :, q]
-        w[:, b] -= (w[:, b, q] / pivot)[:, :, None] * column
-        if len(b) == len(rows):
-            sigma.baddbmm_(-(column / pivot[:, None])[:, :, None], column[:, None, :])
-        else:
-            sigma[b] -= (column / pivot[:, None])[:, :, None] * column[:, None, :]
+    found = Elimination(torch.full_like(w[0], torch.inf), torch.full_like(free, free.shape[1], dtype=torch.long))
+    place, turn, left = torch.arange(free.shape[1], device=free.device).expand(free.shape), 0, torch.ones_like(free)
+    while bool(free.any()):
+        for _ in range((int(free.sum(1).max()) + 1) // 2):
+            loss, q = (w.square().mean(0) / (2 * sigma.diagonal(dim1=1, dim2=2))).where(free, torch.inf).min(1)
+            b = free.any(1).nonzero()[:, 0]  # a block with nothing left to remove stays as it is
+            q = q[b]
+            found.loss[b, place[b, q]], found.turn[b, place[b, q]] = loss[b], turn
+            free[b, q] = left[b, q] = False
+            turn += 1
+            column, step = sigma[b, :, q], sigma[b, :, q] / sigma[b, q, q][:, None]
+            w[:, b] -= w[:, b, q][:, :, None] * step
+            if len(b) == len(free):
+                sigma.baddbmm_(step[:, :, None], column[:, None, :], alpha=-1)
+            else:
+                sigma[b] -= step[:, :, None] * column[:, None, :]
+        # What is gone is cut out whenever half of it is: later turns are cheaper.
+        index = places_of(left)
+        place, free, left = (x.gather(1, index) for x in (place, free, left))
+        sigma, w = square(sigma, index), w.gather(2, index.expand(len(w), -1, -1))
     return found
+
+
+def places_of(chosen: Tensor) -> Tensor:
+    """Where the chosen entries of each row of (B, d) are, (B, k) with k of the longest row; others fill the rest."""
+    return (~chosen).to(torch.uint8).argsort(dim=1, stable=True)[:, : max(1, int(chosen.sum(1).max()))]
+
+
+def square(matrix: Tensor, index: Tensor) -> Tensor:
+    """Rows and columns (B, k) of matrices (B, d, d): (B, k, k)."""
+    rows = matrix.gather(1, index[:, :, None].expand(-1, -1, matrix.shape[2]))
+    return rows.gather(2, index[:, None, :].expand(-1, index.shape[1], -1))
 
 
 def _root(precision: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning.allocation import check_sparsity
 from sgmcmc_prune.pruning.conditional.blocks import Blocks, Layout
 from sgmcmc_prune.pruning.conditional.curvature import curvature, make
-from sgmcmc_prune.pruning.conditional.gaussian import condition, eliminate
+from sgmcmc_prune.pruning.conditional.gaussian import condition, eliminate, places_of, square
 from sgmcmc_prune.pruning.decision import target_sparsity
 from sgmcmc_prune.pruning.masks import Mask, prunable
 from sgmcmc_prune.store.weights import average
@@ -106,14 +106,11 @@ def scores(
 
 def _scores(precision: Tensor, weights: Tensor, free: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
     """Both scores of some blocks, (B, d): what is gone is cut out first, so that later stages are cheaper."""
-    width = max(1, int(alive.sum(1).max()))
-    index = (~alive).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]
+    index = places_of(alive)
     here = alive.gather(1, index).double()
-    square = precision.gather(1, index[:, :, None].expand(-1, -1, precision.shape[2]))
-    square = square.gather(2, index[:, None, :].expand(-1, width, -1))
-    square = square * here[:, :, None] * here[:, None, :] + torch.diag_embed(1 - here)
+    inner = square(precision, index) * here[:, :, None] * here[:, None, :] + torch.diag_embed(1 - here)
     some = weights.gather(2, index.expand(len(weights), -1, -1))
-    loss, turn = eliminate(square, some, free.gather(1, index))
+    loss, turn = eliminate(inner, some, free.gather(1, index))
     by_turn = turn.argsort(1)
     so_far = loss.gather(1, by_turn).cummax(1).values
     gone = torch.full_like(precision[:, 0], -torch.inf)
