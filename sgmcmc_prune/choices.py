@@ -82,6 +82,7 @@ OURS: dict[str, dict[str, str]] = {
         "root_mean_square": f"{_CRITERIA}.magnitude:RootMeanSquare",
         "signal_to_noise": f"{_CRITERIA}.signal_to_noise:SignalToNoise",
         "random": f"{_CRITERIA}.random:Random",
+        "conditional": f"{_CRITERIA}.conditional:Conditional",
     },
     "curvature": {
         "gram": f"{_CURVATURES}:Gram",

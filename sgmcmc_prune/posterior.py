@@ -24,6 +24,7 @@ from sgmcmc_prune.likelihoods import Mixture, ObservationModel, Prediction
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.report import write_report
+from sgmcmc_prune.run.conditional import check_conditional, take_conditional
 from sgmcmc_prune.run.config import PruneConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages
 from sgmcmc_prune.run.directory import load_averages, open_run
@@ -375,6 +376,8 @@ def _predict(run: Run, draws: Draws, chain_masks: Sequence[masks.Mask], inputs: 
 
 
 def _post_hoc(posterior: Posterior, run: Run) -> Pruned:
+    if make_criterion(run.config.prune.post_hoc[0]).moves:
+        return _moved(posterior, run)
     evaluator = Evaluator(run)
     states = [load_averages(run.places, chain) for chain in range(posterior.chains)]
     found = list(decided_post_hoc(run.config, evaluator.groups, states))
@@ -387,9 +390,36 @@ def _post_hoc(posterior: Posterior, run: Run) -> Pruned:
     return Pruned(run, posterior.draws, decided.masks, scores)
 
 
+def _moved(posterior: Posterior, run: Run) -> Pruned:
+    """Prune and move every draw by joint evidence, into a directory of the fork's own."""
+    criterion, targets = run.config.prune.post_hoc[0], run.config.prune.targets
+    if not targets:
+        raise ValueError(f"criterion {criterion} takes a sparsity, not decision {run.config.prune.decisions[0]!r}")
+    check_conditional(run, run.model(0))
+    stage = _fork(run, criterion)
+    take_conditional(run, stage)
+    return _of_fork(posterior, run, stage, posterior.num_draws, criterion, "post_hoc")
+
+
+def _fork(run: Run, criterion: str) -> StagePlaces:
+    """The place of a fork, which its settings name."""
+    key = hashlib.sha256(json.dumps(to_json(run.config.prune), sort_keys=True).encode()).hexdigest()[:8]
+    return run.places.stage(f"{criterion}-{run.config.prune.targets[0]:g}-{key}")
+
+
+def _of_fork(posterior: Posterior, run: Run, stage: StagePlaces, draws: int, criterion: str, when: str) -> Pruned:
+    target = run.config.prune.targets[0]
+    chain_masks = [masks.load(stage.mask(chain, target)) for chain in range(posterior.chains)]
+    evaluator = Evaluator(run)
+    found = evaluator.predict(stage, 0, draws, chain_masks)
+    labels = {"criterion": criterion, "when": when, "decision": "target", "target": target}
+    scores = evaluator.row(found, chain_masks, **labels)
+    return Pruned(run, Draws(WeightStore(stage.draws), posterior.chains, 0, draws, posterior), chain_masks, scores)
+
+
 def _in_chain(posterior: Posterior, run: Run, progress: bool) -> Pruned:
     """Fork every chain from its dense end, in a directory of the fork's own."""
-    criterion, target = run.config.prune.in_chain[0], run.config.prune.targets[0]
+    criterion = run.config.prune.in_chain[0]
     if make_criterion(criterion).copies_layers:
         raise ValueError(f"criterion {criterion!r} copies the per-layer sparsity of another, and a fork has but one")
     if missing := [c for c in range(posterior.chains) if not run.places.checkpoint(c).is_file()]:
@@ -397,12 +427,6 @@ def _in_chain(posterior: Posterior, run: Run, progress: bool) -> Pruned:
             f"{posterior.path} has no resume point of chain {missing[0]}, from which a fork would start; give the "
             "criterion to the run itself, as prune.in_chain"
         )
-    key = hashlib.sha256(json.dumps(to_json(run.config.prune), sort_keys=True).encode()).hexdigest()[:8]
-    stage: StagePlaces = run.places.stage(f"{criterion}-{target:g}-{key}")
+    stage = _fork(run, criterion)
     take_stage(run, criterion, stage, progress)
-    chain_masks = [masks.load(stage.mask(chain, target)) for chain in range(posterior.chains)]
-    draws, evaluator = run.config.prune.cycles * run.config.prune.draws, Evaluator(run)
-    found = evaluator.predict(stage, 0, draws, chain_masks)
-    labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target}
-    scores = evaluator.row(found, chain_masks, **labels)
-    return Pruned(run, Draws(WeightStore(stage.draws), posterior.chains, 0, draws, posterior), chain_masks, scores)
+    return _of_fork(posterior, run, stage, run.config.prune.cycles * run.config.prune.draws, criterion, "in_chain")

@@ -16,12 +16,12 @@ from sgmcmc_prune.pruning.conditional.prune import layers_of
 Examples = tuple[Tensor, Tensor]
 
 
-def blocks(model: nn.Module, examples: Examples, name: str, likelihood: Likelihood, **options: Any) -> dict[str, Blocks]:
+def blocks(
+    model: nn.Module, examples: Examples, name: str, likelihood: Likelihood, **options: Any
+) -> dict[str, Blocks]:
     draws = [network_state(model)]
     start = make(name, options)
-    return curvature(
-        model, draws, examples, layers_of(model), start, likelihood=likelihood, num_data=len(examples[0])
-    )
+    return curvature(model, draws, examples, layers_of(model), start, likelihood=likelihood, num_data=len(examples[0]))
 
 
 def dense(found: Blocks) -> Tensor:
@@ -128,9 +128,9 @@ def test_a_curvature_is_averaged_over_the_draws() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
     x, y = regression()
     draws = [{n: scale * v for n, v in network_state(model).items()} for scale in (1, 2)]
-    found = curvature(
-        model, draws, (x, y), layers_of(model), make("gram", {}), likelihood=gaussian(), num_data=120
-    )["2.weight"]
+    found = curvature(model, draws, (x, y), layers_of(model), make("gram", {}), likelihood=gaussian(), num_data=120)[
+        "2.weight"
+    ]
     hidden = [
         torch.cat([(part @ d["0.weight"].T + d["0.bias"]).tanh(), torch.ones(6, 1).double()], 1)
         for d, part in zip(draws, x.split(6), strict=True)
@@ -148,9 +148,9 @@ def test_a_network_of_other_layers_is_refused_in_one_line() -> None:
     with pytest.raises(ValueError, match=r"'1\.gate' belongs to no layer") as error:
         layers_of(nn.Sequential(nn.Linear(3, 3), _Gated()))
     assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="'0.weight' belongs to no layer"):
+    with pytest.raises(ValueError, match=r"'0\.weight' belongs to no layer"):
         layers_of(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4)))
     tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     tied[1].weight = tied[0].weight
-    with pytest.raises(ValueError, match="'0.weight' belongs to no layer"):
+    with pytest.raises(ValueError, match=r"'0\.weight' belongs to no layer"):
         layers_of(tied)

@@ -98,8 +98,8 @@ class Own:
     level: ClassVar[float | None] = None
 
     def applies(self, criterion: Criterion) -> bool:
-        """To all but the control, which copies the layers of another."""
-        return not criterion.copies_layers
+        """To what scores groups: not to the control, which copies the layers of another, nor to what moves weights."""
+        return not (criterion.copies_layers or criterion.moves)
 
     def __call__(self, evidence: Evidence, groups: Mapping[str, GroupMap]) -> Mask:
         """Ask the function, and look at what it says."""

@@ -205,12 +205,21 @@ class PruneConfig:
         How a target is shared among layers.
     post_hoc
         Criteria for masks on the finished draws: "inclusion_probability", "expected_log_odds", "em_responsibility",
-        "magnitude", "root_mean_square", "signal_to_noise", "random", or your own as "package.module:class".
+        "magnitude", "lamp", "root_mean_square", "signal_to_noise", "random", "conditional" (joint evidence, which moves
+        the draws, too), or your own as "package.module:class".
     in_chain
         Criteria for masks that grow inside the chain; each forks from the dense chain.
     decisions
         Masks without a target on the finished draws: by inclusion probabilities "median" and "fdr", by any scores your
         own as "package.module:function".
+    curvature
+        Of "conditional": "gram", "kfac", "ggn", "fisher", or your own as "package.module:class".
+    curvature_options
+        NAME=VALUE for it, such as size=100 of "fisher".
+    curvature_examples
+        Training examples that each curvature sees.
+    stages
+        Curvatures on the way of "conditional" to the largest target; 1 has one for each target.
     growth_schedule
         How the mask grows towards a target: "cubic", "linear", or your own as "package.module:function" of the share of
         its time, which gives the share that is left.
@@ -237,6 +246,10 @@ class PruneConfig:
     post_hoc: tuple[str, ...] = ("inclusion_probability", "magnitude", "signal_to_noise", "random")
     in_chain: tuple[str, ...] = ("inclusion_probability", "root_mean_square")
     decisions: tuple[str, ...] = ("median", "fdr")
+    curvature: str = "ggn"
+    curvature_options: tuple[str, ...] = ()
+    curvature_examples: int = 2000
+    stages: int = 12
     growth_schedule: str = "cubic"
     fdr: float = 0.1
     cycles: int = 1
@@ -352,7 +365,11 @@ class RunConfig:
             f"keep_checkpoints is {self.keep_checkpoints}; batched chains resume at a step that all have: keep 2",
         )
         require(self.rank_timeout > 0, f"rank_timeout is {self.rank_timeout}; it must be > 0 seconds")
-        targets = self.prune.targets
+        targets, p = self.prune.targets, self.prune
+        require(
+            p.stages >= 1 and p.curvature_examples >= 1,
+            f"prune.stages is {p.stages} and prune.curvature_examples {p.curvature_examples}; both must be at least 1",
+        )
         require(
             list(targets) == sorted(set(targets)) and all(0 < t < 1 for t in targets),
             f"prune.targets are {targets}; give increasing sparsities inside (0, 1)",
@@ -381,6 +398,7 @@ class RunConfig:
             ("sampler.name", "sampler", self.sampler.name),
             ("sampler.preconditioner", "mass matrix", self.sampler.preconditioner),
             ("prune.growth_schedule", "growth", self.prune.growth_schedule),
+            ("prune.curvature", "curvature", self.prune.curvature),
             *(("prune.post_hoc", "criterion", name) for name in self.prune.post_hoc),
             *(("prune.in_chain", "criterion", name) for name in self.prune.in_chain),
             *(("prune.decisions", "decision", name) for name in self.prune.decisions),

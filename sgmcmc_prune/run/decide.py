@@ -145,6 +145,8 @@ def rehearse_criterion(
         If it fails, or gives what cannot be averaged or ranked.
     """
     criterion, observed = make_criterion(name), Observed()
+    if criterion.moves:
+        return
     with choices.calling("criterion", name):
         observed.update({n: criterion.observe(prior, n, params[n].detach().clone(), 1.0) for n in groups})
         found = criterion.scores(observed.means, groups, 0)
@@ -168,8 +170,9 @@ def decided_post_hoc(config: RunConfig, groups: Groups, chains: Sequence[State])
     seeds = [config.seed * 2**16 + c for c in range(len(chains))]
     sizes = [chain_magnitudes(state, groups) for state in chains] if p.post_hoc else []
     first: list[Scores] = []
-    for name in p.post_hoc:
-        criterion = make_criterion(name)
+    for name, criterion in ((name, make_criterion(name)) for name in p.post_hoc):
+        if criterion.moves:  # `conditional.take_conditional`
+            continue
         scores = [chain_scores(name, state, groups, seed) for state, seed in zip(chains, seeds, strict=True)]
         first = first or scores
         for target in p.targets:

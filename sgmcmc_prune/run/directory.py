@@ -34,11 +34,15 @@ FREE = (
     *("device", "execution", "checkpoint_seconds", "keep_checkpoints", "keep_weight_draws", "ranks_per_chain"),
     *("rank_timeout", "compile_network", "evaluate", "ood", "ood_dir", "data.data_dir", "data.workers"),
     *("sampler.implementation", "prune.post_hoc", "prune.decisions", "prune.fdr"),
+    *("prune.curvature", "prune.curvature_options", "prune.curvature_examples", "prune.stages"),
 )
 
 
 #: Those of them that the evaluation depends on.
-EVALUATION = ("evaluate", "ood", "ood_dir", "prune.post_hoc", "prune.decisions", "prune.fdr")
+EVALUATION = (
+    *("evaluate", "ood", "ood_dir", "prune.post_hoc", "prune.decisions", "prune.fdr", "prune.curvature"),
+    *("prune.curvature_options", "prune.curvature_examples", "prune.stages"),
+)
 
 
 def drawn_with(out: Path) -> RunConfig | None:
@@ -79,7 +83,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def load_averages(places: RunPlaces, chain: int) -> dict[str, Any]:
-    """The averages over the dense draws of a chain: `inclusion` and `moments`, by layer, and what criteria `observed`.
+    """What is kept of a chain: `inclusion` and `moments` of its draws, by layer, what criteria `observed`, the `prior`.
 
     Raises
     ------
@@ -88,7 +92,7 @@ def load_averages(places: RunPlaces, chain: int) -> dict[str, Any]:
     """
     path = places.averages(chain)
     state = checkpoint.load(path if path.is_file() else places.checkpoint(chain))
-    return {key: state[key] for key in ("inclusion", "moments", "observed") if key in state}
+    return {key: state[key] for key in ("inclusion", "moments", "observed", "prior") if key in state}
 
 
 def keep_averages(run: Run) -> None:

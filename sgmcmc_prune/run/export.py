@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import choices
+from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.machine import timing
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.predictive.flops import multiply_adds
@@ -135,7 +136,12 @@ def _chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask,
         raise ValueError(f"{run_dir} has nothing pruned {choice.when} by {criterion}; it has {', '.join(criteria)}")
     if choice.decision == "target" and target not in targets:
         raise ValueError(f"{run_dir} has no target {target}; it has {', '.join(f'{t:g}' for t in targets)}")
-    if choice.when == "post_hoc":
+    moved = choice.when == "post_hoc" and make_criterion(str(criterion)).moves
+    if moved and choice.decision == "target" and target is not None:
+        stage, per_cycle = run.places.stage(criterion), config.schedule.draws
+        last = (targets.index(target) + 1) * config.schedule.cycles * per_cycle
+        first, mask = last - per_cycle, masks.load(stage.mask(choice.chain, target))
+    elif choice.when == "post_hoc":
         stage, last = run.places.stage(None), config.schedule.cycles * config.schedule.draws
         first = last - config.schedule.draws
         mask = _post_hoc_mask(run, choice, str(criterion), target)

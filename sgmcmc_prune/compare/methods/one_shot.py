@@ -23,7 +23,7 @@ from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Method, Problem
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config, drawn, run_once, shared_name
 from sgmcmc_prune.compare.methods.point_estimates import in_memory, recipe
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
-from sgmcmc_prune.compare.networks import at_sparsity, ties_of, under_mask
+from sgmcmc_prune.compare.networks import at_sparsity, under_mask
 from sgmcmc_prune.criteria.lamp import lamp
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.criteria.random import random
@@ -72,12 +72,13 @@ def methods() -> Iterator[Method]:
             for curvature in ("gram", "kfac", "ggn", "fisher"):
                 paper = {"gram": frantar, "fisher": "Singh and Alistarh 2020"}.get(curvature, "this library")
                 allocation = "erk" if curvature == "gram" else "global"
-                how = Conditional(curvature, {}, stages, SETTINGS["conditional"]["examples"], allocation)
-                yield _conditional(f"{source}-conditional-{curvature}{staged}", paper, begin, partial(_joint, how))
+                how = Conditional(curvature, {}, stages, SETTINGS["conditional"]["examples"])
+                joint = partial(_joint, how, allocation)
+                yield _conditional(f"{source}-conditional-{curvature}{staged}", paper, begin, joint)
         how = Conditional("ggn", {}, 1, SETTINGS["conditional"]["examples"])
         yield _conditional(f"{source}-magnitude-moved", "control: magnitude's mask, moved", begin, partial(_moved, how))
-    obc = replace(how, curvature="gram", options={"damp": 0.01}, allocation="erk")
-    yield _conditional("obc", frantar, _flat, partial(_joint, obc))
+    obc = replace(how, curvature="gram", options={"damp": 0.01})
+    yield _conditional("obc", frantar, _flat, partial(_joint, obc, "erk"))
     for criterion, paper in (("signal_to_noise", "Graves 2011"), ("expected_log_odds", "this library")):
         yield _method(f"draws-{criterion.replace('_', '-')}-one-shot", paper, sampled, partial(_by_scores, criterion))
 
@@ -161,11 +162,11 @@ def _by_scores(criterion: str, problem: Problem, start: Start) -> Iterator[Candi
         yield replace(under_mask(problem, fit, target, mask, ties), shuffled=shuffled)
 
 
-def _joint(how: Conditional, problem: Problem, start: Start) -> Iterator[Candidate]:
+def _joint(how: Conditional, allocation: str, problem: Problem, start: Start) -> Iterator[Candidate]:
     """Ways to the targets: each in one stage, or one way through all."""
     ways = [[s] for s in problem.sparsities] if how.stages == 1 else [path(problem.sparsities, how.stages)]
     for way in ways:
-        yield from _taken(how, problem, start, way, [by_evidence(s, how.allocation) for s in way])
+        yield from _taken(how, problem, start, way, [by_evidence(s, allocation) for s in way])
 
 
 def _moved(how: Conditional, problem: Problem, start: Start) -> Iterator[Candidate]:
@@ -175,7 +176,9 @@ def _moved(how: Conditional, problem: Problem, start: Start) -> Iterator[Candida
         yield from _taken(how, problem, start, [target], [given(mask)])
 
 
-def _taken(how: Conditional, problem: Problem, start: Start, way: list[float], choose: list[Choose]) -> Iterator[Candidate]:
+def _taken(
+    how: Conditional, problem: Problem, start: Start, way: list[float], choose: list[Choose]
+) -> Iterator[Candidate]:
     """A candidate where the way meets a target; its control goes the same way with every mask shuffled."""
     found, masks = [], []
     began = time.perf_counter()
@@ -204,6 +207,7 @@ def _follow(how: Conditional, problem: Problem, start: Start, choose: list[Choos
         *(problem.network(), draws, examples, start.precision, choose, how),
         likelihood=categorical,
         num_data=problem.num_data,
+        statistics=problem.statistics,
         seed=problem.seed,
     )
 

@@ -37,6 +37,10 @@ class Layout:
             return rows if bias is None else torch.cat([rows, bias[:, None]], 1)
         return F.pad(rows.flatten(), (0, -rows.numel() % self.size)).view(-1, self.size)
 
+    def kept(self, mask: Tensor, bias: bool) -> Tensor:
+        """(B, d) from a weight's mask; biases as is said, and nothing of what is padded."""
+        return self.split(mask, None if self.layer.bias is None else torch.full_like(mask.flatten(1)[:, 0], bias))
+
     def examples(self, gradients: Tensor) -> Tensor:
         """(n, B, d) from the gradients (n, outputs, inputs or inputs + 1) of n examples."""
         if self.size is None:
@@ -70,7 +74,7 @@ class Blocks:
     scale: Tensor
 
     def precision(self, prior: Tensor, chosen: slice) -> Tensor:
-        """P = H + diag(prior) of some blocks; a prior of (B, d), a block's padding included."""
+        """P = H + diag(prior) of some blocks, with a prior of (B, d)."""
         matrix = self.matrix if len(self.matrix) == 1 else self.matrix[chosen]
         return self.scale[chosen, None, None] * matrix + torch.diag_embed(prior[chosen])
 

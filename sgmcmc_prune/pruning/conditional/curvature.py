@@ -30,9 +30,9 @@ from sgmcmc_prune import choices
 from sgmcmc_prune.likelihoods.base import Likelihood
 from sgmcmc_prune.likelihoods.roots import Estimator, output_roots
 from sgmcmc_prune.models import layers as rules
-from sgmcmc_prune.models.state import load_network_state
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning.conditional.blocks import Blocks, Layout
+from sgmcmc_prune.pruning.masked import put_on
 
 #: Examples in a pass.
 BATCH = 250
@@ -141,6 +141,7 @@ def curvature(
     *,
     likelihood: Likelihood,
     num_data: int,
+    statistics: Callable[[], Sequence[Tensor]] = tuple,
     seed: int = 0,
 ) -> dict[str, Blocks]:
     """The curvature of the summed negative log-likelihood of all training examples, averaged over draws.
@@ -160,6 +161,8 @@ def curvature(
     likelihood : callable
     num_data : int
         N, the number of all training examples, for which the sums are scaled to stand.
+    statistics : callable
+        Gives the inputs for the statistics of batch normalisation, where the network has any.
     seed : int
         Of the signs of `monte_carlo`.
 
@@ -175,13 +178,15 @@ def curvature(
     """
     inputs, targets = examples
     if len(inputs) < len(draws):
-        raise ValueError(f"a curvature has {len(inputs)} examples for {len(draws)} draws; give each of them one at least")
+        raise ValueError(
+            f"a curvature has {len(inputs)} examples for {len(draws)} draws; give each of them one at least"
+        )
     sums = {layer.weight: start(layer) for layer in layers}
     generator = torch.Generator().manual_seed(seed)
     shares = zip(draws, inputs.tensor_split(len(draws)), targets.tensor_split(len(draws)), strict=True)
     with evaluation_mode(model):
         for draw, own_inputs, own_targets in shares:
-            load_network_state(model, draw)
+            put_on(model, draw, {}, statistics)
             for x, y in zip(own_inputs.split(BATCH), own_targets.split(BATCH), strict=True):
                 _add(model, x, y, layers, sums, likelihood, generator)
     return {name: total.blocks(num_data / len(inputs)) for name, total in sums.items()}

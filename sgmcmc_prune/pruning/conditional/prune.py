@@ -43,14 +43,12 @@ class Conditional:
         Masks to the largest target, each with a curvature of its own; 1 goes to each target at once.
     examples : int
         Training examples in each curvature.
-    allocation : {"global", "layerwise", "erk"}
     """
 
     curvature: str = "ggn"
     options: Mapping[str, Any] = field(default_factory=dict)
     stages: int = 1
-    examples: int = 4000
-    allocation: str = "global"
+    examples: int = 2000
 
     def __post_init__(self) -> None:
         if self.stages < 1 or self.examples < 1:
@@ -92,9 +90,8 @@ def scores(
     found: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
     for name, layer_blocks in blocks.items():
         layout = layer_blocks.layout
-        free = layout.split(mask[name], None if layout.layer.bias is None else torch.zeros(len(mask[name])).bool())
-        w, own_prior = _of_layer(layout, draws), _precision(layout, prior)
-        alive = w.ne(0).any(0) | free
+        free, alive = (layout.kept(mask[name], bias) for bias in (False, True))
+        w, own_prior = _of_layer(layout, draws), _of_layer(layout, [prior])[0]
         parts = [
             _scores(layer_blocks.precision(own_prior, some), w[:, some], free[some], alive[some])
             for some in layer_blocks.slices()
@@ -123,8 +120,7 @@ def move(blocks: Mapping[str, Blocks], draws: Sequence[Weights], prior: Weights,
     moved = [dict(draw) for draw in draws]
     for name, layer_blocks in blocks.items():
         layout = layer_blocks.layout
-        kept = layout.split(mask[name], None if layout.layer.bias is None else torch.ones(len(mask[name])).bool())
-        w, own_prior = _of_layer(layout, draws), _precision(layout, prior)
+        kept, w, own_prior = layout.kept(mask[name], True), _of_layer(layout, draws), _of_layer(layout, [prior])[0]
         parts = [
             condition(layer_blocks.precision(own_prior, some), w[:, some], kept[some]).weights
             for some in layer_blocks.slices()
@@ -138,13 +134,6 @@ def _of_layer(layout: Layout, draws: Sequence[Weights]) -> Tensor:
     """(S, B, d) in float64."""
     weight, bias = layout.layer.weight, layout.layer.bias
     return torch.stack([layout.split(d[weight], None if bias is None else d[bias]) for d in draws]).double()
-
-
-def _precision(layout: Layout, prior: Weights) -> Tensor:
-    """The prior's precision in blocks (B, d), one where a block is padded."""
-    weight, bias = layout.layer.weight, layout.layer.bias
-    padded = layout.split(torch.ones_like(prior[weight]), None if bias is None else torch.ones_like(prior[bias])) == 0
-    return layout.split(prior[weight], None if bias is None else prior[bias]).double() + padded.double()
 
 
 def path(sparsities: Sequence[float], stages: int) -> list[float]:
@@ -183,6 +172,7 @@ def follow(
     *,
     likelihood: Likelihood,
     num_data: int,
+    statistics: Callable[[], Sequence[Tensor]] = tuple,
     seed: int = 0,
 ) -> Iterator[Pruned]:
     """Take draws of one mode through the masks of some stages, every draw moved by the same conditional.
@@ -198,12 +188,14 @@ def follow(
     prior : callable
         Mean weights to the prior's precision, shaped like them, for every parameter of the layers.
     choose : sequence of callable
-        For each stage, what gives its mask, from the curvature, the draws, the precision and the last mask: `by_evidence`,
-        or `given`.
+        For each stage, what gives its mask, from the curvature, the draws, the precision and the last mask:
+        `by_evidence`, or `given`.
     settings : Conditional
     likelihood : callable
     num_data : int
         N, the number of training examples.
+    statistics : callable
+        Gives the inputs for the statistics of batch normalisation, where the network has any.
     seed : int
         Of the signs in a curvature.
 
@@ -224,7 +216,11 @@ def follow(
     for stage, choice in enumerate(choose):
         data = examples(stage, settings.examples)
         blocks = curvature(
-            model, moved, data, layers, start, likelihood=likelihood, num_data=num_data, seed=seed + stage
+            *(model, moved, data, layers, start),
+            likelihood=likelihood,
+            num_data=num_data,
+            statistics=statistics,
+            seed=seed + stage,
         )
         precision = prior(average(moved))
         mask = choice(blocks, moved, precision, mask)
