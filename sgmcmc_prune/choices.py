@@ -93,6 +93,7 @@ OURS: dict[str, dict[str, str]] = {
     "decision": {
         "median": "sgmcmc_prune.pruning.decisions:Median",
         "fdr": "sgmcmc_prune.pruning.decisions:FalseDiscoveryRate",
+        "loss_budget": "sgmcmc_prune.pruning.decisions:LossBudget",
     },
     "comparison method": {},  # ours are in compare.methods, which knows them by running
     "growth": {"cubic": "sgmcmc_prune.pruning.schedule:cubic", "linear": "sgmcmc_prune.pruning.schedule:linear"},

@@ -21,14 +21,15 @@ from sgmcmc_prune import choices
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.diagnostics import inference_data
 from sgmcmc_prune.likelihoods import Mixture, ObservationModel, Prediction
+from sgmcmc_prune.priors.spike_slab import SpikeSlab
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.report import write_report
 from sgmcmc_prune.run.conditional import check_conditional, take_conditional
 from sgmcmc_prune.run.config import PruneConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages
-from sgmcmc_prune.run.directory import load_averages, open_run
-from sgmcmc_prune.run.evaluate import Evaluator, Predictor
+from sgmcmc_prune.run.directory import load_averages, load_prior, open_run
+from sgmcmc_prune.run.evaluate import Evaluator, Predictor, held_out_losses
 from sgmcmc_prune.run.headline import headline
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import take_stage
@@ -235,6 +236,23 @@ class Posterior:
             for name in averages[0]
         }
 
+    def log_odds(self, chain: int = 0) -> dict[str, Tensor]:
+        """Conditional log-odds of inclusion in every draw of a chain, by sparse layer: (draws, groups), float64.
+
+        `pruning.joint_inclusion` makes co-inclusion and the most probable masks of them.
+
+        Raises
+        ------
+        ValueError
+            Without a spike-and-slab prior, or in mode em, whose draws have no inclusion probabilities.
+        """
+        prior, config = load_prior(self.run, self.run.model(chain), chain), self.run.config
+        if not isinstance(prior, SpikeSlab) or prior.mode == "em":
+            raise ValueError("log-odds of inclusion need a spike-and-slab prior in mode marginal or gibbs")
+        temperature = config.sampler.temperature
+        draws = list(self.draws.of_chain(chain))
+        return {name: torch.stack([prior.log_odds(name, d[name], temperature) for d in draws]) for name in prior.layers}
+
     def predict(self, inputs: Tensor, batch_size: int = 1000) -> Predicted:
         """The posterior predictive of new inputs, over all draws of all chains.
 
@@ -380,7 +398,7 @@ def _post_hoc(posterior: Posterior, run: Run) -> Pruned:
         return _moved(posterior, run)
     evaluator = Evaluator(run)
     states = [load_averages(run.places, chain) for chain in range(posterior.chains)]
-    found = list(decided_post_hoc(run.config, evaluator.groups, states))
+    found = list(decided_post_hoc(run.config, evaluator.groups, states, held_out_losses(run)))
     if not found:
         chosen, target = run.config.prune.post_hoc[0], run.config.prune.decisions[0]
         raise ValueError(f"decision {target} needs inclusion probabilities, and criterion {chosen} has none")

@@ -124,7 +124,8 @@ def test_the_prior_of_a_mixture_has_its_expected_precision() -> None:
 
 def test_a_run_prunes_its_draws_by_joint_evidence(tmp_path: Path) -> None:
     """Each draw is under the mask of its chain and was moved; the posterior object gives the same."""
-    changes: dict[str, object] = {"prune.post_hoc": ("magnitude", "conditional"), "prune.in_chain": (), "prune.decisions": ()}
+    changes: dict[str, object] = {"prune.post_hoc": ("magnitude", "conditional"), "prune.in_chain": ()}
+    changes |= {"prune.decisions": ()}
     changes |= {"model.name": f"{__name__}:coarse", "prune.stages": 2, "chains": 2}
     config = small(**changes)
     metrics = run(config, tmp_path / "run", progress=False)

@@ -21,7 +21,7 @@ from sgmcmc_prune.pruning.conditional.prune import (
     precision_of,
 )
 from sgmcmc_prune.pruning.prunable import trainable
-from sgmcmc_prune.run.directory import load_averages
+from sgmcmc_prune.run.directory import load_prior
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.places import StagePlaces
 from sgmcmc_prune.store.weights import WeightStore
@@ -82,10 +82,6 @@ def _examples(run: Run, chain: int) -> Callable[[int, int], tuple[Tensor, Tensor
 
 
 def _precision(run: Run, model: nn.Module, chain: int) -> Callable[[Weights], Weights]:
-    """The precision of a chain's prior, with the hyperparameters that it had when its draws were taken."""
-    prior, state = run.prior(model, chain), load_averages(run.places, chain)
-    if "prior" not in state:
-        raise ValueError(f"{run.out} was finished by an earlier version, which kept no prior; sample it again")
-    prior.load_state_dict(state["prior"])
-    trained = trainable(model).keys()
+    """The precision of a chain's prior."""
+    prior, trained = load_prior(run, model, chain), trainable(model).keys()
     return lambda weights: precision_of(prior, {n: w for n, w in weights.items() if n in trained})

@@ -4,6 +4,7 @@ Lengths are in epochs of the training set (after the validation split), so that 
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -210,8 +211,9 @@ class PruneConfig:
     in_chain
         Criteria for masks that grow inside the chain; each forks from the dense chain.
     decisions
-        Masks without a target on the finished draws: by inclusion probabilities "median" and "fdr", by any scores your
-        own as "package.module:function".
+        Masks without a target on the finished draws: by inclusion probabilities "median" and "fdr", by any scores
+        "loss_budget" (the largest sparsity whose loss on the held-out examples rises by less than `loss_budget` with
+        probability 0.95), or your own as "package.module:function".
     curvature
         Of "conditional": "gram", "kfac", "ggn", "fisher", or your own as "package.module:class".
     curvature_options
@@ -225,6 +227,8 @@ class PruneConfig:
         its time, which gives the share that is left.
     fdr
         Level of the Bayesian false-discovery-rate decision.
+    loss_budget
+        Tolerated rise of the loss, in nats per example, of the decision of that name.
     cycles
         Cycles at each target; the mask grows in the first.
     explore
@@ -252,6 +256,7 @@ class PruneConfig:
     stages: int = 12
     growth_schedule: str = "cubic"
     fdr: float = 0.1
+    loss_budget: float = 0.02
     cycles: int = 1
     explore: float = 1.5
     sample: float = 0.75
@@ -376,6 +381,9 @@ class RunConfig:
         )
         for where, kind, name in self.choices():
             choices.check(kind, name, where)
+        if "loss_budget" in p.decisions:
+            require(0 < p.loss_budget < math.inf, f"prune.loss_budget is {p.loss_budget}; it must be finite and > 0")
+            require(self.data.validation > 1, "decision loss_budget needs held-out examples; set data.validation")
         if self.evaluate == "validation":
             require(self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out")
         for where, criteria in (("post_hoc", self.prune.post_hoc), ("in_chain", self.prune.in_chain)):

@@ -10,7 +10,7 @@ augmented as they were; plain images have other statistics than crops with black
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -181,6 +181,22 @@ class Evaluator:
         return row
 
 
+def held_out_losses(run: Run) -> Callable[[int, Mask], Tensor]:
+    """A chain and a mask to the losses of the chain's dense draws on the validation examples, (draws, examples)."""
+    network, weights = run.model(0), WeightStore(run.places.draws)
+    count = run.config.schedule.cycles * run.config.schedule.draws
+
+    def losses(chain: int, mask: Mask) -> Tensor:
+        inputs, targets = run.data.validation
+        each = []
+        for draw in range(count):
+            put_on(network, weights.load(chain, draw), mask, run.statistics_batches())
+            each.append(run.likelihood(outputs_of(network, inputs), targets).double())
+        return torch.stack(each)
+
+    return losses
+
+
 def batchable(network: nn.Module, inputs: Tensor) -> bool:
     """Whether a network is small, and draws of it can share a pass, which is found by trying."""
     state = network_state(network)
@@ -257,7 +273,7 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         _write_reliability(places.reliability, run.likelihood, found.pooled, evaluator.labels)
         bar.update(1)
         pruned = []
-        for decided in decided_post_hoc(config, evaluator.groups, chains):
+        for decided in decided_post_hoc(config, evaluator.groups, chains, held_out_losses(run)):
             found = evaluator.predict(places, 0, draws, decided.masks)
             pruned.append(evaluator.row(found, decided.masks, when="post_hoc", **decided.labels))
             bar.update(1)

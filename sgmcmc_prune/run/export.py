@@ -24,6 +24,7 @@ from sgmcmc_prune.pruning.shrink import shrink
 from sgmcmc_prune.run.config import NetworkChoice
 from sgmcmc_prune.run.decide import decided_post_hoc
 from sgmcmc_prune.run.directory import load_averages, open_run
+from sgmcmc_prune.run.evaluate import held_out_losses
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.network import About, load_network, require_safetensors, save_network
 from sgmcmc_prune.store.weights import WeightStore, average
@@ -166,7 +167,7 @@ def _chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask,
 
 def _post_hoc_mask(run: Run, choice: NetworkChoice, criterion: str, target: float | None) -> masks.Mask:
     states = [load_averages(run.places, chain) for chain in range(run.config.chains)]
-    for decided in decided_post_hoc(run.config, run.groups(run.model(0)), states):
+    for decided in decided_post_hoc(run.config, run.groups(run.model(0)), states, held_out_losses(run)):
         wanted = (decided.criterion, decided.decision) == (criterion, choice.decision)
         if wanted and decided.target in (None, target):
             return decided.masks[choice.chain]
