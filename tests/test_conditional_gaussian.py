@@ -1,10 +1,13 @@
 """Joint evidence against the exact conditional of a Gaussian, and against Bayesian model reduction."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from sgmcmc_prune.baselines.bmr.reduction import Gaussian, full, spike
+from sgmcmc_prune.certify.enumeration import all_models, enumerate_models
 from sgmcmc_prune.pruning.conditional.gaussian import condition, eliminate
 
 PRIOR = 0.7  # precision
@@ -118,3 +121,23 @@ def test_a_curvature_that_is_none_is_refused() -> None:
         condition(precision, w, masks())
     with pytest.raises(ValueError, match="1 of 3 blocks"):
         eliminate(precision, w, masks())
+
+
+def test_joint_evidence_is_that_of_enumerated_models() -> None:
+    """With a spike of no width, the odds of the model without a set and of the whole model are its joint evidence."""
+    generator = torch.Generator().manual_seed(8)
+    x = torch.randn(30, 6, generator=generator, dtype=torch.float64)
+    x[:, 1] += 2 * x[:, 0]
+    y = 0.3 * x[:, 0] + torch.randn(30, generator=generator, dtype=torch.float64)
+    known = {"noise_variance": 1.0, "spike_variance": 1e-11, "slab_variance": 1 / PRIOR, "inclusion_rate": 0.5}
+    probability = enumerate_models(x, y, **known).model_probability
+    precision = x.T @ x + PRIOR * torch.eye(6, dtype=torch.float64)
+    mean, sigma = torch.linalg.solve(precision, x.T @ y), precision.inverse()
+    models = all_models(6)
+    for kept in models[[3, 21, 42, 60]]:
+        gone = ~kept
+        volume = -(torch.logdet(sigma[gone][:, gone]) + int(gone.sum()) * math.log(PRIOR)) / 2
+        cost = condition(precision[None], mean[None, None], kept[None]).delta_u[0, 0]
+        (place,) = (models == kept).all(1).nonzero()[:, 0].tolist()
+        odds = probability[place].log() - probability[-1].log()
+        torch.testing.assert_close(volume - cost, odds, rtol=1e-6, atol=1e-6)
