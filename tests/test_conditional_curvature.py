@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.likelihoods import categorical, gaussian
 from sgmcmc_prune.likelihoods.base import Likelihood
+from sgmcmc_prune.models.layers import Layer
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.pruning.conditional.blocks import Blocks
 from sgmcmc_prune.pruning.conditional.curvature import curvature, make
@@ -120,6 +121,13 @@ def test_one_block_of_fisher_is_the_whole_empirical_fisher_matrix() -> None:
     torch.testing.assert_close(parts[1], (each.T @ each)[5:10, 5:10])
     torch.testing.assert_close(parts[2, :2, :2], (each.T @ each)[10:, 10:])
     assert bool((parts[2, 2:] == 0).all())
+
+
+def test_a_curvature_that_fits_no_memory_is_refused() -> None:
+    layer = Layer(nn.Linear(5000, 5000, device="meta"), "weight", "bias")
+    with pytest.raises(ValueError, match="take 1000 GB; choose kfac or gram"):
+        make("ggn", {})(layer)
+    make("ggn", {"size": 10})(layer)
 
 
 def test_a_curvature_is_averaged_over_the_draws() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.posterior import open_posterior
 from sgmcmc_prune.priors import Gaussian, SpikeSlab
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.conditional.curvature import Ggn
 from sgmcmc_prune.pruning.conditional.prune import (
     Conditional,
     Pruned,
@@ -104,6 +106,28 @@ def test_a_bias_moves_and_is_never_removed() -> None:
     assert found.draws[0]["bias"].item() == pytest.approx(1.0, abs=1e-5)
 
 
+def test_normalisation_gets_statistics_of_the_moved_draws() -> None:
+    """A network with BatchNorm: without inputs for its statistics it is refused, with them it is pruned."""
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 1)).double()
+    x = torch.randn(30, 1, 5, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+
+    def stages(**statistics: Any) -> list[Pruned]:
+        found = follow(
+            *(model, [network_state(model)], lambda stage, count: (x, x[:, 0, 0, :1]), flat),
+            *([by_evidence(0.3), by_evidence(0.6)], Conditional("kfac")),
+            likelihood=gaussian(NOISE),
+            num_data=30,
+            **statistics,
+        )
+        return list(found)
+
+    with pytest.raises(ValueError, match="no batch to re-estimate BatchNorm from"):
+        stages()
+    (_, last) = stages(statistics=lambda: [x])
+    assert masks.sparsity(last.mask) == pytest.approx(0.6, abs=0.02)
+    assert last.mask.keys() == {"0.weight", "4.weight"}
+
+
 def test_a_path_passes_every_target_at_about_equal_ratios() -> None:
     way = path([0.8, 0.9, 0.98], 12)
     assert len(way) == 12
@@ -153,6 +177,7 @@ def test_a_run_prunes_its_draws_by_joint_evidence(tmp_path: Path) -> None:
         ({"prior.group": "node"}, "removes single weights"),
         ({"model.name": f"{__name__}:gated"}, "'gate' belongs to no layer"),
         ({"prune.curvature_options": ("size=-1", "speed=3")}, "no option 'speed'"),
+        ({"prune.curvature": f"{__name__}:Broken"}, "your curvature .*Broken fails: RuntimeError: no such thing"),
         ({"prune.stages": 0}, "prune.stages is 0"),
         ({"prune.curvature": "hessian"}, "choose one of gram, kfac"),
     ],
@@ -181,3 +206,10 @@ class _Gate(nn.Module):
 
 def gated(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     return _Gate(784, num_classes)
+
+
+class Broken(Ggn):
+    """A curvature of one's own that fails."""
+
+    def add(self, a: Tensor, g: Tensor | None) -> None:
+        raise RuntimeError("no such thing")

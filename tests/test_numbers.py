@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sgmcmc_prune.compare.table import read_csv
 from sgmcmc_prune.predictive.intervals import mean_and_half_width
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,3 +132,25 @@ def test_plain_torch_has_the_same_order_on_every_split_that_it_was_run_on() -> N
         if method == "posterior":
             for key in ("rmse", "nll"):
                 assert found[name, split, "posterior"][key] < found[name, split, "ensemble"][key]
+
+
+def test_the_one_shot_table_is_that_of_its_results() -> None:
+    rows = read_csv(RESULTS / "one_shot_lenet.csv")
+    text = (ROOT / "docs" / "conditional.md").read_text()
+    lines = re.findall(r"^\| ([a-z-]+) \| (\d) \| (0\..*) \| (0\.\d\d) \|$", text, re.MULTILINE)
+    assert len(lines) >= 8
+    for method, seeds, cells, control in lines:
+        own = [row for row in rows if row["kind"] == "single" and row["method"] == method]
+        assert len({row["seed"] for row in own}) == int(seeds)
+        assert {row["split"] for row in own} == {"test"}
+        by_target = [[row for row in own if row["sparsity"] == target] for target in (0.8, 0.9, 0.95, 0.98)]
+        means = [[np.mean([row[key] for row in each]) for key in ("accuracy", "nll")] for each in by_target]
+        assert cells == " | ".join(f"{accuracy:.4f} / {nll:.3f}" for accuracy, nll in means), method
+        assert control == f"{np.mean([row['shuffled_accuracy'] for row in by_target[2]]):.2f}", method
+
+
+def test_the_loss_budget_is_kept_as_it_is_said() -> None:
+    results = json.loads((RESULTS / "loss_budget.json").read_text())
+    text = " ".join((ROOT / "docs" / "conditional.md").read_text().split())
+    assert f"in at most {max(result['beyond'] for result in results):.3f} of the cases" in text
+    assert all(result["sets"] == 400 for result in results)

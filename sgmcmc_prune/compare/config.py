@@ -18,7 +18,8 @@ class Comparison:
         Names of `sgmcmc-prune methods`; by default all of the track.
     track
         "trained": every method trains as it likes, within the budget. "one-shot": every method starts from the same
-        network, or the same chain, of a seed, which has spent the budget, and trains no more.
+        network, or the same chain, of a seed, which has spent the budget, and trains no more; what a method looks at
+        then is counted on top.
     sparsities
         Targets, rising, inside (0, 1).
     seeds

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from sgmcmc_prune import choices
+from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.pruning.conditional.curvature import make
+from sgmcmc_prune.pruning.conditional.curvature import curvature, make
 from sgmcmc_prune.pruning.conditional.prune import (
     Conditional,
     Weights,
@@ -39,9 +40,20 @@ def settings_of(run: Run) -> Conditional:
 
 
 def check_conditional(run: Run, model: nn.Module) -> None:
-    """ValueError if joint evidence cannot be taken of a network, or its curvature has other options."""
+    """ValueError if joint evidence cannot be taken of a network, or a curvature has other options, or fails."""
     settings, layers = settings_of(run), layers_of(model)
-    make(settings.curvature, dict(settings.options))(layers[0])
+    start = make(settings.curvature, dict(settings.options))
+    for layer in layers:
+        start(layer)
+    if choices.is_own(settings.curvature):
+        own, examples = [network_state(run.model(0))], (run.data.train[0][:2], run.data.train[1][:2])
+        with choices.calling("curvature", settings.curvature):
+            curvature(
+                *(model, own, examples, layers, start),
+                likelihood=run.likelihood,
+                num_data=run.num_data,
+                statistics=run.statistics_batches(),
+            )
 
 
 def take_conditional(run: Run, stage: StagePlaces) -> None:

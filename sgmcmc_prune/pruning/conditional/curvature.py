@@ -36,6 +36,8 @@ from sgmcmc_prune.pruning.masked import put_on
 
 #: Examples in a pass.
 BATCH = 250
+#: The largest curvature of one layer, in bytes.
+MAX_BYTES = 4 * 2**30
 
 
 class LayerSum(Protocol):
@@ -97,7 +99,7 @@ class Kfac(Gram):
 
 
 class Ggn:
-    """sum J J' of each row."""
+    """sum J J' of each row, or of so many consecutive weights."""
 
     estimator: ClassVar[Estimator | None] = "monte_carlo"
 
@@ -105,6 +107,11 @@ class Ggn:
         self.layout, weight = Layout(layer, size), layer.module.weight
         rows, inputs = len(weight), weight[0].numel()
         count, d = (rows, inputs + (layer.bias is not None)) if size is None else (-(-rows * inputs // size), size)
+        if 8 * count * d**2 > MAX_BYTES:
+            raise ValueError(
+                f"curvature of {layer.weight!r}: {count} blocks of {d} weights take {8e-9 * count * d**2:.0f} GB; "
+                "choose kfac or gram, or smaller blocks of consecutive weights by size=50, say"
+            )
         self.matrix = torch.zeros(count, d, d, dtype=torch.float64, device=weight.device)
 
     def add(self, a: Tensor, g: Tensor | None) -> None:
