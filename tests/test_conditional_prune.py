@@ -106,6 +106,19 @@ def test_a_bias_moves_and_is_never_removed() -> None:
     assert found.draws[0]["bias"].item() == pytest.approx(1.0, abs=1e-5)
 
 
+def test_a_frozen_bias_stays() -> None:
+    model = nn.Linear(3, 2).double()
+    model.bias.requires_grad_(False)
+    x = torch.randn(20, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64) + 1
+    (found,) = follow(
+        *(model, [network_state(model)], lambda stage, count: (x, x[:, :2]), flat, [by_evidence(0.5)], Conditional()),
+        likelihood=gaussian(NOISE),
+        num_data=20,
+    )
+    assert torch.equal(found.draws[0]["bias"], model.bias)
+    assert not torch.equal(found.draws[0]["weight"], model.weight * found.mask["weight"])
+
+
 def test_normalisation_gets_statistics_of_the_moved_draws() -> None:
     """A network with BatchNorm: without inputs for its statistics it is refused, with them it is pruned."""
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 1)).double()
@@ -165,6 +178,10 @@ def test_a_run_prunes_its_draws_by_joint_evidence(tmp_path: Path) -> None:
     assert all(not torch.equal(moved[name][mask], dense[name][mask]) for name, mask in kept.items())
     stored = WeightStore(tmp_path / "run" / "forks" / "conditional" / "draws")
     assert stored.count(1) == 16
+    odds = posterior.log_odds(chain=1)["2.weight"]
+    assert odds.shape == (8, 490)
+    averaged = posterior.inclusion()["2.weight"].probability[1]
+    torch.testing.assert_close(odds.sigmoid().mean(0), averaged, rtol=0, atol=1e-9)
     with pytest.raises(ValueError, match="takes a sparsity, not decision 'median'"):
         posterior.prune("median", criterion="conditional")
     assert read_json(tmp_path / "run" / "metrics.json", checksum=True)["evaluation"]["prune.stages"] == 2

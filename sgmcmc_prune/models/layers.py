@@ -64,7 +64,7 @@ def find_layers(model: nn.Module, skip: Collection[str] = ()) -> list[Layer]:
     return layers
 
 
-def rule_of(model: nn.Module) -> list[Layer]:
+def layers_with_rule(model: nn.Module) -> list[Layer]:
     """List the layers that have a curvature rule and parameters of their own; what has none is left out."""
     modules = {name: module for name, module in model.named_modules() if has_rule(module)}
     owners = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))

@@ -6,14 +6,14 @@ last one has moved the weights: the posterior is no Gaussian, and a far removal 
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.likelihoods.base import Likelihood
-from sgmcmc_prune.models.layers import Layer, rule_of
+from sgmcmc_prune.models.layers import Layer, layers_with_rule
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning.allocation import check_sparsity
@@ -21,7 +21,8 @@ from sgmcmc_prune.pruning.conditional.blocks import Blocks, Layout
 from sgmcmc_prune.pruning.conditional.curvature import curvature, make
 from sgmcmc_prune.pruning.conditional.gaussian import condition, eliminate, places_of, square
 from sgmcmc_prune.pruning.decision import target_sparsity
-from sgmcmc_prune.pruning.masks import Mask, prunable
+from sgmcmc_prune.pruning.masks import Mask
+from sgmcmc_prune.pruning.prunable import prunable, trainable
 from sgmcmc_prune.store.weights import average
 
 Weights = Mapping[str, Tensor]
@@ -68,15 +69,19 @@ Choose = Callable[[Mapping[str, Blocks], Sequence[Weights], Weights, Mask], Mask
 
 
 def layers_of(model: nn.Module) -> list[Layer]:
-    """The layers of all prunable weights; ValueError that names one of which the curvature is not known."""
-    rules = {layer.weight: layer for layer in rule_of(model)}
+    """The layers of all prunable weights; ValueError that names one of which the curvature is not known.
+
+    A frozen bias does not move: its layer counts as one without.
+    """
+    rules = {layer.weight: layer for layer in layers_with_rule(model)}
     weights = prunable(model)
     if unknown := [name for name in weights if name not in rules]:
         raise ValueError(
             f"{unknown[0]!r} belongs to no layer whose curvature is known: conditional pruning takes Linear, and "
             "Conv2d with groups=1 and zero padding; prune by another criterion"
         )
-    return [rules[name] for name in weights]
+    trained = trainable(model)
+    return [rules[n] if rules[n].bias in trained else replace(rules[n], bias=None) for n in weights]
 
 
 def scores(
