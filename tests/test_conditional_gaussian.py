@@ -76,7 +76,7 @@ def test_losses_of_the_turns_sum_to_the_loss_of_the_set() -> None:
     precision, w = posterior()
     free = torch.ones(3, 8, dtype=torch.bool)
     free[2, :3] = False
-    loss, turn = eliminate(precision, w, free)
+    loss, turn = eliminate(precision, w[0], free)
     assert bool((turn[2, :3] == 8).all())
     assert bool(loss[2, :3].isinf().all())
     for k in range(1, 6):
@@ -87,7 +87,7 @@ def test_losses_of_the_turns_sum_to_the_loss_of_the_set() -> None:
 
 def test_the_first_turn_is_the_cheapest_single_weight() -> None:
     precision, w = posterior()
-    _, turn = eliminate(precision, w, torch.ones(3, 8, dtype=torch.bool))
+    _, turn = eliminate(precision, w[0], torch.ones(3, 8, dtype=torch.bool))
     singles = torch.stack(
         [condition(precision, w, torch.arange(8).ne(q).expand(3, 8)).delta_u[0] for q in range(8)], dim=1
     )
@@ -120,7 +120,7 @@ def test_a_curvature_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="1 of 3 blocks"):
         condition(precision, w, masks())
     with pytest.raises(ValueError, match="1 of 3 blocks"):
-        eliminate(precision, w, masks())
+        eliminate(precision, w[0], masks())
 
 
 def test_joint_evidence_is_that_of_enumerated_models() -> None:

@@ -71,8 +71,7 @@ def condition(precision: Tensor, weights: Tensor, kept: Tensor) -> Moved:
 def eliminate(precision: Tensor, weights: Tensor, free: Tensor) -> Elimination:
     r"""Remove the free weights of every block one after the other, the cheapest first.
 
-    With :math:`\Sigma = P^{-1}`, the next q is the one with the smallest :math:`w_q^2 / (2 \Sigma_{qq})` (its mean over
-    the draws), and then
+    With :math:`\Sigma = P^{-1}`, the next q is the one with the smallest :math:`w_q^2 / (2 \Sigma_{qq})`, and then
 
     .. math:: w \leftarrow w - \Sigma_{:q} \frac{w_q}{\Sigma_{qq}}, \qquad
               \Sigma \leftarrow \Sigma - \frac{\Sigma_{:q} \Sigma_{q:}}{\Sigma_{qq}}.
@@ -83,8 +82,8 @@ def eliminate(precision: Tensor, weights: Tensor, free: Tensor) -> Elimination:
     ----------
     precision : Tensor, shape (B, d, d)
         P, positive definite.
-    weights : Tensor, shape (S, B, d)
-        Of S draws.
+    weights : Tensor, shape (B, d)
+        The mode, or the mean of draws.
     free : bool Tensor, shape (B, d)
         Those that may be removed.
 
@@ -98,18 +97,18 @@ def eliminate(precision: Tensor, weights: Tensor, free: Tensor) -> Elimination:
         If a block of P is not positive definite.
     """
     sigma, w, free = torch.cholesky_inverse(_root(precision)), weights.clone(), free.clone()
-    found = Elimination(torch.full_like(w[0], torch.inf), torch.full_like(free, free.shape[1], dtype=torch.long))
+    found = Elimination(torch.full_like(w, torch.inf), torch.full_like(free, free.shape[1], dtype=torch.long))
     place, turn, left = torch.arange(free.shape[1], device=free.device).expand(free.shape), 0, torch.ones_like(free)
     while bool(free.any()):
         for _ in range((int(free.sum(1).max()) + 1) // 2):
-            loss, q = (w.square().mean(0) / (2 * sigma.diagonal(dim1=1, dim2=2))).where(free, torch.inf).min(1)
+            loss, q = (w.square() / (2 * sigma.diagonal(dim1=1, dim2=2))).where(free, torch.inf).min(1)
             b = free.any(1).nonzero()[:, 0]  # a block with nothing left to remove stays as it is
             q = q[b]
             found.loss[b, place[b, q]], found.turn[b, place[b, q]] = loss[b], turn
             free[b, q] = left[b, q] = False
             turn += 1
             column, step = sigma[b, :, q], sigma[b, :, q] / sigma[b, q, q][:, None]
-            w[:, b] -= w[:, b, q][:, :, None] * step
+            w[b] -= w[b, q][:, None] * step
             if len(b) == len(free):
                 sigma.baddbmm_(step[:, :, None], column[:, None, :], alpha=-1)
             else:
@@ -117,7 +116,7 @@ def eliminate(precision: Tensor, weights: Tensor, free: Tensor) -> Elimination:
         # What is gone is cut out whenever half of it is: later turns are cheaper.
         index = places_of(left)
         place, free, left = (x.gather(1, index) for x in (place, free, left))
-        sigma, w = square(sigma, index), w.gather(2, index.expand(len(w), -1, -1))
+        sigma, w = square(sigma, index), w.gather(1, index)
     return found
 
 

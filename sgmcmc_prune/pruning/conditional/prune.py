@@ -89,6 +89,7 @@ def scores(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Score every weight by the order in which its block would lose it: what to keep, and what decides between equals.
 
+    The weights are the mean of the draws: about it, draws of the Gaussian itself add the same to every loss, 1/2.
     The first is the largest loss up to the weight's turn: a global threshold then cuts each block's order at one place.
     The second is the turn. Shape (G,), one weight a group; weights that a mask has removed have -infinity.
     """
@@ -96,9 +97,9 @@ def scores(
     for name, layer_blocks in blocks.items():
         layout = layer_blocks.layout
         free, alive = (layout.kept(mask[name], bias) for bias in (False, True))
-        w, own_prior = _of_layer(layout, draws), _of_layer(layout, [prior])[0]
+        w, own_prior = _of_layer(layout, draws).mean(0), _of_layer(layout, [prior])[0]
         parts = [
-            _scores(layer_blocks.precision(own_prior, some), w[:, some], free[some], alive[some])
+            _scores(layer_blocks.precision(own_prior, some), w[some], free[some], alive[some])
             for some in layer_blocks.slices()
         ]
         for of_all, part in zip(found, zip(*parts, strict=True), strict=True):
@@ -111,8 +112,7 @@ def _scores(precision: Tensor, weights: Tensor, free: Tensor, alive: Tensor) -> 
     index = places_of(alive)
     here = alive.gather(1, index).double()
     inner = square(precision, index) * here[:, :, None] * here[:, None, :] + torch.diag_embed(1 - here)
-    some = weights.gather(2, index.expand(len(weights), -1, -1))
-    loss, turn = eliminate(inner, some, free.gather(1, index))
+    loss, turn = eliminate(inner, weights.gather(1, index), free.gather(1, index))
     by_turn = turn.argsort(1)
     so_far = loss.gather(1, by_turn).cummax(1).values
     gone = torch.full_like(precision[:, 0], -torch.inf)
