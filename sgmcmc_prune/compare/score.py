@@ -87,7 +87,7 @@ def rows(
 def blank(method: Method, seed: int, reason: str = "") -> Row:
     """A row of a method without results."""
     named = {"method": method.name, "family": method.family, "seed": seed, "training": method.training}
-    return dict.fromkeys(COLUMNS) | named | {"kind": "", "settings": "", "reason": reason}
+    return dict.fromkeys(COLUMNS) | named | {"kind": "", "split": "", "settings": "", "reason": reason}
 
 
 def peak_memory(device: torch.device) -> int:

@@ -36,8 +36,9 @@ def find(name: str) -> Method:
     ValueError
         If there is no such method, or a user's own cannot be imported.
     """
-    if name in ALL:
-        return ALL[name]
+    for track in TRACKS.values():
+        if name in track:
+            return track[name]
     if not choices.is_own(name):
         raise ValueError(
             f"method {name} is unknown; `sgmcmc-prune methods` lists {len(ALL)}, and your own is "
