@@ -19,6 +19,7 @@ from typing import Any
 
 _MODELS, _PRIORS, _SAMPLERS = "sgmcmc_prune.models", "sgmcmc_prune.priors", "sgmcmc_prune.samplers"
 _DATA, _CRITERIA, _MASSES = "sgmcmc_prune.data", "sgmcmc_prune.criteria", "sgmcmc_prune.preconditioners"
+_CURVATURES = "sgmcmc_prune.pruning.conditional.curvature"
 
 #: Kinds of choice, and for each the names of this library and where they live.
 OURS: dict[str, dict[str, str]] = {
@@ -77,13 +78,22 @@ OURS: dict[str, dict[str, str]] = {
         "expected_log_odds": f"{_CRITERIA}.inclusion:ExpectedLogOdds",
         "em_responsibility": f"{_CRITERIA}.inclusion:EMResponsibility",
         "magnitude": f"{_CRITERIA}.magnitude:Magnitude",
+        "lamp": f"{_CRITERIA}.lamp:Lamp",
         "root_mean_square": f"{_CRITERIA}.magnitude:RootMeanSquare",
         "signal_to_noise": f"{_CRITERIA}.signal_to_noise:SignalToNoise",
         "random": f"{_CRITERIA}.random:Random",
+        "conditional": f"{_CRITERIA}.conditional:Conditional",
+    },
+    "curvature": {
+        "gram": f"{_CURVATURES}:Gram",
+        "kfac": f"{_CURVATURES}:Kfac",
+        "ggn": f"{_CURVATURES}:Ggn",
+        "fisher": f"{_CURVATURES}:Fisher",
     },
     "decision": {
         "median": "sgmcmc_prune.pruning.decisions:Median",
         "fdr": "sgmcmc_prune.pruning.decisions:FalseDiscoveryRate",
+        "loss_budget": "sgmcmc_prune.pruning.decisions:LossBudget",
     },
     "comparison method": {},  # ours are in compare.methods, which knows them by running
     "control": {name: f"sgmcmc_prune.baselines.dense:{name}" for name in ("sgd", "adamw")},

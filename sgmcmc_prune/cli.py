@@ -289,10 +289,10 @@ class Methods:
 
     def __call__(self) -> None:
         """Print name, family, paper and scope of each."""
-        from sgmcmc_prune.compare.methods import METHODS
+        from sgmcmc_prune.compare.methods import ALL
 
         header = ("name", "family", "paper", "applies to")
-        lines = [header, *((m.name, m.family, m.paper, m.scope) for m in METHODS.values())]
+        lines = [header, *((m.name, m.family, m.paper, m.scope) for m in ALL.values())]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -21,13 +21,15 @@ from sgmcmc_prune import choices
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.diagnostics import inference_data
 from sgmcmc_prune.likelihoods import Mixture, ObservationModel, Prediction
+from sgmcmc_prune.priors.spike_slab import SpikeSlab
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.report import write_report
+from sgmcmc_prune.run.conditional import check_conditional, take_conditional
 from sgmcmc_prune.run.config import PruneConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages
-from sgmcmc_prune.run.directory import load_averages, open_run
-from sgmcmc_prune.run.evaluate import Evaluator, Predictor
+from sgmcmc_prune.run.directory import load_averages, load_prior, open_run
+from sgmcmc_prune.run.evaluate import Evaluator, Predictor, held_out_losses
 from sgmcmc_prune.run.headline import headline
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import take_stage
@@ -234,6 +236,23 @@ class Posterior:
             for name in averages[0]
         }
 
+    def log_odds(self, chain: int = 0) -> dict[str, Tensor]:
+        """Conditional log-odds of inclusion in every draw of a chain, by sparse layer: (draws, groups), float64.
+
+        `pruning.joint_inclusion` makes co-inclusion and the most probable masks of them.
+
+        Raises
+        ------
+        ValueError
+            Without a spike-and-slab prior, or in mode em, whose draws have no inclusion probabilities.
+        """
+        prior, config = load_prior(self.run, self.run.model(chain), chain), self.run.config
+        if not isinstance(prior, SpikeSlab) or prior.mode == "em":
+            raise ValueError("log-odds of inclusion need a spike-and-slab prior in mode marginal or gibbs")
+        temperature = config.sampler.temperature
+        draws = list(self.draws.of_chain(chain))
+        return {name: torch.stack([prior.log_odds(name, d[name], temperature) for d in draws]) for name in prior.layers}
+
     def predict(self, inputs: Tensor, batch_size: int = 1000) -> Predicted:
         """The posterior predictive of new inputs, over all draws of all chains.
 
@@ -375,9 +394,11 @@ def _predict(run: Run, draws: Draws, chain_masks: Sequence[masks.Mask], inputs: 
 
 
 def _post_hoc(posterior: Posterior, run: Run) -> Pruned:
+    if make_criterion(run.config.prune.post_hoc[0]).moves:
+        return _moved(posterior, run)
     evaluator = Evaluator(run)
     states = [load_averages(run.places, chain) for chain in range(posterior.chains)]
-    found = list(decided_post_hoc(run.config, evaluator.groups, states))
+    found = list(decided_post_hoc(run.config, evaluator.groups, states, held_out_losses(run)))
     if not found:
         chosen, target = run.config.prune.post_hoc[0], run.config.prune.decisions[0]
         raise ValueError(f"decision {target} needs inclusion probabilities, and criterion {chosen} has none")
@@ -387,9 +408,36 @@ def _post_hoc(posterior: Posterior, run: Run) -> Pruned:
     return Pruned(run, posterior.draws, decided.masks, scores)
 
 
+def _moved(posterior: Posterior, run: Run) -> Pruned:
+    """Prune and move every draw by joint evidence, into a directory of the fork's own."""
+    criterion, targets = run.config.prune.post_hoc[0], run.config.prune.targets
+    if not targets:
+        raise ValueError(f"criterion {criterion} takes a sparsity, not decision {run.config.prune.decisions[0]!r}")
+    check_conditional(run, run.model(0))
+    stage = _fork(run, criterion)
+    take_conditional(run, stage)
+    return _of_fork(posterior, run, stage, posterior.num_draws, criterion, "post_hoc")
+
+
+def _fork(run: Run, criterion: str) -> StagePlaces:
+    """The place of a fork, which its settings name."""
+    key = hashlib.sha256(json.dumps(to_json(run.config.prune), sort_keys=True).encode()).hexdigest()[:8]
+    return run.places.stage(f"{criterion}-{run.config.prune.targets[0]:g}-{key}")
+
+
+def _of_fork(posterior: Posterior, run: Run, stage: StagePlaces, draws: int, criterion: str, when: str) -> Pruned:
+    target = run.config.prune.targets[0]
+    chain_masks = [masks.load(stage.mask(chain, target)) for chain in range(posterior.chains)]
+    evaluator = Evaluator(run)
+    found = evaluator.predict(stage, 0, draws, chain_masks)
+    labels = {"criterion": criterion, "when": when, "decision": "target", "target": target}
+    scores = evaluator.row(found, chain_masks, **labels)
+    return Pruned(run, Draws(WeightStore(stage.draws), posterior.chains, 0, draws, posterior), chain_masks, scores)
+
+
 def _in_chain(posterior: Posterior, run: Run, progress: bool) -> Pruned:
     """Fork every chain from its dense end, in a directory of the fork's own."""
-    criterion, target = run.config.prune.in_chain[0], run.config.prune.targets[0]
+    criterion = run.config.prune.in_chain[0]
     if make_criterion(criterion).copies_layers:
         raise ValueError(f"criterion {criterion!r} copies the per-layer sparsity of another, and a fork has but one")
     if missing := [c for c in range(posterior.chains) if not run.places.checkpoint(c).is_file()]:
@@ -397,12 +445,6 @@ def _in_chain(posterior: Posterior, run: Run, progress: bool) -> Pruned:
             f"{posterior.path} has no resume point of chain {missing[0]}, from which a fork would start; give the "
             "criterion to the run itself, as prune.in_chain"
         )
-    key = hashlib.sha256(json.dumps(to_json(run.config.prune), sort_keys=True).encode()).hexdigest()[:8]
-    stage: StagePlaces = run.places.stage(f"{criterion}-{target:g}-{key}")
+    stage = _fork(run, criterion)
     take_stage(run, criterion, stage, progress)
-    chain_masks = [masks.load(stage.mask(chain, target)) for chain in range(posterior.chains)]
-    draws, evaluator = run.config.prune.cycles * run.config.prune.draws, Evaluator(run)
-    found = evaluator.predict(stage, 0, draws, chain_masks)
-    labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target}
-    scores = evaluator.row(found, chain_masks, **labels)
-    return Pruned(run, Draws(WeightStore(stage.draws), posterior.chains, 0, draws, posterior), chain_masks, scores)
+    return _of_fork(posterior, run, stage, run.config.prune.cycles * run.config.prune.draws, criterion, "in_chain")

@@ -71,7 +71,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_the_guide_shows_a_file_for_every_choice() -> None:
-    parts = "prior sampler mass criterion decision growth data likelihood network method".split()  # noqa: SIM905
+    parts = "prior sampler mass criterion curvature decision growth data likelihood network method".split()  # noqa: SIM905
     assert list(OWN) == parts
 
 
@@ -88,6 +88,11 @@ def test_a_file_has_ten_lines_or_fewer(name: str) -> None:
         ("sampler", "--sampler.name own_sampler:Slow", "magnitude"),
         ("mass", "--sampler.preconditioner own_mass:Quick", "magnitude"),
         ("criterion", "--prune.post-hoc own_criterion:Wander --prune.in-chain own_criterion:Wander", "own"),
+        (
+            "curvature",
+            "--prune.post-hoc conditional --prune.curvature own_curvature:Diagonal --prune.stages 1",
+            "conditional",
+        ),
         ("decision", "--prune.decisions own_decision:above_average", "own_decision:above_average"),
         ("growth", "--prune.growth-schedule own_growth:early", "magnitude"),
         ("data", "--data.name own_data:blobs --data.options n=4000 --data.validation 50 --model.name mlp", "magnitude"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sgmcmc_prune.compare.table import paired, read_csv
 from sgmcmc_prune.predictive.intervals import mean_and_half_width
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,3 +132,56 @@ def test_plain_torch_has_the_same_order_on_every_split_that_it_was_run_on() -> N
         if method == "posterior":
             for key in ("rmse", "nll"):
                 assert found[name, split, "posterior"][key] < found[name, split, "ensemble"][key]
+
+
+def test_the_one_shot_table_is_that_of_its_results() -> None:
+    rows = read_csv(RESULTS / "one_shot_lenet.csv")
+    text = (ROOT / "docs" / "conditional.md").read_text()
+    lines = re.findall(r"^\| ([a-z-]+) \| (\d) \| (0\..*) \| (0\.\d\d) \|$", text, re.MULTILINE)
+    assert len(lines) >= 8
+    for method, seeds, cells, control in lines:
+        own = [row for row in rows if row["kind"] == "single" and row["method"] == method]
+        assert len({row["seed"] for row in own}) == int(seeds)
+        assert {row["split"] for row in own} == {"test"}
+        by_target = [[row for row in own if row["sparsity"] == target] for target in (0.8, 0.9, 0.95, 0.98)]
+        means = [[np.mean([row[key] for row in each]) for key in ("accuracy", "nll")] for each in by_target]
+        assert cells == " | ".join(f"{accuracy:.4f} / {nll:.3f}" for accuracy, nll in means), method
+        assert control == f"{np.mean([row['shuffled_accuracy'] for row in by_target[2]]):.2f}", method
+
+
+def test_the_loss_budget_is_kept_as_it_is_said() -> None:
+    results = json.loads((RESULTS / "loss_budget.json").read_text())
+    text = " ".join((ROOT / "docs" / "conditional.md").read_text().split())
+    assert f"in at most {max(result['beyond'] for result in results):.3f} of the cases" in text
+    assert all(result["sets"] == 400 for result in results)
+
+
+def test_what_is_said_of_one_shot_is_that_of_its_rows() -> None:
+    rows = [row for row in read_csv(RESULTS / "one_shot_lenet.csv") if row["kind"] == "single"]
+
+    def interval(other: str, target: float, score: str) -> tuple[float, float]:
+        found = mean_and_half_width(paired(rows, "sgd-conditional-ggn-staged", other, target, score))
+        return float(found[0]), float(found[1])
+
+    targets = (0.8, 0.9, 0.95, 0.98)
+    ahead = {(o, t) for o in ("sgd-magnitude-one-shot", "obc") for t in targets if _above(interval(o, t, "accuracy"))}
+    assert ahead == {("sgd-magnitude-one-shot", t) for t in (0.8, 0.95, 0.98)} | {("obc", 0.95), ("obc", 0.98)}
+    assert all(sum(interval("sgd-magnitude-one-shot", t, "nll")) < 0 for t in targets)
+    assert all(_above(interval("obc", t, "nll")) for t in targets[:3])
+    for target in targets[1:]:
+        assert _above(interval("sgd-conditional-fisher-staged", target, "accuracy"))
+        assert sum(interval("sgd-conditional-fisher-staged", target, "nll")) < 0
+
+
+def _above(interval: tuple[float, float]) -> bool:
+    mean_difference, half = interval
+    return mean_difference > half
+
+
+def test_the_moved_draws_are_those_of_their_record() -> None:
+    rows = json.loads((RESULTS / "conditional_draws.json").read_text())["rows"]
+    text = (ROOT / "docs" / "conditional.md").read_text()
+    for criterion in ("magnitude", "conditional"):
+        found = [row for row in rows if row.get("criterion") == criterion and row["target"]]
+        cells = " | ".join(f"{row['accuracy']:.3f} / {row['nll']:.3f}" for row in found)
+        assert f"| {criterion} | {cells} |" in text

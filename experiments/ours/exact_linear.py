@@ -121,7 +121,7 @@ def result(sampled: Sampled, exact: ExactPosterior | None, mode: Mode) -> dict[s
     values = {k: v.tolist() for k, v in sampled._asdict().items() if k != "rhat"}
     document: dict[str, Any] = {"sampled": values}
     if exact is not None:
-        document["exact"] = {k: v.tolist() for k, v in exact._asdict().items()}
+        document["exact"] = {k: v.tolist() for k, v in exact._asdict().items() if k != "model_probability"}
     return document | ({"mode": mode} if mode == "em" else {})
 
 

@@ -28,11 +28,21 @@ _BATCH = 4096
 
 
 class ExactPosterior(NamedTuple):
-    """P(gamma_j = 1 | y), E[w_j | y] and Var[w_j | y]: float64, shape (p,) each."""
+    """P(gamma_j = 1 | y), E[w_j | y] and Var[w_j | y]: float64, shape (p,) each; P(gamma | y), shape (2^p,).
+
+    The models are in the order of `all_models`.
+    """
 
     inclusion_probability: Tensor
     mean: Tensor
     variance: Tensor
+    model_probability: Tensor
+
+    @property
+    def co_inclusion(self) -> Tensor:
+        """P(gamma_i = 1, gamma_j = 1 | y), shape (p, p)."""
+        models = all_models(len(self.mean)).to(self.mean)
+        return models.T @ (self.model_probability[:, None] * models)
 
 
 def enumerate_models(
@@ -82,7 +92,8 @@ def enumerate_models(
     log_evidence, mean, spread = (torch.cat(column) for column in zip(*parts, strict=True))
     probability = (log_prior + log_evidence).softmax(0)
     average = probability @ mean
-    return ExactPosterior(probability @ included, average, probability @ (spread + (mean - average).square()))
+    variance_of = probability @ (spread + (mean - average).square())
+    return ExactPosterior(probability @ included, average, variance_of, probability)
 
 
 def all_models(features: int) -> Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 from sgmcmc_prune.cells import Files, complete, product
 from sgmcmc_prune.compare.cell import compute_stored, load, rows_path, run_config
 from sgmcmc_prune.compare.config import Comparison
-from sgmcmc_prune.compare.methods import METHODS, find
+from sgmcmc_prune.compare.methods import ALL, TRACKS, find
 from sgmcmc_prune.compare.score import Row
 from sgmcmc_prune.compare.table import write_csv
 from sgmcmc_prune.run.checks import check_choices, check_device
@@ -52,7 +52,7 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     RunError
         If a cell's process crashed, when the others are finished. A method that fails is a row with its reason.
     """
-    chosen = comparison.methods or tuple(METHODS)
+    chosen = comparison.methods or tuple(TRACKS[comparison.track])
     for name in chosen:
         find(name)
     require(jobs >= 1, f"jobs is {jobs}; it must be at least 1")
@@ -60,7 +60,7 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     check_device(config.device)
     check_choices(config)
     dataset = load_data(config).dataset
-    judged = {"split": config.evaluate, "data": data_label(dataset.name, dataset.provenance["official"])}
+    judged = {"split": comparison.evaluate, "data": data_label(dataset.name, dataset.provenance["official"])}
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock"):
         _agree(comparison, out)
@@ -74,10 +74,10 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
 
 
 def finished_rows(out: Path) -> list[Row]:
-    """The rows of all finished cells: methods in the order of `METHODS`, then a user's own, then seeds."""
+    """The rows of all finished cells: methods in the order of `ALL`, then a user's own, then seeds."""
     cells = [path.parent.name.rpartition("-seed") for path in out.glob("cells/*-seed*/rows.json")]
     seeds = sorted({int(seed) for _, _, seed in cells})
-    methods = [*METHODS, *sorted({method for method, _, _ in cells} - METHODS.keys())]
+    methods = [*ALL, *sorted({method for method, _, _ in cells} - ALL.keys())]
     paths = [rows_path(out, method, seed) for method in methods for seed in seeds]
     return [row for path in paths if path.is_file() for row in read_json(path)]
 

@@ -117,6 +117,10 @@ class Candidate:
         What somebody would spend who wanted this candidate alone.
     ties : Ties or None
         What the mask decided by tie; None where no scores decided it, or the method keeps them to itself.
+    calibration_examples : int
+        Examples that were looked at after training, to choose the mask or to move weights; `cost` has them, too.
+    shuffled : Candidate or None
+        The control of a method that does not train under its mask: its masks, shuffled within their layers.
     """
 
     target: float | None
@@ -126,6 +130,8 @@ class Candidate:
     members: int
     cost: Cost
     ties: Ties | None = None
+    calibration_examples: int = 0
+    shuffled: "Candidate | None" = None
 
 
 @dataclass(frozen=True)

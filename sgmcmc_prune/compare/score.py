@@ -18,12 +18,14 @@ from sgmcmc_prune.store.result_table import COMMON
 #: Columns of comparison.csv. `flops` are the multiply-adds of one network for one input that a mask leaves, whether or
 #: not its nodes can be cut out (None where they are not known); `peak_memory` is in bytes;
 #: `gradient_evaluations` are those of the one training behind a network, which may serve several targets (`training`);
+#: `calibration_examples` are those of them that were looked at after training;
+#: `shuffled_accuracy` is that of the same masks shuffled within their layers, where a method is one shot;
 #: `ties` of `groups` were decided by tie, as far as that is known;
 #: `search_evaluations` are the gradient evaluations spent on choosing `settings`, once for all seeds and targets.
 OTHERS = (
     *("family", "achieved_sparsity", "own_stopping_rule", "kind", "brier", "ood_auroc", "parameters_kept", "flops"),
-    *("members", "inference_flops", "ties", "groups", "training", "peak_memory", "settings", "search_evaluations"),
-    "reason",
+    *("members", "inference_flops", "ties", "groups", "training", "calibration_examples", "peak_memory", "settings"),
+    *("shuffled_accuracy", "search_evaluations", "reason"),
 )
 COLUMNS = (*COMMON, *OTHERS)
 Row = dict[str, Any]
@@ -60,20 +62,26 @@ def rows(
         "ties": candidate.ties and candidate.ties.count,
         "groups": candidate.ties and candidate.ties.groups,
         "gradient_evaluations": candidate.cost.gradient_evaluations,
+        "calibration_examples": candidate.calibration_examples,
         "seconds": round(candidate.cost.seconds, 3),
         "peak_memory": peak_memory(split[0].device),
     }
     alone = _quality(candidate.single, split, ood)
     together = _quality(candidate.predict, split, ood) if candidate.members > 1 else alone
+    controls = _controls(candidate.shuffled, split)
     return [
         {
             **common,
             "kind": kind,
             "members": members,
             "inference_flops": None if flops is None else round(flops * members),
+            "shuffled_accuracy": control,
             **quality,
         }
-        for kind, members, quality in (("single", 1, alone), ("ensemble", candidate.members, together))
+        for kind, members, quality, control in (
+            ("single", 1, alone, controls[0]),
+            ("ensemble", candidate.members, together, controls[1]),
+        )
     ]
 
 
@@ -90,6 +98,14 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _controls(shuffled: Candidate | None, split: tuple[Tensor, Tensor]) -> tuple[float | None, float | None]:
+    """Accuracies of the control: of its single network, and of its ensemble."""
+    if shuffled is None:
+        return None, None
+    alone = summarise(shuffled.single(split[0]), split[1])["accuracy"]
+    return alone, summarise(shuffled.predict(split[0]), split[1])["accuracy"] if shuffled.members > 1 else alone
 
 
 def _quality(predict: Predict, split: tuple[Tensor, Tensor], ood: Tensor | None) -> dict[str, float]:

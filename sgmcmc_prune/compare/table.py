@@ -14,7 +14,7 @@ from sgmcmc_prune.text_table import format_rows, number
 _TEXT = ("method", "split", "data", "family", "kind", "training", "settings", "reason")
 _WHOLE = (
     *("seed", "parameters_kept", "flops", "members", "inference_flops", "gradient_evaluations", "peak_memory"),
-    *("ties", "groups", "search_evaluations"),
+    *("calibration_examples", "ties", "groups", "search_evaluations"),
 )
 HEADER = (
     *("method", "target", "kept", "unmasked mult-adds", "seeds", "accuracy", "NLL", "ECE", "members", "Δ accuracy"),

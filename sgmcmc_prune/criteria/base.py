@@ -31,6 +31,8 @@ class Criterion:
     probabilities: ClassVar[bool] = False
     #: In each layer it prunes as many weights as the first criterion does: a control.
     copies_layers: ClassVar[bool] = False
+    #: It moves the weights that stay, too: a run asks `run.conditional` for masks and draws, not `scores`.
+    moves: ClassVar[bool] = False
 
     def refused(self, config: Any) -> str:
         """Why a run of this configuration cannot use the criterion; "" if it can."""

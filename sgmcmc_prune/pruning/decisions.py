@@ -10,7 +10,8 @@ from torch import Tensor
 from sgmcmc_prune import choices
 from sgmcmc_prune.criteria.base import Criterion, Scores
 from sgmcmc_prune.priors.groups import GroupMap
-from sgmcmc_prune.pruning.decision import bayesian_false_discovery_rate, median_probability_model
+from sgmcmc_prune.pruning.decision import bayesian_false_discovery_rate, median_probability_model, target_sparsity
+from sgmcmc_prune.pruning.loss_budget import largest_within_loss
 from sgmcmc_prune.pruning.masks import Mask
 
 
@@ -26,11 +27,14 @@ class Evidence:
         Inclusion probabilities; empty where the criterion has none.
     seed : int
         Key of the shuffle that decides between equal groups.
+    losses : callable, optional
+        A mask (empty: none) to the losses in nats of the chain's draws on held-out examples, (draws, examples).
     """
 
     scores: Mapping[str, Tensor]
     inclusion: Mapping[str, Tensor]
     seed: int
+    losses: Callable[[Mask], Tensor] | None = None
 
 
 class Decision(Protocol):
@@ -90,6 +94,28 @@ class FalseDiscoveryRate:
 
 
 @dataclass(frozen=True)
+class LossBudget:
+    """`largest_within_loss`: as sparse as the draws on held-out examples allow, at a tolerated rise of the loss."""
+
+    level: float
+    name: ClassVar[str] = "loss_budget"
+
+    def applies(self, criterion: Criterion) -> bool:
+        """To what scores groups, and is no copy."""
+        return not (criterion.copies_layers or criterion.moves)
+
+    def __call__(self, evidence: Evidence, groups: Mapping[str, GroupMap]) -> Mask:
+        """The last mask, by the order of the scores, before one that may cost too much."""
+        if evidence.losses is None:
+            raise ValueError("decision loss_budget needs the draws' losses on held-out examples; hold some out")
+
+        def mask_at(sparsity: float) -> Mask:
+            return target_sparsity(evidence.scores, groups, sparsity, seed=evidence.seed)
+
+        return largest_within_loss(evidence.losses, mask_at, self.level)
+
+
+@dataclass(frozen=True)
 class Own:
     """A user's function: (scores, groups) to the groups that stay, booleans of shape (G,) by parameter."""
 
@@ -98,8 +124,8 @@ class Own:
     level: ClassVar[float | None] = None
 
     def applies(self, criterion: Criterion) -> bool:
-        """To all but the control, which copies the layers of another."""
-        return not criterion.copies_layers
+        """To what scores groups: not to the control, which copies the layers of another, nor to what moves weights."""
+        return not (criterion.copies_layers or criterion.moves)
 
     def __call__(self, evidence: Evidence, groups: Mapping[str, GroupMap]) -> Mask:
         """Ask the function, and look at what it says."""
@@ -114,10 +140,11 @@ class Own:
         return {name: group.expand(kept[name]).contiguous() for name, group in groups.items()}
 
 
-def load(name: str, fdr: float) -> Decision:
-    """The decision of a name; `fdr` is the level of the false discovery rate."""
+def load(name: str, fdr: float, loss_budget: float) -> Decision:
+    """The decision of a name, at the level of the false discovery rate, or at the tolerated rise of the loss."""
     found = choices.load("decision", name)
     if choices.is_own(name):
         return Own(name, found)
-    decision: Decision = FalseDiscoveryRate(fdr) if found is FalseDiscoveryRate else found()
+    levels = {FalseDiscoveryRate: (fdr,), LossBudget: (loss_budget,)}
+    decision: Decision = found(*levels.get(found, ()))
     return decision

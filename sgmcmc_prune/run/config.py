@@ -4,6 +4,7 @@ Lengths are in epochs of the training set (after the validation split), so that 
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -205,17 +206,29 @@ class PruneConfig:
         How a target is shared among layers.
     post_hoc
         Criteria for masks on the finished draws: "inclusion_probability", "expected_log_odds", "em_responsibility",
-        "magnitude", "root_mean_square", "signal_to_noise", "random", or your own as "package.module:class".
+        "magnitude", "lamp", "root_mean_square", "signal_to_noise", "random", "conditional" (joint evidence, which moves
+        the draws, too), or your own as "package.module:class".
     in_chain
         Criteria for masks that grow inside the chain; each forks from the dense chain.
     decisions
-        Masks without a target on the finished draws: by inclusion probabilities "median" and "fdr", by any scores your
-        own as "package.module:function".
+        Masks without a target on the finished draws: by inclusion probabilities "median" and "fdr", by any scores
+        "loss_budget" (the largest sparsity whose loss on the held-out examples rises by less than `loss_budget` with
+        probability 0.95), or your own as "package.module:function".
+    curvature
+        Of "conditional": "gram", "kfac", "ggn", "fisher", or your own as "package.module:class".
+    curvature_options
+        NAME=VALUE for it, such as size=100 of "fisher".
+    curvature_examples
+        Training examples that each curvature sees.
+    stages
+        Curvatures on the way of "conditional" to the largest target; 1 has one for each target.
     growth_schedule
         How the mask grows towards a target: "cubic", "linear", or your own as "package.module:function" of the share of
         its time, which gives the share that is left.
     fdr
         Level of the Bayesian false-discovery-rate decision.
+    loss_budget
+        Tolerated rise of the loss, in nats per example, of the decision of that name.
     cycles
         Cycles at each target; the mask grows in the first.
     explore
@@ -237,8 +250,13 @@ class PruneConfig:
     post_hoc: tuple[str, ...] = ("inclusion_probability", "magnitude", "signal_to_noise", "random")
     in_chain: tuple[str, ...] = ("inclusion_probability", "root_mean_square")
     decisions: tuple[str, ...] = ("median", "fdr")
+    curvature: str = "ggn"
+    curvature_options: tuple[str, ...] = ()
+    curvature_examples: int = 2000
+    stages: int = 12
     growth_schedule: str = "cubic"
     fdr: float = 0.1
+    loss_budget: float = 0.02
     cycles: int = 1
     explore: float = 1.5
     sample: float = 0.75
@@ -358,13 +376,20 @@ class RunConfig:
             f"keep_checkpoints is {self.keep_checkpoints}; batched chains resume at a step that all have: keep 2",
         )
         require(self.rank_timeout > 0, f"rank_timeout is {self.rank_timeout}; it must be > 0 seconds")
-        targets = self.prune.targets
+        targets, p = self.prune.targets, self.prune
+        require(
+            p.stages >= 1 and p.curvature_examples >= 1,
+            f"prune.stages is {p.stages} and prune.curvature_examples {p.curvature_examples}; both must be at least 1",
+        )
         require(
             list(targets) == sorted(set(targets)) and all(0 < t < 1 for t in targets),
             f"prune.targets are {targets}; give increasing sparsities inside (0, 1)",
         )
         for where, kind, name in self.choices():
             choices.check(kind, name, where)
+        if "loss_budget" in p.decisions:
+            require(0 < p.loss_budget < math.inf, f"prune.loss_budget is {p.loss_budget}; it must be finite and > 0")
+            require(self.data.validation > 1, "decision loss_budget needs held-out examples; set data.validation")
         if self.evaluate == "validation":
             require(self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out")
         for where, criteria in (("post_hoc", self.prune.post_hoc), ("in_chain", self.prune.in_chain)):
@@ -388,6 +413,7 @@ class RunConfig:
             ("sampler.preconditioner", "mass matrix", self.sampler.preconditioner),
             ("prune.growth_schedule", "growth", self.prune.growth_schedule),
             *(("control", "control", name) for name in (self.control,) if name is not None),
+            ("prune.curvature", "curvature", self.prune.curvature),
             *(("prune.post_hoc", "criterion", name) for name in self.prune.post_hoc),
             *(("prune.in_chain", "criterion", name) for name in self.prune.in_chain),
             *(("prune.decisions", "decision", name) for name in self.prune.decisions),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -145,18 +146,37 @@ def rehearse_criterion(
         If it fails, or gives what cannot be averaged or ranked.
     """
     criterion, observed = make_criterion(name), Observed()
+    if criterion.moves:
+        return
     with choices.calling("criterion", name):
         observed.update({n: criterion.observe(prior, n, params[n].detach().clone(), 1.0) for n in groups})
         found = criterion.scores(observed.means, groups, 0)
     scores = checked(name, found, groups)
-    for decide in (decisions.load(each, config.prune.fdr) for each in config.prune.decisions):
+    for decide in without_target(config):
         if choices.is_own(decide.name) and decide.applies(criterion):
             with choices.calling("decision", decide.name):
                 decide(decisions.Evidence(scores, criterion.inclusion(observed.means, scores), 0), groups)
 
 
-def decided_post_hoc(config: RunConfig, groups: Groups, chains: Sequence[State]) -> Iterator[Decided]:
+def without_target(config: RunConfig) -> list[decisions.Decision]:
+    """The decisions without a target that a configuration names."""
+    p = config.prune
+    return [decisions.load(name, p.fdr, p.loss_budget) for name in p.decisions]
+
+
+def decided_post_hoc(
+    config: RunConfig, groups: Groups, chains: Sequence[State], losses: Callable[[int, Mask], Tensor]
+) -> Iterator[Decided]:
     """Every decision on the dense chains, criterion by criterion: the targets, then those without one.
+
+    Parameters
+    ----------
+    config : RunConfig
+    groups : mapping of str to GroupMap
+    chains : sequence of mapping
+        The saved averages of each.
+    losses : callable
+        A chain and a mask to the losses of its draws on held-out examples, (draws, examples).
 
     Raises
     ------
@@ -164,12 +184,13 @@ def decided_post_hoc(config: RunConfig, groups: Groups, chains: Sequence[State])
         If a criterion needs what the chains did not average.
     """
     p = config.prune
-    without_target = [decisions.load(name, p.fdr) for name in p.decisions]
+    others = without_target(config)
     seeds = [config.seed * 2**16 + c for c in range(len(chains))]
     sizes = [chain_magnitudes(state, groups) for state in chains] if p.post_hoc else []
     first: list[Scores] = []
-    for name in p.post_hoc:
-        criterion = make_criterion(name)
+    for name, criterion in ((name, make_criterion(name)) for name in p.post_hoc):
+        if criterion.moves:  # `conditional.take_conditional`
+            continue
         scores = [chain_scores(name, state, groups, seed) for state, seed in zip(chains, seeds, strict=True)]
         first = first or scores
         for target in p.targets:
@@ -182,10 +203,10 @@ def decided_post_hoc(config: RunConfig, groups: Groups, chains: Sequence[State])
                 found = [decision.match_layer_sparsity(s, groups, mask) for s, mask in zip(scores, found, strict=True)]
             tied = [decision.tied(s, groups, m, p.allocation) for s, m in zip(scores, found, strict=True)]
             yield Decided(name, "target", target, None, sum(tied) / len(tied) / num_groups(groups), found)
-        for decide in (d for d in without_target if d.applies(criterion)):
+        for decide in (d for d in others if d.applies(criterion)):
             evidence = [
-                decisions.Evidence(s, _inclusion(criterion, name, state, groups, s), seed)
-                for s, state, seed in zip(scores, chains, seeds, strict=True)
+                decisions.Evidence(s, _inclusion(criterion, name, state, groups, s), seed, partial(losses, chain))
+                for chain, (s, state, seed) in enumerate(zip(scores, chains, seeds, strict=True))
             ]
             with choices.calling("decision", decide.name):
                 found = [decide(each, groups) for each in evidence]
@@ -201,7 +222,7 @@ def num_decided(config: RunConfig) -> int:
     """How many rows `decided_post_hoc` gives."""
     p = config.prune
     chosen: list[Criterion] = [make_criterion(name) for name in p.post_hoc]
-    without = sum(decisions.load(name, p.fdr).applies(criterion) for name in p.decisions for criterion in chosen)
+    without = sum(decide.applies(criterion) for decide in without_target(config) for criterion in chosen)
     return len(p.targets) * len(chosen) + without
 
 

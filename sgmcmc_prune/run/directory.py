@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from sgmcmc_prune import choices
+from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.settings import from_json, to_json
@@ -33,12 +36,16 @@ def load_config(out: Path) -> RunConfig:
 FREE = (
     *("device", "execution", "checkpoint_seconds", "keep_checkpoints", "keep_weight_draws", "ranks_per_chain"),
     *("rank_timeout", "compile_network", "evaluate", "ood", "ood_dir", "data.data_dir", "data.workers"),
-    *("sampler.implementation", "prune.post_hoc", "prune.decisions", "prune.fdr"),
+    *("sampler.implementation", "prune.post_hoc", "prune.decisions", "prune.fdr", "prune.loss_budget"),
+    *("prune.curvature", "prune.curvature_options", "prune.curvature_examples", "prune.stages"),
 )
 
 
 #: Those of them that the evaluation depends on.
-EVALUATION = ("evaluate", "ood", "ood_dir", "prune.post_hoc", "prune.decisions", "prune.fdr")
+EVALUATION = (
+    *("evaluate", "ood", "ood_dir", "prune.post_hoc", "prune.decisions", "prune.fdr", "prune.loss_budget"),
+    *("prune.curvature", "prune.curvature_options", "prune.curvature_examples", "prune.stages"),
+)
 
 
 def drawn_with(out: Path) -> RunConfig | None:
@@ -79,7 +86,7 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def load_averages(places: RunPlaces, chain: int) -> dict[str, Any]:
-    """The averages over the dense draws of a chain: `inclusion` and `moments`, by layer, and what criteria `observed`.
+    """What is kept of a chain: `inclusion` and `moments` of its draws, by layer, what criteria `observed`, the `prior`.
 
     Raises
     ------
@@ -88,7 +95,22 @@ def load_averages(places: RunPlaces, chain: int) -> dict[str, Any]:
     """
     path = places.averages(chain)
     state = checkpoint.load(path if path.is_file() else places.checkpoint(chain))
-    return {key: state[key] for key in ("inclusion", "moments", "observed") if key in state}
+    return {key: state[key] for key in ("inclusion", "moments", "observed", "prior") if key in state}
+
+
+def load_prior(run: Run, model: nn.Module, chain: int) -> Prior:
+    """The prior of a chain, with the hyperparameters that it had when its draws were taken.
+
+    Raises
+    ------
+    ValueError
+        If the run kept none.
+    """
+    prior, state = run.prior(model, chain), load_averages(run.places, chain)
+    if "prior" not in state:
+        raise ValueError(f"{run.out} was finished by an earlier version, which kept no prior; sample it again")
+    prior.load_state_dict(state["prior"])
+    return prior
 
 
 def keep_averages(run: Run) -> None:

@@ -10,7 +10,7 @@ augmented as they were; plain images have other statistics than crops with black
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.data import ood
 from sgmcmc_prune.diagnostics import in_function_space, judge
 from sgmcmc_prune.likelihoods import Gaussian, ObservationModel, Prediction
@@ -32,6 +33,7 @@ from sgmcmc_prune.predictive.predict import Predictive, outputs_of, outputs_of_d
 from sgmcmc_prune.pruning import batchnorm, masks
 from sgmcmc_prune.pruning.masked import put_on
 from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
+from sgmcmc_prune.run.conditional import take_conditional
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_errors, num_decided, num_groups
 from sgmcmc_prune.run.directory import evaluation_settings, load_averages
@@ -179,6 +181,22 @@ class Evaluator:
         return row
 
 
+def held_out_losses(run: Run) -> Callable[[int, Mask], Tensor]:
+    """A chain and a mask to the losses of the chain's dense draws on the validation examples, (draws, examples)."""
+    network, weights = run.model(0), WeightStore(run.places.draws)
+    count = run.config.schedule.cycles * run.config.schedule.draws
+
+    def losses(chain: int, mask: Mask) -> Tensor:
+        inputs, targets = run.data.validation
+        each = []
+        for draw in range(count):
+            put_on(network, weights.load(chain, draw), mask, run.statistics_batches())
+            each.append(run.likelihood(outputs_of(network, inputs), targets).double())
+        return torch.stack(each)
+
+    return losses
+
+
 def batchable(network: nn.Module, inputs: Tensor) -> bool:
     """Whether a network is small, and draws of it can share a pass, which is found by trying."""
     state = network_state(network)
@@ -257,20 +275,18 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         _write_reliability(places.reliability, run.likelihood, found.pooled, evaluator.labels)
         bar.update(1)
         pruned = []
-        for decided in decided_post_hoc(config, evaluator.groups, chains):
+        for decided in decided_post_hoc(config, evaluator.groups, chains, held_out_losses(run)):
             found = evaluator.predict(places, 0, draws, decided.masks)
             labels = {"when": "post_hoc", **decided.labels, "gradient_evaluations": run.gradient_evaluations()}
             pruned.append(evaluator.row(found, decided.masks, **labels))
             bar.update(1)
-        for criterion, (k, target) in product(config.prune.in_chain, enumerate(config.prune.targets)):
-            stage, n = places.stage(criterion), config.prune.cycles * config.prune.draws
-            paths = [stage.mask(c, target) for c in range(config.chains)]
-            chain_masks = [masks.load(path) for path in paths]
-            tied = _mean([masks.load_tied(path) for path in paths]) / num_groups(evaluator.groups)
-            labels = {"criterion": criterion, "when": "in_chain", "decision": "target", "target": target, "tied": tied}
-            labels |= {"gradient_evaluations": run.gradient_evaluations(k + 1)}
-            found = evaluator.predict(stage, k * n, (k + 1) * n, chain_masks)
-            pruned.append(evaluator.row(found, chain_masks, **labels))
+        moving = [name for name in config.prune.post_hoc if make_criterion(name).moves]
+        for criterion in moving:
+            take_conditional(run, places.stage(criterion))
+        forks = [(name, "post_hoc", draws) for name in moving]
+        forks += [(name, "in_chain", config.prune.cycles * config.prune.draws) for name in config.prune.in_chain]
+        for (criterion, when, n), k in product(forks, range(len(config.prune.targets))):
+            pruned.append(_of_stage(evaluator, places.stage(criterion), k, n, criterion=criterion, when=when))
             bar.update(1)
         control = _control(run, evaluator, bar) if config.control else []
     return {
@@ -309,6 +325,17 @@ def _control(run: Run, evaluator: Evaluator, bar: Any) -> list[dict[str, Any]]:
         rows.append(evaluator.row(found, chain_masks, **labels))
         bar.update(1)
     return rows
+
+
+def _of_stage(evaluator: Evaluator, stage: StagePlaces, k: int, draws: int, **labels: Any) -> dict[str, Any]:
+    """The row of a stage's target number k, which has masks and so many draws of its own."""
+    config = evaluator.config
+    target = config.prune.targets[k]
+    paths = [stage.mask(c, target) for c in range(config.chains)]
+    chain_masks = [masks.load(path) for path in paths]
+    tied = _mean([masks.load_tied(path) for path in paths]) / num_groups(evaluator.groups)
+    found = evaluator.predict(stage, k * draws, (k + 1) * draws, chain_masks)
+    return evaluator.row(found, chain_masks, **labels, decision="target", target=target, tied=tied)
 
 
 def _write_reliability(path: Path, likelihood: ObservationModel, predicted: Prediction, targets: Tensor) -> None:

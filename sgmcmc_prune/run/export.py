@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import choices
+from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.likelihoods import Gaussian
 from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
 from sgmcmc_prune.machine import timing
@@ -25,6 +26,7 @@ from sgmcmc_prune.pruning.shrink import shrink
 from sgmcmc_prune.run.config import NetworkChoice
 from sgmcmc_prune.run.decide import decided_post_hoc
 from sgmcmc_prune.run.directory import load_averages, open_run
+from sgmcmc_prune.run.evaluate import held_out_losses
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.network import About, load_network, require_safetensors, save_network
 from sgmcmc_prune.store.weights import WeightStore, average
@@ -184,7 +186,12 @@ def _chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask,
         raise ValueError(f"{run_dir} has nothing pruned {choice.when} by {criterion}; it has {', '.join(criteria)}")
     if choice.decision == "target" and target not in targets:
         raise ValueError(f"{run_dir} has no target {target}; it has {', '.join(f'{t:g}' for t in targets)}")
-    if choice.when == "post_hoc":
+    moved = choice.when == "post_hoc" and make_criterion(str(criterion)).moves
+    if moved and choice.decision == "target" and target is not None:
+        stage, per_cycle = run.places.stage(criterion), config.schedule.draws
+        last = (targets.index(target) + 1) * config.schedule.cycles * per_cycle
+        first, mask = last - per_cycle, masks.load(stage.mask(choice.chain, target))
+    elif choice.when == "post_hoc":
         stage, last = run.places.stage(None), config.schedule.cycles * config.schedule.draws
         first = last - config.schedule.draws
         mask = _post_hoc_mask(run, choice, str(criterion), target)
@@ -209,7 +216,7 @@ def _chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask,
 
 def _post_hoc_mask(run: Run, choice: NetworkChoice, criterion: str, target: float | None) -> masks.Mask:
     states = [load_averages(run.places, chain) for chain in range(run.config.chains)]
-    for decided in decided_post_hoc(run.config, run.groups(run.model(0)), states):
+    for decided in decided_post_hoc(run.config, run.groups(run.model(0)), states, held_out_losses(run)):
         wanted = (decided.criterion, decided.decision) == (criterion, choice.decision)
         if wanted and decided.target in (None, target):
             return decided.masks[choice.chain]

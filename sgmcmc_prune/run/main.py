@@ -26,12 +26,14 @@ from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import interruptible
 from sgmcmc_prune.chains.memory import require_memory
 from sgmcmc_prune.chains.processes import num_workers, run_in_processes, worker_commands
+from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine import distributed
 from sgmcmc_prune.machine.distributed import Ranks
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.priors.base import rehearse_prior
 from sgmcmc_prune.run.checks import check_choices, check_device, check_precision
+from sgmcmc_prune.run.conditional import check_conditional
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import rehearse_criterion
 from sgmcmc_prune.run.directory import evaluation_settings, keep_averages, load_config, open_run
@@ -223,6 +225,8 @@ def _check(job: Run, world: Ranks) -> None:
     if (config.prune.in_chain or config.prune.post_hoc) and not job.groups(model):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.not_prunable.items())
         raise ValueError(f"the network has no weight that may be pruned ({reasons}); run without prune criteria")
+    if any(make_criterion(name).moves for name in config.prune.post_hoc):
+        check_conditional(job, model)
     for criterion in job.stages:
         job.schedule(criterion)
         if criterion is not None:

@@ -19,12 +19,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.laplace import layers as rules
 from sgmcmc_prune.baselines.laplace.blocks import Block, DiagonalBlock, KroneckerBlock
-from sgmcmc_prune.likelihoods import Categorical, Likelihood, categorical
+from sgmcmc_prune.likelihoods import Likelihood, categorical
+from sgmcmc_prune.likelihoods.roots import Estimator, output_roots
+from sgmcmc_prune.models import layers as rules
 from sgmcmc_prune.predictive.predict import evaluation_mode
 
-Estimator = Literal["ggn", "monte_carlo", "empirical"]
 Structure = Literal["diagonal", "kfac"]
 
 
@@ -109,38 +109,6 @@ def curvature(
     scale = 1.0 if num_data is None else num_data / len(inputs)
     blocks = {name: block for total in sums.values() for name, block in total.blocks(scale).items()}
     return Curvature(blocks, scale * log_likelihood, passes)
-
-
-def output_roots(
-    estimator: Estimator, likelihood: Likelihood, outputs: Tensor, targets: Tensor, generator: torch.Generator
-) -> Tensor:
-    """The columns of S for each example, shape (K, n, ...): what each backward pass starts from."""
-    if estimator == "empirical":
-        f = outputs.detach().requires_grad_()
-        return torch.autograd.grad(likelihood(f, targets).sum(), f)[0][None]
-    root = _categorical_root(outputs) if type(likelihood) is Categorical else _root(likelihood, outputs, targets)
-    if estimator == "ggn":
-        return root
-    shape = (len(root), len(outputs)) + (1,) * (outputs.ndim - 1)
-    signs = torch.randint(0, 2, shape, generator=generator).to(root) * 2 - 1
-    return (root * signs).sum(0, keepdim=True)
-
-
-def _categorical_root(logits: Tensor) -> Tensor:
-    """S = diag(sqrt p) - p sqrt(p)', for which S S' = diag(p) - p p'."""
-    p = logits.softmax(1)
-    return (p.sqrt()[:, :, None] * (torch.eye(p.shape[1], device=p.device) - p[:, None, :])).transpose(0, 1)
-
-
-def _root(likelihood: Likelihood, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Symmetric square root of d^2 l / df^2 for each example; any likelihood that is convex in its outputs."""
-    f = outputs.detach().requires_grad_()
-    (first,) = torch.autograd.grad(likelihood(f, targets).sum(), f, create_graph=True)
-    # Examples do not interact, so the gradient of a sum over them is a row of every example's second derivative.
-    rows = [torch.autograd.grad(r.sum(), f, retain_graph=True)[0] for r in first.reshape(len(f), -1).unbind(1)]
-    values, basis = torch.linalg.eigh(torch.stack([row.reshape(len(f), -1) for row in rows], 1))
-    root = (basis * values.clamp_min(0).sqrt()[:, None, :]).permute(2, 0, 1)
-    return root.reshape(len(root), *outputs.shape)
 
 
 def _add_batch(

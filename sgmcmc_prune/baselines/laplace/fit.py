@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from sgmcmc_prune.baselines.laplace.blocks import DiagonalBlock
 from sgmcmc_prune.baselines.laplace.curvature import Curvature, curvature
 from sgmcmc_prune.baselines.laplace.evidence import PriorUpdate
-from sgmcmc_prune.baselines.laplace.layers import find_layers
 from sgmcmc_prune.baselines.laplace.posterior import LaplaceFit, LaplacePosterior
 from sgmcmc_prune.baselines.laplace.prior import PrecisionPrior
 from sgmcmc_prune.baselines.laplace.recipe import Recipe
@@ -32,6 +31,7 @@ from sgmcmc_prune.baselines.training import Trainer
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.likelihoods import Likelihood, categorical
+from sgmcmc_prune.models.layers import find_layers
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import target_sparsity

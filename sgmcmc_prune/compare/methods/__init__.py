@@ -11,18 +11,23 @@ from sgmcmc_prune.compare.methods import (
     expected_loss,
     laplace,
     mixtures,
+    one_shot,
     point_estimates,
     variational,
 )
 
 _FAMILIES = (chains, expected_loss, chain_reduction, point_estimates, mixtures, variational, bmr, laplace)
-METHODS: dict[str, Method] = {
-    method.name: method for method in chain.from_iterable(family.methods() for family in _FAMILIES)
+#: By track: trained under the mask or before it with the whole budget, and one shot, from one network of a seed.
+TRACKS: dict[str, dict[str, Method]] = {
+    "trained": {method.name: method for method in chain.from_iterable(family.methods() for family in _FAMILIES)},
+    "one-shot": {method.name: method for method in one_shot.methods()},
 }
+METHODS: dict[str, Method] = TRACKS["trained"]
+ALL: dict[str, Method] = {name: method for track in TRACKS.values() for name, method in track.items()}
 
 
 def find(name: str) -> Method:
-    """The method of a name: one of `METHODS`, or a user's own "package.module:attribute".
+    """The method of a name: one of `ALL`, or a user's own "package.module:attribute".
 
     That is a `Method`, or its `fit`: a function of the problem and a folder of its own that yields candidates.
 
@@ -31,11 +36,12 @@ def find(name: str) -> Method:
     ValueError
         If there is no such method, or a user's own cannot be imported.
     """
-    if name in METHODS:
-        return METHODS[name]
+    for track in TRACKS.values():
+        if name in track:
+            return track[name]
     if not choices.is_own(name):
         raise ValueError(
-            f"method {name} is unknown; `sgmcmc-prune methods` lists {len(METHODS)}, and your own is "
+            f"method {name} is unknown; `sgmcmc-prune methods` lists {len(ALL)}, and your own is "
             "'package.module:attribute'"
         )
     found = choices.load("comparison method", name)

@@ -11,12 +11,12 @@ from functools import partial
 from pathlib import Path
 
 from sgmcmc_prune.baselines import laplace
-from sgmcmc_prune.baselines.laplace.layers import find_layers
 from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Method, Problem
 from sgmcmc_prune.compare.methods.point_estimates import in_memory
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
 from sgmcmc_prune.compare.networks import at_sparsities, under_mask
 from sgmcmc_prune.criteria.magnitude import magnitude
+from sgmcmc_prune.models.layers import find_layers
 
 
 def methods() -> Iterator[Method]:

@@ -5,6 +5,7 @@ the patch under the kernel. So every supported layer is z = W a + b at R positio
 shape (n, R, O), and one formula serves all of them.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,18 +58,38 @@ def find_layers(model: nn.Module, skip: Collection[str] = ()) -> list[Layer]:
                     f"{name}.{short} is also {owner[id(parameter)]}: shared weights have no curvature rule"
                 )
             owner[id(parameter)] = f"{name}.{short}"
-        prefix = f"{name}." if name else ""
-        layers.append(Layer(module, f"{prefix}weight", f"{prefix}bias" if "bias" in own else None))
+        layers.append(_layer(name, module))
     if not layers:
         raise ValueError("the model has no Linear or Conv2d layer, so there is no curvature to compute")
     return layers
 
 
+def layers_with_rule(model: nn.Module) -> list[Layer]:
+    """List the layers that have a curvature rule and parameters of their own; what has none is left out."""
+    modules = {name: module for name, module in model.named_modules() if has_rule(module)}
+    owners = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+    return [
+        _layer(name, module)
+        for name, module in modules.items()
+        if all(owners[id(p)] == 1 for p in module.parameters(recurse=False))
+    ]
+
+
+def has_rule(module: nn.Module) -> bool:
+    """Whether a module is Linear, or Conv2d with groups=1 and zero padding given as numbers."""
+    if type(module) is nn.Conv2d:
+        return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return type(module) is nn.Linear
+
+
+def _layer(name: str, module: nn.Module) -> Layer:
+    prefix = f"{name}." if name else ""
+    assert isinstance(module, nn.Linear | nn.Conv2d), "it has a rule"
+    return Layer(module, f"{prefix}weight", f"{prefix}bias" if module.bias is not None else None)
+
+
 def _check(name: str, module: nn.Module) -> None:
-    if type(module) is nn.Linear:
-        return
-    plain = type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros"
-    if plain and not isinstance(module.padding, str):
+    if has_rule(module):
         return
     raise ValueError(
         f"layer {name!r} ({type(module).__name__}) has no curvature rule; supported are Linear, and Conv2d with "

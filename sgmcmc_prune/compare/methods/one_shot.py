@@ -1,0 +1,226 @@
+"""One shot: every method starts from the same network, or the same chain, of a seed, and trains no more.
+
+The training, or the chain, spends the whole budget. What a method looks at afterwards, the examples of its curvatures,
+is counted on top and stands in the column `data`. Each mask has its control (Frankle et al. 2021): the same masks
+shuffled within their layers, with the same update of what is left; where that does as well, the method has found how
+many weights each layer keeps, and no more.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sgmcmc_prune.baselines import magnitude as training
+from sgmcmc_prune.baselines.fit import Cost, Fit, Weights
+from sgmcmc_prune.baselines.training import single_weights
+from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Method, Problem
+from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config, drawn, run_once, shared_name
+from sgmcmc_prune.compare.methods.point_estimates import in_memory, recipe
+from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
+from sgmcmc_prune.compare.networks import at_sparsity, under_mask
+from sgmcmc_prune.criteria.lamp import lamp
+from sgmcmc_prune.criteria.magnitude import magnitude
+from sgmcmc_prune.criteria.random import random
+from sgmcmc_prune.likelihoods import categorical
+from sgmcmc_prune.models.state import load_network_state, network_state
+from sgmcmc_prune.pruning.conditional.prune import (
+    Choose,
+    Conditional,
+    Pruned,
+    by_evidence,
+    follow,
+    given,
+    layers_of,
+    path,
+    precision_of,
+)
+from sgmcmc_prune.pruning.decision import match_layer_sparsity, target_sparsity
+from sgmcmc_prune.pruning.masks import Mask
+from sgmcmc_prune.run.decide import chain_scores
+from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.store import checkpoint
+from sgmcmc_prune.store.files import locked, read_json, write_json
+from sgmcmc_prune.store.places import RunPlaces
+from sgmcmc_prune.store.weights import WeightStore, average
+
+Scores = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Start:
+    """What all methods of a seed start from: a network or draws, the prior's precision, and scores by criterion."""
+
+    fit: Fit
+    precision: Callable[[Weights], Weights]
+    scores: Callable[[str], Scores]
+
+
+def methods() -> Iterator[Method]:
+    """All methods of the track."""
+    han, lee, frantar = "Han et al. 2015", "Lee et al. 2021", "Frantar, Singh and Alistarh 2022"
+    for source, begin in (("sgd", trained), ("draws", sampled)):
+        yield _method(f"{source}-magnitude-one-shot", han, begin, partial(_by_scores, "magnitude"))
+        yield _method(f"{source}-lamp-one-shot", lee, begin, partial(_by_scores, "lamp"))
+        for staged in ("", "-staged"):
+            stages = SETTINGS["conditional"]["stages"] if staged else 1
+            for curvature in ("gram", "kfac", "ggn", "fisher"):
+                paper = {"gram": frantar, "fisher": "Singh and Alistarh 2020"}.get(curvature, "this library")
+                allocation = "erk" if curvature == "gram" else "global"
+                how = Conditional(curvature, {}, stages, SETTINGS["conditional"]["examples"])
+                joint = partial(_joint, how, allocation)
+                yield _conditional(f"{source}-conditional-{curvature}{staged}", paper, begin, joint)
+        how = Conditional("ggn", {}, 1, SETTINGS["conditional"]["examples"])
+        yield _conditional(f"{source}-magnitude-moved", "control: magnitude's mask, moved", begin, partial(_moved, how))
+    obc = replace(how, curvature="gram", options={"damp": 0.01})
+    yield _conditional("obc", frantar, _flat, partial(_joint, obc, "erk"))
+    for criterion, paper in (("signal_to_noise", "Graves 2011"), ("expected_log_odds", "this library")):
+        yield _method(f"draws-{criterion.replace('_', '-')}-one-shot", paper, sampled, partial(_by_scores, criterion))
+
+
+def _method(
+    name: str,
+    paper: str,
+    begin: Callable[[Problem], Start],
+    candidates: Callable[[Problem, Start], Iterator[Candidate]],
+    applies: Callable[[Problem], str | None] = in_memory,
+    scope: str = "every network; images in memory",
+) -> Method:
+    chosen = grid("sgd" if begin is not sampled else "dense_chain")
+
+    def fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
+        yield from candidates(problem, begin(problem))
+
+    return Method(name, "one shot", paper, scope, applies, fit, chosen, ONE_FOR_ALL)
+
+
+def _conditional(
+    name: str, paper: str, begin: Callable[[Problem], Start], fit: Callable[[Problem, Start], Iterator[Candidate]]
+) -> Method:
+    return _method(name, paper, begin, fit, _applies, "networks whose prunable weights are Linear or Conv2d layers'")
+
+
+def _applies(problem: Problem) -> str | None:
+    try:
+        layers_of(problem.network())
+    except ValueError as error:
+        return str(error)
+    return in_memory(problem)
+
+
+def trained(problem: Problem) -> Start:
+    """One network by SGD; the prior's precision is N times the weight decay."""
+    how, out = recipe(problem), problem.shared / shared_name("one-shot-sgd", problem.settings)
+    store, model = WeightStore(out), problem.network()
+    with locked(out.with_name(f"{out.name}.lock"), wait_seconds=math.inf):
+        if not (out / "finished.json").is_file():
+            fit = training.fit(model, problem.data.train, how, seed=problem.seed)
+            store.save(0, 0, network_state(fit.model))
+            write_json(out / "finished.json", {"seconds": fit.cost.seconds})
+    load_network_state(model, store.load(0, 0))
+    cost = Cost(problem.steps * problem.batch_size, float(read_json(out / "finished.json")["seconds"]))
+    groups, decay = single_weights(model), problem.num_data * how.weight_decay
+    weights = dict(model.named_parameters())
+    scores = {"magnitude": magnitude(weights, groups), "lamp": lamp(weights, groups)}
+    fit = Fit(model, cost, scores=scores["magnitude"], groups=groups)
+    return Start(fit, lambda w: {n: torch.full_like(v, decay) for n, v in w.items()}, scores.__getitem__)
+
+
+def _flat(problem: Problem) -> Start:
+    """The same network without a prior."""
+    return replace(trained(problem), precision=lambda w: {n: torch.zeros_like(v) for n, v in w.items()})
+
+
+def sampled(problem: Problem) -> Start:
+    """The draws of one dense chain, under its own prior."""
+    config = dense_config(problem, "dense_chain")
+    out = problem.shared / shared_name("chain-marginal", problem.settings)
+    seconds = run_once(problem, config, out)
+    state, run = checkpoint.load(RunPlaces(out).checkpoint(0)), Run(config, data=problem.data)
+    cycles, draws = config.schedule.cycles, config.schedule.draws
+    fit = drawn(problem, RunPlaces(out), 0, cycles, draws, chain_steps(problem, config), seconds)
+    prior, groups = run.prior(fit.model, 0), run.groups(fit.model)
+    prior.load_state_dict(state["prior"])
+    own = {name for name, p in fit.model.named_parameters() if p.requires_grad}
+    return Start(
+        replace(fit, groups=groups),
+        lambda w: precision_of(prior, {n: v for n, v in w.items() if n in own}),
+        lambda criterion: chain_scores(criterion, state, groups, problem.seed),
+    )
+
+
+def _by_scores(criterion: str, problem: Problem, start: Start) -> Iterator[Candidate]:
+    fit = replace(start.fit, scores=start.scores(criterion))
+    for target in problem.sparsities:
+        mask, ties = at_sparsity(fit, target)
+        shuffled = under_mask(problem, fit, target, _shuffled(problem, fit, mask))
+        yield replace(under_mask(problem, fit, target, mask, ties), shuffled=shuffled)
+
+
+def _joint(how: Conditional, allocation: str, problem: Problem, start: Start) -> Iterator[Candidate]:
+    """Ways to the targets: each in one stage, or one way through all."""
+    ways = [[s] for s in problem.sparsities] if how.stages == 1 else [path(problem.sparsities, how.stages)]
+    for way in ways:
+        yield from _taken(how, problem, start, way, [by_evidence(s, allocation) for s in way])
+
+
+def _moved(how: Conditional, problem: Problem, start: Start) -> Iterator[Candidate]:
+    scores = start.scores("magnitude")
+    for target in problem.sparsities:
+        mask = target_sparsity(scores, start.fit.groups, target)
+        yield from _taken(how, problem, start, [target], [given(mask)])
+
+
+def _taken(
+    how: Conditional, problem: Problem, start: Start, way: list[float], choose: list[Choose]
+) -> Iterator[Candidate]:
+    """A candidate where the way meets a target; its control goes the same way with every mask shuffled."""
+    found, masks = [], []
+    began = time.perf_counter()
+    for sparsity, pruned in zip(way, _follow(how, problem, start, choose), strict=True):
+        masks.append(pruned.mask)
+        if sparsity in problem.sparsities:
+            found.append((sparsity, pruned, time.perf_counter() - began))
+    controls = _follow(how, problem, start, [given(_shuffled(problem, start.fit, mask)) for mask in masks])
+    shuffled = {s: pruned for s, pruned in zip(way, controls, strict=True) if s in problem.sparsities}
+    for sparsity, pruned, seconds in found:
+        control = _candidate(problem, start, sparsity, shuffled[sparsity], 0.0)
+        yield replace(_candidate(problem, start, sparsity, pruned, seconds), shuffled=control)
+
+
+def _follow(how: Conditional, problem: Problem, start: Start, choose: list[Choose]) -> Iterator[Pruned]:
+    inputs, labels = problem.data.train
+
+    def examples(stage: int, count: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(problem.seed * 2**16 + stage)
+        index = torch.randperm(problem.num_data, generator=generator)[:count].to(inputs.device)
+        return inputs[index], labels[index]
+
+    own = network_state(start.fit.model)
+    draws = [{**own, **draw} for draw in start.fit.draws] or [own]
+    return follow(
+        *(problem.network(), draws, examples, start.precision, choose, how),
+        likelihood=categorical,
+        num_data=problem.num_data,
+        statistics=problem.statistics,
+        seed=problem.seed,
+    )
+
+
+def _candidate(problem: Problem, start: Start, target: float, pruned: Pruned, seconds: float) -> Candidate:
+    model = problem.network()
+    load_network_state(model, average(pruned.draws))
+    draws = pruned.draws if start.fit.draws else ()
+    cost = start.fit.cost + Cost(pruned.examples, seconds)
+    made = under_mask(problem, replace(start.fit, model=model, draws=draws, cost=cost), target, pruned.mask)
+    return replace(made, calibration_examples=pruned.examples)
+
+
+def _shuffled(problem: Problem, fit: Fit, mask: Mask) -> Mask:
+    """As many weights of each layer, at random; masks that hold each other still do."""
+    return match_layer_sparsity(random(fit.groups, problem.seed), fit.groups, mask)

@@ -1,0 +1,1 @@
+"""Removing weights by joint evidence, and moving the others: Gaussians, curvatures in blocks, stages."""

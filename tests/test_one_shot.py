@@ -1,0 +1,123 @@
+"""The one-shot track: one start for all methods of a seed, data on top of the budget, and shuffled controls."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sgmcmc_prune import cli
+from sgmcmc_prune.compare.cell import load_problem
+from sgmcmc_prune.compare.comparison import compare
+from sgmcmc_prune.compare.config import Comparison
+from sgmcmc_prune.compare.method import Candidate, Problem
+from sgmcmc_prune.compare.methods import METHODS, TRACKS, find
+from sgmcmc_prune.compare.table import read_csv
+from sgmcmc_prune.criteria.lamp import lamp
+from sgmcmc_prune.models.state import network_state
+from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.run.config import DataConfig, ModelConfig
+
+QUICK = ["sgd-lamp-one-shot", "sgd-magnitude-moved", "sgd-conditional-kfac-staged", "obc"]
+QUICK += ["draws-expected-log-odds-one-shot", "draws-conditional-ggn"]
+SLOW = sorted(TRACKS["one-shot"].keys() - {*QUICK})
+
+
+def coarse(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(49, 6), nn.Tanh(), nn.Linear(6, num_classes))
+
+
+def tiny() -> Comparison:
+    return Comparison(
+        track="one-shot",
+        sparsities=(0.5, 0.8),
+        seeds=(0,),
+        epochs=8,
+        members=3,
+        data=DataConfig(validation=6500, batch_size=25),
+        model=ModelConfig(name=f"{__name__}:coarse"),
+    )
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
+    found, _ = load_problem(tiny(), tmp_path_factory.mktemp("one-shot"), 0)
+    inputs, labels = found.data.validation
+    return replace(found, data=replace(found.data, validation=(inputs[:300], labels[:300])))
+
+
+def candidates(problem: Problem, name: str, folder: Path) -> list[Candidate]:
+    assert find(name).applies(problem) is None
+    return list(find(name).fit(problem, folder))
+
+
+def check(problem: Problem, name: str, found: list[Candidate]) -> None:
+    """Every candidate has the budget's training, its data on top, and a control with the same layers."""
+    assert [c.target for c in found] == list(problem.sparsities)
+    for candidate in found:
+        assert (
+            candidate.cost.gradient_evaluations == problem.steps * problem.batch_size + candidate.calibration_examples
+        )
+        assert (candidate.calibration_examples > 0) == ("conditional" in name or "moved" in name or name == "obc")
+        assert candidate.members == (3 if name.startswith("draws") else 1)
+        (mask,), control = candidate.masks, candidate.shuffled
+        assert masks.sparsity(mask) == pytest.approx(candidate.target, abs=2e-3)
+        assert control is not None
+        for layer, kept in control.masks[0].items():
+            assert int(kept.sum()) == int(mask[layer].sum())
+            assert bool(kept.all()) or not torch.equal(kept, mask[layer])
+        probabilities = candidate.predict(problem.data.validation[0])
+        torch.testing.assert_close(probabilities.sum(1), torch.ones_like(probabilities[:, 0]))
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_candidates_keep_the_contract(problem: Problem, name: str, tmp_path: Path) -> None:
+    check(problem, name, candidates(problem, name, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_candidates_of_the_other_methods_keep_it_too(problem: Problem, name: str, tmp_path: Path) -> None:
+    check(problem, name, candidates(problem, name, tmp_path))
+
+
+def test_methods_of_a_seed_start_from_one_network(problem: Problem, tmp_path: Path) -> None:
+    """The second does not train; where nothing is moved, what is kept has the same weights."""
+    first = candidates(problem, "sgd-magnitude-one-shot", tmp_path)[0]
+    again = candidates(problem, "sgd-lamp-one-shot", tmp_path)[0]
+    assert first.cost.seconds == again.cost.seconds
+    one, other = (network_state(c.single.__self__.model) for c in (first, again))  # type: ignore[attr-defined]
+    both = first.masks[0]["2.weight"] & again.masks[0]["2.weight"]
+    assert torch.equal(one["2.weight"][both], other["2.weight"][both])
+
+
+def test_a_network_of_other_layers_gets_a_row_with_the_reason(problem: Problem) -> None:
+    config = replace(problem.config, model=replace(problem.config.model, name="vit"))
+    reason = find("sgd-conditional-ggn").applies(replace(problem, config=config))
+    assert reason is not None
+    assert "belongs to no layer" in reason
+    assert find("sgd-magnitude-one-shot").applies(replace(problem, config=config)) is None
+
+
+def test_both_tracks_are_listed_and_have_names_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["methods"])
+    listed = capsys.readouterr().out
+    assert all(name in listed for track in TRACKS.values() for name in track)
+    assert not METHODS.keys() & TRACKS["one-shot"].keys()
+
+
+def test_a_table_has_the_split_the_data_and_the_control(tmp_path: Path) -> None:
+    compare(replace(tiny(), methods=("sgd-conditional-kfac",)), tmp_path / "out", progress=False)
+    for row in read_csv(tmp_path / "out" / "comparison.csv"):
+        assert (row["split"], row["data"]) == ("validation", "fashion-mnist-subset")
+        assert row["calibration_examples"] == 500
+        assert row["gradient_evaluations"] == 8 * 500 + 500
+        assert 0 < row["shuffled_accuracy"] < 1
+
+
+def test_lamp_is_the_share_of_what_is_at_least_as_large() -> None:
+    weights = {"w": torch.tensor([[3.0, -1.0], [2.0, 0.0]])}
+    found = lamp(weights, {"w": GroupMap("weight", (2, 2))})["w"]
+    torch.testing.assert_close(found, torch.tensor([1.0, 1 / 14, 4 / 13, 0.0], dtype=torch.float64))
