@@ -111,7 +111,7 @@ def test_both_tracks_are_listed_and_have_names_of_their_own(capsys: pytest.Captu
 def test_a_table_has_the_split_the_data_and_the_control(tmp_path: Path) -> None:
     compare(replace(tiny(), methods=("sgd-conditional-kfac",)), tmp_path / "out", progress=False)
     for row in read_csv(tmp_path / "out" / "comparison.csv"):
-        assert (row["split"], row["data"]) == ("validation", "fashion-mnist-subset")
+        assert (row["split"], row["data"]) == ("validation", "fashion-mnist-subset (not the official files)")
         assert row["calibration_examples"] == 500
         assert row["gradient_evaluations"] == 8 * 500 + 500
         assert 0 < row["shuffled_accuracy"] < 1

@@ -286,7 +286,9 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         forks = [(name, "post_hoc", draws) for name in moving]
         forks += [(name, "in_chain", config.prune.cycles * config.prune.draws) for name in config.prune.in_chain]
         for (criterion, when, n), k in product(forks, range(len(config.prune.targets))):
-            pruned.append(_of_stage(evaluator, places.stage(criterion), k, n, criterion=criterion, when=when))
+            labels = {"criterion": criterion, "when": when}
+            labels["gradient_evaluations"] = run.gradient_evaluations(k + 1 if when == "in_chain" else 0)
+            pruned.append(_of_stage(evaluator, places.stage(criterion), k, n, **labels))
             bar.update(1)
         control = _control(run, evaluator, bar) if config.control else []
     return {
