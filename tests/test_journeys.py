@@ -11,8 +11,8 @@ import pytest
 
 from sgmcmc_prune import choices, cli
 
-GUIDE = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text()
-#: The files that CONTRIBUTING.md shows, by their names.
+GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "extend.md").read_text()
+#: The files that docs/extend.md shows, by their names.
 OWN: dict[str, str] = dict(re.findall(r"`own_(\w+)\.py`.*?```python\n(.*?)```", GUIDE, re.DOTALL))
 #: What is no part of a run, in one file.
 WRONG = """
