@@ -3,7 +3,6 @@
 import copy
 import math
 import shutil
-import statistics
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -43,7 +42,7 @@ from sgmcmc_prune.store.places import RunPlaces
 
 #: Up to so many examples a batch holds all of them, which leaves no minibatch noise; above, so many.
 FULL_BATCH, BATCH = 2000, 256
-#: The slab has this variance over a layer's median fan-in, within bounds; the spike's is so many times smaller.
+#: The slab has this variance over the smallest fan-in of a layer, within bounds; the spike's is so many times smaller.
 SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 16.0
 #: Momentum of the default sampler, and its step's share of the stability limit: with full batches, and with
 #: minibatches, whose noise heats a chain in proportion to step / friction.
@@ -95,7 +94,8 @@ def sample(
     holdout : float
         Without `test`, the share of `data` that is held out for the tables, and not sampled from.
     prior : PriorConfig, optional
-        By default spike-and-slab on every weight, the slab with a variance of 2 over the median fan-in.
+        By default spike-and-slab on every weight, the slab with a variance of 2 over the smallest
+        fan-in of a layer: one variance for all has to let the first layer move.
     em : EMSettings, optional
         How the burn-in learns the prior's hyperparameters, layer by layer. By default the prior stays as it is stated,
         which mixes best; `EMSettings()` learns how sparse each layer is.
@@ -217,7 +217,7 @@ def _defaults(batch_size: int, num_data: int, prior: PriorConfig) -> RunConfig:
 
 
 def _default_prior(network: nn.Module) -> PriorConfig:
-    """Spike-and-slab with a slab that keeps the size of what passes a layer."""
+    """Spike-and-slab with a slab that keeps the size of what passes the narrowest layer."""
     if any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters()):
         raise ValueError("the network has lazy layers without a shape; pass one batch through it first")
     if not any(p.requires_grad for p in network.parameters()):
@@ -225,7 +225,7 @@ def _default_prior(network: nn.Module) -> PriorConfig:
     fan_ins = [p[0].numel() for p in prunable(network).values()]
     if not fan_ins:
         raise ValueError("the network has no weight matrix; a prior without indicators has to be named: prior=...")
-    slab = min(max(SLAB / statistics.median(fan_ins), SLAB_BOUNDS[0]), SLAB_BOUNDS[1])
+    slab = min(max(SLAB / min(fan_ins), SLAB_BOUNDS[0]), SLAB_BOUNDS[1])
     return PriorConfig(slab_variance=slab, spike_variance=slab / SPIKE)
 
 
