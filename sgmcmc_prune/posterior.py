@@ -315,6 +315,8 @@ class Posterior:
                 in_chain=(criterion,) if in_chain else (),
             ),
         )
+        if reason := make_criterion(criterion).refused(chosen):
+            raise ValueError(reason)
         run = Run(chosen, self.run.out, self.run.data, self.run.network, self.run.likelihood)
         return _in_chain(self, run, progress) if in_chain else _post_hoc(self, run)
 

@@ -378,7 +378,10 @@ def _check_same(run: Run) -> None:
     """ValueError if a directory was started with other data, or another network or likelihood."""
     dataset = run.data.dataset
     if run.has_other_data_than(dataset):
-        raise ValueError(f"{run.out} was sampled from other data; give the same, another directory or overwrite=True")
+        raise ValueError(
+            f"{run.out} was sampled from other data, or other ones were held out (by seed and holdout); give the same, "
+            "another directory or overwrite=True"
+        )
     now, before = dataset.provenance["start"], run.recorded_data.get("start")
     if before is not None and not torch.allclose(torch.tensor(now), torch.tensor(before), rtol=1e-3, atol=1e-5):
         raise ValueError(

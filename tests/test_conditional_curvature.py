@@ -130,6 +130,36 @@ def test_a_curvature_that_fits_no_memory_is_refused() -> None:
     make("ggn", {"size": 10})(layer)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("fisher", {"size": -1}, "size of a curvature is -1"),
+        ("ggn", {"size": "x"}, "size of a curvature is 'x'"),
+        ("gram", {"damp": -1.0}, "damp of a curvature is -1.0"),
+        ("gram", {"damp": float("nan")}, "damp of a curvature is nan"),
+    ],
+)
+def test_a_bad_option_is_named(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(name, options)(Layer(nn.Linear(3, 2), "weight", "bias"))
+
+
+def test_of_more_draws_than_examples_some_see_none() -> None:
+    """Five draws and two examples: the draws 0 and 3 see one each."""
+    net, x = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)), torch.randn(2, 2)
+    draws = []
+    for seed in range(5):
+        torch.manual_seed(seed)
+        draws.append({n: torch.randn_like(v) for n, v in net.state_dict().items()})
+    settings: dict[str, Any] = {"likelihood": gaussian(1.0), "num_data": 2}
+    found, expected = (
+        curvature(net, chosen, (x, torch.zeros(2, 1)), layers_of(net), make("gram", {}), **settings)["1.weight"]
+        for chosen in (draws, [draws[0], draws[3]])
+    )
+    torch.testing.assert_close(found.matrix, expected.matrix)
+    assert bool((found.matrix != 0).all())
+
+
 def test_a_curvature_is_averaged_over_the_draws() -> None:
     """Two draws share the examples, and stand for all of them."""
     torch.manual_seed(0)

@@ -108,10 +108,11 @@ def test_a_regression_is_cut_too_and_its_file_says_what_the_noise_is(tmp_path: P
     ("choice", "message"),
     [
         (NetworkChoice(chain=2), "chains 0 to 1"),
-        (NetworkChoice(criterion="random"), "it has magnitude"),
+        (NetworkChoice(criterion="random"), "it has magnitude, and random post_hoc$"),
+        (NetworkChoice(criterion="lamp"), "it has magnitude$"),
         (NetworkChoice(target=0.7), "no target 0.7; it has 0.5, 0.99"),
         (NetworkChoice(decision="median"), "post hoc alone"),
-        (NetworkChoice(when="post_hoc", criterion="magnitude", decision="fdr"), "no decision fdr by magnitude"),
+        (NetworkChoice(when="post_hoc", criterion="magnitude", decision="fdr"), "it has fdr by inclusion_prob"),
     ],
 )
 def test_what_a_run_does_not_have_is_named(finished: Path, tmp_path: Path, choice: NetworkChoice, message: str) -> None:

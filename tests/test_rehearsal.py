@@ -12,6 +12,7 @@ from torch.nn.utils import parametrizations
 
 from sgmcmc_prune import likelihoods, models
 from sgmcmc_prune.chains.rehearsal import Rehearsal, rehearse
+from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.pruning import batchnorm
 from sgmcmc_prune.pruning.prunable import output_weights, prunable, trainable
@@ -218,6 +219,13 @@ def test_output_weights_of_the_librarys_networks(name: str) -> None:
     model = models.build(name, shape, 10, seed=0)
     last = [n for n, p in model.named_parameters() if p.dim() > 1][-1]
     assert output_weights(model, torch.randn(4, *shape, generator=torch.Generator().manual_seed(0))) == {last}
+
+
+@pytest.mark.parametrize("end", [[], [nn.Flatten(0)]])
+def test_output_weights_of_a_regression_with_a_learned_noise(end: list[nn.Module]) -> None:
+    """The outputs of the network are the means, also where it gives (n,); the noise beside them is no unit's."""
+    network = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1), *end)
+    assert output_weights(LearnedNoise(network, 1), torch.randn(6, 5)) == {"network.2.weight"}
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 8])

@@ -92,6 +92,8 @@ def test_pruned_post_hoc_by_decision_and_in_the_chain(posterior: Posterior) -> N
         assert pruned.predict(x[:3]).mean.shape == (3, 1)
     with pytest.raises(ValueError, match="taken post hoc alone"):
         posterior.prune("median", in_chain=True)
+    with pytest.raises(ValueError, match="conditional moves finished draws"):
+        posterior.prune(0.5, in_chain=True, criterion="conditional")
     with pytest.raises(ValueError, match="inside"):
         posterior.prune(1.5)
 
@@ -294,7 +296,7 @@ def test_a_rare_class_is_not_held_out_as_a_whole() -> None:
 def test_a_directory_is_gone_on_with_replaced_or_refused(tmp_path: Path) -> None:
     out = tmp_path / "run"
     before = quick(network(), regression_data(), out=out).draws[-1]
-    with pytest.raises(ValueError, match="other data; give the same, another directory or overwrite=True"):
+    with pytest.raises(ValueError, match=r"by seed and holdout\); give the same, another directory or overwrite=True"):
         quick(network(), regression_data(), out=out, seed=1)
     after = quick(network(), regression_data(), out=out, seed=1, overwrite=True).draws[-1]
     assert not all(torch.equal(before[name], after[name]) for name in before)

@@ -38,7 +38,7 @@ def read_csv(path: Path) -> list[Row]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != COLUMNS:
-            earlier = " (one of an earlier release lacks split and data)" if path.name.startswith("comparison") else ""
+            earlier = " (of an earlier release? the same call of compare writes it anew from its finished cells)"
             raise ValueError(f"{path} is not a comparison's table{earlier}; its first line must be {','.join(COLUMNS)}")
         return [{name: _parsed(name, text) for name, text in row.items()} for row in reader]
 

@@ -7,6 +7,7 @@ layers share is one weight, with its first name. Whole output units are never pr
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
 from sgmcmc_prune.predictive.predict import evaluation_mode
 
 
@@ -45,7 +46,7 @@ def output_weights(model: nn.Module, inputs: Tensor, dim: int = 0) -> set[str]:
     Parameters
     ----------
     model : nn.Module
-        Gives outputs of shape (n, classes).
+        Gives outputs of shape (n, k), or (n,). A noise that is learned beside it is no output of a unit.
     inputs : Tensor, shape (n, ...)
         A few examples.
     dim : int
@@ -55,9 +56,12 @@ def output_weights(model: nn.Module, inputs: Tensor, dim: int = 0) -> set[str]:
     -------
     set of str
     """
+    if isinstance(model, LearnedNoise):
+        return {f"network.{name}" for name in output_weights(model.network, inputs, dim)}
     parameters = trainable(model)
     with evaluation_mode(model), torch.enable_grad():
         outputs = model(inputs)
+        outputs = outputs.unsqueeze(1) if outputs.ndim == 1 else outputs
         count = outputs.shape[-1]
         pairs = {(0, min(1, count - 1)), (max(0, count - 2), count - 1)}
         names = {name for name, p in parameters.items() if p.dim() > dim and p.dim() > 1 and p.shape[dim] == count}

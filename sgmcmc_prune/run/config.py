@@ -389,7 +389,11 @@ class RunConfig:
             choices.check(kind, name, where)
         if "loss_budget" in p.decisions:
             require(0 < p.loss_budget < math.inf, f"prune.loss_budget is {p.loss_budget}; it must be finite and > 0")
-            require(self.data.validation > 1, "decision loss_budget needs held-out examples; set data.validation")
+            require(
+                self.data.validation > 1,
+                f"decision loss_budget needs held-out examples, and data.validation is {self.data.validation}; hold "
+                "two or more out (a posterior of `sample` has none)",
+            )
         if self.evaluate == "validation":
             require(self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out")
         for where, criteria in (("post_hoc", self.prune.post_hoc), ("in_chain", self.prune.in_chain)):

@@ -183,7 +183,11 @@ def _chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask,
         other = "post_hoc" if choice.when == "in_chain" else "in_chain"
         raise ValueError(f"{run_dir} has nothing pruned {choice.when}; ask for --when {other}")
     if criterion not in criteria:
-        raise ValueError(f"{run_dir} has nothing pruned {choice.when} by {criterion}; it has {', '.join(criteria)}")
+        other = "post_hoc" if choice.when == "in_chain" else "in_chain"
+        hint = f", and {criterion} {other}" if criterion in getattr(config.prune, other) else ""
+        raise ValueError(
+            f"{run_dir} has nothing pruned {choice.when} by {criterion}; it has {', '.join(criteria)}{hint}"
+        )
     if choice.decision == "target" and target not in targets:
         raise ValueError(f"{run_dir} has no target {target}; it has {', '.join(f'{t:g}' for t in targets)}")
     moved = choice.when == "post_hoc" and make_criterion(str(criterion)).moves
@@ -216,11 +220,14 @@ def _chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask,
 
 def _post_hoc_mask(run: Run, choice: NetworkChoice, criterion: str, target: float | None) -> masks.Mask:
     states = [load_averages(run.places, chain) for chain in range(run.config.chains)]
+    has = set[str]()
     for decided in decided_post_hoc(run.config, run.groups(run.model(0)), states, held_out_losses(run)):
         wanted = (decided.criterion, decided.decision) == (criterion, choice.decision)
         if wanted and decided.target in (None, target):
             return decided.masks[choice.chain]
-    raise ValueError(f"{run.out} has no decision {choice.decision} by {criterion}; inclusion_probability has")
+        has |= {f"{decided.decision} by {decided.criterion}"} if decided.decision != "target" else set()
+    found = ", ".join(sorted(has)) or "targets alone"
+    raise ValueError(f"{run.out} has no decision {choice.decision} by {criterion}; it has {found}")
 
 
 def _size(model: nn.Module, example: Tensor) -> dict[str, int | None]:

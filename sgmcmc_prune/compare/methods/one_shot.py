@@ -1,9 +1,9 @@
 """One shot: every method starts from the same network, or the same chain, of a seed, and trains no more.
 
 The training, or the chain, spends the whole budget. What a method looks at afterwards, the examples of its curvatures,
-is counted on top and stands in the column `data`. Each mask has its control (Frankle et al. 2021): the same masks
-shuffled within their layers, with the same update of what is left; where that does as well, the method has found how
-many weights each layer keeps, and no more.
+is counted on top and stands in the column `calibration_examples`. Each mask has its control (Frankle et al. 2021): the
+same masks shuffled within their layers, with the same update of what is left; where that does as well, the method has
+found how many weights each layer keeps, and no more.
 """
 
 import math

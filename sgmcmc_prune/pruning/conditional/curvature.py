@@ -19,6 +19,7 @@ Martens, Grosse: Optimizing neural networks with Kronecker-factored approximate 
 Singh, Alistarh: WoodFisher (NeurIPS 2020), for `fisher`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
@@ -59,6 +60,8 @@ class Gram:
     estimator: ClassVar[Estimator | None] = None
 
     def __init__(self, layer: rules.Layer, damp: float = 0.0) -> None:
+        if not (isinstance(damp, int | float) and 0 <= damp < math.inf):
+            raise ValueError(f"option damp of a curvature is {damp!r}; it must be a finite number, at least 0")
         self.layout, self.damp = Layout(layer), damp
         weight, inputs = layer.module.weight, layer.module.weight[0].numel() + (layer.bias is not None)
         self.matrix = torch.zeros(1, inputs, inputs, dtype=torch.float64, device=weight.device)
@@ -104,6 +107,8 @@ class Ggn:
     estimator: ClassVar[Estimator | None] = "monte_carlo"
 
     def __init__(self, layer: rules.Layer, size: int | None = None) -> None:
+        if size is not None and not (isinstance(size, int) and size >= 1):
+            raise ValueError(f"option size of a curvature is {size!r}; it must be a number of weights, at least 1")
         self.layout, weight = Layout(layer, size), layer.module.weight
         rows, inputs = len(weight), weight[0].numel()
         count, d = (rows, inputs + (layer.bias is not None)) if size is None else (-(-rows * inputs // size), size)
@@ -158,7 +163,8 @@ def curvature(
     model : Module
         The architecture; it runs in evaluation mode, and keeps the weights of the last draw.
     draws : sequence of mapping of str to Tensor
-        The states of networks, as `network_state` gives them; each sees its share of the examples.
+        The states of networks, as `network_state` gives them; each sees its share of the examples. Of more draws than
+        examples every k-th sees one.
     examples : tuple of Tensor
         Inputs and targets of a random part of the training examples, or of all.
     layers : sequence of Layer
@@ -177,17 +183,9 @@ def curvature(
     -------
     dict of str to Blocks
         By the name of the weight.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer examples than draws.
     """
     inputs, targets = examples
-    if len(inputs) < len(draws):
-        raise ValueError(
-            f"a curvature has {len(inputs)} examples for {len(draws)} draws; give each of them one at least"
-        )
+    draws = draws[:: math.ceil(len(draws) / len(inputs))]
     sums = {layer.weight: start(layer) for layer in layers}
     generator = torch.Generator().manual_seed(seed)
     shares = zip(draws, inputs.tensor_split(len(draws)), targets.tensor_split(len(draws)), strict=True)
