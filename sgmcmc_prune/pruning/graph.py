@@ -174,8 +174,8 @@ def find_sites(graph: fx.GraphModule, values: Values | None = None) -> list[Site
         elif isinstance(module, _BatchNorm) and module.affine:
             sites.append(Site("", name, module.num_features, node, node, obstacle="it follows no layer"))
         elif coupling(module) is None and any(p.ndim > 1 for p in module.parameters()):
-            kind = type(module).__name__
-            sites.append(Site(name, "", 0, node, node, obstacle=f"how a {kind} couples its channels is not known"))
+            reason = f"how layers of type {type(module).__name__} couple channels is not known"
+            sites.append(Site(name, "", 0, node, node, obstacle=reason))
     return sites
 
 
@@ -191,7 +191,7 @@ def _site(graph: fx.GraphModule, node: fx.Node, module: nn.Module, values: Value
     site = Site(str(node.target), norm, num_nodes, node, end, axis, first=_reads_input(graph, node))
     site.per_channel += filter(None, [norm])
     if norm and not _lies_along(coupling(graph.get_submodule(norm)), site, values):
-        site.obstacle = f"its output goes to {end.name!r}, which does not normalise its nodes"
+        site.obstacle = f"its output goes to {norm!r}, which normalises another dimension"
     while (following := _only_reader(site.gated)) is not None:
         rule, layer = _channelwise(graph, following), _module(graph, following)
         if rule is None or not _lies_along(rule, site, values):
@@ -219,7 +219,9 @@ def _find_readers(graph: fx.GraphModule, site: Site, values: Values | None) -> N
     """
     labels = None
     if values is not None:
-        labels = _labels(site).expand(values[site.gated].movedim(site.axis, -1).shape).movedim(-1, site.axis)
+        labels = (
+            _labels(site).expand(values[site.gated].movedim(site.axis, -1).shape).movedim(-1, site.axis).contiguous()
+        )
     pending = [(reader, labels) for reader in _readers(site.gated)]
     while pending and not site.obstacle:
         reader, labels = pending.pop()
@@ -228,13 +230,20 @@ def _find_readers(graph: fx.GraphModule, site: Site, values: Values | None) -> N
         if layer is not None and rule is not None and rule.mixes:
             columns = rule.matrix(layer).shape[1]
             if columns % site.num_nodes or (labels is not None and not _in_order(labels, rule, columns, site)):
-                site.obstacle = f"{reader.target!r} reads its channels in another shape"
+                site.obstacle = f"{reader.target!r} reads its nodes in another order, or flattened together with others"
             site.readers.append((str(reader.target), columns // site.num_nodes))
         elif _moves(graph, reader, values):
             moved = None if labels is None or values is None else _moved(graph, reader, labels, values)
             pending += [(following, moved) for following in _readers(reader)]
         else:
-            site.obstacle = f"its output goes to {reader.name!r}, which mixes channels or is the network's output"
+            site.obstacle = _where_it_ends(reader, layer)
+
+
+def _where_it_ends(reader: fx.Node, layer: nn.Module | None) -> str:
+    if reader.op == "output":
+        return "it is the network's output"
+    name = repr(reader.name) if layer is None else f"{str(reader.target)!r}, a {type(layer).__name__}"
+    return f"its output goes to {name}, which mixes channels"
 
 
 def _in_order(labels: Tensor, rule: Coupling, columns: int, site: Site) -> bool:
