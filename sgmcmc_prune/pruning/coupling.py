@@ -48,10 +48,6 @@ class Coupling:
     made: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
 
-    def lies_along(self, axis: int, ndim: int) -> bool:
-        """Whether channels along one dimension of so many are channels to this layer."""
-        return self.axis is None or (self.axis % ndim == axis and (not self.ndims or ndim in self.ndims))
-
     def matrix(self, layer: nn.Module) -> Tensor:
         """A view of a mixing layer's weight, of shape (made, read, ...)."""
         weight = layer.get_parameter("weight")

@@ -56,8 +56,8 @@ class Site:
         Why its nodes cannot be removed; empty when they can.
     start, gated : fx.Node
         The layer itself, and the node after which a gate stands.
-    axis : int
-        The dimension of the layer's values along which the nodes lie.
+    labels : Tensor, optional
+        Shaped like the values at `gated`: of which node each is (`label_nodes`).
     """
 
     name: str
@@ -65,11 +65,11 @@ class Site:
     num_nodes: int
     start: fx.Node
     gated: fx.Node
-    axis: int = 1
     first: bool = False
     per_channel: list[str] = field(default_factory=list)
     readers: list[tuple[str, int]] = field(default_factory=list)
     obstacle: str = ""
+    labels: Tensor | None = None
 
 
 class _Tracer(fx.Tracer):
@@ -181,55 +181,53 @@ def find_sites(graph: fx.GraphModule, values: Values | None = None) -> list[Site
 
 def _site(graph: fx.GraphModule, node: fx.Node, module: nn.Module, values: Values | None) -> Site:
     num_nodes = int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)  # type: ignore[arg-type]
-    end, norm = node, ""
-    following = _only_reader(end)
+    norm, following = "", _only_reader(node)
     if following is not None and isinstance(found := _module(graph, following), _BatchNorm) and found.affine:
-        end, norm = following, str(following.target)
-    axis = -1 if isinstance(module, nn.Linear) else 1
+        norm = str(following.target)
+    site = Site(str(node.target), norm, num_nodes, node, node, first=_reads_input(graph, node))
     if values is not None:
-        axis %= values[node].ndim
-    site = Site(str(node.target), norm, num_nodes, node, end, axis, first=_reads_input(graph, node))
-    site.per_channel += filter(None, [norm])
-    if norm and not _lies_along(coupling(graph.get_submodule(norm)), site, values):
-        site.obstacle = f"its output goes to {norm!r}, which normalises another dimension"
-    while (following := _only_reader(site.gated)) is not None:
-        rule, layer = _channelwise(graph, following), _module(graph, following)
-        if rule is None or not _lies_along(rule, site, values):
-            break
-        if values is None and (isinstance(layer, _ConvNd) or (isinstance(layer, _BatchNorm) and layer.affine)):
-            break
+        axis = -1 if isinstance(module, nn.Linear) else 1
+        site.labels = _laid_along(label_nodes(num_nodes), axis, values[node].shape)
+    while (following := _only_reader(site.gated)) is not None and _follow(graph, site, following, values):
         site.gated = following
-        if rule.own:
-            site.per_channel.append(str(following.target))
     _find_readers(graph, site, values)
     if getattr(module, "groups", 1) != 1:
         site.obstacle = "it is a grouped convolution"
     return site
 
 
-def _lies_along(rule: Coupling | None, site: Site, values: Values | None) -> bool:
-    return rule is not None and (values is None or rule.lies_along(site.axis, values[site.start].ndim))
+def _follow(graph: fx.GraphModule, site: Site, node: fx.Node, values: Values | None) -> bool:
+    """Whether a node makes each channel out of that channel alone; if so the site's labels go through it."""
+    if values is not None and site.labels is not None and _moves(graph, node, values):
+        site.labels = _moved(graph, node, site.labels, values)
+        return True
+    rule, layer = _channelwise(graph, node), _module(graph, node)
+    if rule is None:
+        return False
+    if site.labels is not None and values is not None:
+        if rule.axis is not None:
+            block = _block(site.labels, rule, site.num_nodes)
+            if not block or (rule.own and block > 1):
+                return False
+            line = label_nodes(site.num_nodes).repeat_interleave(block)
+            site.labels = _laid_along(line, rule.axis, values[node].shape)
+    elif isinstance(layer, _ConvNd) or (isinstance(layer, _BatchNorm) and layer.affine and node.target != site.norm):
+        return False
+    if rule.own:
+        site.per_channel.append(str(node.target))
+    return True
 
 
 def _find_readers(graph: fx.GraphModule, site: Site, values: Values | None) -> None:
-    """Fill in who reads the channels, or what stands in the way.
-
-    Each channel is given a label of its own, and the labels go where the values go: a reader must find each channel's
-    label, and no other, at that channel's columns.
-    """
-    labels = None
-    if values is not None:
-        labels = (
-            _labels(site).expand(values[site.gated].movedim(site.axis, -1).shape).movedim(-1, site.axis).contiguous()
-        )
-    pending = [(reader, labels) for reader in _readers(site.gated)]
+    """Fill in who reads the channels, or what stands in the way: a reader must find each where it looks for it."""
+    pending = [(reader, site.labels) for reader in _readers(site.gated)]
     while pending and not site.obstacle:
         reader, labels = pending.pop()
         layer = _module(graph, reader)
         rule = coupling(layer) if layer is not None else None
         if layer is not None and rule is not None and rule.mixes:
             columns = rule.matrix(layer).shape[1]
-            if columns % site.num_nodes or (labels is not None and not _in_order(labels, rule, columns, site)):
+            if columns % site.num_nodes or (labels is not None and not _block(labels, rule, site.num_nodes)):
                 site.obstacle = f"{reader.target!r} reads its nodes in another order, or flattened together with others"
             site.readers.append((str(reader.target), columns // site.num_nodes))
         elif _moves(graph, reader, values):
@@ -246,19 +244,28 @@ def _where_it_ends(reader: fx.Node, layer: nn.Module | None) -> str:
     return f"its output goes to {name}, which mixes channels"
 
 
-def _in_order(labels: Tensor, rule: Coupling, columns: int, site: Site) -> bool:
-    """Whether a mixing layer finds each channel's label, and no other, at that channel's columns."""
-    assert rule.axis is not None
-    axis = rule.axis % labels.ndim
-    if not rule.lies_along(axis, labels.ndim) or labels.shape[axis] != columns:
-        return False
-    found = labels.movedim(axis, 0).reshape(site.num_nodes, -1)
-    return torch.allclose(found, _labels(site)[:, None].expand_as(found), rtol=1e-9, atol=0)
+def label_nodes(num_nodes: int) -> Tensor:
+    """A number for each node, ascending; at random, so that no average of some is the label of another."""
+    return torch.rand(num_nodes, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sort().values
 
 
-def _labels(site: Site) -> Tensor:
-    """A number for each node; at random, so that no average of some is the label of another."""
-    return torch.rand(site.num_nodes, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+def _laid_along(line: Tensor, axis: int, shape: torch.Size) -> Tensor:
+    """Values of a shape that differ along one dimension alone."""
+    places = [1] * len(shape)
+    places[axis] = len(line)
+    return line.view(places).expand(shape).contiguous()
+
+
+def _block(labels: Tensor, rule: Coupling, num_nodes: int) -> int:
+    """How many places side by side each node has where a layer looks for channels; 0 if they do not lie so."""
+    if rule.axis is None or labels.ndim < 2 or (rule.ndims and labels.ndim not in rule.ndims):
+        return 0
+    block, rest = divmod(labels.shape[rule.axis], num_nodes)
+    if rest:
+        return 0
+    found = labels.movedim(rule.axis, 0).reshape(num_nodes, -1)
+    expected = label_nodes(num_nodes)[:, None].expand_as(found)
+    return block if torch.allclose(found, expected, rtol=1e-9, atol=0) else 0
 
 
 def _moved(graph: fx.GraphModule, node: fx.Node, labels: Tensor, values: Values) -> Tensor:

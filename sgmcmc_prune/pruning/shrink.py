@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.coupling import Coupling, coupling, pads_with_zeros
-from sgmcmc_prune.pruning.graph import Site, Values, find_sites, trace
+from sgmcmc_prune.pruning.graph import Site, Values, find_sites, label_nodes, trace
 
 Kept = dict[str, dict[int, Tensor]]
 #: Largest difference between the outputs of the masked and the smaller network, relative to their size.
@@ -208,14 +208,22 @@ def _constant_nodes(model: nn.Module, sites: list[Site], values: Values) -> list
         reads = (weight[:, inputs] != 0).flatten(1).any(1)
         for filters in _filters(model, site):
             reads &= (filters != 0).flatten(1).any(1)
-        pixels = values[site.gated].movedim(site.axis, 0).reshape(site.num_nodes, -1)
-        low, high = pixels.amin(1), pixels.amax(1)
+        low, high = _extremes(values[site.gated], site)
         # What padding has made different at the border is no constant.
         rounding = 100 * torch.finfo(low.dtype).eps
         fixed = ~reads & torch.isclose(low, high, rtol=rounding, atol=rounding / 100)
         constants.append((site, low.where(fixed, torch.nan)))
         varying |= {name: ~fixed.repeat_interleave(block) for name, block in site.readers}
     return constants
+
+
+def _extremes(values: Tensor, site: Site) -> tuple[Tensor, Tensor]:
+    """The smallest and largest value of each node at its places."""
+    assert site.labels is not None
+    line = label_nodes(site.num_nodes)
+    nodes = torch.bucketize(site.labels.flatten(), (line[1:] + line[:-1]) / 2).to(values.device)
+    low = values.new_full((site.num_nodes,), torch.inf).scatter_reduce(0, nodes, values.flatten(), "amin")
+    return low, values.new_full((site.num_nodes,), -torch.inf).scatter_reduce(0, nodes, values.flatten(), "amax")
 
 
 def _matrix(model: nn.Module, name: str) -> Tensor:
