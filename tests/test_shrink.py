@@ -251,7 +251,7 @@ def test_what_cannot_be_shrunk_is_named(model: nn.Module, shape: tuple[int, ...]
             nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(5), nn.Flatten(), nn.Linear(15, 2)),
             (5, 4),
             "0",
-            "'1', which normalises another",
+            "'1', a BatchNorm1d, which mixes channels or",
         ),
         (nn.Sequential(nn.Linear(4, 4), nn.MaxPool2d(2), nn.Linear(2, 2)), (1, 4, 4), "0", "'1', a MaxPool2d"),
         (nn.Sequential(nn.Linear(6, 6), nn.Conv1d(5, 2, 3)), (5, 6), "0", "'1' reads its nodes in another order"),

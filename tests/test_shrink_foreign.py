@@ -1,16 +1,18 @@
 """Ordinary users' networks, cut under random masks: the outputs of the masked network, and never a larger one."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from test_shrink import MODELS, make_random, masked, outputs
+from test_shrink import MODELS, make_random, masked, outputs, whole_nodes
 from torch import Tensor, nn
 
 from sgmcmc_prune import models
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.shrink import shrink
+from sgmcmc_prune.store.network import About, load_network, save_network
 
 
 class Sum(nn.Module):
@@ -152,7 +154,7 @@ def grouped() -> nn.Module:
     return nn.Sequential(*first, nn.Conv2d(8, 6, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
 
 
-def vision_mixer() -> nn.Module:
+def mixer() -> nn.Module:
     return models.MLPMixer((3, 8, 8), 4, patch=4, width=8, depth=2, token_hidden=6, channel_hidden=10)
 
 
@@ -164,7 +166,7 @@ FOREIGN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "prelu": (prelu_mlp, (6,)),
     "group norm": (group_norm, (3, 8, 8)),
     "dense net": (dense_net, (3, 8, 8)),
-    "mixer": (vision_mixer, (3, 8, 8)),
+    "mixer": (mixer, (3, 8, 8)),
     "transformer": (lambda: Encoder(nn.Linear(4, 8)), (5, 4)),
     "language": (lambda: Encoder(nn.Embedding(11, 8)), WORDS),
     "autoencoder": (autoencoder, (1, 8, 8)),
@@ -222,3 +224,55 @@ def test_cut_is_masked_under_random_masks(name: str) -> None:
 def test_cut_is_masked_under_two_hundred_random_masks(name: str) -> None:
     check(name, 200, torch.float64, 1e-10)
     check(name, 200, torch.float32, 1e-5)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_a_cut_network_is_read_from_its_file(name: str, tmp_path: Path) -> None:
+    make, shape = FOREIGN[name]
+    torch.manual_seed(1)
+    model, inputs = make_random(make()), examples(shape, 4)
+    small = shrink(model, random_mask(model), inputs[:2]).model
+    expected = outputs(small, inputs)
+    save_network(tmp_path / "net.safetensors", small, About("user:make", None, shape, 3, (0.0,), (1.0,)))
+    read, _ = load_network(tmp_path / "net.safetensors", lambda input_shape, num_classes: make())
+    torch.testing.assert_close(outputs(read, inputs), expected, rtol=0, atol=0)
+    assert repr(read) == repr(small)  # it says the sizes that it has
+    again = shrink(read, {}, inputs[:2]).model
+    torch.testing.assert_close(outputs(again, inputs), expected)
+
+
+@pytest.mark.parametrize("name", ["prelu", "depthwise separable", "autoencoder", "tokens"])
+def test_a_cut_network_is_exported_by_torch(name: str) -> None:
+    make, shape = FOREIGN[name]
+    model, inputs = make_random(make()), examples(shape, 4)
+    small = shrink(model, random_mask(model), inputs[:2]).model
+    exported = torch.export.export(small, (inputs,)).module()
+    torch.testing.assert_close(outputs(exported, inputs), outputs(small, inputs))
+
+
+def test_constants_go_into_biases_behind_padding_that_repeats_them() -> None:
+    layers = [nn.Conv2d(1, 6, 3), nn.Tanh(), nn.Conv2d(6, 3, 3, padding=1, padding_mode="reflect")]
+    model, inputs = make_random(nn.Sequential(*layers)), torch.randn(2, 1, 7, 7)
+    mask = whole_nodes(model, {"0": 2})
+    small = shrink(model, mask, inputs).model
+    assert small[0].out_channels == 2
+    torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_behind_a_transposed_convolution_one_constant_node_stays() -> None:
+    layers = [nn.ConvTranspose2d(2, 6, 2), nn.Tanh(), nn.ConvTranspose2d(6, 3, 3, stride=2)]
+    model, inputs = make_random(nn.Sequential(*layers)), torch.randn(2, 2, 4, 4)
+    mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
+    mask["0.weight"][:, :4] = False  # its nodes are the second dimension
+    small = shrink(model, mask, inputs).model
+    assert (small[0].out_channels, small[2].in_channels) == (2 + 1, 2 + 1)
+    torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_an_emptied_depthwise_filter_takes_its_channel_along() -> None:
+    inner = [nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Tanh()]
+    model, inputs = make_random(nn.Sequential(*inner, nn.Conv2d(8, 4, 1))), torch.randn(2, 3, 6, 6)
+    mask = whole_nodes(model, {"2": 3})
+    small = shrink(model, mask, inputs).model
+    assert (small[0].out_channels, small[2].groups, small[2].in_channels, small[4].in_channels) == (3, 3, 3, 3)
+    torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs), rtol=1e-5, atol=1e-5)

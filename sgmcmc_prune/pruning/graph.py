@@ -16,8 +16,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from sgmcmc_prune.models.coupling import Coupling, coupling, coupling_of_function, is_weighted
 from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
-from sgmcmc_prune.pruning.coupling import Coupling, coupling, coupling_of_function, is_weighted
 
 #: What only moves values, or averages over places: it leaves a constant as it is.
 _MOVING_FUNCTIONS = (
@@ -239,9 +239,9 @@ def _find_readers(graph: fx.GraphModule, site: Site, values: Values | None) -> N
 
 def _where_it_ends(reader: fx.Node, layer: nn.Module | None) -> str:
     if reader.op == "output":
-        return "it is the network's output"
+        return "its output goes to 'output', the network's own"
     name = repr(reader.name) if layer is None else f"{str(reader.target)!r}, a {type(layer).__name__}"
-    return f"its output goes to {name}, which mixes channels"
+    return f"its output goes to {name}, which mixes channels or reads them along another dimension"
 
 
 def label_nodes(num_nodes: int) -> Tensor:

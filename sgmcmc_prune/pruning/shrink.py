@@ -18,10 +18,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from sgmcmc_prune.models.coupling import Coupling, coupling, pads_with_zeros
+from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.pruning.coupling import Coupling, coupling, pads_with_zeros
 from sgmcmc_prune.pruning.graph import Site, Values, find_sites, label_nodes, trace
+
+#: Layers that may hold parameters where the network's values are not known.
+PLAIN = (
+    *(nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm),
+    *(FilterResponseNorm, ThresholdedLinear),
+)
 
 Kept = dict[str, dict[int, Tensor]]
 #: Largest difference between the outputs of the masked and the smaller network, relative to their size.
@@ -117,7 +124,7 @@ def remove_unread(model: nn.Module) -> Shrunk:
     Parameters
     ----------
     model : Module
-        Left as it is; must be traceable.
+        Left as it is; must be traceable. With no inputs to follow channels with, its layers are of the kinds `PLAIN`.
 
     Returns
     -------
@@ -130,7 +137,7 @@ def remove_unread(model: nn.Module) -> Shrunk:
     """
     small = copy.deepcopy(model)
     with evaluation_mode(small):
-        sites = find_sites(trace(small))
+        sites = find_sites(trace(small, PLAIN))
     return _without_unread(small, sites)
 
 

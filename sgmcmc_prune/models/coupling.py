@@ -158,3 +158,12 @@ def pads_with_zeros(layer: nn.Module) -> bool:
         return False
     padded = layer.padding == "same" or (not isinstance(layer.padding, str) and any(layer.padding))
     return isinstance(layer, _ConvTransposeNd) or (padded and layer.padding_mode == "zeros")
+
+
+def set_sizes(layer: nn.Module, shape: torch.Size) -> None:
+    """Have a layer say the sizes that its weight has."""
+    rule = coupling(layer)
+    if rule is not None:
+        sizes = dict.fromkeys(rule.made, shape[rule.outputs]) | {name: shape[rule.inputs] for name in rule.read}
+        for name, size in sizes.items():
+            setattr(layer, name, size)
