@@ -228,11 +228,6 @@ class Shuffled(nn.Module):
 @pytest.mark.parametrize(
     ("model", "shape", "message"),
     [
-        (
-            models.VisionTransformer((3, 8, 8), 4, patch=4, width=8, depth=1, heads=2),
-            (3, 8, 8),
-            "VisionTransformer cannot be traced",
-        ),
         (FixedView(), (1, 4, 4), "FixedView cannot run with fewer channels.*flatten"),
     ],
 )

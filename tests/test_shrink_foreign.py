@@ -158,6 +158,10 @@ def mixer() -> nn.Module:
     return models.MLPMixer((3, 8, 8), 4, patch=4, width=8, depth=2, token_hidden=6, channel_hidden=10)
 
 
+def vit() -> nn.Module:
+    return models.VisionTransformer((3, 8, 8), 4, patch=4, width=8, depth=2, heads=2, hidden=10)
+
+
 WORDS = (5,)
 FOREIGN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "1-D": (cnn_1d, (3, 12)),
@@ -167,6 +171,7 @@ FOREIGN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "group norm": (group_norm, (3, 8, 8)),
     "dense net": (dense_net, (3, 8, 8)),
     "mixer": (mixer, (3, 8, 8)),
+    "vision transformer": (vit, (3, 8, 8)),
     "transformer": (lambda: Encoder(nn.Linear(4, 8)), (5, 4)),
     "language": (lambda: Encoder(nn.Embedding(11, 8)), WORDS),
     "autoencoder": (autoencoder, (1, 8, 8)),
