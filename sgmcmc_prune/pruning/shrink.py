@@ -8,7 +8,8 @@ b after normalisation and activation, which is seldom zero. What it adds to the 
   convolution pads make the sum depend on the place.
 
 Both are exact. Then nobody reads constant nodes any more, and every node that nobody reads is cut out, from the last
-layer to the first. Of a residual block only the inner channels go: what enters a sum stays.
+layer to the first. Of a residual block only the inner channels go: what enters a sum stays, and so does what any other
+operation reads whose coupling is not known (`models/coupling.py` has those that are).
 """
 
 import copy
@@ -81,8 +82,8 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
     Raises
     ------
     TypeError, ValueError
-        If the mask does not fit, the network cannot be traced or holds a layer that is not supported (named), or the
-        smaller network is not the same function.
+        If the mask does not fit, the network cannot be traced or shares a layer or a parameter that would have to be
+        cut (named), or the smaller network is not the same function.
     """
     masked = copy.deepcopy(model)
     masks.apply(mask, dict(masked.named_parameters()))
