@@ -228,20 +228,48 @@ class Shuffled(nn.Module):
 @pytest.mark.parametrize(
     ("model", "shape", "message"),
     [
-        (
-            models.VisionTransformer((3, 8, 8), 4, patch=4, width=8, depth=1, heads=2),
-            (3, 8, 8),
-            "VisionTransformer cannot be traced",
-        ),
-        (nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)), (4,), "'1' is a LayerNorm.*supported are Linear, Conv2d"),
         (FixedView(), (1, 4, 4), "FixedView cannot run with fewer channels.*flatten"),
-        (Shuffled(), (1, 6, 6), "Shuffled (cannot run with fewer|rearranges) channels"),
     ],
 )
 def test_what_cannot_be_shrunk_is_named(model: nn.Module, shape: tuple[int, ...], message: str) -> None:
     mask = whole_nodes(model, {"conv": 2}) if hasattr(model, "conv") else {}
     with pytest.raises(ValueError, match=message):
         shrink(make_random(model), mask, torch.randn(1, *shape))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "layer", "reason"),
+    [
+        (nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2)), (4,), "0", "'1', a LayerNorm, which mixes"),
+        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.LayerNorm(4), nn.Conv2d(4, 2, 3)), (1, 6, 6), "0", "'1', a LayerNorm"),
+        (
+            nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(5), nn.Flatten(), nn.Linear(15, 2)),
+            (5, 4),
+            "0",
+            "'1', a BatchNorm1d, which mixes channels or",
+        ),
+        (nn.Sequential(nn.Linear(4, 4), nn.MaxPool2d(2), nn.Linear(2, 2)), (1, 4, 4), "0", "'1', a MaxPool2d"),
+        (nn.Sequential(nn.Linear(6, 6), nn.Conv1d(5, 2, 3)), (5, 6), "0", "'1' reads its nodes in another order"),
+        (nn.Sequential(nn.Conv2d(1, 4, 3, groups=1), nn.PixelShuffle(2), nn.Conv2d(1, 2, 1)), (1, 6, 6), "0", "Pixel"),
+        (nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 8, 3, groups=4)), (1, 6, 6), "0", "'1', a Conv2d, which mixes"),
+    ],
+)
+def test_structure_whose_coupling_is_unknown_stays_and_is_named(
+    model: nn.Module, shape: tuple[int, ...], layer: str, reason: str
+) -> None:
+    make_random(model)
+    mask, inputs = whole_nodes(model, {layer: 2}), torch.randn(3, *shape)
+    shrunk = shrink(model, mask, inputs)
+    assert reason in shrunk.obstacles[layer]
+    torch.testing.assert_close(outputs(shrunk.model, inputs), outputs(masked(model, mask), inputs))
+    assert num_parameters(shrunk.model) == num_parameters(model)
+
+
+def test_a_reader_along_another_dimension_is_none() -> None:
+    model = make_random(Shuffled())
+    shrunk = shrink(model, whole_nodes(model, {"conv": 2}), torch.randn(1, 1, 6, 6))
+    assert num_parameters(shrunk.model) == num_parameters(model)
+    assert "'head' reads its nodes in another order" in shrunk.obstacles["conv"]
 
 
 def test_a_mask_that_does_not_fit_is_refused() -> None:

@@ -127,6 +127,6 @@ class VisionTransformer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (n, channels, height, width) to logits (n, classes)."""
-        class_token = self.tokens[:1].expand(len(x), 1, -1)
+        class_token = self.tokens[:1].expand(x.shape[0], 1, -1)
         x = torch.cat([class_token, self.embedding(x)], 1) + self.tokens[1:]
         return self.head(self.norm(self.blocks(self.dropout(x))[:, 0]))

@@ -3,43 +3,35 @@
 A node (neuron or channel) can be removed if everything that its layer's output passes through until the next layers
 works channel by channel: normalisation, activation, pooling, dropout, flattening. The output layer's nodes cannot be,
 nor those that end in a sum or concatenation: of a residual block the *inner* channels can go, the residual stream
-stays.
+stays. Where the channels lie is followed with the values of one pass, where these are given.
 """
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
+from sgmcmc_prune.models.coupling import Coupling, coupling, coupling_of_function, is_weighted
 from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
 
-#: Layers with parameters of their own for each channel, besides batch normalisation.
-_PER_CHANNEL = (FilterResponseNorm, ThresholdedLinear)
-_CHANNELWISE_MODULES = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Tanh, nn.Sigmoid, nn.Softplus),
-    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Dropout2d, nn.Identity),
+#: What only moves values, or averages over places: it leaves a constant as it is.
+_MOVING_FUNCTIONS = (
+    *(torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, torch.transpose, torch.permute),
+    *(torch.unflatten, torch.mean, operator.getitem),
 )
-_CHANNELWISE_FUNCTIONS = (
-    *(
-        torch.relu,
-        torch.tanh,
-        torch.sigmoid,
-        F.relu,
-        F.leaky_relu,
-        F.elu,
-        F.gelu,
-        F.silu,
-        F.tanh,
-        F.sigmoid,
-        F.softplus,
-    ),
-    *(F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.dropout, F.dropout2d),
+_MOVING_METHODS = (
+    *("flatten", "view", "reshape", "squeeze", "unsqueeze", "unflatten", "transpose", "permute", "mean"),
+    "contiguous",
 )
-_CHANNELWISE_METHODS = ("relu", "relu_", "tanh", "tanh_", "sigmoid", "sigmoid_", "contiguous")
+_MOVING_MODULES = (nn.Flatten, nn.Unflatten, nn.Dropout, nn.Identity)
 _FLATTEN_METHODS = ("flatten", "view", "reshape")
+
+Values = Mapping[fx.Node, Any]
 
 
 @dataclass
@@ -64,6 +56,8 @@ class Site:
         Why its nodes cannot be removed; empty when they can.
     start, gated : fx.Node
         The layer itself, and the node after which a gate stands.
+    labels : Tensor, optional
+        Shaped like the values at `gated`: of which node each is (`label_nodes`).
     """
 
     name: str
@@ -75,23 +69,24 @@ class Site:
     per_channel: list[str] = field(default_factory=list)
     readers: list[tuple[str, int]] = field(default_factory=list)
     obstacle: str = ""
+    labels: Tensor | None = None
 
 
 class _Tracer(fx.Tracer):
     """Takes this library's per-channel layers whole, as torch's own."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, _PER_CHANNEL) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, FilterResponseNorm | ThresholdedLinear) or super().is_leaf_module(m, module_qualified_name)
 
 
-def trace(model: nn.Module, supported: Sequence[type[nn.Module]]) -> fx.GraphModule:
+def trace(model: nn.Module, supported: Sequence[type[nn.Module]] | None = None) -> fx.GraphModule:
     """Trace a network symbolically.
 
     Parameters
     ----------
     model : Module
-    supported : sequence of types
-        The layers that may hold parameters. A convolution must pad with zeros.
+    supported : sequence of types, optional
+        The layers that may hold parameters; a convolution must pad with zeros. Without, any may, anywhere.
 
     Raises
     ------
@@ -106,12 +101,15 @@ def trace(model: nn.Module, supported: Sequence[type[nn.Module]]) -> fx.GraphMod
             f"{type(model).__name__} cannot be traced ({reason}); its forward must not branch on values"
         ) from error
     _check_shared(model)
-    seen: set[str] = set()
+    if supported is not None:
+        _check_supported(graph, supported)
+    called = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
+    layers = [name for name in called if _is_cut(graph.get_submodule(name))]
+    for name in layers:
+        _check_layer(name, graph.get_submodule(name), once=layers.count(name) == 1)
     for node in graph.graph.nodes:
-        if node.op == "get_attr" and isinstance(_attribute(graph, node.target), nn.Parameter):
-            raise ValueError(f"parameter {node.target!r} is used outside a layer; {_said(supported)}")
-        if node.op == "call_module":
-            _check_module(node.target, graph.get_submodule(node.target), supported, seen)
+        if node.op == "get_attr" and str(node.target).rpartition(".")[0] in layers:
+            raise ValueError(f"parameter {node.target!r} is used outside its layer, too, so that it cannot be cut")
     return graph
 
 
@@ -127,77 +125,174 @@ def _attribute(graph: fx.GraphModule, path: str) -> object:
     return getattr(graph.get_submodule(module), name)
 
 
-def _check_module(name: str, module: nn.Module, supported: Sequence[type[nn.Module]], seen: set[str]) -> None:
-    if not any(True for _ in module.parameters()):
-        return
-    if not isinstance(module, tuple(supported)) or getattr(module, "padding_mode", "zeros") != "zeros":
-        raise ValueError(f"{name!r} is a {type(module).__name__}, which cannot be converted; {_said(supported)}")
+def _check_supported(graph: fx.GraphModule, supported: Sequence[type[nn.Module]]) -> None:
+    names = ", ".join(kind.__name__ for kind in supported)
+    said = f"supported are {names} (with zero padding), and layers without parameters"
+    for node in graph.graph.nodes:
+        if node.op == "get_attr" and isinstance(_attribute(graph, node.target), nn.Parameter):
+            raise ValueError(f"parameter {node.target!r} is used outside a layer; {said}")
+        module = _module(graph, node)
+        if module is None or not any(True for _ in module.parameters()):
+            continue
+        if not isinstance(module, tuple(supported)) or getattr(module, "padding_mode", "zeros") != "zeros":
+            raise ValueError(f"{node.target!r} is a {type(module).__name__}, which cannot be converted; {said}")
+
+
+def _is_cut(module: nn.Module) -> bool:
+    """Whether cutting may change a layer."""
+    rule = coupling(module)
+    return is_weighted(module) or (rule is not None and rule.own)
+
+
+def _check_layer(name: str, module: nn.Module, once: bool) -> None:
     if not isinstance(getattr(module, "weight", None), nn.Parameter | None):
         raise ValueError(f"the weight of {name!r} is computed from other parameters, so that it cannot be cut")
-    if name in seen:
+    if not once:
         raise ValueError(f"{name!r} is used more than once in the network; give each use a layer of its own")
-    seen.add(name)
 
 
-def _said(supported: Sequence[type[nn.Module]]) -> str:
-    names = ", ".join(kind.__name__ for kind in supported)
-    return f"supported are {names} (with zero padding), and layers without parameters"
+def find_sites(graph: fx.GraphModule, values: Values | None = None) -> list[Site]:
+    """The layers of a traced network, in the order in which they run.
 
-
-def find_sites(graph: fx.GraphModule) -> list[Site]:
-    """The layers of a traced network, in the order in which they run."""
+    Parameters
+    ----------
+    graph : GraphModule
+    values : mapping of Node to Tensor, optional
+        The values of one pass: then channels are followed through depthwise convolutions, affine normalisation
+        anywhere, transpositions and averages, and nothing that reads them along another dimension is taken for a
+        reader. Without, images are taken to have four dimensions, and linear layers' inputs two.
+    """
     sites: list[Site] = []
     taken: set[str] = set()
     for node in graph.graph.nodes:
-        module = _module(graph, node)
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            sites.append(_site(graph, node, module))
-            taken.add(sites[-1].norm)
-        elif isinstance(module, _BatchNorm) and module.affine and node.target not in taken:
-            alone = Site("", node.target, module.num_features, node, node, obstacle="it follows no layer")
-            sites.append(alone)
+        module, name = _module(graph, node), str(node.target)
+        if module is None or name in taken:
+            continue
+        if is_weighted(module):
+            sites.append(_site(graph, node, module, values))
+            taken |= {sites[-1].norm, *(sites[-1].per_channel if values is not None else ())}
+        elif isinstance(module, _BatchNorm) and module.affine:
+            sites.append(Site("", name, module.num_features, node, node, obstacle="it follows no layer"))
+        elif coupling(module) is None and any(p.ndim > 1 for p in module.parameters()):
+            reason = f"how layers of type {type(module).__name__} couple channels is not known"
+            sites.append(Site(name, "", 0, node, node, obstacle=reason))
     return sites
 
 
-def _site(graph: fx.GraphModule, node: fx.Node, module: nn.Linear | nn.Conv2d) -> Site:
-    num_nodes = module.weight.shape[0]
-    end, norm = node, ""
-    following = _only_reader(end)
+def _site(graph: fx.GraphModule, node: fx.Node, module: nn.Module, values: Values | None) -> Site:
+    num_nodes = int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)  # type: ignore[arg-type]
+    norm, following = "", _only_reader(node)
     if following is not None and isinstance(found := _module(graph, following), _BatchNorm) and found.affine:
-        end, norm = following, str(following.target)
-    site = Site(str(node.target), norm, num_nodes, node, end, first=_reads_input(graph, node))
-    site.per_channel += filter(None, [norm])
-    while (following := _only_reader(site.gated)) is not None and _channelwise(graph, following):
+        norm = str(following.target)
+    site = Site(str(node.target), norm, num_nodes, node, node, first=_reads_input(graph, node))
+    if values is not None:
+        axis = -1 if isinstance(module, nn.Linear) else 1
+        site.labels = _laid_along(label_nodes(num_nodes), axis, values[node].shape)
+    while (following := _only_reader(site.gated)) is not None and _follow(graph, site, following, values):
         site.gated = following
-        if isinstance(_module(graph, following), (_BatchNorm, *_PER_CHANNEL)):
-            site.per_channel.append(str(following.target))
-    _find_readers(graph, site, module)
+    _find_readers(graph, site, values)
+    if getattr(module, "groups", 1) != 1:
+        site.obstacle = "it is a grouped convolution"
     return site
 
 
-def _find_readers(graph: fx.GraphModule, site: Site, module: nn.Module) -> None:
-    """Fill in who reads the channels, or what stands in the way."""
-    pending = _readers(site.gated)
+def _follow(graph: fx.GraphModule, site: Site, node: fx.Node, values: Values | None) -> bool:
+    """Whether a node makes each channel out of that channel alone; if so the site's labels go through it."""
+    if values is not None and site.labels is not None and _moves(graph, node, values):
+        site.labels = _moved(graph, node, site.labels, values)
+        return True
+    rule, layer = _channelwise(graph, node), _module(graph, node)
+    if rule is None:
+        return False
+    if site.labels is not None and values is not None:
+        if rule.axis is not None:
+            block = _block(site.labels, rule, site.num_nodes)
+            if not block or (rule.own and block > 1):
+                return False
+            line = label_nodes(site.num_nodes).repeat_interleave(block)
+            site.labels = _laid_along(line, rule.axis, values[node].shape)
+    elif isinstance(layer, _ConvNd) or (isinstance(layer, _BatchNorm) and layer.affine and node.target != site.norm):
+        return False
+    if rule.own:
+        site.per_channel.append(str(node.target))
+    return True
+
+
+def _find_readers(graph: fx.GraphModule, site: Site, values: Values | None) -> None:
+    """Fill in who reads the channels, or what stands in the way: a reader must find each where it looks for it."""
+    pending = [(reader, site.labels) for reader in _readers(site.gated)]
     while pending and not site.obstacle:
-        reader = pending.pop()
+        reader, labels = pending.pop()
         layer = _module(graph, reader)
-        if _flattens(graph, reader) or _averages_pixels(reader):
-            pending += _readers(reader)
-        elif isinstance(layer, nn.Linear | nn.Conv2d) and getattr(layer, "groups", 1) == 1:
-            columns = layer.weight.shape[1]
-            if columns % site.num_nodes:
-                site.obstacle = f"{reader.target!r} reads its channels in another shape"
+        rule = coupling(layer) if layer is not None else None
+        if layer is not None and rule is not None and rule.mixes:
+            columns = rule.matrix(layer).shape[1]
+            if columns % site.num_nodes or (labels is not None and not _block(labels, rule, site.num_nodes)):
+                site.obstacle = f"{reader.target!r} reads its nodes in another order, or flattened together with others"
             site.readers.append((str(reader.target), columns // site.num_nodes))
+        elif _moves(graph, reader, values):
+            moved = None if labels is None or values is None else _moved(graph, reader, labels, values)
+            pending += [(following, moved) for following in _readers(reader)]
         else:
-            site.obstacle = f"its output goes to {reader.name!r}, which mixes channels or is the network's output"
-    if getattr(module, "groups", 1) != 1:
-        site.obstacle = "it is a grouped convolution"
+            site.obstacle = _where_it_ends(reader, layer)
+
+
+def _where_it_ends(reader: fx.Node, layer: nn.Module | None) -> str:
+    if reader.op == "output":
+        return "its output goes to 'output', the network's own"
+    name = repr(reader.name) if layer is None else f"{str(reader.target)!r}, a {type(layer).__name__}"
+    return f"its output goes to {name}, which mixes channels or reads them along another dimension"
+
+
+def label_nodes(num_nodes: int) -> Tensor:
+    """A number for each node, ascending; at random, so that no average of some is the label of another."""
+    return torch.rand(num_nodes, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sort().values
+
+
+def _laid_along(line: Tensor, axis: int, shape: torch.Size) -> Tensor:
+    """Values of a shape that differ along one dimension alone."""
+    places = [1] * len(shape)
+    places[axis] = len(line)
+    return line.view(places).expand(shape).contiguous()
+
+
+def _block(labels: Tensor, rule: Coupling, num_nodes: int) -> int:
+    """How many places side by side each node has where a layer looks for channels; 0 if they do not lie so."""
+    if rule.axis is None or labels.ndim < 2 or (rule.ndims and labels.ndim not in rule.ndims):
+        return 0
+    block, rest = divmod(labels.shape[rule.axis], num_nodes)
+    if rest:
+        return 0
+    found = labels.movedim(rule.axis, 0).reshape(num_nodes, -1)
+    expected = label_nodes(num_nodes)[:, None].expand_as(found)
+    return block if torch.allclose(found, expected, rtol=1e-9, atol=0) else 0
+
+
+def _moved(graph: fx.GraphModule, node: fx.Node, labels: Tensor, values: Values) -> Tensor:
+    """What a node that only moves values makes of labels in the place of its first argument."""
+    if node.op == "call_module":
+        return graph.get_submodule(str(node.target))(labels)
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    function: Any = getattr(Tensor, str(node.target)) if node.op == "call_method" else node.target
+    return function(labels, *args[1:], **kwargs)
+
+
+def _moves(graph: fx.GraphModule, node: fx.Node, values: Values | None) -> bool:
+    """Whether a node only moves values of its first argument, or averages them; without values, in a known way."""
+    if values is None:
+        return _flattens(graph, node) or _averages_pixels(node)
+    tensors = [source for source in node.all_input_nodes if isinstance(values[source], Tensor)]
+    if len(tensors) != 1 or not node.args or node.args[0] is not tensors[0]:
+        return False
+    if node.op == "call_module":
+        return isinstance(_module(graph, node), _MOVING_MODULES)
+    return node.target in (_MOVING_METHODS if node.op == "call_method" else _MOVING_FUNCTIONS)
 
 
 def _reads_input(graph: fx.GraphModule, node: fx.Node) -> bool:
     source = node.args[0]
     while isinstance(source, fx.Node) and (_flattens(graph, source) or _channelwise(graph, source)):
-        source = source.args[0]
+        source = source.all_input_nodes[0]
     return isinstance(source, fx.Node) and source.op == "placeholder"
 
 
@@ -220,14 +315,15 @@ def _only_reader(node: fx.Node) -> fx.Node | None:
     return readers[0] if len(readers) == 1 else None
 
 
-def _channelwise(graph: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        module = _module(graph, node)
-        bare_norm = isinstance(module, _BatchNorm) and not module.affine
-        return bare_norm or isinstance(module, (*_CHANNELWISE_MODULES, *_PER_CHANNEL))
-    if node.op == "call_function":
-        return any(node.target is function for function in _CHANNELWISE_FUNCTIONS)
-    return node.op == "call_method" and node.target in _CHANNELWISE_METHODS
+def _channelwise(graph: fx.GraphModule, node: fx.Node) -> Coupling | None:
+    """How a node that makes each channel out of that channel alone couples them; None of any other."""
+    if len(node.all_input_nodes) != 1:
+        return None
+    module = _module(graph, node)
+    if module is not None:
+        rule = coupling(module)
+        return None if rule is None or rule.mixes else rule
+    return coupling_of_function(node.target) if node.op in ("call_function", "call_method") else None
 
 
 def _flattens(graph: fx.GraphModule, node: fx.Node) -> bool:

@@ -8,7 +8,8 @@ b after normalisation and activation, which is seldom zero. What it adds to the 
   convolution pads make the sum depend on the place.
 
 Both are exact. Then nobody reads constant nodes any more, and every node that nobody reads is cut out, from the last
-layer to the first. Of a residual block only the inner channels go: what enters a sum stays.
+layer to the first. Of a residual block only the inner channels go: what enters a sum stays, and so does what any other
+operation reads whose coupling is not known (`models/coupling.py` has those that are).
 """
 
 import copy
@@ -18,12 +19,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from sgmcmc_prune.models.coupling import Coupling, coupling, pads_with_zeros
 from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.pruning.graph import Site, find_sites, trace
+from sgmcmc_prune.pruning.graph import Site, Values, find_sites, label_nodes, trace
 
-SUPPORTED = (
+#: Layers that may hold parameters where the network's values are not known.
+PLAIN = (
     *(nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm),
     *(FilterResponseNorm, ThresholdedLinear),
 )
@@ -79,14 +82,14 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
     Raises
     ------
     TypeError, ValueError
-        If the mask does not fit, the network cannot be traced or holds a layer that is not supported (named), or the
-        smaller network is not the same function.
+        If the mask does not fit, the network cannot be traced or shares a layer or a parameter that would have to be
+        cut (named), or the smaller network is not the same function.
     """
     masked = copy.deepcopy(model)
     masks.apply(mask, dict(masked.named_parameters()))
     folded = copy.deepcopy(masked)
     with evaluation_mode(folded):
-        graph = trace(folded, SUPPORTED)
+        graph = trace(folded)
         interpreter = fx.Interpreter(graph, garbage_collect_values=False)
         try:
             interpreter.run(example)
@@ -95,11 +98,10 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
             raise ValueError(
                 f"{type(model).__name__} fails on inputs of shape {tuple(example.shape)}: {reason}"
             ) from error
-        sites = find_sites(graph)
-        _find_places(graph, sites, interpreter.env)
+        sites = find_sites(graph, interpreter.env)
         for site, constants in _constant_nodes(folded, sites, interpreter.env):
             _pass_on(folded, site, constants)
-    shrunk = remove_unread(folded, {site.name: site.obstacle for site in sites if site.obstacle})
+    shrunk = _without_unread(folded, sites)
     _check(shrunk.model, masked, example)
     return shrunk
 
@@ -114,7 +116,7 @@ def why_not_shrinkable(model: nn.Module, example: Tensor) -> str:
 
 
 @torch.no_grad()
-def remove_unread(model: nn.Module, obstacles: Mapping[str, str] | None = None) -> Shrunk:
+def remove_unread(model: nn.Module) -> Shrunk:
     """Cut out nodes all of whose outgoing weights are exactly zero; this changes no output.
 
     Layers are visited from the last to the first, so that what only removed nodes read goes, too. A layer that would be
@@ -123,9 +125,7 @@ def remove_unread(model: nn.Module, obstacles: Mapping[str, str] | None = None) 
     Parameters
     ----------
     model : Module
-        Left as it is; must be traceable.
-    obstacles : mapping of str to str, optional
-        Layers whose nodes stay, and why, beyond what the trace shows.
+        Left as it is; must be traceable. With no inputs to follow channels with, its layers are of the kinds `PLAIN`.
 
     Returns
     -------
@@ -138,14 +138,17 @@ def remove_unread(model: nn.Module, obstacles: Mapping[str, str] | None = None) 
     """
     small = copy.deepcopy(model)
     with evaluation_mode(small):
-        sites = find_sites(trace(small, SUPPORTED))
-    for site in sites:
-        site.obstacle = site.obstacle or (obstacles or {}).get(site.name, "")
+        sites = find_sites(trace(small, PLAIN))
+    return _without_unread(small, sites)
+
+
+def _without_unread(model: nn.Module, sites: list[Site]) -> Shrunk:
+    """The model without the nodes that nobody reads, cut in place."""
     kept: Kept = {}
     for site in reversed(sites):
         if _removable(site):
-            _cut(small, site, kept)
-    return Shrunk(small, kept, {site.name: site.obstacle for site in sites if site.name and not _removable(site)})
+            _cut(model, site, kept)
+    return Shrunk(model, kept, {site.name: site.obstacle for site in sites if site.name and not _removable(site)})
 
 
 def _check(small: nn.Module, masked: nn.Module, example: Tensor) -> None:
@@ -199,34 +202,54 @@ def _others(example: Tensor) -> list[Tensor]:
     return found
 
 
-def _find_places(graph: fx.GraphModule, sites: list[Site], values: Mapping[fx.Node, Tensor]) -> None:
-    """Note where a linear layer works at several places and its outputs are then laid side by side."""
-    for site in sites:
-        several = isinstance(graph.get_submodule(site.name or site.norm), nn.Linear) and values[site.start].ndim > 2
-        if several and any(block > 1 for _, block in site.readers):
-            site.obstacle = "it works at several places, whose outputs are then flattened together"
-
-
 def _removable(site: Site) -> bool:
     return bool(site.readers) and not site.obstacle
 
 
-def _constant_nodes(model: nn.Module, sites: list[Site], values: Mapping[fx.Node, Tensor]) -> list[tuple[Site, Tensor]]:
+def _constant_nodes(model: nn.Module, sites: list[Site], values: Values) -> list[tuple[Site, Tensor]]:
     """Each layer whose nodes may go, and what its constant nodes send on, shape (nodes,); NaN for the others."""
     constants: list[tuple[Site, Tensor]] = []
     varying: dict[str, Tensor] = {}  # by layer, which of its inputs are not constant
     for site in filter(_removable, sites):
-        weight = model.get_submodule(site.name).get_parameter("weight")
+        weight = _matrix(model, site.name)
         inputs = varying.get(site.name, torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device))
         reads = (weight[:, inputs] != 0).flatten(1).any(1)
-        linear = isinstance(model.get_submodule(site.name), nn.Linear)
-        pixels = values[site.gated][0].movedim(-1 if linear else 0, 0).reshape(site.num_nodes, -1)
-        low, high = pixels.amin(1), pixels.amax(1)
+        for filters in _filters(model, site):
+            reads &= (filters != 0).flatten(1).any(1)
+        low, high = _extremes(values[site.gated], site)
         # What padding has made different at the border is no constant.
-        fixed = ~reads & torch.isclose(low, high, rtol=1e-5, atol=1e-7)
+        rounding = 100 * torch.finfo(low.dtype).eps
+        fixed = ~reads & torch.isclose(low, high, rtol=rounding, atol=rounding / 100)
         constants.append((site, low.where(fixed, torch.nan)))
         varying |= {name: ~fixed.repeat_interleave(block) for name, block in site.readers}
     return constants
+
+
+def _extremes(values: Tensor, site: Site) -> tuple[Tensor, Tensor]:
+    """The smallest and largest value of each node at its places."""
+    assert site.labels is not None
+    line = label_nodes(site.num_nodes)
+    nodes = torch.bucketize(site.labels.flatten(), (line[1:] + line[:-1]) / 2).to(values.device)
+    low = values.new_full((site.num_nodes,), torch.inf).scatter_reduce(0, nodes, values.flatten(), "amin")
+    return low, values.new_full((site.num_nodes,), -torch.inf).scatter_reduce(0, nodes, values.flatten(), "amax")
+
+
+def _matrix(model: nn.Module, name: str) -> Tensor:
+    """A view of a mixing layer's weight, of shape (made, read, ...)."""
+    layer = model.get_submodule(name)
+    return _rule(layer).matrix(layer)
+
+
+def _rule(layer: nn.Module) -> Coupling:
+    rule = coupling(layer)
+    assert rule is not None, "only layers whose coupling is known are cut"
+    return rule
+
+
+def _filters(model: nn.Module, site: Site) -> list[Tensor]:
+    """The weights of the depthwise convolutions that a layer's channels go through."""
+    weights = [getattr(model.get_submodule(name), "weight", None) for name in site.per_channel]
+    return [weight for weight in weights if weight is not None and weight.ndim > 1]
 
 
 def _pass_on(model: nn.Module, site: Site, constants: Tensor) -> None:
@@ -234,9 +257,9 @@ def _pass_on(model: nn.Module, site: Site, constants: Tensor) -> None:
     fixed, sent = ~constants.isnan(), constants.nan_to_num()
     carrier = int(sent.abs().argmax())
     readers = [(model.get_submodule(name), block) for name, block in site.readers]
-    to_bias = all(layer.bias is not None and not _pads(layer) for layer, _ in readers)
+    to_bias = all(layer.bias is not None and not pads_with_zeros(layer) for layer, _ in readers)
     for layer, block in readers:
-        weight = layer.get_parameter("weight")
+        weight = _rule(layer).matrix(layer)
         w = weight.reshape(len(weight), site.num_nodes, block, -1)
         moved = (w * sent.view(-1, 1, 1)).sum(1)
         w = w.masked_fill(fixed.view(-1, 1, 1), 0)
@@ -247,13 +270,9 @@ def _pass_on(model: nn.Module, site: Site, constants: Tensor) -> None:
         weight.copy_(w.view_as(weight))
 
 
-def _pads(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.padding not in ("valid", (0, 0))
-
-
 def _cut(model: nn.Module, site: Site, kept: Kept) -> None:
     """Cut the nodes of one layer that no weight reads, everywhere that their values lie."""
-    readers = [(name, model.get_submodule(name).get_parameter("weight"), block) for name, block in site.readers]
+    readers = [(name, _matrix(model, name), block) for name, block in site.readers]
     read = torch.stack([(w != 0).transpose(0, 1).flatten(1).any(1).view(-1, block).any(1) for _, w, block in readers])
     index = read.any(0).nonzero().flatten()
     if len(index) == site.num_nodes:
@@ -261,24 +280,26 @@ def _cut(model: nn.Module, site: Site, kept: Kept) -> None:
     if not len(index):
         index = index.new_zeros(1)
     for name in (site.name, *site.per_channel):
-        _narrow(model, name, index, 0, kept)
+        _narrow(model, name, index, kept, made=True)
     for name, _, block in readers:
         columns = (index[:, None] * block + torch.arange(block, device=index.device)).flatten()
-        _narrow(model, name, columns, 1, kept)
+        _narrow(model, name, columns, kept, made=False)
 
 
-def _narrow(model: nn.Module, path: str, index: Tensor, dim: int, kept: Kept) -> None:
-    """Keep some nodes (dim 0) or inputs (dim 1) of one layer, and note which."""
+def _narrow(model: nn.Module, path: str, index: Tensor, kept: Kept, made: bool) -> None:
+    """Keep some of the channels that one layer makes, or that it reads, and note which."""
     module = model.get_submodule(path)
+    rule = _rule(module)
     for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-        if value.ndim > dim:
-            kept.setdefault(f"{path}.{name}", {})[dim] = index
-            small = value.index_select(dim, index)
-            is_parameter = isinstance(value, nn.Parameter)
-            setattr(module, name, nn.Parameter(small, value.requires_grad) if is_parameter else small)
-    for name in (("out_features", "out_channels", "num_features"), ("in_features", "in_channels"))[dim]:
-        if hasattr(module, name):
-            setattr(module, name, len(index))
+        if value.ndim < (1 if made else 2):
+            continue
+        dim = 0 if value.ndim == 1 else rule.outputs if made else rule.inputs
+        kept.setdefault(f"{path}.{name}", {})[dim] = index
+        small = value.index_select(dim, index)
+        is_parameter = isinstance(value, nn.Parameter)
+        setattr(module, name, nn.Parameter(small, value.requires_grad) if is_parameter else small)
+    for name in rule.made if made else rule.read:
+        setattr(module, name, len(index))
 
 
 def _select(value: Tensor, kept: Mapping[int, Tensor]) -> Tensor:

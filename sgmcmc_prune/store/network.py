@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import choices, models
+from sgmcmc_prune.models.coupling import set_sizes
 from sgmcmc_prune.settings import from_json
 from sgmcmc_prune.store.tensor_file import read_tensors, write_tensors
 
@@ -127,13 +127,4 @@ def _put(model: nn.Module, name: str, value: Tensor) -> None:
     before = getattr(module, own)
     setattr(module, own, nn.Parameter(value) if isinstance(before, nn.Parameter) else value)
     if own == "weight" and value.shape != before.shape:
-        _resize(module, value.shape)
-
-
-def _resize(module: nn.Module, shape: torch.Size) -> None:
-    """Have a layer say the sizes that its weight (outputs, inputs, ...) has."""
-    sizes = (("out_features", "out_channels", "num_features"), ("in_features", "in_channels"))
-    for size, names in zip(shape[:2], sizes, strict=False):
-        for name in names:
-            if hasattr(module, name):
-                setattr(module, name, size)
+        set_sizes(module, value.shape)
