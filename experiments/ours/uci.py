@@ -32,6 +32,8 @@ SETS = ("yacht", "bostonHousing", "energy", "concrete", "wine-quality-red")
 METHODS = ("posterior", "ensemble", "single")
 SCORES = ("rmse", "nll", "coverage")
 WIDTH, MEMBERS = 50, 4
+#: Outputs of every draw or network for the test set, and the largest R-hat of the chains' outputs for 64 examples.
+Found = tuple[tuple[Tensor, ...], float | None]
 #: How often a network is looked at for the step that is taken.
 LOOKS = 100
 
@@ -46,12 +48,12 @@ def run(set: str, split: int, method: str, steps: int, root: str) -> dict[str, A
     data = load(f"uci:{set}", Path(root), targets="standardised", split=split)
     train, test = ((part.inputs(data.mean, data.std, "cpu"), part.labels) for part in (data.train, data.test))
     fit = {"posterior": posterior, "ensemble": ensemble, "single": single}[method]
-    found = fit(train, test, steps, split)
-    return {**Gaussian().score(Mixture(found), test[1], data.unit), "passes": MEMBERS * steps}
+    outputs, rhat = fit(train, test, steps, split)
+    return {**Gaussian().score(Mixture(outputs), test[1], data.unit), "passes": MEMBERS * steps, "rhat": rhat}
 
 
-def posterior(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], steps: int, seed: int) -> tuple[Tensor, ...]:
-    """Outputs of the draws of four chains: after the trainings that `sample` takes, a quarter is burn-in."""
+def posterior(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], steps: int, seed: int) -> Found:
+    """Four chains and their largest R-hat: after the trainings that `sample` takes, a quarter is burn-in."""
     steps -= FIT_STEPS * (MEMBERS + 1) // MEMBERS
     schedule = ScheduleConfig(steps // 4, cycles=1, explore=0.0, sample=steps - steps // 4, relax=0.0, draws=100)
     width = train[0].shape[1]
@@ -68,13 +70,13 @@ def posterior(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], steps: 
     )
     prediction = chains.predict(test[0]).prediction
     assert isinstance(prediction, Mixture)
-    return prediction.each
+    return prediction.each, chains.metrics["diagnostics"]["mean"]["rhat_max"]
 
 
 def ensemble(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], steps: int, seed: int, members: int = MEMBERS
-) -> tuple[Tensor, ...]:
-    """Outputs of networks that AdamW has trained, each for as many steps as a chain, at their best looks."""
+) -> Found:
+    """Networks that AdamW has trained, each for as many steps as a chain, at their best looks."""
     held = held_out(len(train[1]), len(train[1]) // 10, seed)
     fitted, validation = ((train[0][part], train[1][part]) for part in (~held, held))
     outputs = []
@@ -89,11 +91,11 @@ def ensemble(
                 best, found = loss, outputs_of(model, test[0])
         assert found is not None, "a likelihood is finite"
         outputs.append(found)
-    return tuple(outputs)
+    return tuple(outputs), None
 
 
-def single(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], steps: int, seed: int) -> tuple[Tensor, ...]:
-    """Outputs of one network, trained for the steps of all chains."""
+def single(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], steps: int, seed: int) -> Found:
+    """One network, trained for the steps of all chains."""
     return ensemble(train, test, MEMBERS * steps, seed, members=1)
 
 
@@ -113,8 +115,9 @@ def main(argv: list[str] | None = None) -> None:
         for method in METHODS:
             each = [r for r in found if r["set"] == name and r["method"] == method and r["split"] in args.splits]
             means = [mean_and_half_width(np.array([r[score] for r in each])) for score in SCORES]
-            rows.append([name, method, str(len(each)), *(f"{mean:.3f} ± {half:.3f}" for mean, half in means)])
-    table = shared.markdown(("set", "method", "splits", "RMSE", "NLL", "in 90 % interval"), rows)
+            rhat = "" if method != "posterior" else f"{max(r['rhat'] for r in each):.2f}"
+            rows.append([name, method, str(len(each)), *(f"{mean:.3f} ± {half:.3f}" for mean, half in means), rhat])
+    table = shared.markdown(("set", "method", "splits", "RMSE", "NLL", "in 90 % interval", "R-hat"), rows)
     (args.out / "uci.md").write_text(f"{TEXT}\n{table}\n", encoding="utf-8")
     print(table)
 
