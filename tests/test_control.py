@@ -19,7 +19,9 @@ from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.main import _check_processes, resume, run
-from sgmcmc_prune.run.tables import metrics_table
+from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.run.tables import control_lines, metrics_table
 
 
 def controlled(**changes: object) -> RunConfig:
@@ -46,6 +48,20 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read(out: Path) -> dict[str, Any]:
     metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
     return metrics
+
+
+@pytest.mark.parametrize(("targets", "said"), [((), "dense alone"), ((0.5,), "by gradual magnitude pruning")])
+def test_the_line_about_the_control_says_whether_it_was_pruned(targets: tuple[float, ...], said: str) -> None:
+    """A run that prunes nothing in the chain has a dense control alone."""
+    row = {"criterion": "sgd", "members": 2, "gradient_evaluations": 5700}
+    metrics = {"dense": row, "control": [row, *({**row, "target": target} for target in targets)]}
+    assert said in control_lines(metrics)[0]
+
+
+def test_a_run_without_forks_has_a_dense_control(tmp_path: Path) -> None:
+    """The lengths of forks, which the preset leaves alone and which do not fit its one step an epoch, are not asked."""
+    job = Run(PRESETS["regression"](), tmp_path)
+    assert DenseThenGradual(job, 0, "sgd").num_steps == job.schedule(None).num_steps
 
 
 def test_every_row_has_a_control_of_as_many_gradient_evaluations(finished: Path) -> None:

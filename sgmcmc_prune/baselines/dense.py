@@ -24,7 +24,6 @@ from sgmcmc_prune.predictive.metrics import summarise
 from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run.run import Run
-from sgmcmc_prune.run.schedules import fork_schedule
 
 OptimizerName = Literal["sgd", "adamw"]
 
@@ -75,7 +74,7 @@ class DenseThenGradual:
         self.trainer = _Passes(model, run.stream(index), run.likelihood, built, steps=0)  # every cosine is begun here
         self.trainer.precision = config.precision
         self.dense_steps = run.schedule(None).num_steps
-        self.fork = fork_schedule(config, run.steps_per_epoch)
+        self.fork = run.schedule(run.stages[-1])  # of a run that does not prune in the chain the dense one, not used
         self.pruner = run.pruner(model, _CRITERION, index, None) if run.num_control_steps > self.dense_steps else None
         self.num_steps, self.cycles = run.num_control_steps, config.prune.cycles
         self.spent: list[tuple[int, float]] = []

@@ -125,10 +125,11 @@ def control_lines(metrics: dict[str, Any]) -> list[str]:
         return []
     took = f"{rows[0]['gradient_evaluations']:,}"
     ours = f"{metrics['dense']['gradient_evaluations']:,}"
+    dense_alone = "dense alone (nothing is pruned in the chain)"
+    pruned = "at every target by gradual magnitude pruning" if len(rows) > 1 else dense_alone
     return [
-        f"control: {rows[0]['criterion']} in {rows[0]['members']} networks of the chains' starts and minibatches, at "
-        "every target by gradual magnitude pruning: what one would train instead. Gradient evaluations, dense: "
-        f"{took}, and {ours} of the chains"
+        f"control: {rows[0]['criterion']} in {rows[0]['members']} networks of the chains' starts and minibatches, "
+        f"{pruned}: what one would train instead. Gradient evaluations, dense: {took}, and {ours} of the chains"
     ]
 
 
