@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_run import new_run, small
+from torch import nn
 
 from sgmcmc_prune import models
 from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
@@ -143,6 +144,28 @@ def test_a_run_without_draws_says_how_to_keep_them(tmp_path: Path) -> None:
     run(without, tmp_path / "run", progress=False)
     with pytest.raises(ValueError, match="--keep-weight-draws"):
         export(tmp_path / "run", tmp_path / "net.safetensors", NetworkChoice())
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode, self.decode = nn.Linear(3, 4), nn.Linear(4, 3)
+        self.decode.weight = nn.Parameter(torch.zeros(3, 4))
+        self.again = nn.Linear(3, 4)
+        self.again.weight = self.encode.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.decode(self.encode(x) + self.again(x))
+
+
+def test_tied_weights_are_still_one_when_they_are_read(tmp_path: Path) -> None:
+    model = Tied()
+    save_network(tmp_path / "net.safetensors", model, About("own:net", None, (3,), 3, (0.0,), (1.0,)))
+    read, _ = load_network(tmp_path / "net.safetensors", lambda shape, outputs: Tied())
+    assert read.get_parameter("encode.weight") is read.get_parameter("again.weight")
+    assert models.num_parameters(read) == models.num_parameters(model)
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(read(x), model(x))
 
 
 def test_files_that_hold_no_such_network_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import choices, models
@@ -115,8 +116,11 @@ def load_network(path: Path, factory: Callable[..., nn.Module] | None = None) ->
     if expected != tensors.keys():
         differing = sorted(expected ^ tensors.keys())
         raise ValueError(f"{path} does not fit {about.model!r}: only one of them has {', '.join(differing)}")
+    built = dict(model.named_parameters(remove_duplicate=False))
+    read = {p: nn.Parameter(tensors[name]) for name, p in built.items()}
     for name, value in tensors.items():
-        _put(model, name, value)
+        tied = name in built and torch.equal(read[built[name]], value)  # two names of one parameter stay one
+        _put(model, name, read[built[name]] if tied else value)
     return models.in_fast_layout(about.model, model).eval(), about
 
 
@@ -125,6 +129,7 @@ def _put(model: nn.Module, name: str, value: Tensor) -> None:
     path, _, own = name.rpartition(".")
     module = model.get_submodule(path)
     before = getattr(module, own)
-    setattr(module, own, nn.Parameter(value) if isinstance(before, nn.Parameter) else value)
+    is_parameter = isinstance(before, nn.Parameter) and not isinstance(value, nn.Parameter)
+    setattr(module, own, nn.Parameter(value) if is_parameter else value)
     if own == "weight" and value.shape != before.shape:
         set_sizes(module, value.shape)
