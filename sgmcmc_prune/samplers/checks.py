@@ -18,8 +18,8 @@ def check_known(given: Iterable[str], known: Sequence[str], taker: str) -> None:
     for name in given:
         if name not in known:
             meant = difflib.get_close_matches(name, known, 1)
-            guess = f"did you mean {meant[0]!r}? " if meant else ""
-            raise TypeError(f"{taker} takes no setting {name!r}; {guess}It takes {', '.join(known)}")
+            guess = f"; did you mean {meant[0]!r}?" if meant else "."
+            raise TypeError(f"{taker} takes no setting {name!r}{guess} It takes {', '.join(known)}")
 
 
 def check_number(name: str, value: object) -> None:
