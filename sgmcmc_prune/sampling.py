@@ -41,7 +41,7 @@ from sgmcmc_prune.settings import replace
 from sgmcmc_prune.store.places import RunPlaces
 
 #: Up to so many examples a batch holds all of them, which leaves no minibatch noise; above, so many.
-FULL_BATCH, BATCH = 2000, 256
+FULL_BATCH, BATCH = 5000, 256
 #: The slab has this variance over the smallest fan-in of a layer, within bounds; the spike's is so many times smaller.
 SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 16.0
 #: Momentum of the default sampler, and its step's share of the stability limit: with full batches, and with
@@ -106,7 +106,8 @@ def sample(
     schedule : ScheduleConfig, optional
         In epochs. By default 4,000 steps of burn-in, then 20,000 in which 250 draws are kept, of each chain.
     batch_size : int, optional
-        By default the loader's, or all examples up to 2,000, which leaves no minibatch noise, and 256 above.
+        By default the loader's, or all examples up to 5,000, which leaves no minibatch noise, and 256 above: then noise
+        heats the chains, and the diagnostics say how much.
     chains : int
         Two or more tell whether they agree.
     seed : int

@@ -247,6 +247,7 @@ def test_a_cut_network_is_read_from_its_file(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["prelu", "depthwise separable", "autoencoder", "tokens"])
+@pytest.mark.slow
 def test_a_cut_network_is_exported_by_torch(name: str) -> None:
     make, shape = FOREIGN[name]
     model, inputs = make_random(make()), examples(shape, 4)
