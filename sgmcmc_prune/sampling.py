@@ -44,9 +44,9 @@ from sgmcmc_prune.store.places import RunPlaces
 FULL_BATCH, BATCH = 5000, 256
 #: The slab has this variance over the smallest fan-in of a layer, within bounds; the spike's is so many times smaller.
 SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 16.0
-#: Momentum of the default sampler, and its step's share of the stability limit: with full batches, and with
-#: minibatches, whose noise heats a chain in proportion to step / friction.
-FULL_BATCH_MOTION, MINIBATCH_MOTION = (0.99, 0.3), (0.97, 0.1)
+#: Momentum of the default sampler with full batches, and with minibatches, whose noise heats a chain in proportion to
+#: step / friction. Its step is so much of the stability limit near a mode: elsewhere the posterior may be steeper.
+MOMENTUM, MINIBATCH_MOMENTUM, SHARE = 0.99, 0.97, 0.1
 #: Steps of the default schedule, and the draws that each chain keeps of them.
 BURN_IN, SAMPLE, DRAWS = 4000, 20_000, 250
 #: Steps of a fork that prunes in the chain: exploring (half of them while the mask grows), sampling, and its draws.
@@ -100,9 +100,9 @@ def sample(
         How the burn-in learns the prior's hyperparameters, layer by layer. By default the prior stays as it is stated,
         which mixes best; `EMSettings()` learns how sparse each layer is.
     sampler : SamplerConfig, optional
-        By default BAOAB at T = 1. With full batches its friction is low and its step three tenths of the stability
-        limit near a mode; with minibatches the friction is higher and the step a tenth. Chains start near modes of
-        their own, where a short training from their random starts ends (`chains.step_size`).
+        By default BAOAB at T = 1 with a step of a tenth of the stability limit near a mode, and with a lower friction
+        where batches are full than with minibatches. Chains start near modes of their own, where a short training from
+        their random starts ends (`chains.step_size`).
     schedule : ScheduleConfig, optional
         In epochs. By default 4,000 steps of burn-in, then 20,000 in which 250 draws are kept, of each chain.
     batch_size : int, optional
@@ -195,7 +195,7 @@ def _defaults(batch_size: int, num_data: int, prior: PriorConfig) -> RunConfig:
     return RunConfig(
         preset="sample",
         data=DataConfig(name="given:data", validation=0, batch_size=batch_size),
-        sampler=_constant_step(1.0, momentum=FULL_BATCH_MOTION[0]),
+        sampler=_constant_step(1.0, momentum=MOMENTUM),
         prior=prior,
         em=EMSettings(kind="fixed"),
         schedule=ScheduleConfig(
@@ -237,12 +237,12 @@ def _constant_step(lr: float, momentum: float) -> SamplerConfig:
 
 def _stable_sampler(run: Run) -> SamplerConfig:
     """A step that the sampler can follow, to two digits; the network was rehearsed."""
-    momentum, share = FULL_BATCH_MOTION if run.config.data.batch_size == run.num_data else MINIBATCH_MOTION
+    momentum = MOMENTUM if run.config.data.batch_size == run.num_data else MINIBATCH_MOMENTUM
     network = run.model(0)
     train(network, run.likelihood, run.stream(0))
     prior = run.config.prior
     narrowest = prior.spike_variance if prior.family == "spike_slab" else prior.slab_variance
-    step = stable_step(network, run.likelihood, run.stream(0), 1 / (run.num_data * narrowest), momentum, share)
+    step = stable_step(network, run.likelihood, run.stream(0), 1 / (run.num_data * narrowest), momentum, SHARE)
     if not 0 < step < math.inf:
         raise ValueError("no stable step was found: a short training of the network diverged; give one as sampler=...")
     return _constant_step(float(f"{step:.1e}"), momentum)
