@@ -48,7 +48,7 @@ SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 16.0
 #: step / friction. Its step is so much of the stability limit near a mode: elsewhere the posterior may be steeper.
 MOMENTUM, MINIBATCH_MOMENTUM, SHARE = 0.99, 0.97, 0.1
 #: Steps of the default schedule, and the draws that each chain keeps of them.
-BURN_IN, SAMPLE, DRAWS = 4000, 20_000, 250
+BURN_IN, SAMPLE, DRAWS = 4000, 30_000, 250
 #: Steps of a fork that prunes in the chain: exploring (half of them while the mask grows), sampling, and its draws.
 EXPLORE, SAMPLE_PRUNED, DRAWS_PRUNED = 2000, 1000, 50
 #: Targets with a standard deviation outside this range do not suit a learned noise's prior.
@@ -104,7 +104,7 @@ def sample(
         where batches are full than with minibatches. Chains start near modes of their own, where a short training from
         their random starts ends (`chains.step_size`).
     schedule : ScheduleConfig, optional
-        In epochs. By default 4,000 steps of burn-in, then 20,000 in which 250 draws are kept, of each chain.
+        In epochs. By default 4,000 steps of burn-in, then 30,000 in which 250 draws are kept, of each chain.
     batch_size : int, optional
         By default the loader's, or all examples up to 5,000, which leaves no minibatch noise, and 256 above: then noise
         heats the chains, and the diagnostics say how much.
