@@ -120,7 +120,14 @@ def test_the_uci_table_and_what_is_said_of_it_are_those_of_the_results() -> None
             if abs(mean) > half:
                 outside.add((name, key))
                 assert mean < 0
-    assert outside == {("concrete", "rmse"), ("concrete", "nll"), ("wine-quality-red", "rmse")}
+    assert outside == {("concrete", "rmse"), ("concrete", "nll"), ("wine-quality-red", "nll")}
+    rhats = [
+        rhat
+        for name in ("bostonHousing", "concrete", "wine-quality-red", "yacht")
+        for rhat in scores(name, "posterior", "rhat")
+    ]
+    assert "largest R-hat is 1.3 to 2.0" in README
+    assert (round(min(rhats), 1), round(max(rhats), 1)) == (1.3, 2.0)
     assert {r["passes"] for r in runs} == {24_000}
 
 
