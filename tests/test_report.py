@@ -26,7 +26,7 @@ from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_h
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData, shortened
 from sgmcmc_prune.report.sparsity import draw
-from sgmcmc_prune.report.style import Picture
+from sgmcmc_prune.report.style import Picture, legend_below, line, new_figure
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace, running_mean
 from sgmcmc_prune.run.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
@@ -518,3 +518,12 @@ def test_a_matplotlib_backend_that_does_not_exist_is_not_asked_for(copy: Path) -
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
     assert (done.returncode, done.stderr) == (0, "")
     assert (copy / "report" / "index.html").read_text().count("<img") == len(PICTURES)
+
+
+def test_a_legend_has_as_many_columns_as_its_figure_is_wide_enough_for() -> None:
+    for width, expected in ((4.0, 2), (12.0, 3), (1.0, 1)):
+        figure = new_figure(width, 3.0)
+        legend_below(figure, [line(f"a name of some length {i}") for i in range(6)], 3)
+        (legend,) = figure.legends
+        assert legend._ncols == expected
+        assert legend.get_window_extent().width <= figure.bbox.width or expected == 1

@@ -105,10 +105,16 @@ def draw_axis(ax: "Axes", draws: int, per_cycle: int) -> None:
 
 
 def legend_below(figure: Any, handles: Sequence[Any], columns: int) -> None:
-    """Put one legend for all panels under them, where it hides nothing; it is read row by row."""
-    columns = min(columns, len(handles))
-    by_column = [handle for c in range(columns) for handle in handles[c::columns]]
-    figure.legend(handles=by_column, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    """Put one legend for all panels under them, where it hides nothing; it is read row by row.
+
+    It has so many columns, or as many as the figure is wide enough for.
+    """
+    for count in range(min(columns, len(handles)), 0, -1):
+        by_column = [handle for column in range(count) for handle in handles[column::count]]
+        legend = figure.legend(handles=by_column, loc="outside lower center", ncols=count, fontsize=8, frameon=False)
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def line(label: str, **looks: Any) -> Any:
