@@ -68,7 +68,8 @@ class Recorder:
         self.group_maps = {n: layer.groups for n, layer in prior.layers.items()} if isinstance(prior, SpikeSlab) else {}
         held = isinstance(prior, SpikeSlab) and prior.mode == "em"
         self.included = "em_responsibility" if held else "inclusion_probability"
-        self.follows_groups = 0 < sum(groups.num_groups for groups in self.group_maps.values()) <= MOST_GROUPS
+        self.num_groups = sum(groups.num_groups for groups in self.group_maps.values())
+        self.follows_groups = 0 < self.num_groups <= MOST_GROUPS
 
     def groups(self, draws: int, records: int) -> dict[str, Group]:
         """Layout of the store for `draws` draws and `records` trace records a chain."""
@@ -78,8 +79,7 @@ class Recorder:
         outputs, output = self.likelihood.stored
         included = {"share_included": Variable(("layer",), layer)} if self.group_maps else {}
         if self.follows_groups:
-            number = sum(groups.num_groups for groups in self.group_maps.values())
-            included[self.included] = Variable(("group",), (number,))
+            included[self.included] = Variable(("group",), (self.num_groups,))
         posterior = {
             **per_layer,
             **included,
@@ -115,11 +115,10 @@ class Recorder:
     def coords(self) -> dict[str, Any]:
         """Names of layers, probed weights, parameters and groups."""
         weights = [label for _, _, label in self.weights]
-        groups = [f"{name}{place}" for name, g in self.group_maps.items() for place in g.labels()]
-        return {
-            **{"layer": self.layers, "weight": weights, "parameter": list(self.sizes)},
-            **({"group": groups} if self.follows_groups else {}),
-        }
+        found: dict[str, Any] = {"layer": self.layers, "weight": weights, "parameter": list(self.sizes)}
+        if self.follows_groups:  # of a large network they would be millions of words
+            found["group"] = [f"{name}{place}" for name, g in self.group_maps.items() for place in g.labels()]
+        return found
 
     @torch.no_grad()
     def draw(self, chain: Chain, plan: Plan) -> dict[str, Values]:
@@ -156,12 +155,16 @@ class Recorder:
         """p(gamma = 1 | w) of every group, and its mean over each layer; 0 where a mask has removed the group."""
         if not isinstance(prior := chain.prior, SpikeSlab):
             return {}
-        found = {}
+        shares: dict[str, float] = {}
+        followed: list[Tensor] = []
         for name, layer in prior.layers.items():
             odds = prior.log_odds(name, chain.parameters[name], temperature)
-            found[name] = torch.sigmoid(odds).mul(layer.alive).float().cpu()
-        shares: Values = {"share_included": [float(found[name].mean()) for name in self.layers]}
-        return shares | ({self.included: torch.cat(list(found.values())).numpy()} if self.follows_groups else {})
+            included = torch.sigmoid(odds).mul(layer.alive).float()
+            shares[name] = float(included.mean())
+            if self.follows_groups:  # else they stay on the device
+                followed.append(included.cpu())
+        found: Values = {"share_included": [shares[name] for name in self.layers]}
+        return found | ({self.included: torch.cat(followed).numpy()} if followed else {})
 
     def _predicted(self, outputs: Tensor, chain: Chain) -> Values:
         found = {self.likelihood.expected[0]: self.likelihood.mean(outputs).cpu().numpy()}
