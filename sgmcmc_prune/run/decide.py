@@ -219,7 +219,7 @@ def _inclusion(criterion: Criterion, name: str, state: State, groups: Groups, sc
 
 
 def num_decided(config: RunConfig) -> int:
-    """How many rows `decided_post_hoc` gives."""
+    """How many rows the criteria on finished draws give: `decided_post_hoc`, and those that move the draws."""
     p = config.prune
     chosen: list[Criterion] = [make_criterion(name) for name in p.post_hoc]
     without = sum(decide.applies(criterion) for decide in without_target(config) for criterion in chosen)

@@ -183,11 +183,10 @@ class Evaluator:
 
 def held_out_losses(run: Run) -> Callable[[int, Mask], Tensor]:
     """A chain and a mask to the losses of the chain's dense draws on the validation examples, (draws, examples)."""
-    network, weights = run.model(0), WeightStore(run.places.draws)
-    count = run.config.schedule.cycles * run.config.schedule.draws
+    weights, count = WeightStore(run.places.draws), run.config.schedule.cycles * run.config.schedule.draws
 
     def losses(chain: int, mask: Mask) -> Tensor:
-        inputs, targets = run.data.validation
+        network, (inputs, targets) = run.model(0), run.data.validation
         each = []
         for draw in range(count):
             put_on(network, weights.load(chain, draw), mask, run.statistics_batches())
