@@ -287,7 +287,7 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         for (criterion, when, n), k in product(forks, range(len(config.prune.targets))):
             labels = {"criterion": criterion, "when": when}
             labels["gradient_evaluations"] = run.gradient_evaluations(k + 1 if when == "in_chain" else 0)
-            pruned.append(_of_stage(evaluator, places.stage(criterion), k, n, **labels))
+            pruned.append(stage_row(evaluator, places.stage(criterion), k, n, **labels))
             bar.update(1)
         control = _control(run, evaluator, bar) if config.control else []
     return {
@@ -328,7 +328,7 @@ def _control(run: Run, evaluator: Evaluator, bar: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def _of_stage(evaluator: Evaluator, stage: StagePlaces, k: int, draws: int, **labels: Any) -> dict[str, Any]:
+def stage_row(evaluator: Evaluator, stage: StagePlaces, k: int, draws: int, **labels: Any) -> dict[str, Any]:
     """The row of a stage's target number k, which has masks and so many draws of its own."""
     config = evaluator.config
     target = config.prune.targets[k]
