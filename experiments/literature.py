@@ -159,6 +159,21 @@ def main(experiment: Experiment, script: str, description: str, argv: Sequence[s
 
 def report(experiment: Experiment, cells: shared.Cells) -> str:
     """Our table, what the data were, and the published figures."""
+    text = ["## Ours\n", table(cells)]
+    if any(not run["data"]["official"] for runs in cells.values() for run in runs):
+        text.append("\nThe images are not the official files: compare these figures with each other, not with a paper.")
+    if judged := verdicts(experiment, cells):
+        text += ["\n## Verdict\n", *judged]
+    text.append("\n## Published\n")
+    published = [list(row) for row in experiment.published]
+    text.append(
+        shared.markdown(("method", "sparsity", "accuracy %"), published) if published else "No figure was read."
+    )
+    return "\n".join(text)
+
+
+def table(cells: shared.Cells) -> str:
+    """Every network of the runs in a row, means and intervals over seeds."""
     header = ("variant", "seeds", "when", "criterion", "decision", "sparsity", "members")
     scores = ("accuracy", "nll", "ece", "single_accuracy")
     rows = []
@@ -178,17 +193,7 @@ def report(experiment: Experiment, cells: shared.Cells) -> str:
             sparsity = shared.interval([f["sparsity"] for f in found], 3)
             labels = [variant, str(len(runs)), "control", first["criterion"], decision(first), sparsity]
             rows.append([*labels, str(first["members"]), *shared.scores(found, scores)])
-    text = ["## Ours\n", shared.markdown((*header, "accuracy", "NLL", "ECE", "single accuracy"), rows)]
-    if any(not run["data"]["official"] for runs in cells.values() for run in runs):
-        text.append("\nThe images are not the official files: compare these figures with each other, not with a paper.")
-    if judged := verdicts(experiment, cells):
-        text += ["\n## Verdict\n", *judged]
-    text.append("\n## Published\n")
-    published = [list(row) for row in experiment.published]
-    text.append(
-        shared.markdown(("method", "sparsity", "accuracy %"), published) if published else "No figure was read."
-    )
-    return "\n".join(text)
+    return shared.markdown((*header, "accuracy", "NLL", "ECE", "single accuracy"), rows)
 
 
 def verdicts(experiment: Experiment, cells: shared.Cells) -> list[str]:
