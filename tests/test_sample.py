@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,20 @@ def test_pruned_post_hoc_by_decision_and_in_the_chain(posterior: Posterior) -> N
         posterior.prune(0.5, in_chain=True, criterion="conditional")
     with pytest.raises(ValueError, match="inside"):
         posterior.prune(1.5)
+
+
+def test_a_pruned_posterior_is_read_beside_the_dense_one(posterior: Posterior) -> None:
+    dense, half = posterior.inference_data(), posterior.prune(0.5).inference_data()
+    for group, name in (("posterior", "outputs"), ("log_likelihood", "y"), ("posterior_predictive", "y")):
+        assert half[group][name].dims == dense[group][name].dims
+        assert half[group][name].shape == dense[group][name].shape
+    assert bool((half["observed_data"]["y"] == dense["observed_data"]["y"]).all())
+    means = [tree["posterior"]["outputs"].isel(output=0) for tree in (half, dense)]  # the other output is the noise
+    assert not bool((means[0] == means[1]).any())
+    whole = replace(posterior.prune(0.5), masks=[{}, {}]).inference_data()
+    for group, name in (("posterior", "outputs"), ("log_likelihood", "y")):
+        found, stored = (torch.from_numpy(tree[group][name].values) for tree in (whole, dense))
+        torch.testing.assert_close(found, stored.to(found.dtype), atol=1e-5, rtol=1e-5)
 
 
 def test_the_mean_is_that_of_the_draws(posterior: Posterior) -> None:
