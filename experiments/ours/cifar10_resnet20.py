@@ -43,7 +43,7 @@ SAMPLE, RELAX, DRAWS = 0.2, 0.25, 6
 SCORES = ("accuracy", "single_accuracy", "nll", "ece")
 VARIANTS: dict[str, dict[str, Any]] = {
     "gaussian": {"prior.family": "gaussian", **MAGNITUDE},
-    "spike and slab": {"prior.spike_variance": 1e-5, **LOG_ODDS},
+    "spike and slab": {"prior.spike_variance": 1e-5, **LOG_ODDS, "prune.post_hoc": ("expected_log_odds",)},
     "sgd": MAGNITUDE,
 }
 
