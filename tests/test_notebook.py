@@ -7,6 +7,8 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 
+from sgmcmc_prune.chains import step_size
+
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "arviz.ipynb"
 LENGTHS, SHORT = "burn_in=4000, cycles=1, explore=0, sample=40000", "burn_in=100, cycles=1, explore=0, sample=600"
 
@@ -23,12 +25,14 @@ def test_it_is_kept_with_its_outputs() -> None:
     assert kinds.count("display_data") >= 6
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_its_cells_run() -> None:
+def test_its_cells_run(monkeypatch: pytest.MonkeyPatch) -> None:
     import arviz
 
     if int(arviz.__version__.split(".")[0]) >= 1:
         pytest.skip("the notebook has the calls of ArviZ 0.23")
+    monkeypatch.setattr(step_size, "FIT_STEPS", 400)
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 

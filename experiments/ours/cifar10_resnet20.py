@@ -23,13 +23,11 @@ from sgmcmc_prune.run.tables import decision
 from sgmcmc_prune.settings import from_json, replace, require, to_json
 from sgmcmc_prune.store.result_table import data_label
 
-#: All variants. A time step on the cosine, to a fourteenth: SGD's effective step at the end is the smallest twentieth.
+#: All variants.
 COMMON: dict[str, Any] = {
     "preset": "cifar10_resnet20",
     "chains": 1,
     "data.validation": 0,
-    "sampler.anneal": "time_step",
-    "sampler.lr_min": 0.0005,
     "sampler.temperature": 0.01,
     "em.kind": "fixed",
     "prior.slab_variance": 0.04,
