@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.examples import as_dataset, is_labels
 from sgmcmc_prune.data.handed import as_tensors
 from sgmcmc_prune.data.seeding import seeded_generator
+from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, observation_model
 from sgmcmc_prune.posterior import Posterior
 from sgmcmc_prune.priors.em_settings import EMSettings
@@ -47,6 +49,9 @@ SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 16.0
 #: Momentum of the default sampler with full batches, and with minibatches, whose noise heats a chain in proportion to
 #: step / friction. Its step is so much of the stability limit near a mode: elsewhere the posterior may be steeper.
 MOMENTUM, MINIBATCH_MOMENTUM, SHARE = 0.99, 0.97, 0.1
+#: Steps of a trial of that step, and how many there are at most; a trial ends them that needs no smaller step than so
+#: much of it, and one that diverged lowers it by so much.
+TRIAL_STEPS, TRIALS, ENOUGH, MOST_LOWERED = 500, 6, 0.7, 10.0
 #: Steps of the default schedule, and the draws that each chain keeps of them.
 BURN_IN, SAMPLE, DRAWS = 4000, 30_000, 250
 #: Steps of a fork that prunes in the chain: exploring (half of them while the mask grows), sampling, and its draws.
@@ -236,16 +241,40 @@ def _constant_step(lr: float, momentum: float) -> SamplerConfig:
 
 
 def _stable_sampler(run: Run) -> SamplerConfig:
-    """A step that the sampler can follow, to two digits; the network was rehearsed."""
+    """A step that the sampler can follow, to two digits; the network was rehearsed.
+
+    It is a share of the stability limit at a mode, and then where a short chain with that step has gone: a posterior
+    whose mode is flat, as that of classes which can be told apart, is steep beside it.
+    """
     momentum = MOMENTUM if run.config.data.batch_size == run.num_data else MINIBATCH_MOMENTUM
-    network = run.model(0)
-    train(network, run.likelihood, run.stream(0))
-    prior = run.config.prior
+    network, stream, prior = run.model(0), run.stream(0), run.config.prior
+    train(network, run.likelihood, stream)
     narrowest = prior.spike_variance if prior.family == "spike_slab" else prior.slab_variance
-    step = stable_step(network, run.likelihood, run.stream(0), 1 / (run.num_data * narrowest), momentum, SHARE)
+    curvature = 1 / (run.num_data * narrowest)
+    step = stable_step(network, run.likelihood, stream, curvature, momentum, SHARE)
     if not 0 < step < math.inf:
         raise ValueError("no stable step was found: a short training of the network diverged; give one as sampler=...")
+    for _ in range(TRIALS):
+        moved = _moved(run, network, _constant_step(step, momentum))
+        limit = stable_step(moved, run.likelihood, stream, curvature, momentum, SHARE) if moved is not None else 0.0
+        if limit >= step * ENOUGH:
+            break
+        step = max(limit, step / MOST_LOWERED)
     return _constant_step(float(f"{step:.1e}"), momentum)
+
+
+def _moved(run: Run, network: nn.Module, sampler: SamplerConfig) -> nn.Module | None:
+    """The network after a short chain from where it is; None if that chain diverged."""
+    trial = Run(replace(run.config, sampler=sampler), None, run.data, run.network, run.likelihood)
+    lr, beta = sampler.lr, sampler.momentum
+    chain = trial.chain(0, Cyclical(lr, lr, lr, beta, sampler.temperature, TRIAL_STEPS, 0, 0, 0))
+    chain.model.load_state_dict(network.state_dict())
+    try:
+        while not chain.finished:
+            chain.advance()
+    except RunError:
+        return None
+    return chain.model
 
 
 def _observation(likelihood: str | Likelihood, targets: Tensor) -> ObservationModel:

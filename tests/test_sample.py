@@ -405,6 +405,17 @@ def test_the_step_is_a_share_of_the_stability_limit() -> None:
     assert found == pytest.approx(0.2 * 2 * 1.9 / (largest + 0.5), rel=0.01)
 
 
+def test_the_step_suits_where_a_chain_goes_not_only_the_mode() -> None:
+    """Classes that can be told apart have a flat mode: a step that suits it heated the chains to 10^14."""
+    labels = torch.arange(120) % 3
+    images = torch.randn(120, 1, 6, 6, generator=torch.Generator().manual_seed(0)) + labels.view(-1, 1, 1, 1)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    found = quick(net, (images, labels), "categorical")
+    assert found.run.config.sampler.lr < 0.5
+    for name in ("kinetic_temperature", "configurational_temperature"):  # chains are short, and the seed is fixed
+        assert 0.7 < found.metrics["diagnostics"][name] < 1.4
+
+
 def test_a_training_is_a_function_of_its_key_and_leaves_the_generator_alone() -> None:
     x, y = regression_data()
     before, ends = torch.get_rng_state(), []
