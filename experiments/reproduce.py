@@ -7,12 +7,12 @@ goes on where it was stopped. Results of one's own lie beside the page; where th
 import math
 import pkgutil
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.figures import save
 from experiments.literature import DESK_EPOCHS
-from experiments.papers import Claim, Figure, Ours, Paper, Results, Script, digest, interval, settings
+from experiments.papers import Claim, Figure, Ours, Paper, Results, Script, Setting, digest, interval, settings
 from experiments.shared import ROOT
 from sgmcmc_prune.settings import require
 from sgmcmc_prune.store.files import read_json
@@ -29,6 +29,8 @@ PAPERS = {
     "wenzel": "wenzel_izmailov.paper:WENZEL",
     "izmailov": "wenzel_izmailov.paper:IZMAILOV",
 }
+#: Of each experiment of a paper.
+Settings = Mapping[str, Sequence[Setting]]
 VERDICTS = {True: "holds", False: "does not hold", None: "not decidable here"}
 
 
@@ -71,10 +73,18 @@ def reproduce(
     Raises
     ------
     ValueError
-        If the paper is unknown, `jobs` is not positive, or the paper's budget lacks data; before anything is computed.
+        If the paper is unknown, `jobs` is not positive, a script lacks its data, or an option would be ignored; before
+        anything is computed.
     """
     listing, folder = find(paper), out.expanduser().absolute() / f"{paper}-{budget}"
     require(jobs >= 1, f"jobs is {jobs}; it must be at least 1")
+    require(not (figures_only and seeds), "nothing is run with --figures-only; leave --seeds out")
+    require(data_dir is None or data_dir.is_dir(), f"--data-dir is {data_dir}, which is no folder")
+    for option, given, used in (
+        ("--data-dir", data_dir is not None, any(script.data for script in listing.scripts)),
+        ("--device", device != "cpu", any(script.device for script in listing.scripts)),
+    ):
+        require(used or not given, f"no script of {paper} takes {option}; leave it out")
     if not figures_only:
         chosen = runnable(paper, listing, budget, data_dir)
         for place, script in enumerate(chosen, 1):
@@ -114,23 +124,23 @@ def arguments(script: Script, budget: str, results: Path | str = "OUT") -> list[
 
 def write_page(name: str, listing: Paper, results: Results, folder: Path) -> tuple[Path, str]:
     """Draw the figures, write `index.md` beside them; return it, and the verdicts in one line."""
-    claims = [results.read(claim) for claim in listing.claims]
+    claims, rows = [results.read(claim) for claim in listing.claims], settings(name, listing)
     text = [
         f"# {listing.title}",
         f"arXiv {listing.arxiv}. {listing.known}",
         f"Written by `sgmcmc-prune reproduce {name} --budget {results.budget} --figures-only`. Every number of ours is "
         "read from the files at the end; `±` is half of the 95 % Student-t interval. *Owed* is what no file has.",
         "## Claims",
-        table(name, listing, listing.claims, claims, judged=True),
+        table(listing.claims, claims, rows, judged=True),
     ]
     if listing.numbers:
         numbers = [results.read(claim) for claim in listing.numbers]
-        text += ["## Figures and numbers", table(name, listing, listing.numbers, numbers, judged=False)]
+        text += ["## Figures and numbers", table(listing.numbers, numbers, rows, judged=False)]
     for figure in draw(listing.figures, results, folder):
         text.append(f"![{figure.caption}]({figure.name}.png)\n\n{figure.caption} [PDF]({figure.name}.pdf)")
     text += [
         "## Departures",
-        *departures(name, listing),
+        *departures(rows),
         "## Scripts and results",
         files(listing, results, folder),
     ]
@@ -148,11 +158,11 @@ def draw(figures: Sequence[Figure], results: Results, folder: Path) -> list[Figu
     return [figure for figure, _ in found]
 
 
-def table(name: str, listing: Paper, claims: Sequence[Claim], ours: Sequence[Ours | None], judged: bool) -> str:
+def table(claims: Sequence[Claim], ours: Sequence[Ours | None], rows: Settings, judged: bool) -> str:
     """A row for each claim: the paper's, the authors', ours, their difference, the verdict, how many departures."""
-    several = {experiment: sum(row.departs for row in rows) for experiment, rows in settings(name, listing).items()}
+    several = {experiment: sum(row.departs for row in each) for experiment, each in rows.items()}
     head = ["claim" if judged else "figure or number", "paper", "authors' logs or notebooks", "ours", "difference"]
-    rows = [[*head, *["verdict"] * judged, "departures"]]
+    lines = [[*head, *["verdict"] * judged, "departures"]]
     for claim, found in zip(claims, ours, strict=True):
         authors = claim.authors if claim.figure is None else f"{claim.figure:g} ({claim.authors})"
         difference = "" if found is None else from_authors(claim, found)
@@ -164,8 +174,8 @@ def table(name: str, listing: Paper, claims: Sequence[Claim], ours: Sequence[Our
             difference,
         ]
         link = f"[{several[claim.about]}](#{anchor(claim.about)})" if claim.about else ""
-        rows.append([*row, *[VERDICTS[found and found.holds]] * judged, link])
-    return markdown(rows)
+        lines.append([*row, *[VERDICTS[found and found.holds]] * judged, link])
+    return markdown(lines)
 
 
 def from_authors(claim: Claim, ours: Ours) -> str:
@@ -180,17 +190,17 @@ def anchor(experiment: str) -> str:
     return experiment.lower().replace(",", "").replace(" ", "-")
 
 
-def departures(name: str, listing: Paper) -> list[str]:
+def departures(of_paper: Settings) -> list[str]:
     """For each experiment what departs and why, what agrees, and what of the paper is not known."""
     text = []
-    for experiment, rows in settings(name, listing).items():
+    for experiment, rows in of_paper.items():
         lines = [[row.name, shown(row.paper), row.source, shown(row.ours), row.reason] for row in rows if row.departs]
         same = [row.name for row in rows if row.paper is not None and not row.departs]
         unknown = [row.name for row in rows if row.paper is None]
         text.append(f"### {experiment}")
         text += [markdown([["setting", "theirs", "read in", "ours", "reason"], *lines])] if lines else []
-        text += [f"As theirs: {', '.join(same)}."] if same else []
-        text += [f"Not known of theirs: {', '.join(unknown)}."] if unknown else []
+        text += [f"As theirs: {'; '.join(same)}."] if same else []
+        text += [f"Not known of theirs: {'; '.join(unknown)}."] if unknown else []
     return text
 
 

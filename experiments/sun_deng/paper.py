@@ -38,7 +38,7 @@ DENG = Paper(
             results=DENG_FILE,
             read=between(first, second, target),
             owed="`sun_deng.deng_resnet20`",
-            about="resnet-20 at 90 %",
+            about="resnet-20",
         )
         for first, second, target, authors in (
             (SA, EM, 0.9, "91.68 against 91.12 %, both annealed; released logs 91.56 against 89.88 %"),
@@ -55,13 +55,13 @@ DENG = Paper(
             results=DENG_FILE,
             read=at(SA, target),
             owed="`sun_deng.deng_resnet20`",
-            about="resnet-20 at 90 %",
+            about="resnet-20",
         )
         for target, figure in ((0.5, 94.11), (0.7, 93.52), (0.9, 91.45))
     ],
     figures=[literature.figure(deng_resnet20)],
     ours={
-        "resnet-20 at 90 %": lambda: literature.described(
+        "resnet-20": lambda: literature.described(
             deng_resnet20.EXPERIMENT, SA, **{"starts from": "300 epochs of the chain itself"}
         )
     },
@@ -79,7 +79,7 @@ SUN = Paper(
             "not read",
             "91.26 (.02) % and 92.74 (.10) % (README)",
             owed="`sun_deng.sun_resnet`",
-            about="resnet-20 at 90 %",
+            about="resnet-20",
         )
     ],
     numbers=[
@@ -90,7 +90,7 @@ SUN = Paper(
             results=SUN_FILE,
             read=at(variant, target),
             owed="`sun_deng.sun_resnet`",
-            about="resnet-20 at 90 %",
+            about="resnet-20",
         )
         for variant, target, kept, figure in (
             ("resnet20 T=1e-4", 0.9, 9.88, 91.26),
@@ -100,7 +100,7 @@ SUN = Paper(
     ],
     figures=[literature.figure(sun_resnet)],
     ours={
-        "resnet-20 at 90 %": lambda: literature.described(
+        "resnet-20": lambda: literature.described(
             sun_resnet.EXPERIMENT, "resnet20 T=1e-4", **{"spike from epoch": 0, "fine-tuning": "none"}
         )
     },
