@@ -42,12 +42,16 @@ class Script:
 
 @dataclass(frozen=True)
 class Ours:
-    """Our side of a claim in words, its mean and half of its 95 % interval, and whether the claim holds."""
+    """Our side of a claim in words, its mean and half of its 95 % interval, and whether the claim holds.
+
+    `difference` is that of two methods, where a claim compares them.
+    """
 
     text: str
     mean: float = math.nan
     half: float = math.nan
     holds: bool | None = None
+    difference: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,8 +191,8 @@ def ahead(first: Scores, second: Scores, digits: int, lower: bool = False, what:
     (found,) = verdict.differences(("first", "second"), signed)
     both = [interval(*map(float, mean_and_half_width(list(s.values()))), digits) for s in (first, second)]
     difference = interval(sign * found.mean, found.half, digits, "+")
-    said = f"{both[0]} against {both[1]}; difference {difference} ({count(found.seeds, what)})"
-    return Ours(said, holds={"holds": True, "contradicted": False, "open": None}[found.answer])
+    holds = {"holds": True, "contradicted": False, "open": None}[found.answer]
+    return Ours(f"{both[0]} against {both[1]} ({count(found.seeds, what)})", holds=holds, difference=difference)
 
 
 def every(found: Sequence[bool], what: str) -> Ours | None:

@@ -129,7 +129,8 @@ def write_page(name: str, listing: Paper, results: Results, folder: Path) -> tup
         f"# {listing.title}",
         f"arXiv {listing.arxiv}. {listing.known}",
         f"Written by `sgmcmc-prune reproduce {name} --budget {results.budget} --figures-only`. Every number of ours is "
-        "read from the files at the end; `±` is half of the 95 % Student-t interval. *Owed* is what no file has.",
+        "read from the files at the end; `±` is half of the 95 % Student-t interval. *Owed* is what no file has. The "
+        "difference is that of the two methods where a claim compares them, and ours minus the authors' elsewhere.",
         "## Claims",
         table(listing.claims, claims, rows, judged=True),
     ]
@@ -165,7 +166,7 @@ def table(claims: Sequence[Claim], ours: Sequence[Ours | None], rows: Settings, 
     lines = [[*head, *["verdict"] * judged, "departures"]]
     for claim, found in zip(claims, ours, strict=True):
         authors = claim.authors if claim.figure is None else f"{claim.figure:g} ({claim.authors})"
-        difference = "" if found is None else from_authors(claim, found)
+        difference = "" if found is None else found.difference or from_authors(claim, found)
         row = [
             claim.text,
             claim.paper,

@@ -49,7 +49,8 @@ def draw(results: dict[str, Any]) -> plt.Figure:
     inclusion.set_xscale("log")
     tidy(rate, "threshold", "rate", "dotted: false positives")
     tidy(error, "test RMSE before pruning", "after pruning", "circles: draws; crosses: means")
-    error.axline((1.5, 1.5), slope=1, color="0.5", ls=":")
+    low = min(*error.get_xlim(), *error.get_ylim())
+    error.axline((low, low), slope=1, color="0.5", ls=":")
     looks = [line(m, color=COLOURS[m], ls=DASHES[i % len(DASHES)]) for i, m in enumerate(methods)]
     legend_below(figure, looks, 5)
     first = results["runs"][0]
