@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import json
 import re
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from experiments import figures, gallery, papers, reproduce
 from experiments.papers import Claim, Results, Script, ahead, every, number, settings
 from experiments.reproduce import PAPERS, committed, find
 from experiments.shared import ROOT
-from sgmcmc_prune.cli import main
+from sgmcmc_prune.cli import Reproduce, main
 from sgmcmc_prune.store.files import read_json
 
 #: What selects a row of a file of results, rather than being a result.
@@ -198,6 +199,10 @@ def test_a_paper_from_cells_to_page_and_on(
     written = results.stat().st_mtime_ns
     main(call)
     assert results.stat().st_mtime_ns == written
+
+
+def test_the_help_names_every_paper() -> None:
+    assert all(re.search(rf"\b{name}\b", inspect.getsource(Reproduce)) for name in PAPERS)
 
 
 def test_a_method_has_one_colour_and_none_of_its_neighbours() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 from typing import Any
 
+from experiments import shared
 from experiments.markovic import cifar10, cifar100, common, fashion_mnist, figure_curves, figure_weights
 from experiments.papers import Claim, Figure, Ours, Paper, Script, ahead, number
 from sgmcmc_prune import models
@@ -74,7 +75,7 @@ def recipe(name: str) -> dict[str, Any]:
         "validation split": "none",
         "optimiser": "AdaBelief",
         "minibatches": "shuffled epochs",
-        "seeds": 1,
+        "seeds": len(shared.sweep_parser("BMR", FILE, [], __file__).get_default("seeds")),
         "a pruned weight": "zero",
         "last layer": "never pruned",
         "KL": "closed form",
