@@ -7,12 +7,14 @@ where the device has it.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiments import shared, verdict
+from experiments.papers import Figure, Script
 from sgmcmc_prune.choices import OURS
 from sgmcmc_prune.machine import bfloat16
 from sgmcmc_prune.run.checks import check_device, check_precision
@@ -102,6 +104,64 @@ def at_the_desk(config: RunConfig, epochs: float) -> RunConfig:
     draws = min(config.schedule.draws, max(1, DESK_DRAWS // config.schedule.cycles))
     made: RunConfig = replace(config, **lengths, **{"schedule.draws": draws, "chains": 2, "execution": "processes"})
     return made
+
+
+def described(experiment: Experiment, variant: str, **more: Any) -> dict[str, Any]:
+    """The settings of a variant at the paper's length, as "part.field", and what follows from them."""
+    config = experiment.config(variant, "paper")
+    parts = {part: fields for part, fields in to_json(config).items() if isinstance(fields, dict)}
+    flat = {f"{part}.{name}": value for part, fields in parts.items() for name, value in fields.items()}
+    return flat | {"epochs": dense_epochs(config), "draws": config.schedule.cycles * config.schedule.draws} | more
+
+
+def accuracies(cells: Mapping[str, Any], variant: str, target: float | None = None) -> dict[int, float]:
+    """Accuracy in percent by seed, of the dense predictive or in the chain at a target; none without the official data.
+
+    A number of other images must not stand beside a paper's.
+    """
+    runs = [run for run in cells.get(variant, ()) if run["data"]["official"]]
+    if target is None:
+        return {run["seed"]: 100 * run["dense"]["accuracy"] for run in runs}
+    rows = [(run["seed"], row) for run in runs for row in run["pruned"] if row["when"] == "in_chain"]
+    return {seed: 100 * row["accuracy"] for seed, row in rows if row["target"] == target}
+
+
+def script(module: Any, data: str, at_the_desk: bool = True) -> Script:
+    """A script of this form, as a paper lists it."""
+    run = partial(main, module.EXPERIMENT, module.__file__, module.__doc__ or "")
+    out, name = f"--out {{out}}/{module.EXPERIMENT.name}", module.__name__.removeprefix("experiments.")
+    desk = f"--budget desk {out}" if at_the_desk else None
+    return Script(name, run, desk, f"--budget paper {out}", data, device=True)
+
+
+def figure(module: Any) -> Figure:
+    """Accuracy against sparsity beside what was published, as a paper lists it."""
+    name = module.EXPERIMENT.name
+
+    def draw(cells: Any) -> Any:
+        from analysis import against_the_literature as analysis
+
+        ours, official = analysis.means(cells)
+        published = analysis.published(module.__name__.removeprefix("experiments.").replace(".", "/"))
+        return analysis.draw(name, ours, published, official)
+
+    return Figure(name, "Accuracy against sparsity, ours beside what was published.", f"{name}_{{budget}}", draw)
+
+
+def temperatures(module: Any) -> Figure:
+    """Accuracy and NLL against temperature, as a paper lists it: variants are named "CURVE T=VALUE"."""
+    name = module.EXPERIMENT.name
+
+    def draw(cells: Any) -> Any:
+        from analysis import temperature_curve
+
+        curves: dict[str, dict[float, list[Any]]] = {}
+        for variant, runs in cells.items():
+            curve, _, temperature = variant.rpartition("T=")
+            curves.setdefault(curve.strip() or "as in the paper", {})[float(temperature)] = [r["dense"] for r in runs]
+        return temperature_curve.draw(curves)
+
+    return Figure(name, "Accuracy and NLL of the predictive against its temperature.", f"{name}_{{budget}}", draw)
 
 
 def precision(asked: str, budget: str, device: str) -> str:
