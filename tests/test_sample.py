@@ -19,6 +19,7 @@ from sgmcmc_prune import Gaussian, Posterior, PruneConfig, ScheduleConfig, open_
 from sgmcmc_prune.chains import step_size
 from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.examples import as_dataset
 from sgmcmc_prune.likelihoods import Mixture, gaussian
 from sgmcmc_prune.posterior import Predicted
 
@@ -403,6 +404,17 @@ def test_the_step_is_a_share_of_the_stability_limit() -> None:
     largest = float(torch.linalg.eigvalsh(x.T @ x / len(x) / 0.25).max())
     found = stable_step(model, gaussian(0.25), stream, 0.5, momentum=0.9, share=0.2)
     assert found == pytest.approx(0.2 * 2 * 1.9 / (largest + 0.5), rel=0.01)
+
+
+def test_a_batch_holds_what_a_step_can_afford() -> None:
+    """All of many examples of a small network, 256 of a large one's; a network that fits no example is told later."""
+    x = torch.zeros(6000, 3)
+    dataset = as_dataset("given:data", ((x, torch.arange(6000) % 2), (x[:2], torch.tensor([0, 1]))))
+    assert sampling._batch_size(network(), x, dataset) >= 6000
+    wide = nn.Sequential(nn.Linear(3, 5000), nn.Linear(5000, 10))
+    assert sampling._batch_size(wide, x, dataset) == 256
+    assert sampling._batch_size(nn.Linear(4, 1), x, dataset) == 256
+    assert sampling._batch_size(wide, x[:5000], dataset) == 5000
 
 
 def test_the_step_suits_where_a_chain_goes_not_only_the_mode() -> None:
