@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sgmcmc_prune import bench
-from sgmcmc_prune.bench import csr, latency, loop, step, train
+from sgmcmc_prune.bench import csr, latency, loop, smaller, step, train
 from sgmcmc_prune.machine import timing
 
 
@@ -129,6 +129,15 @@ def test_the_table_of_sparse_layers_has_a_row_for_each(monkeypatch: pytest.Monke
     monkeypatch.setattr(csr, "PRODUCTS", 1)
     result, table = bench.run("csr", None, 6, "cpu")
     assert [list(row["ratios"]) for row in result["rows"]] == [[f"{d:g}" for d in csr.DENSITIES]] * 2
+    assert len(table.splitlines()) == 2 + 2
+
+
+def test_a_chain_in_a_cut_network_stands_beside_the_masked_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smaller, "SHARES", (0.5,))
+    monkeypatch.setitem(train.NETWORKS, "lenet", ((1, 28, 28), 1))
+    result, table = bench.run("smaller", "lenet", 6, "cpu")
+    assert [row["noise"] for row in result["rows"]] == ["gaussian", "rademacher"]
+    assert {row["parameters"] for row in result["rows"]} == {26 * 3 + 76 * 8 + 201 * 60 + 61 * 42 + 43 * 10}
     assert len(table.splitlines()) == 2 + 2
 
 

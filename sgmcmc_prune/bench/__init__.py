@@ -14,7 +14,7 @@ def run(
     ValueError
         If the benchmark does not know the network or the device, takes no run, or there is no round.
     """
-    from sgmcmc_prune.bench import chains, csr, data, latency, loop, predict, step, store, train
+    from sgmcmc_prune.bench import chains, csr, data, latency, loop, predict, smaller, step, store, train
 
     of_its_own = {"step": step.NETWORKS, "data": data.NETWORKS, "chains": chains.BLOCK, "loop": loop.NETWORKS}
     known = of_its_own.get(what, train.NETWORKS)
@@ -22,7 +22,7 @@ def run(
         raise ValueError(f"rounds is {rounds}; a 95 % interval for a median takes at least 6")
     if network is not None and network not in known:
         raise ValueError(f"bench {what} has no network {network!r}; choose {' or '.join(known)}")
-    if what in ("latency", "csr") and device != "cpu":
+    if what in ("latency", "csr", "smaller") and device != "cpu":
         raise ValueError(f"bench {what} measures on a CPU alone, not on {device}")
     if of_run is not None and (what != "latency" or network is not None):
         raise ValueError("a run is for bench latency, which then takes no network beside it")
@@ -48,6 +48,9 @@ def run(
     if what == "latency":
         result = latency.bench_latency(networks, rounds, of_run)
         return result, latency.table(result)
+    if what == "smaller":
+        result = smaller.bench_smaller(networks, rounds)
+        return result, smaller.table(result)
     if what == "chains":
         result = chains.bench_chains(networks, rounds=rounds)
         return result, chains.table(result)

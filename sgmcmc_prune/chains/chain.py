@@ -146,11 +146,19 @@ class Chain:
 
     def complete(self, plan: Plan) -> None:
         """What comes after the gradient: the sampler's step, EM, and the averages if this was a draw."""
+        self.move(plan)
+        self.keep(plan)
+
+    def move(self, plan: Plan) -> None:
+        """The sampler's step and EM."""
         if plan.phase == "sample" and not plan.relaxing:
             self._accumulate_dot()
         self.sampler.step()
         self.step += 1
         self._adapt(plan)
+
+    def keep(self, plan: Plan) -> None:
+        """Add the state to the running averages if it is a draw, and end a batch of draws."""
         if plan.collect:
             self.check()
             self._collect(plan)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sgmcmc_prune.models.coupling import Coupling, coupling, pads_with_zeros
 from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
@@ -61,7 +62,7 @@ class Shrunk:
 
 
 @torch.no_grad()
-def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shrunk:
+def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor, trains: bool = False) -> Shrunk:
     """Cut out what a mask made superfluous.
 
     Parameters
@@ -72,12 +73,16 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
         True = kept.
     example : Tensor, shape (n, ...)
         Some inputs: the constants are computed with it, and the result is checked on it and on others of its kind.
+    trains : bool
+        Whether the smaller network will be trained on, as the masked one would be. Then no constant node carries the
+        constants of others, since it would need weights that are masked; and none goes past a batch normalisation,
+        which in training mode computes other statistics of a constant than its running ones. Such nodes stay.
 
     Returns
     -------
     Shrunk
-        Its network gives the masked network's outputs in evaluation mode, to rounding. In training mode a batch
-        normalisation computes other statistics of a constant than its running ones: train the masked network instead.
+        Its network gives the masked network's outputs in evaluation mode, to rounding; in training mode, too, if it
+        `trains`.
 
     Raises
     ------
@@ -99,7 +104,7 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
                 f"{type(model).__name__} fails on inputs of shape {tuple(example.shape)}: {reason}"
             ) from error
         sites = find_sites(graph, interpreter.env)
-        for site, constants in _constant_nodes(folded, sites, interpreter.env):
+        for site, constants in _constant_nodes(folded, sites, interpreter.env, trains):
             _pass_on(folded, site, constants)
     shrunk = _without_unread(folded, sites)
     _check(shrunk.model, masked, example)
@@ -206,7 +211,7 @@ def _removable(site: Site) -> bool:
     return bool(site.readers) and not site.obstacle
 
 
-def _constant_nodes(model: nn.Module, sites: list[Site], values: Values) -> list[tuple[Site, Tensor]]:
+def _constant_nodes(model: nn.Module, sites: list[Site], values: Values, trains: bool) -> list[tuple[Site, Tensor]]:
     """Each layer whose nodes may go, and what its constant nodes send on, shape (nodes,); NaN for the others."""
     constants: list[tuple[Site, Tensor]] = []
     varying: dict[str, Tensor] = {}  # by layer, which of its inputs are not constant
@@ -220,6 +225,10 @@ def _constant_nodes(model: nn.Module, sites: list[Site], values: Values) -> list
         # What padding has made different at the border is no constant.
         rounding = 100 * torch.finfo(low.dtype).eps
         fixed = ~reads & torch.isclose(low, high, rtol=rounding, atol=rounding / 100)
+        if trains and any(isinstance(model.get_submodule(name), _BatchNorm) for name in site.per_channel):
+            fixed = torch.zeros_like(fixed)
+        elif trains and not _goes_to_biases(model, site):
+            fixed &= (low == 0) & (high == 0)
         constants.append((site, low.where(fixed, torch.nan)))
         varying |= {name: ~fixed.repeat_interleave(block) for name, block in site.readers}
     return constants
@@ -257,7 +266,7 @@ def _pass_on(model: nn.Module, site: Site, constants: Tensor) -> None:
     fixed, sent = ~constants.isnan(), constants.nan_to_num()
     carrier = int(sent.abs().argmax())
     readers = [(model.get_submodule(name), block) for name, block in site.readers]
-    to_bias = all(layer.bias is not None and not pads_with_zeros(layer) for layer, _ in readers)
+    to_bias = _goes_to_biases(model, site)
     for layer, block in readers:
         weight = _rule(layer).matrix(layer)
         w = weight.reshape(len(weight), site.num_nodes, block, -1)
@@ -268,6 +277,12 @@ def _pass_on(model: nn.Module, site: Site, constants: Tensor) -> None:
         elif sent[carrier] != 0:
             w[:, carrier] = moved / sent[carrier]
         weight.copy_(w.view_as(weight))
+
+
+def _goes_to_biases(model: nn.Module, site: Site) -> bool:
+    """Whether what a constant node adds to the next layers is one number for each of their nodes, and they hold it."""
+    readers = [model.get_submodule(name) for name, _ in site.readers]
+    return all(layer.bias is not None and not pads_with_zeros(layer) for layer in readers)
 
 
 def _cut(model: nn.Module, site: Site, kept: Kept) -> None:
