@@ -218,3 +218,8 @@ def test_the_latencies_said_are_those_of_their_files() -> None:
     for row in json.loads((root / "bench_csr.json").read_text())["rows"]:
         pays = "-" if row["pays_at"] is None else f"{row['pays_at']:.0%}"
         assert f"| {row['inputs']} to {row['outputs']}, batch {row['batch']} | {pays} |" in text
+    cut = json.loads((root / "bench_smaller.json").read_text())["rows"]
+    gained = {(r["network"], r["share"], r["noise"]): str(timing.Ratio(**r["speed_up"])) for r in cut}
+    for share in smaller.SHARES:
+        said = " | ".join(gained[network, share, "gaussian"] for network in ("mlp", "lenet"))
+        assert f"| {share:.0%} | {said} |" in text

@@ -274,6 +274,9 @@ class Chain:
         self.moments = {name: Moments() for name in self.moments}
         self.observed = {key: Observed(criterion.log_space) for key, criterion in self.criteria.items()}
 
+    def settle(self) -> None:
+        """Bring the state up to date before somebody looks at it: that of a chain of this class always is."""
+
     def configurational_temperature(self) -> float:
         """<w, dU/dw> / d averaged over the sampling steps since the last call; NaN without any."""
         dimension = sum(p.numel() for p in self.parameters.values())

@@ -20,6 +20,7 @@ node stays; `stays` says so.
 """
 
 import copy
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.rehearsal import ROUNDING, relative
 from sgmcmc_prune.chains.schedules import Plan
 from sgmcmc_prune.likelihoods import mean_nll
-from sgmcmc_prune.models.coupling import coupling
+from sgmcmc_prune.models.coupling import coupling, set_sizes
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.em import EM, ScaleEM
@@ -79,7 +80,7 @@ def cut(chain: Chain) -> "SmallerChain":
     _close(chain, shrunk.model, positions)
     if relative(before, _outputs(chain)) > ROUNDING:
         raise ValueError(_TRAINS_OTHERWISE)
-    return SmallerChain(chain, shrunk.model, positions, shrunk.obstacles)
+    return SmallerChain(chain, positions, shrunk.obstacles)
 
 
 class SmallerChain(Chain):
@@ -90,8 +91,6 @@ class SmallerChain(Chain):
     large : Chain
         Under a closed mask. It keeps the running averages, and is brought up to date at every draw; `put_back` does so
         at any other step.
-    model : nn.Module
-        Its network, cut.
     positions : mapping of str to int Tensor
         By the name of a parameter or buffer that is smaller now, where each entry was, counted along the whole.
     obstacles : mapping of str to str
@@ -103,9 +102,9 @@ class SmallerChain(Chain):
         By layer, how many nodes that read nothing are still there, and why.
     """
 
-    def __init__(self, large: Chain, model: nn.Module, positions: Positions, obstacles: Mapping[str, str]) -> None:
-        model = _laid_out_like(large.model, model)
-        self.large, self.places = large, _places(large, positions)
+    def __init__(self, large: Chain, positions: Positions, obstacles: Mapping[str, str]) -> None:
+        model = _laid_out_like(large.model, _narrowed(large.model, positions))
+        self.large, self.positions, self.places = large, positions, _places(large, positions)
         parameters: dict[str, Tensor] = dict(model.named_parameters())
         prior = None if large.prior is None else large.prior.cut(parameters, positions)
         super().__init__(
@@ -130,6 +129,13 @@ class SmallerChain(Chain):
         if relative(_cut_gradient(large, self.places), _cut_gradient(self, {})) > ROUNDING:
             raise ValueError(_TRAINS_OTHERWISE)
 
+    def move(self, plan: Plan) -> None:
+        """The sampler's step and EM; what is a number is the large chain's at once."""
+        large = self.large
+        self._dot, self._dots = large._dot, large._dots
+        super().move(plan)
+        large.step, large._loss, large._dot, large._dots = self.step, self._loss, self._dot, self._dots
+
     def keep(self, plan: Plan) -> None:
         """Put a draw back, and have the large chain keep it."""
         if plan.collect or plan.end_of_cycle:
@@ -141,13 +147,53 @@ class SmallerChain(Chain):
         """Give the large chain the state of this one; what was cut out stays as it is there."""
         large = self.large
         _load(large, _scattered(_state(self), _state(large), self.places))
-        large.step, large._loss = self.step, self._loss
-        large._dot, large._dots = large._dot + self._dot, large._dots + self._dots
-        self._dot, self._dots = 0.0, 0
         gradients = {name: p.grad for name, p in self.parameters.items()}
-        zeros = {name: torch.zeros_like(p) for name, p in large.parameters.items()}
-        for name, gradient in _scattered(gradients, zeros, self.places).items():
+        for name, gradient in _scattered(gradients, {}, self.places).items():
             large.parameters[name].grad = gradient
+
+
+class CuttingChain(Chain):
+    """A chain that goes on in the cut network by itself, from the first step under the last mask of its pruner.
+
+    A network that cannot be cut goes on masked, with a warning that says why.
+
+    Attributes
+    ----------
+    small : SmallerChain or None
+        The chain that takes the steps, once there is one.
+    """
+
+    small: SmallerChain | None = None
+    tried: bool = False
+
+    def advance(self) -> Plan:
+        """Take one step, in whichever network is the smaller."""
+        if not self.tried and self.pruner is not None and self.pruner.finished:
+            self.tried = True
+            try:
+                self.small = cut(self)
+            except (ValueError, TypeError) as error:
+                warnings.warn(f"chain {self.index} goes on in the masked network: {error}", stacklevel=2)
+        return super().advance() if self.small is None else self.small.advance()
+
+    def settle(self) -> None:
+        """Bring the state up to date, which is behind while the small chain takes the steps."""
+        if self.small is not None:
+            self.small.put_back()
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of a chain, and what was cut out."""
+        self.settle()
+        cut_out = None if self.small is None else self.small.positions
+        return {**super().state_dict(), "cut": {"tried": self.tried, "positions": cut_out}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.tried, positions = state["cut"]["tried"], state["cut"]["positions"]
+        if positions is not None:
+            device = next(iter(self.parameters.values())).device
+            self.small = SmallerChain(self, {name: at.to(device) for name, at in positions.items()}, {})
 
 
 _TRAINS_OTHERWISE = (
@@ -170,6 +216,21 @@ def _check(chain: Chain) -> None:
         kept = chain.mask.get(name, torch.ones_like(p, dtype=torch.bool))
         if bool(((p == 0) & kept).any()):
             raise ValueError(f"kept weights of {name!r} are exactly zero, as if nobody read by them; take a step first")
+
+
+def _narrowed(model: nn.Module, positions: Positions) -> nn.Module:
+    """A copy of a network with what stays of its tensors."""
+    small = copy.deepcopy(model)
+    for name, at in positions.items():
+        path, _, own = name.rpartition(".")
+        layer = small.get_submodule(path)
+        whole = getattr(layer, own)
+        part = whole.detach().flatten()[at]
+        setattr(layer, own, nn.Parameter(part, whole.requires_grad) if isinstance(whole, nn.Parameter) else part)
+        rule = coupling(layer)
+        if rule is not None and (part.ndim > 1 or not rule.mixes):
+            set_sizes(layer, part.shape)
+    return small
 
 
 def _positions(model: nn.Module, shrunk: Shrunk) -> Positions:
@@ -293,11 +354,9 @@ def _scattered(tree: Any, whole: Any, places: Places, name: str = "") -> Any:
     for place in places.get(name, ()):
         if isinstance(tree, Tensor) and tree.shape == place.positions.shape:
             # A copy in the order of the indices, in which positions count.
-            full = (
-                tree.new_zeros(place.shape)
-                if whole is None
-                else whole.detach().clone(memory_format=torch.contiguous_format)
-            )
+            full = tree.new_zeros(place.shape)
+            if whole is not None:
+                full.copy_(whole.detach())
             full.view(-1)[place.positions.flatten()] = tree.detach().flatten()
             return full
     return tree
