@@ -131,7 +131,7 @@ def _check_supported(graph: fx.GraphModule, supported: Sequence[type[nn.Module]]
     for node in graph.graph.nodes:
         if node.op == "get_attr" and isinstance(_attribute(graph, node.target), nn.Parameter):
             raise ValueError(f"parameter {node.target!r} is used outside a layer; {said}")
-        module = _module(graph, node)
+        module = module_of(graph, node)
         if module is None or not any(True for _ in module.parameters()):
             continue
         if not isinstance(module, tuple(supported)) or getattr(module, "padding_mode", "zeros") != "zeros":
@@ -165,7 +165,7 @@ def find_sites(graph: fx.GraphModule, values: Values | None = None) -> list[Site
     sites: list[Site] = []
     taken: set[str] = set()
     for node in graph.graph.nodes:
-        module, name = _module(graph, node), str(node.target)
+        module, name = module_of(graph, node), str(node.target)
         if module is None or name in taken:
             continue
         if is_weighted(module):
@@ -182,7 +182,7 @@ def find_sites(graph: fx.GraphModule, values: Values | None = None) -> list[Site
 def _site(graph: fx.GraphModule, node: fx.Node, module: nn.Module, values: Values | None) -> Site:
     num_nodes = int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)  # type: ignore[arg-type]
     norm, following = "", _only_reader(node)
-    if following is not None and isinstance(found := _module(graph, following), _BatchNorm) and found.affine:
+    if following is not None and isinstance(found := module_of(graph, following), _BatchNorm) and found.affine:
         norm = str(following.target)
     site = Site(str(node.target), norm, num_nodes, node, node, first=_reads_input(graph, node))
     if values is not None:
@@ -198,10 +198,10 @@ def _site(graph: fx.GraphModule, node: fx.Node, module: nn.Module, values: Value
 
 def _follow(graph: fx.GraphModule, site: Site, node: fx.Node, values: Values | None) -> bool:
     """Whether a node makes each channel out of that channel alone; if so the site's labels go through it."""
-    if values is not None and site.labels is not None and _moves(graph, node, values):
-        site.labels = _moved(graph, node, site.labels, values)
+    if values is not None and site.labels is not None and moves(graph, node, values):
+        site.labels = moved(graph, node, site.labels, values)
         return True
-    rule, layer = _channelwise(graph, node), _module(graph, node)
+    rule, layer = _channelwise(graph, node), module_of(graph, node)
     if rule is None:
         return False
     if site.labels is not None and values is not None:
@@ -223,21 +223,21 @@ def _find_readers(graph: fx.GraphModule, site: Site, values: Values | None) -> N
     pending = [(reader, site.labels) for reader in _readers(site.gated)]
     while pending and not site.obstacle:
         reader, labels = pending.pop()
-        layer = _module(graph, reader)
+        layer = module_of(graph, reader)
         rule = coupling(layer) if layer is not None else None
         if layer is not None and rule is not None and rule.mixes:
             columns = rule.matrix(layer).shape[1]
             if columns % site.num_nodes or (labels is not None and not _block(labels, rule, site.num_nodes)):
                 site.obstacle = f"{reader.target!r} reads its nodes in another order, or flattened together with others"
             site.readers.append((str(reader.target), columns // site.num_nodes))
-        elif _moves(graph, reader, values):
-            moved = None if labels is None or values is None else _moved(graph, reader, labels, values)
-            pending += [(following, moved) for following in _readers(reader)]
+        elif moves(graph, reader, values):
+            there = None if labels is None or values is None else moved(graph, reader, labels, values)
+            pending += [(following, there) for following in _readers(reader)]
         else:
-            site.obstacle = _where_it_ends(reader, layer)
+            site.obstacle = where_it_ends(reader, layer)
 
 
-def _where_it_ends(reader: fx.Node, layer: nn.Module | None) -> str:
+def where_it_ends(reader: fx.Node, layer: nn.Module | None) -> str:
     if reader.op == "output":
         return "its output goes to 'output', the network's own"
     name = repr(reader.name) if layer is None else f"{str(reader.target)!r}, a {type(layer).__name__}"
@@ -268,7 +268,7 @@ def _block(labels: Tensor, rule: Coupling, num_nodes: int) -> int:
     return block if torch.allclose(found, expected, rtol=1e-9, atol=0) else 0
 
 
-def _moved(graph: fx.GraphModule, node: fx.Node, labels: Tensor, values: Values) -> Tensor:
+def moved(graph: fx.GraphModule, node: fx.Node, labels: Tensor, values: Values) -> Tensor:
     """What a node that only moves values makes of labels in the place of its first argument."""
     if node.op == "call_module":
         return graph.get_submodule(str(node.target))(labels)
@@ -277,7 +277,7 @@ def _moved(graph: fx.GraphModule, node: fx.Node, labels: Tensor, values: Values)
     return function(labels, *args[1:], **kwargs)
 
 
-def _moves(graph: fx.GraphModule, node: fx.Node, values: Values | None) -> bool:
+def moves(graph: fx.GraphModule, node: fx.Node, values: Values | None) -> bool:
     """Whether a node only moves values of its first argument, or averages them; without values, in a known way."""
     if values is None:
         return _flattens(graph, node) or _averages_pixels(node)
@@ -285,7 +285,7 @@ def _moves(graph: fx.GraphModule, node: fx.Node, values: Values | None) -> bool:
     if len(tensors) != 1 or not node.args or node.args[0] is not tensors[0]:
         return False
     if node.op == "call_module":
-        return isinstance(_module(graph, node), _MOVING_MODULES)
+        return isinstance(module_of(graph, node), _MOVING_MODULES)
     return node.target in (_MOVING_METHODS if node.op == "call_method" else _MOVING_FUNCTIONS)
 
 
@@ -296,16 +296,16 @@ def _reads_input(graph: fx.GraphModule, node: fx.Node) -> bool:
     return isinstance(source, fx.Node) and source.op == "placeholder"
 
 
-def _module(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def _readers(node: fx.Node) -> list[fx.Node]:
     """Who uses a value, apart from questions about its shape."""
-    return [user for user in node.users if not _asks_shape(user)]
+    return [user for user in node.users if not asks_shape(user)]
 
 
-def _asks_shape(node: fx.Node) -> bool:
+def asks_shape(node: fx.Node) -> bool:
     by_method = node.op == "call_method" and node.target in ("size", "dim")
     return by_method or (node.op == "call_function" and node.target is getattr and node.args[1] == "shape")
 
@@ -319,7 +319,7 @@ def _channelwise(graph: fx.GraphModule, node: fx.Node) -> Coupling | None:
     """How a node that makes each channel out of that channel alone couples them; None of any other."""
     if len(node.all_input_nodes) != 1:
         return None
-    module = _module(graph, node)
+    module = module_of(graph, node)
     if module is not None:
         rule = coupling(module)
         return None if rule is None or rule.mixes else rule
@@ -328,7 +328,7 @@ def _channelwise(graph: fx.GraphModule, node: fx.Node) -> Coupling | None:
 
 def _flattens(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
-        return isinstance(_module(graph, node), nn.Flatten)
+        return isinstance(module_of(graph, node), nn.Flatten)
     if node.op == "call_function":
         return node.target is torch.flatten
     return node.op == "call_method" and node.target in _FLATTEN_METHODS
