@@ -247,6 +247,31 @@ def test_channels_of_a_sum_that_nobody_reads_go() -> None:
     torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs))
 
 
+class Chosen(nn.Module):
+    """Two readers of four channels each, or one of all of them shuffled: sizes are written into the forward."""
+
+    def __init__(self, shuffle: bool) -> None:
+        super().__init__()
+        self.shuffle = shuffle
+        self.a, self.b, self.c = nn.Conv2d(2, 8, 3), nn.Conv2d(8 if shuffle else 4, 3, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).relu()
+        if self.shuffle:
+            return self.b(x.unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2))
+        return self.b(x[:, :4]) + self.c(x[:, 4:])
+
+
+@pytest.mark.parametrize(("shuffle", "reason"), [(True, "'b' reads its nodes in another order"), (False, "'getitem'")])
+def test_channels_that_are_chosen_or_shuffled_by_number_stay(shuffle: bool, reason: str) -> None:
+    model = make_random(Chosen(shuffle))
+    mask, inputs = whole_nodes(model, {"a": 3}), torch.randn(3, 2, 6, 6)
+    shrunk = shrink(model, mask, inputs[:2])
+    assert reason in shrunk.obstacles["a"]
+    assert num_parameters(shrunk.model) == num_parameters(model)
+    torch.testing.assert_close(outputs(shrunk.model, inputs), outputs(masked(model, mask), inputs))
+
+
 class Joined(nn.Module):
     """Two branches side by side, a normalisation over both, and a reader; the first is read a second time."""
 

@@ -201,7 +201,7 @@ class _Walk:
     def _mixed(self, node: fx.Node, layer: nn.Module, rule: Coupling, found: Followed) -> Followed:
         """A layer that reads all channels for each one that it makes."""
         weight, name, line = rule.matrix(layer).detach().cpu(), str(node.target), self._line(found, rule)
-        if line is None or len(line[0]) != weight.shape[1]:
+        if line is None or len(line[0]) != weight.shape[1] or not self._in_order(line[0]):
             why = f"{name!r} reads its nodes in another order, or flattened together with others"
             self.channels.pin(found.labels, why)
             varies = torch.ones(weight.shape[1], dtype=torch.float64)
@@ -212,6 +212,19 @@ class _Walk:
         self.made += len(weight)
         self.channels.rows[name] = made
         return self._laid(node, rule, made, (nonzero(weight).double() * varies).amax(1))
+
+    def _in_order(self, numbers: Tensor) -> bool:
+        """Whether the nodes of each layer lie in its order, each at several places side by side or all place by place.
+
+        Another order was made by sizes that the network's forward holds, and that would be others in a smaller one.
+        """
+        for rows in self.channels.rows.values():
+            own = numbers[torch.isin(numbers, rows)]
+            apart = own.unique()
+            by_place = len(apart) > 0 and len(own) % len(apart) == 0 and bool((own.view(-1, len(apart)) == apart).all())
+            if len(own) and not by_place and not torch.equal(own, own.sort().values):
+                return False
+        return True
 
     def _constants(self, value: Tensor, rule: Coupling, varies: Tensor) -> Tensor:
         """What does not vary, and is the same at every place, where padding may have made a difference."""
@@ -242,9 +255,9 @@ class _Walk:
     def _moved(self, node: fx.Node, found: Followed) -> Followed | None:
         """An operation that only moves values, or averages over places."""
         labels, varies = (moved(self.graph, node, x, self.values) for x in (found.labels, found.varies))
-        if bool((self.channels.numbers(labels.flatten()) < 0).any()):
-            return None
-        return Followed(labels, varies)
+        before, after = (self.channels.numbers(x.flatten()).unique() for x in (found.labels, labels))
+        # An average over channels is no channel, and a part of them was chosen by sizes in the network's forward.
+        return Followed(labels, varies) if torch.equal(before, after) else None
 
     def _several(self, node: fx.Node, inputs: Sequence[Followed]) -> Followed | None:
         if node.target in _CONCATENATING:

@@ -8,8 +8,8 @@ b after normalisation and activation, which is seldom zero. What it adds to the 
   convolution pads make the sum depend on the place.
 
 Both are exact. Then nobody reads constant nodes any more, and every node that nobody reads is cut out, from the last
-layer to the first. Of a residual block only the inner channels go: what enters a sum stays, and so does what any other
-operation reads whose coupling is not known (`models/coupling.py` has those that are).
+layer to the first. Nodes that are added to each other, as those of a residual stream, go together (`channels.py`); what
+an operation reads whose coupling is not known stays (`models/coupling.py` has those that are).
 """
 
 import copy
