@@ -141,6 +141,8 @@ def close(expected: Any, found: Any, tolerance: float) -> None:
         assert expected.keys() == found.keys()
         for key, value in expected.items():
             close(value, found[key], tolerance)
+    elif isinstance(expected, Tensor) and not expected.is_floating_point():
+        assert torch.equal(found, expected)
     elif isinstance(expected, Tensor):
         scale = 1 + float(expected[expected.isfinite()].abs().max()) if expected.numel() else 1.0
         torch.testing.assert_close(found, expected, rtol=0, atol=tolerance * scale)
@@ -243,6 +245,33 @@ def test_the_masked_chain_can_take_over_again() -> None:
     assert small.large.configurational_temperature() == pytest.approx(masked.configurational_temperature(), rel=0.5)
 
 
+class Residual(nn.Module):
+    """A stream of nine channels that two branches add to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, 9), nn.Linear(9, 3)
+        self.branches = nn.ModuleList(nn.Sequential(nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 9)) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for branch in self.branches:
+            x = torch.tanh(x + branch(x))
+        return self.head(x)
+
+
+def test_channels_of_a_residual_stream_go_in_the_chain_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "residual", (Residual, (6,)))
+    chain = make("residual", "node", SGHMC, torch.float64)
+    mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(chain.model).items()}
+    for name in ("stem", "branches.0.2", "branches.1.2"):
+        mask[f"{name}.weight"][2:6] = False  # four channels that nobody writes
+    masked, small = pair(chain, mask)
+    assert (small.model.stem.out_features, small.model.branches[0][0].in_features) == (5, 5)
+    go(masked, small)
+    assert_same(masked, small, 1e-10)
+
+
 def normalised() -> nn.Module:
     """Batch normalisation and padding, past which no constant can be moved."""
     first = [nn.Conv2d(2, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6), nn.ReLU()]
@@ -304,8 +333,10 @@ def test_a_network_that_draws_noise_of_its_own_is_refused(monkeypatch: pytest.Mo
     mask = node_mask(chain.model, 0.5, 1)
     mask["3.weight"] = mask["3.weight"] & mask["0.weight"].any(1)
     chain.set_mask(mask)
+    before = copy.deepcopy(chain.state_dict())
     with pytest.raises(ValueError, match="as dropout does"):
         cut(chain)
+    close(before, chain.state_dict(), 0.0)
 
 
 def test_a_recorder_sees_nothing_of_the_cut() -> None:

@@ -71,16 +71,21 @@ def cut(chain: Chain) -> "SmallerChain":
     ------
     ValueError, TypeError
         If the chain still changes, the network cannot be traced (see `shrink`), the prior cannot be cut, or the smaller
-        network trains otherwise than the masked one: one that draws noise of its own, as dropout does.
+        network trains otherwise than the masked one: one that draws noise of its own, as dropout does. The chain is as
+        it was then.
     """
     _check(chain)
     shrunk = shrink(chain.model, chain.mask, chain.stream.batch(chain.step)[0][:2], trains=True)
     positions = _positions(chain.model, shrunk)
-    before = _outputs(chain)
-    _close(chain, shrunk.model, positions)
-    if relative(before, _outputs(chain)) > ROUNDING:
-        raise ValueError(_TRAINS_OTHERWISE)
-    return SmallerChain(chain, positions, shrunk.obstacles)
+    before, state = _outputs(chain), copy.deepcopy(Chain.state_dict(chain))
+    try:
+        _close(chain, shrunk.model, positions)
+        if relative(before, _outputs(chain)) > ROUNDING:
+            raise ValueError(_TRAINS_OTHERWISE)
+        return SmallerChain(chain, positions, shrunk.obstacles)
+    except (ValueError, TypeError):
+        Chain.load_state_dict(chain, state)
+        raise
 
 
 class SmallerChain(Chain):

@@ -270,10 +270,10 @@ class _Walk:
     def _meeting(self, shape: torch.Size, inputs: Sequence[Followed]) -> Followed | None:
         """Two tensors, value by value: the channels that meet are one class."""
         first, second = (self.channels.numbers(f.labels.expand(shape).flatten()) for f in inputs)
-        pairs = torch.stack([first, second]).unique(dim=1)
-        if bool((pairs == FOREIGN).any()):
+        if bool((first == FOREIGN).any()) or bool((second == FOREIGN).any()):
             return None
-        for a, b in pairs.T.tolist():
-            self.channels.join(a, b)
+        count = len(self.channels.tags)
+        for pair in (first * count + second).unique().tolist():
+            self.channels.join(*divmod(pair, count))
         varies = inputs[0].varies.expand(shape) + inputs[1].varies.expand(shape)
         return Followed(inputs[0].labels.expand(shape).contiguous(), varies)
