@@ -11,7 +11,7 @@ import argparse
 import importlib
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,20 +42,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read(paths: Sequence[Path]) -> tuple[dict[str, list[Point]], bool]:
     """Mean accuracy (%) at each sparsity (%) by variant, and whether all data were official."""
-    found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    official = True
+    cells: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in paths:
         run = RunData.open(path)
         if run.metrics is None:
             raise ValueError(f"{path} has no metrics.json; finish it with `sgmcmc-prune resume {path}`")
-        official &= run.metrics["data"]["official"]
-        variant = found[path.name.rpartition("-seed")[0]]
-        variant[0.0].append(100 * run.metrics["dense"]["accuracy"])
-        for row in run.metrics["pruned"]:
-            if row["when"] == "in_chain":
-                variant[100 * row["target"]].append(100 * row["accuracy"])
-    means = {v: sorted((s, float(np.mean(a))) for s, a in points.items()) for v, points in found.items()}
-    return means, official
+        cells[path.name.rpartition("-seed")[0]].append(run.metrics)
+    return means(cells)
+
+
+def means(cells: Mapping[str, Sequence[dict[str, Any]]]) -> tuple[dict[str, list[Point]], bool]:
+    """The same of metrics by variant, as the file of results has them."""
+    found: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for variant, runs in cells.items():
+        for run in runs:
+            found[variant][0.0].append(100 * run["dense"]["accuracy"])
+            for row in run["pruned"]:
+                if row["when"] == "in_chain":
+                    found[variant][100 * row["target"]].append(100 * row["accuracy"])
+    official = all(run["data"]["official"] for runs in cells.values() for run in runs)
+    return {v: sorted((s, float(np.mean(a))) for s, a in points.items()) for v, points in found.items()}, official
 
 
 def published(experiment: str) -> dict[str, list[Point]]:

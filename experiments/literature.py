@@ -7,12 +7,14 @@ where the device has it.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from experiments import shared, verdict
+from experiments.papers import Figure, Script
 from sgmcmc_prune.choices import OURS
 from sgmcmc_prune.machine import bfloat16
 from sgmcmc_prune.run.checks import check_device, check_precision
@@ -104,6 +106,64 @@ def at_the_desk(config: RunConfig, epochs: float) -> RunConfig:
     return made
 
 
+def described(experiment: Experiment, variant: str, **more: Any) -> dict[str, Any]:
+    """The settings of a variant at the paper's length, as "part.field", and what follows from them."""
+    config = experiment.config(variant, "paper")
+    parts = {part: fields for part, fields in to_json(config).items() if isinstance(fields, dict)}
+    flat = {f"{part}.{name}": value for part, fields in parts.items() for name, value in fields.items()}
+    return flat | {"epochs": dense_epochs(config), "draws": config.schedule.cycles * config.schedule.draws} | more
+
+
+def accuracies(cells: Mapping[str, Any], variant: str, target: float | None = None) -> dict[int, float]:
+    """Accuracy in percent by seed, of the dense predictive or in the chain at a target; none without the official data.
+
+    A number of other images must not stand beside a paper's.
+    """
+    runs = [run for run in cells.get(variant, ()) if run["data"]["official"]]
+    if target is None:
+        return {run["seed"]: 100 * run["dense"]["accuracy"] for run in runs}
+    rows = [(run["seed"], row) for run in runs for row in run["pruned"] if row["when"] == "in_chain"]
+    return {seed: 100 * row["accuracy"] for seed, row in rows if row["target"] == target}
+
+
+def script(module: Any, data: str, at_the_desk: bool = True) -> Script:
+    """A script of this form, as a paper lists it."""
+    run = partial(main, module.EXPERIMENT, module.__file__, module.__doc__ or "")
+    out, name = f"--out {{out}}/{module.EXPERIMENT.name}", module.__name__.removeprefix("experiments.")
+    desk = f"--budget desk {out}" if at_the_desk else None
+    return Script(name, run, desk, f"--budget paper {out}", data, device=True)
+
+
+def figure(module: Any) -> Figure:
+    """Accuracy against sparsity beside what was published, as a paper lists it."""
+    name = module.EXPERIMENT.name
+
+    def draw(cells: Any) -> Any:
+        from analysis import against_the_literature as analysis
+
+        ours, official = analysis.means(cells)
+        published = analysis.published(module.__name__.removeprefix("experiments.").replace(".", "/"))
+        return analysis.draw(name, ours, published, official)
+
+    return Figure(name, "Accuracy against sparsity, ours beside what was published.", f"{name}_{{budget}}", draw)
+
+
+def temperatures(module: Any) -> Figure:
+    """Accuracy and NLL against temperature, as a paper lists it: variants are named "CURVE T=VALUE"."""
+    name = module.EXPERIMENT.name
+
+    def draw(cells: Any) -> Any:
+        from analysis import temperature_curve
+
+        curves: dict[str, dict[float, list[Any]]] = {}
+        for variant, runs in cells.items():
+            curve, _, temperature = variant.rpartition("T=")
+            curves.setdefault(curve.strip() or "as in the paper", {})[float(temperature)] = [r["dense"] for r in runs]
+        return temperature_curve.draw(curves)
+
+    return Figure(name, "Accuracy and NLL of the predictive against its temperature.", f"{name}_{{budget}}", draw)
+
+
 def precision(asked: str, budget: str, device: str) -> str:
     """What networks are passed in: at the desk bfloat16 where the device has it ("auto"), and a line where it has not.
 
@@ -159,6 +219,21 @@ def main(experiment: Experiment, script: str, description: str, argv: Sequence[s
 
 def report(experiment: Experiment, cells: shared.Cells) -> str:
     """Our table, what the data were, and the published figures."""
+    text = ["## Ours\n", table(cells)]
+    if any(not run["data"]["official"] for runs in cells.values() for run in runs):
+        text.append("\nThe images are not the official files: compare these figures with each other, not with a paper.")
+    if judged := verdicts(experiment, cells):
+        text += ["\n## Verdict\n", *judged]
+    text.append("\n## Published\n")
+    published = [list(row) for row in experiment.published]
+    text.append(
+        shared.markdown(("method", "sparsity", "accuracy %"), published) if published else "No figure was read."
+    )
+    return "\n".join(text)
+
+
+def table(cells: shared.Cells) -> str:
+    """Every network of the runs in a row, means and intervals over seeds."""
     header = ("variant", "seeds", "when", "criterion", "decision", "sparsity", "members")
     scores = ("accuracy", "nll", "ece", "single_accuracy")
     rows = []
@@ -178,17 +253,7 @@ def report(experiment: Experiment, cells: shared.Cells) -> str:
             sparsity = shared.interval([f["sparsity"] for f in found], 3)
             labels = [variant, str(len(runs)), "control", first["criterion"], decision(first), sparsity]
             rows.append([*labels, str(first["members"]), *shared.scores(found, scores)])
-    text = ["## Ours\n", shared.markdown((*header, "accuracy", "NLL", "ECE", "single accuracy"), rows)]
-    if any(not run["data"]["official"] for runs in cells.values() for run in runs):
-        text.append("\nThe images are not the official files: compare these figures with each other, not with a paper.")
-    if judged := verdicts(experiment, cells):
-        text += ["\n## Verdict\n", *judged]
-    text.append("\n## Published\n")
-    published = [list(row) for row in experiment.published]
-    text.append(
-        shared.markdown(("method", "sparsity", "accuracy %"), published) if published else "No figure was read."
-    )
-    return "\n".join(text)
+    return shared.markdown((*header, "accuracy", "NLL", "ECE", "single accuracy"), rows)
 
 
 def verdicts(experiment: Experiment, cells: shared.Cells) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command line: `sgmcmc-prune run | resume | summary | report | compare | methods | certify | audit | bench | ...`.
+"""The command line: `sgmcmc-prune run | resume | summary | report | compare | reproduce | certify | audit | ...`.
 
 Options of `run` are derived from the configuration dataclasses. Bad input is one line on standard error and exit code
 2; a failed run is one line and exit code 1. An interrupted command ends with 130 (SIGINT) or 143 (SIGTERM); an
@@ -8,6 +8,7 @@ interrupted run has saved everything, and says how to go on.
 import contextlib
 import io
 import os
+import pkgutil
 import re
 import signal
 import sys
@@ -303,6 +304,37 @@ class Methods:
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+@dataclass(frozen=True)
+class Reproduce:
+    """In a clone's folder: run a paper's experiments, draw its figures, write its claims beside ours on one page."""
+
+    paper: tyro.conf.Positional[str]
+    """ke-fan, markovic, dhahri, jantre, saha, deng, sun, csgmcmc, wenzel or izmailov."""
+    budget: Literal["desk", "paper"] = "desk"
+    """What two cores can do, or the paper's own lengths."""
+    figures_only: bool = False
+    """Only read what is stored, committed results included: seconds."""
+    jobs: int = 1
+    """Processes at once."""
+    seeds: tuple[int, ...] = ()
+    """A list of seeds; by default each script's own."""
+    data_dir: Path | None = None
+    """Folder of CIFAR, ImageNet or UCI_Datasets; without it the desk leaves their scripts out, and says so."""
+    device: str = "cpu"
+    """Where."""
+    out: Path = Path("runs/reproduce")
+    """The page goes to PAPER-BUDGET there, with its figures and results."""
+
+    def __call__(self) -> None:
+        """Reproduce it; the scripts are no part of the package, so they are looked for where the command is typed."""
+        if not Path("experiments", "reproduce.py").is_file():
+            raise ValueError(
+                "the papers' scripts are in a clone of the repository; change into its folder and try again"
+            )
+        os.environ["MPLBACKEND"] = "agg"
+        pkgutil.resolve_name("experiments.reproduce:reproduce")(**vars(self))
+
+
 def _from_preset(name: str, command: type, configuration: Any) -> Any:
     """A command with one sub-command per preset."""
     presets = []
@@ -319,7 +351,7 @@ def _from_preset(name: str, command: type, configuration: Any) -> Any:
 def _command_type() -> Any:
     """Every command, with one sub-command of `run` and `audit` per preset."""
     commands = [_from_preset("run", Start, Run), _from_preset("audit", Audit, AuditRun)]
-    kinds = (Resume, Summary, Report, Export, Prepare, Certify, Bench, Compare, Methods)
+    kinds = (Resume, Summary, Report, Export, Prepare, Certify, Bench, Compare, Methods, Reproduce)
     commands += [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in kinds]
     return reduce(or_, commands)
 

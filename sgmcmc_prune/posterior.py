@@ -29,8 +29,9 @@ from sgmcmc_prune.run.conditional import check_conditional, take_conditional
 from sgmcmc_prune.run.config import PruneConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages
 from sgmcmc_prune.run.directory import load_averages, load_prior, open_run
-from sgmcmc_prune.run.evaluate import Evaluator, Predictor, held_out_losses
+from sgmcmc_prune.run.evaluate import Evaluator, Predictor, held_out_losses, stage_row
 from sgmcmc_prune.run.headline import headline
+from sgmcmc_prune.run.probed import probed
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import take_stage
 from sgmcmc_prune.run.tables import diagnostics_lines, metrics_table
@@ -362,6 +363,14 @@ class Pruned:
         """The posterior predictive of new inputs, every chain under its own mask."""
         return _predict(self.run, self.draws, self.masks, inputs, batch_size)
 
+    def inference_data(self) -> "xarray.DataTree":
+        """What the pruned draws say of the run's probes, for ArviZ: the same examples as those of the dense posterior.
+
+        So `arviz.compare` takes both. Groups: `posterior` (the network's outputs), `log_likelihood`,
+        `posterior_predictive`, `observed_data`; targets as the network sees them.
+        """
+        return probed(self.run, [list(self.draws.of_chain(c)) for c in range(self.draws.chains)], self.masks)
+
     def network(self, chain: int = 0) -> nn.Module:
         """One network: the mean of a chain's draws under its mask, in evaluation mode."""
         weights = average(list(self.draws.of_chain(chain)))
@@ -430,10 +439,7 @@ def _fork(run: Run, criterion: str) -> StagePlaces:
 def _of_fork(posterior: Posterior, run: Run, stage: StagePlaces, draws: int, criterion: str, when: str) -> Pruned:
     target = run.config.prune.targets[0]
     chain_masks = [masks.load(stage.mask(chain, target)) for chain in range(posterior.chains)]
-    evaluator = Evaluator(run)
-    found = evaluator.predict(stage, 0, draws, chain_masks)
-    labels = {"criterion": criterion, "when": when, "decision": "target", "target": target}
-    scores = evaluator.row(found, chain_masks, **labels)
+    scores = stage_row(Evaluator(run), stage, 0, draws, criterion=criterion, when=when)
     return Pruned(run, Draws(WeightStore(stage.draws), posterior.chains, 0, draws, posterior), chain_masks, scores)
 
 

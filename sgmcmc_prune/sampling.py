@@ -13,12 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.examples import as_dataset, is_labels
 from sgmcmc_prune.data.handed import as_tensors
+from sgmcmc_prune.data.image_data import Dataset
 from sgmcmc_prune.data.seeding import seeded_generator
+from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, observation_model
 from sgmcmc_prune.posterior import Posterior
+from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.pruning.prunable import prunable, trainable
 from sgmcmc_prune.run.checks import check_device
@@ -40,13 +44,17 @@ from sgmcmc_prune.run.stages import rehearsed
 from sgmcmc_prune.settings import replace
 from sgmcmc_prune.store.places import RunPlaces
 
-#: Up to so many examples a batch holds all of them, which leaves no minibatch noise; above, so many.
-FULL_BATCH, BATCH = 5000, 256
+#: Up to so many examples a batch holds all of them, which leaves no minibatch noise; above, so many, or as many as cost
+#: the network so many multiply-adds.
+FULL_BATCH, BATCH, MULTIPLY_ADDS = 5000, 256, 10_000_000
 #: The slab has this variance over the smallest fan-in of a layer, within bounds; the spike's is so many times smaller.
 SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 16.0
 #: Momentum of the default sampler with full batches, and with minibatches, whose noise heats a chain in proportion to
 #: step / friction. Its step is so much of the stability limit near a mode: elsewhere the posterior may be steeper.
 MOMENTUM, MINIBATCH_MOMENTUM, SHARE = 0.99, 0.97, 0.1
+#: Steps of a trial of that step, and how many there are at most; a trial ends them that needs no smaller step than so
+#: much of it, and one that diverged lowers it by so much.
+TRIAL_STEPS, TRIALS, ENOUGH, MOST_LOWERED = 500, 6, 0.7, 10.0
 #: Steps of the default schedule, and the draws that each chain keeps of them.
 BURN_IN, SAMPLE, DRAWS = 4000, 30_000, 250
 #: Steps of a fork that prunes in the chain: exploring (half of them while the mask grows), sampling, and its draws.
@@ -106,8 +114,9 @@ def sample(
     schedule : ScheduleConfig, optional
         In epochs. By default 4,000 steps of burn-in, then 30,000 in which 250 draws are kept, of each chain.
     batch_size : int, optional
-        By default the loader's, or all examples up to 5,000, which leaves no minibatch noise, and 256 above: then noise
-        heats the chains, and the diagnostics say how much.
+        By default the loader's, or all examples up to 5,000, or up to ten million multiply-adds of the network, which
+        leaves no minibatch noise; above, as many as cost that, and 256 at least: then noise heats the chains, and the
+        diagnostics say how much.
     chains : int
         Two or more tell whether they agree.
     seed : int
@@ -152,7 +161,7 @@ def sample(
     if isinstance(observation, Gaussian):
         _check_scale(dataset.train.labels)
     make_network = _network(model)
-    size = next(s for s in (batch_size, loader_batch, len(x) if len(x) <= FULL_BATCH else BATCH) if s is not None)
+    size = batch_size or loader_batch or _batch_size(make_network(0), x, dataset)
     config = replace(
         _defaults(min(size, len(x)), len(x), prior or _default_prior(make_network(0))),
         model=ModelConfig(name=f"given:{type(model).__name__}"),
@@ -185,6 +194,17 @@ def sample(
             shutil.rmtree(directory, ignore_errors=True)
         raise
     return Posterior(run, temporary=out is None)
+
+
+def _batch_size(network: nn.Module, x: Tensor, dataset: Dataset) -> int:
+    """As many examples as a step can afford: all of them, where that is possible, for noise heats the chains."""
+    if len(x) <= FULL_BATCH:
+        return len(x)
+    try:
+        each = multiply_adds(network, dataset.as_inputs(x[:1]))
+    except (IndexError, RuntimeError, TypeError, ValueError):  # the rehearsal of the network says it in words
+        each = None
+    return max(BATCH, MULTIPLY_ADDS // max(each, 1)) if each is not None else BATCH
 
 
 def _defaults(batch_size: int, num_data: int, prior: PriorConfig) -> RunConfig:
@@ -236,16 +256,40 @@ def _constant_step(lr: float, momentum: float) -> SamplerConfig:
 
 
 def _stable_sampler(run: Run) -> SamplerConfig:
-    """A step that the sampler can follow, to two digits; the network was rehearsed."""
+    """A step that the sampler can follow, to two digits; the network was rehearsed.
+
+    It is a share of the stability limit at a mode, and then where a short chain with that step has gone: a posterior
+    whose mode is flat, as that of classes which can be told apart, is steep beside it.
+    """
     momentum = MOMENTUM if run.config.data.batch_size == run.num_data else MINIBATCH_MOMENTUM
-    network = run.model(0)
-    train(network, run.likelihood, run.stream(0))
-    prior = run.config.prior
+    network, stream, prior = run.model(0), run.stream(0), run.config.prior
+    train(network, run.likelihood, stream)
     narrowest = prior.spike_variance if prior.family == "spike_slab" else prior.slab_variance
-    step = stable_step(network, run.likelihood, run.stream(0), 1 / (run.num_data * narrowest), momentum, SHARE)
+    curvature = 1 / (run.num_data * narrowest)
+    step = stable_step(network, run.likelihood, stream, curvature, momentum, SHARE)
     if not 0 < step < math.inf:
         raise ValueError("no stable step was found: a short training of the network diverged; give one as sampler=...")
+    for _ in range(TRIALS):
+        moved = _moved(run, network, _constant_step(step, momentum))
+        limit = stable_step(moved, run.likelihood, stream, curvature, momentum, SHARE) if moved is not None else 0.0
+        if limit >= step * ENOUGH:
+            break
+        step = max(limit, step / MOST_LOWERED)
     return _constant_step(float(f"{step:.1e}"), momentum)
+
+
+def _moved(run: Run, network: nn.Module, sampler: SamplerConfig) -> nn.Module | None:
+    """The network after a short chain from where it is; None if that chain diverged."""
+    trial = Run(replace(run.config, sampler=sampler), None, run.data, run.network, run.likelihood)
+    lr, beta = sampler.lr, sampler.momentum
+    chain = trial.chain(0, Cyclical(lr, lr, lr, beta, sampler.temperature, TRIAL_STEPS, 0, 0, 0))
+    chain.model.load_state_dict(network.state_dict())
+    try:
+        while not chain.finished:
+            chain.advance()
+    except RunError:
+        return None
+    return chain.model
 
 
 def _observation(likelihood: str | Likelihood, targets: Tensor) -> ObservationModel:

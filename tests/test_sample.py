@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sgmcmc_prune import Gaussian, Posterior, PruneConfig, ScheduleConfig, open_
 from sgmcmc_prune.chains import step_size
 from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.examples import as_dataset
 from sgmcmc_prune.likelihoods import Mixture, gaussian
 from sgmcmc_prune.posterior import Predicted
 
@@ -96,6 +98,20 @@ def test_pruned_post_hoc_by_decision_and_in_the_chain(posterior: Posterior) -> N
         posterior.prune(0.5, in_chain=True, criterion="conditional")
     with pytest.raises(ValueError, match="inside"):
         posterior.prune(1.5)
+
+
+def test_a_pruned_posterior_is_read_beside_the_dense_one(posterior: Posterior) -> None:
+    dense, half = posterior.inference_data(), posterior.prune(0.5).inference_data()
+    for group, name in (("posterior", "outputs"), ("log_likelihood", "y"), ("posterior_predictive", "y")):
+        assert half[group][name].dims == dense[group][name].dims
+        assert half[group][name].shape == dense[group][name].shape
+    assert bool((half["observed_data"]["y"] == dense["observed_data"]["y"]).all())
+    means = [tree["posterior"]["outputs"].isel(output=0) for tree in (half, dense)]  # the other output is the noise
+    assert not bool((means[0] == means[1]).any())
+    whole = replace(posterior.prune(0.5), masks=[{}, {}]).inference_data()
+    for group, name in (("posterior", "outputs"), ("log_likelihood", "y")):
+        found, stored = (torch.from_numpy(tree[group][name].values) for tree in (whole, dense))
+        torch.testing.assert_close(found, stored.to(found.dtype), atol=1e-5, rtol=1e-5)
 
 
 def test_the_mean_is_that_of_the_draws(posterior: Posterior) -> None:
@@ -388,6 +404,28 @@ def test_the_step_is_a_share_of_the_stability_limit() -> None:
     largest = float(torch.linalg.eigvalsh(x.T @ x / len(x) / 0.25).max())
     found = stable_step(model, gaussian(0.25), stream, 0.5, momentum=0.9, share=0.2)
     assert found == pytest.approx(0.2 * 2 * 1.9 / (largest + 0.5), rel=0.01)
+
+
+def test_a_batch_holds_what_a_step_can_afford() -> None:
+    """All of many examples of a small network, 256 of a large one's; a network that fits no example is told later."""
+    x = torch.zeros(6000, 3)
+    dataset = as_dataset("given:data", ((x, torch.arange(6000) % 2), (x[:2], torch.tensor([0, 1]))))
+    assert sampling._batch_size(network(), x, dataset) >= 6000
+    wide = nn.Sequential(nn.Linear(3, 5000), nn.Linear(5000, 10))
+    assert sampling._batch_size(wide, x, dataset) == 256
+    assert sampling._batch_size(nn.Linear(4, 1), x, dataset) == 256
+    assert sampling._batch_size(wide, x[:5000], dataset) == 5000
+
+
+def test_the_step_suits_where_a_chain_goes_not_only_the_mode() -> None:
+    """Classes that can be told apart have a flat mode: a step that suits it heated the chains to 10^14."""
+    labels = torch.arange(120) % 3
+    images = torch.randn(120, 1, 6, 6, generator=torch.Generator().manual_seed(0)) + labels.view(-1, 1, 1, 1)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    found = quick(net, (images, labels), "categorical")
+    assert found.run.config.sampler.lr < 0.5
+    for name in ("kinetic_temperature", "configurational_temperature"):  # chains are short, and the seed is fixed
+        assert 0.7 < found.metrics["diagnostics"][name] < 1.4
 
 
 def test_a_training_is_a_function_of_its_key_and_leaves_the_generator_alone() -> None:

@@ -168,3 +168,27 @@ def test_explorations_may_have_their_own_temperature(explore_temperature: float 
 def test_bad_input(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@exact
+@given(schedule=schedules(min_cycles=0))
+def test_annealing_the_time_step_takes_the_effective_step_of_sgd_along_one_cosine(schedule: Cyclical) -> None:
+    """l / (1 - beta) is the learning rate that SGD with momentum amounts to."""
+    annealed = replace(schedule, anneal="time_step")
+
+    def effective(lr: float) -> float:
+        return math.sqrt(lr * schedule.lr) / (1 - schedule.momentum)
+
+    for step, plan in enumerate(plans(annealed)):
+        assert plan.phase == schedule(step).phase
+        start = {"burn_in": schedule.lr, "explore": schedule.lr_explore, "sample": schedule.lr_min}[plan.phase]
+        cosine = (1 + math.cos(math.pi * plan.fraction)) / 2 if plan.phase != "sample" else 0.0
+        expected = effective(schedule.lr_min) + (effective(start) - effective(schedule.lr_min)) * cosine
+        assert plan.lr / (1 - plan.momentum) == pytest.approx(expected, rel=1e-9)
+
+
+def test_both_annealings_begin_and_end_at_the_same_step() -> None:
+    other = replace(SCHEDULE, anneal="time_step")
+    for step in (0, SCHEDULE.burn_in, SCHEDULE.num_steps - 1):
+        assert other(step).lr == pytest.approx(SCHEDULE(step).lr, rel=1e-12)
+    assert other(3).lr < SCHEDULE(3).lr

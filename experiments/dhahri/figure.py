@@ -1,10 +1,10 @@
 """Draw an experiment on Dhahri et al. (digits or LeNet) from its results alone. Our figure, not the paper's.
 
-    python -m experiments.dhahri.figure [--results FILE] [--out FILE]
+    python -m experiments.dhahri.figure [--results FILE] [--out STEM]
 
-Left: accuracy against sparsity when masked by OPD, for plain weight decay and each prior and curvature. Middle: the
-four scores on the networks of the parameterwise diagonal prior. Right: log evidence of every network against its
-accuracy at 95 %; open squares are KFAC. Means over seeds; bars are 95 % Student-t intervals.
+Above: accuracy against sparsity when masked by OPD, single weights and whole units, for plain weight decay and each
+prior and curvature. Below: the four scores on the networks of the parameterwise diagonal prior; log evidence of every
+network against its accuracy at 95 %; open squares are KFAC. Means over seeds; bars are 95 % Student-t intervals.
 """
 
 import argparse
@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from experiments.figures import COLOURS, WIDTH, save
 from sgmcmc_prune.predictive.intervals import mean_and_half_width
-from sgmcmc_prune.report.style import INK, colours, legend_below, line, new_figure, png, tidy
+from sgmcmc_prune.report.style import legend_below, line, new_figure, tidy
 from sgmcmc_prune.store.files import read_json
 
 BEST = "parameterwise, diagonal"
 SCORES = ("OPD", "OBD", "magnitude", "random")
-COLOURS = {"MAP": INK} | dict(zip(("scalar", "layerwise", "unitwise", "parameterwise"), colours(4), strict=True))
 #: Trainings that differ from another in the estimator, the update or online pruning alone: in the tables, not here.
 SHOWN = 2
 
@@ -44,17 +44,19 @@ def draw(cells: dict[str, list[dict[str, Any]]]) -> Any:
     looks = {
         name: {"color": COLOURS[name.split(", ")[0]], "linestyle": "--" if "KFAC" in name else "-"} for name in shown
     }
-    figure = new_figure(12.5, 4.6)
-    left, middle, right = figure.subplots(1, 3)
+    figure = new_figure(WIDTH, 6.4)
+    left, units, middle, right = figure.subplots(2, 2).flat
     for name, runs in shown.items():
         draw_curve(left, runs, "OPD", **looks[name])
-    for score, colour in zip(SCORES, colours(len(SCORES)), strict=True):
-        draw_curve(middle, shown[BEST], score, color=colour, label=score, linestyle=":" if score == "OBD" else "-")
+        draw_curve(units, runs, "OPD, units", **looks[name])
+    for score in SCORES:
+        looks_of = {"color": COLOURS[score], "label": score, "linestyle": ":" if score == "OBD" else "-"}
+        draw_curve(middle, shown[BEST], score, **looks_of)
     middle.legend(fontsize=8, frameon=False)
-    for ax in (left, middle):
+    for ax, score in ((left, "OPD"), (units, "OPD, units"), (middle, "OPD")):
         ax.set_xscale("log")
         ax.invert_xaxis()
-        kept = [100 * (1 - s) for s in curve(shown[BEST], "OPD")[0]]
+        kept = [100 * (1 - s) for s in curve(shown[BEST], score)[0]]
         ax.set_xticks(kept, [f"{k:.0f}" for k in kept])
         ax.set_xticks([], minor=True)
         ax.set_ylim(0, 102)
@@ -70,15 +72,16 @@ def draw(cells: dict[str, list[dict[str, Any]]]) -> Any:
             fillstyle="none" if "KFAC" in name else "full",
             markersize=5,
         )
-    tidy(left, "kept parameters (%)", "test accuracy (%)", "masked once by OPD")
-    tidy(middle, "kept parameters (%)", "test accuracy (%)", f"{BEST} prior: four scores")
+    tidy(left, "kept parameters (%)", "test accuracy (%)", "single weights, by OPD")
+    tidy(units, "kept units of a layer (%)", "test accuracy (%)", "whole units, by OPD")
+    tidy(middle, "kept parameters (%)", "test accuracy (%)", f"four scores ({BEST})")
     tidy(
         right,
         "log evidence per training image (nats)",
         "test accuracy at 95 % sparsity (%)",
-        "evidence and prunability",
+        "evidence, and single weights by OPD",
     )
-    legend_below(figure, [line(name, **look) for name, look in looks.items()], 4)
+    legend_below(figure, [line(name, **look) for name, look in looks.items()], 3)
     return figure
 
 
@@ -86,17 +89,14 @@ def main() -> None:
     """Read the results and draw."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "dhahri_digits.json")
-    parser.add_argument("--out", type=Path, help="runs/figures/<results>.png by default")
+    parser.add_argument("--out", type=Path, help="without an ending; runs/figures/<results> by default")
     a = parser.parse_args()
     if not a.results.exists():
         raise SystemExit(f"{a.results} does not exist; run the experiment of that name first")
     cells = read_json(a.results)
     if BEST not in cells:
         raise SystemExit(f"{a.results} has no training {BEST!r}; run the experiment without --trainings")
-    out = a.out or Path("runs/figures") / f"{a.results.stem}.png"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(png(draw(cells)))
-    print(out)
+    print(*save(draw(cells), a.out or Path("runs/figures") / a.results.stem), sep="\n")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from experiments.figures import main, of_one_setting
-from sgmcmc_prune.report.style import colours, tidy
+from experiments.figures import COLOURS, WIDTH, main, of_one_setting
+from sgmcmc_prune.report.style import legend_below, line, tidy
 
 
 def draw(results: dict[str, Any]) -> plt.Figure:
@@ -23,13 +23,14 @@ def draw(results: dict[str, Any]) -> plt.Figure:
         results["runs"], ("split", "epochs", "batch", "lr", "gate_lr", "std_lr", "warm_up", "prior_std")
     )
     families = list(dict.fromkeys(run["family"] for run in every))
-    figure, grid = plt.subplots(2, 3, figsize=(12, 6.4), layout="constrained")
+    figure, grid = plt.subplots(3, 2, figsize=(WIDTH, 7.6), layout="constrained")
     nll, divergence, kept, gates, layers, cost = grid.flat
-    for family, colour in zip(families, colours(len(families)), strict=True):
+    for family in families:
+        colour = COLOURS[family]
         runs = [r for r in every if r["family"] == family]
         trace = runs[0]["trace"]
         steps, start = [t["step"] for t in trace], trace[0]["kept"]
-        nll.plot(steps, [t["nll"] for t in trace], color=colour, label=family, lw=1)
+        nll.plot(steps, [t["nll"] for t in trace], color=colour, lw=1)
         divergence.plot(steps, [t["kl"] for t in trace], color=colour)
         if start:
             kept.plot(steps, [t["kept"] / start for t in trace], color=colour)
@@ -46,18 +47,19 @@ def draw(results: dict[str, Any]) -> plt.Figure:
                 cost.plot(run["latency"]["128"]["ratio"]["median"], accuracy, "x", color=colour)
     tidy(nll, "step", "NLL of one minibatch (nats)")
     tidy(divergence, "step", "KL (nats)")
-    tidy(kept, "step", "expected open gates, relative to the start")
+    tidy(kept, "step", "open gates, relative to the start")
     tidy(gates, "inclusion probability", "nodes")
     tidy(layers, "gated layer", "fraction of nodes kept")
-    what = "circles: multiply-adds; crosses: latency"
-    tidy(cost, "relative to the dense network", f"{every[0]['split']} accuracy of the pruned network", what)
+    timed = any("latency" in run for run in every)
+    what = "circles: multiply-adds; crosses: latency" if timed else "multiply-adds (no latency in these records)"
+    tidy(cost, "relative to the dense network", f"{every[0]['split']} accuracy, pruned", what)
     for axes in (divergence, gates):
         axes.set_yscale("log")
     for axes in (kept, layers):
         axes.set_ylim(0, 1.05)
     cost.set_xlim(0, 1.05)
-    nll.legend(fontsize="small")
-    figure.suptitle(f"{every[0]['network']} on {every[0]['data']} (our figure)")
+    legend_below(figure, [line(family, color=COLOURS[family]) for family in families], 5)
+    figure.suptitle(f"{every[0]['network']} on {every[0]['data']} (our figure)", fontsize=10)
     return figure
 
 

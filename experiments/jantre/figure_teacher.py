@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from experiments.figures import main, of_one_setting
+from experiments.figures import WIDTH, main, of_one_setting
 from sgmcmc_prune.report.style import PALETTE, tidy
 
 COLOURS = {"low": PALETTE[0], "high": PALETTE[1]}
@@ -22,7 +22,7 @@ SHIFT = {"low": -0.1, "high": 0.1}
 def draw(results: dict[str, Any]) -> plt.Figure:
     """Three panels."""
     runs = of_one_setting(results["runs"], ("steps", "refit"))
-    figure, (kept, inclusion, course) = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    figure, (kept, inclusion, course) = plt.subplots(1, 3, figsize=(WIDTH + 1, 2.9), layout="constrained")
     for run in runs:
         colour = COLOURS[run["start"]]
         x = run["seed"] + SHIFT[run["start"]]
@@ -31,18 +31,18 @@ def draw(results: dict[str, Any]) -> plt.Figure:
         inclusion.plot(range(1, len(run["inclusion"]) + 1), run["inclusion"], ".-", lw=0.7, color=colour)
         course.plot([t["step"] for t in run["trace"]], [t["kept"] for t in run["trace"]], color=colour)
     kept.axhline(2, color="0.5", ls=":")
-    tidy(kept, "data set", "nodes kept", "circles: gradients; crosses: after elimination")
+    tidy(kept, "data set", "nodes kept", "circles before, crosses after")
     kept.set_xticks(sorted({run["seed"] for run in runs}))
     kept.set_ylim(bottom=0)
     inclusion.axhline(0.5, color="0.5", ls=":")
-    tidy(inclusion, "node, sorted by inclusion", "inclusion probability", "before elimination, each data set")
-    inclusion.set_xticks(range(2, 21, 2))
-    tidy(course, "step", "expected open gates", "before elimination, each data set")
+    tidy(inclusion, "node, sorted by inclusion", "inclusion probability", "before elimination")
+    inclusion.set_xticks(range(2, 21, 3))
+    tidy(course, "step", "expected open gates", "before elimination")
     course.set_ylim(bottom=0)
     for start in sorted({run["start"] for run in runs}):
         course.plot([], [], color=COLOURS[start], label=f"{start} start")
     course.legend(fontsize="small")
-    figure.suptitle("SS-IG on a teacher with two nodes, student with 20 (our figure)")
+    figure.suptitle("SS-IG on a teacher with two nodes, student with 20 (our figure)", fontsize=10)
     return figure
 
 

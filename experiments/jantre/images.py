@@ -156,8 +156,8 @@ def run(family: str, seed: int, **options: Any) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run every family on every seed; print and write the results."""
+def options(argv: list[str] | None = None) -> argparse.Namespace:
+    """The settings of a command line."""
     parser = shared.parser(__doc__, range(3), __file__)
     parser.add_argument("--network", default="mlp", help="mlp, lenet, lenet-caffe, resnet20, resnet32")
     parser.add_argument("--data", default="fashion-mnist")
@@ -176,6 +176,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(argv)
     args.prior_std = args.prior_std or (0.2 if args.network.startswith("resnet") else 1.0)
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run every family on every seed; print and write the results."""
+    args = options(argv)
     where = ("families", "seeds", "jobs", "out", "test", "device", "data_dir")
     settings = {name: value for name, value in vars(args).items() if name not in where}
     settings["split"] = "test" if args.test else "validation"

@@ -106,9 +106,11 @@ def drop_hidden_units(model: nn.Module, rate: float) -> None:
         layer.register_forward_pre_hook(lambda module, x: (F.dropout(x[0], rate, module.training),))
 
 
-def load(name: str, network: str, evaluate: str, seed: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]:
+def load(
+    name: str, network: str, evaluate: str, seed: int, data_dir: str | None = None
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], int]:
     """Training and evaluation split, as the network takes them, and the number of classes."""
-    dataset = datasets.load(name)
+    dataset = datasets.load(name, data_dir)
     train, held_out = hold_out(dataset.train, 5000 if evaluate == "validation" else 0, seed)
     pad = 2 if network in RESIDUAL and dataset.train.images.shape[-1] == 28 else 0
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -121,16 +123,20 @@ def load(name: str, network: str, evaluate: str, seed: int) -> tuple[tuple[Tenso
     return tensors(train), tensors(held_out if evaluate == "validation" else dataset.test), dataset.num_classes
 
 
-def run_variant(dataset: str, variant: str, seed: int, split: str, **_: Any) -> dict[str, Any]:
+def run_variant(
+    dataset: str, variant: str, seed: int, split: str, data_dir: str | None = None, **_: Any
+) -> dict[str, Any]:
     """Fit the cell of a variant."""
     cell = Cell(*variant.split())
-    return run_cell(dataset, cell, cell.settings(), seed, split)
+    return run_cell(dataset, cell, cell.settings(), seed, split, data_dir)
 
 
-def run_cell(dataset: str, cell: Cell, recipe: Recipe, seed: int, split: str) -> dict[str, Any]:
+def run_cell(
+    dataset: str, cell: Cell, recipe: Recipe, seed: int, split: str, data_dir: str | None = None
+) -> dict[str, Any]:
     """Fit one cell: what is measured, JSON-ready."""
     started = time.perf_counter()
-    train, test, num_classes = load(dataset, cell.network, split, seed)
+    train, test, num_classes = load(dataset, cell.network, split, seed, data_dir)
     dropout = DROPOUT if cell.method == "flat-map" else 0.0
     model = build_network(cell.network, tuple(train[0].shape[1:]), num_classes, dropout).to(train[0].device)
     curve: list[dict[str, Any]] = []
@@ -213,6 +219,9 @@ def table(cells: shared.Cells) -> str:
 def main(dataset: str, script: str, description: str, argv: Sequence[str] | None = None) -> None:
     """Run the cells that are missing, then write the table."""
     cells = [str(Cell(r, n, m)) for r in RECIPES for n in NETWORKS for m in METHODS]
-    a = shared.sweep_parser(description, f"markovic_{Path(script).stem}", cells, script).parse_args(argv)
-    finished = shared.sweep(a, run_variant, lambda variant, seed: {"dataset": dataset})
+    parser = shared.sweep_parser(description, f"markovic_{Path(script).stem}", cells, script)
+    parser.add_argument("--data-dir", type=Path, help="folder of the images; by default they are looked for")
+    a = parser.parse_args(argv)
+    places = {"dataset": dataset, "data_dir": a.data_dir and str(a.data_dir)}
+    finished = shared.sweep(a, run_variant, lambda variant, seed: places)
     shared.write(a, finished, f"Bayesian model reduction: {dataset}", f"{description}\n{table(finished)}")

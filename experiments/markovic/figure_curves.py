@@ -7,11 +7,12 @@ One row per network, one line per seed, thin but for the first.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sgmcmc_prune.report.style import PALETTE, legend_below, line, new_figure, png, tidy
+from experiments.figures import COLOURS, WIDTH
+from sgmcmc_prune.report.style import legend_below, line, new_figure, png, tidy
 from sgmcmc_prune.store.files import read_json
 
 METHODS = {
@@ -22,7 +23,7 @@ METHODS = {
     "bmr-horseshoe": "BMR-RHS",
 }
 NETWORKS = ("mlp", "lenet", "vit", "mixer")
-COLUMNS = {"accuracy": "accuracy", "ece": "ECE (20 bins of equal mass)", "nll": "NLL (nats)"}
+COLUMNS = {"accuracy": "accuracy", "ece": "ECE (20 bins)", "nll": "NLL (nats)"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +62,12 @@ def read(runs: Path, recipe: str) -> list[dict[str, Any]]:
     return sorted(cells, key=lambda cell: cell["seed"])
 
 
+def of_recipe(content: Mapping[str, Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The cells of a file of results: of recipe B, or of whichever there is."""
+    cells = sorted((cell for runs in content.values() for cell in runs), key=lambda cell: cell["seed"])
+    return [cell for cell in cells if cell["cell"]["recipe"] == "B"] or cells
+
+
 def networks(cells: Sequence[dict[str, Any]]) -> list[str]:
     """The networks of some cells, in the paper's order."""
     found = {cell["cell"]["network"] for cell in cells}
@@ -69,13 +76,13 @@ def networks(cells: Sequence[dict[str, Any]]) -> list[str]:
 
 def colour(method: str) -> str:
     """The colour of a method, the same in every picture."""
-    return PALETTE[list(METHODS).index(method)]
+    return COLOURS[method]
 
 
 def draw(cells: Sequence[dict[str, Any]]) -> Any:
     """Draw one row per network: three scores, and the pruned fraction of the reducing methods."""
     rows = networks(cells)
-    figure = new_figure(11, 0.6 + 2.2 * len(rows))
+    figure = new_figure(WIDTH + 1, 0.8 + 1.8 * len(rows))
     grid = figure.subplots(len(rows), 4, squeeze=False)
     for axes, network in zip(grid, rows, strict=True):
         here = [cell for cell in cells if cell["cell"]["network"] == network]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.figures import WIDTH
 from experiments.markovic.figure_curves import METHODS, NETWORKS, colour, parser, read
 from sgmcmc_prune.report.style import legend_below, line, new_figure, png, tidy
 
@@ -40,7 +41,7 @@ def draw(cells: Sequence[dict[str, Any]]) -> Any:
     """Draw distributions above, first-layer weights below: the first seed of each method."""
     by_method = {c["cell"]["method"]: c for c in reversed(cells)}
     by_method = {m: by_method[m] for m in METHODS if m in by_method}
-    figure = new_figure(11, 2.8 + 1.2 * len(by_method))
+    figure = new_figure(WIDTH + 1, 2.8 + 1.2 * len(by_method))
     above, below = figure.subfigures(2, 1, height_ratios=(2.8, 1.2 * len(by_method)))
     draw_distributions(above, by_method)
     draw_first_layer(below, by_method)

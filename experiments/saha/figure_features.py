@@ -14,8 +14,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.figures import main
-from sgmcmc_prune.report.style import DASHES, colours, tidy
+from experiments.figures import COLOURS, WIDTH, main
+from sgmcmc_prune.report.style import DASHES, legend_below, line, tidy
 
 RELEVANT = 5
 
@@ -29,14 +29,15 @@ def rates(runs: list[dict[str, Any]], thresholds: np.ndarray) -> tuple[np.ndarra
 def draw(results: dict[str, Any]) -> plt.Figure:
     """Inclusion of the first data set by method; rates against the threshold; RMSE before and after pruning."""
     methods = list(dict.fromkeys(run["method"] for run in results["runs"]))
-    figure, (inclusion, rate, error) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
+    figure, (inclusion, rate, error) = plt.subplots(1, 3, figsize=(WIDTH + 1, 3.1), layout="constrained")
     thresholds = np.linspace(0, 1, 201)
-    for index, (method, colour) in enumerate(zip(methods, colours(len(methods)), strict=True)):
+    for index, method in enumerate(methods):
+        colour = COLOURS[method]
         runs = [r for r in results["runs"] if r["method"] == method]
         values = np.array(runs[0]["inclusion"])
         order = np.argsort(-values)
         dash = DASHES[index % len(DASHES)]  # curves that lie on each other stay visible
-        inclusion.plot(np.arange(1, len(order) + 1), values[order], color=colour, ls=dash, label=method)
+        inclusion.plot(np.arange(1, len(order) + 1), values[order], color=colour, ls=dash)
         true = np.isin(order, range(RELEVANT))
         inclusion.plot(np.flatnonzero(true) + 1, values[order][true], "o", color=colour)
         for rates_, style in zip(rates(runs, thresholds), ("-", ":"), strict=True):
@@ -44,14 +45,16 @@ def draw(results: dict[str, Any]) -> plt.Figure:
         for before, after, marker in (("monte_carlo", "median_sampled", "o"), ("mean", "median_mean", "x")):
             pairs = [(r["rmse"][before], r["rmse"][after]) for r in runs]
             error.plot(*zip(*pairs, strict=True), marker, color=colour, mfc="none", ls="none")
-    tidy(inclusion, "feature, sorted", "inclusion probability", "first data set; circles: relevant features")
+    tidy(inclusion, "feature, sorted", "inclusion probability", "dots: relevant features")
     inclusion.set_xscale("log")
-    tidy(rate, "threshold", "rate", "solid: true positives; dotted: false")
-    tidy(error, "test RMSE before pruning", "after", "circles: draws; crosses: means")
-    error.axline((1.5, 1.5), slope=1, color="0.5", ls=":")
-    inclusion.legend(fontsize="small")
+    tidy(rate, "threshold", "rate", "dotted: false positives")
+    tidy(error, "test RMSE before pruning", "after pruning", "circles: draws; crosses: means")
+    low = min(*error.get_xlim(), *error.get_ylim())
+    error.axline((low, low), slope=1, color="0.5", ls=":")
+    looks = [line(m, color=COLOURS[m], ls=DASHES[i % len(DASHES)]) for i, m in enumerate(methods)]
+    legend_below(figure, looks, 5)
     first = results["runs"][0]
-    figure.suptitle(f"n = {first['n']:,}, p = {first['p']}, five relevant features (our figure)")
+    figure.suptitle(f"n = {first['n']:,}, p = {first['p']}, five relevant (our figure)", fontsize=10)
     return figure
 
 

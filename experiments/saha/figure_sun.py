@@ -12,8 +12,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.figures import main, of_one_setting
-from sgmcmc_prune.report.style import colours, tidy
+from experiments.figures import COLOURS, main, of_one_setting
+from sgmcmc_prune.report.style import tidy
 
 #: What a score is, by design; the rest are regressions.
 SCORES = {3: "test accuracy"}
@@ -24,11 +24,13 @@ def draw(results: dict[str, Any]) -> plt.Figure:
     every = of_one_setting(results["runs"], ("steps", "num_data"))
     designs = sorted({run["design"] for run in every})
     methods = list(dict.fromkeys(run["method"] for run in every))
-    figure, grid = plt.subplots(2, len(designs), figsize=(4.2 * len(designs), 7), layout="constrained", squeeze=False)
+    size = (0.3 + 2.6 * len(designs), 5.2)
+    figure, grid = plt.subplots(2, len(designs), figsize=size, layout="constrained", squeeze=False)
     for column, design in enumerate(designs):
         counts, scores = grid[:, column]
         here = [run for run in every if run["design"] == design]
-        for index, (method, colour) in enumerate(zip(methods, colours(len(methods)), strict=True)):
+        for index, method in enumerate(methods):
+            colour = COLOURS[method]
             runs = [run for run in here if run["method"] == method]
             spread = np.linspace(-0.06, 0.06, len(runs)) if len(runs) > 1 else np.zeros(len(runs))
             for key, marker, shift in (("true_positives", "o", -0.15), ("false_positives", "x", 0.15)):
@@ -43,12 +45,15 @@ def draw(results: dict[str, Any]) -> plt.Figure:
         counts.set_yscale("symlog", linthresh=10)
         counts.yaxis.set_major_formatter("{x:g}")
         counts.set_ylim(-0.5, 2000)  # up to all inputs
-        tidy(counts, "", "features", f"design {design}: circles found, crosses false")
+        tidy(counts, "", "features", f"design {design}")
         label = SCORES.get(design, "test MSE")
-        tidy(scores, f"{label} before pruning", "after pruning", "circles: draws; crosses: means")
+        tidy(scores, f"{label} before pruning", "after pruning")
         low = min(*scores.get_xlim(), *scores.get_ylim())
         scores.axline((low, low), slope=1, color="0.6", ls=":")
-    figure.suptitle("Equicorrelated designs; dotted above: number of relevant features (our figure)")
+    figure.suptitle(
+        "Equicorrelated designs. Above: circles found, crosses false; below: circles draws, crosses means (our figure)",
+        fontsize=10,
+    )
     return figure
 
 

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.training import Recipe, Trainer, counted
-from sgmcmc_prune.data.seeding import torch_seeded
-from sgmcmc_prune.likelihoods import mean_nll
+from sgmcmc_prune.chains.forward import Precision, minibatch_nll, seeded
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.predictive.metrics import summarise
 from sgmcmc_prune.predictive.predict import class_probabilities
@@ -36,17 +35,12 @@ _SETTINGS: dict[str, tuple[float, float]] = {"sgd": (1.0, 5e-4), "adamw": (0.02,
 class _Passes(Trainer):
     """The loop, with the passes of a chain: its precision, and its key for what the network itself draws."""
 
-    precision: str = "float32"
+    precision: Precision = "float32"
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """What a step lowers, 0-d: the mean negative log-likelihood of a minibatch."""
-        half = self.precision == "bfloat16"
-        with (
-            torch_seeded(inputs.device, "network", self.stream.seed, self.stream.chain, self.step, 0),
-            torch.autocast(inputs.device.type, torch.bfloat16, enabled=half),
-        ):
-            outputs = self.model(inputs)
-        return mean_nll(self.likelihood, outputs.float() if half else outputs, targets)
+        key = seeded(inputs.device, self.stream, self.step)
+        return minibatch_nll(self.model, self.likelihood, (inputs, targets), self.precision, key)
 
 
 class DenseThenGradual:
@@ -179,7 +173,7 @@ def train_and_prune(run: Run, optimizer: OptimizerName, progress: bool = True) -
     Returns
     -------
     dict
-        `dense` and `pruned` rows as in `metrics.json`, `split` and `seed`.
+        `dense` and `pruned` rows as in `metrics.json`, `split`, `seed` and `data`.
 
     Raises
     ------
@@ -197,7 +191,8 @@ def train_and_prune(run: Run, optimizer: OptimizerName, progress: bool = True) -
             labels = {"criterion": _CRITERION, "when": "in_chain", "decision": "target", "target": next(targets)}
             row = labels | row
         rows.append(row)
-    return {"split": run.config.evaluate, "seed": run.config.seed, "dense": rows[0], "pruned": rows[1:]}
+    data = {"name": run.data.dataset.name, "official": run.data.dataset.provenance["official"]}
+    return {"split": run.config.evaluate, "seed": run.config.seed, "data": data, "dense": rows[0], "pruned": rows[1:]}
 
 
 def _row(model: nn.Module, split: tuple[torch.Tensor, torch.Tensor], mask: masks.Mask) -> dict[str, Any]:

@@ -7,20 +7,20 @@ schedules are functions of the step, so a chain that was saved and restored goes
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import choices
+from sgmcmc_prune.chains.forward import Precision, minibatch_nll, seeded
 from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.chains.schedules import Cyclical, Phase, Plan
 from sgmcmc_prune.criteria.base import Criterion
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.data.seeding import torch_seeded
 from sgmcmc_prune.diagnostics import configurational_temperature
 from sgmcmc_prune.errors import RunError
-from sgmcmc_prune.likelihoods import Likelihood, check_targets, mean_nll
+from sgmcmc_prune.likelihoods import Likelihood, check_targets
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.priors.em import EM, ScaleEM
@@ -33,7 +33,6 @@ from sgmcmc_prune.samplers import Sampler
 LOSS_CHECK_EVERY = 50
 #: What of a saved state lies where the network does.
 PARTS = ("pruner", "mask", "inclusion", "moments", "observed")
-Precision = Literal["float32", "bfloat16"]
 
 
 class Chain:
@@ -182,14 +181,9 @@ class Chain:
     def _gradient(self) -> None:
         self.model.train()
         batch_size = self.stream.batch_size
-        inputs, targets = self.stream.batch(self.step, self.ranks.part(batch_size))
-        share = len(targets) / batch_size
-        with (
-            self.seeded(self.step),
-            torch.autocast(inputs.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
-        ):
-            outputs = self.network(inputs)
-        loss = mean_nll(self.likelihood, outputs.float() if outputs.dtype == torch.bfloat16 else outputs, targets)
+        batch = self.stream.batch(self.step, self.ranks.part(batch_size))
+        share = len(batch[1]) / batch_size
+        loss = minibatch_nll(self.network, self.likelihood, batch, self.precision, self.seeded(self.step))
         self.set_loss(loss.detach() if self.ranks.size == 1 else self.ranks.sum(share * loss.item()))
         self.sampler.zero_grad()
         self.ranks.backward(loss, share)
@@ -200,7 +194,7 @@ class Chain:
     def seeded(self, step: int) -> AbstractContextManager[None]:
         """Key what the network itself draws, such as dropout, by the step: then it, too, is no matter of a resume."""
         device = next(iter(self.parameters.values())).device
-        return torch_seeded(device, "network", self.stream.seed, self.stream.chain, step, self.ranks.rank)
+        return seeded(device, self.stream, step, self.ranks.rank)
 
     @property
     def loss(self) -> float:

@@ -28,6 +28,30 @@ MOST_GROUPS = 10_000
 Values = dict[str, Any]
 
 
+def at_probes(
+    likelihood: ObservationModel, outputs: Tensor, targets: Tensor, generator: torch.Generator
+) -> dict[str, Values]:
+    """What one draw says of the probes, by group of the store.
+
+    Parameters
+    ----------
+    likelihood : ObservationModel
+    outputs : Tensor, shape (probe, output)
+        Of the network.
+    targets : Tensor, shape (probe, ...)
+    generator : torch.Generator
+        Draws a target for each probe.
+    """
+    predicted = {likelihood.expected[0]: likelihood.mean(outputs).cpu().numpy()}
+    if likelihood.draws_targets:
+        predicted["y"] = likelihood.draw(outputs.float().cpu(), generator).reshape(targets.shape).numpy()
+    return {
+        "posterior": {likelihood.stored[0]: outputs.cpu().numpy()},
+        "log_likelihood": {"y": -likelihood(outputs, targets).cpu().numpy()},
+        "posterior_predictive": predicted,
+    }
+
+
 class Recorder:
     """Computes the values of one draw or one trace record, and knows their layout.
 
@@ -125,14 +149,15 @@ class Recorder:
         """The values of the current state as a draw."""
         outputs = self._network(chain.model).eval()(self.inputs)
         outputs = outputs.unsqueeze(1) if outputs.ndim == 1 else outputs
-        log_likelihood = -chain.likelihood(outputs, self.targets)
+        generator = seeded_generator("posterior predictive", chain.stream.seed, chain.index, chain.step)
+        probed = at_probes(self.likelihood, outputs, self.targets, generator)
         params = chain.parameters
         posterior = {
             **self._hyperparameters(chain.prior),
             **self._included(chain, plan.temperature),
             "weight_norm": [float(params[name].norm()) for name in self.layers],
             "weights": [float(params[name].flatten()[index]) for name, index, _ in self.weights],
-            self.likelihood.stored[0]: outputs.cpu().numpy(),
+            **probed["posterior"],
         }
         gradients = [p.grad for p in params.values() if p.grad is not None]
         stats = {
@@ -144,12 +169,7 @@ class Recorder:
             "cycle": plan.cycle,
             "diverging": 0,
         }
-        return {
-            "posterior": posterior,
-            "sample_stats": stats,
-            "log_likelihood": {"y": log_likelihood.cpu().numpy()},
-            "posterior_predictive": self._predicted(outputs, chain),
-        }
+        return {**probed, "posterior": posterior, "sample_stats": stats}
 
     def _included(self, chain: Chain, temperature: float) -> Values:
         """p(gamma = 1 | w) of every group, and its mean over each layer; 0 where a mask has removed the group."""
@@ -165,13 +185,6 @@ class Recorder:
                 followed.append(included.cpu())
         found: Values = {"share_included": [shares[name] for name in self.layers]}
         return found | ({self.included: torch.cat(followed).numpy()} if followed else {})
-
-    def _predicted(self, outputs: Tensor, chain: Chain) -> Values:
-        found = {self.likelihood.expected[0]: self.likelihood.mean(outputs).cpu().numpy()}
-        if self.likelihood.draws_targets:
-            generator = seeded_generator("posterior predictive", chain.stream.seed, chain.index, chain.step)
-            found["y"] = self.likelihood.draw(outputs.float().cpu(), generator).reshape(self.targets.shape).numpy()
-        return found
 
     def _network(self, model: nn.Module) -> nn.Module:
         """A copy of the network that predicts as it will be evaluated: running statistics are those of past weights."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Phase = Literal["burn_in", "explore", "sample"]
+#: What follows the cosine: the step l (on the scale of SGD's learning rate), or the time step h, with l ~ h^2.
+Anneal = Literal["step", "time_step"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,9 @@ class Cyclical:
     Burn-in anneals the step by a cosine from `lr` to `lr_min`, each exploration from `lr_explore` to `lr_min`;
     sampling holds it at `lr_min` > 0, so that every draw comes from one transition kernel. With c = sqrt(l / lr) the
     friction moves with the step, 1 - beta_t = c (1 - momentum): the friction per unit of physical time stays the same.
-    With `explore` = 0 and `lr` = `lr_min` this is a chain at constant step.
+    So the effective step of SGD, l / (1 - beta_t), is c times the largest: if l follows the cosine, it falls as its
+    square root; if c (the time step) does, it follows the cosine, as SGD's does. With `explore` = 0 and `lr` = `lr_min`
+    this is a chain at constant step.
 
     Parameters
     ----------
@@ -54,6 +58,8 @@ class Cyclical:
         Number of cycles.
     explore_temperature : float, optional
         T while exploring, if it is another; 0 explores without noise.
+    anneal : {"step", "time_step"}
+        What follows the cosine, from the same start to the same end.
 
     References
     ----------
@@ -73,6 +79,7 @@ class Cyclical:
     relax: int = 0
     thin: int = 1
     explore_temperature: float | None = None
+    anneal: Anneal = "step"
 
     def __post_init__(self) -> None:
         if not 0 < self.lr_min <= self.lr_explore <= self.lr:
@@ -129,7 +136,9 @@ class Cyclical:
         )
 
     def _anneal(self, phase: Phase, cycle: int, start: float, fraction: float) -> Plan:
-        lr = self.lr_min + (start - self.lr_min) * (1 + math.cos(math.pi * fraction)) / 2
+        power = 1 if self.anneal == "step" else 2
+        end, cosine = self.lr_min ** (1 / power), (1 + math.cos(math.pi * fraction)) / 2
+        lr = (end + (start ** (1 / power) - end) * cosine) ** power
         temperature = self.temperature
         if phase == "explore" and self.explore_temperature is not None:
             temperature = self.explore_temperature

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.chains.chain import Chain
+from sgmcmc_prune.chains.forward import minibatch_nll
 from sgmcmc_prune.chains.rehearsal import ROUNDING, relative
 from sgmcmc_prune.chains.schedules import Plan
-from sgmcmc_prune.likelihoods import mean_nll
 from sgmcmc_prune.models.coupling import coupling, set_sizes
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.priors.base import Prior
@@ -377,9 +377,9 @@ def _outputs(chain: Chain) -> Tensor:
 def _cut_gradient(chain: Chain, places: Places) -> Tensor:
     """The gradient at the chain's next minibatch with respect to the weights that stay and no mask removed."""
     model = copy.deepcopy(chain.model).train()
-    inputs, targets = chain.stream.batch(chain.step)
-    with torch.enable_grad(), chain.seeded(chain.step):
-        mean_nll(chain.likelihood, model(inputs), targets).backward()
+    batch = chain.stream.batch(chain.step)
+    with torch.enable_grad():
+        minibatch_nll(model, chain.likelihood, batch, "float32", chain.seeded(chain.step)).backward()
     found = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in trainable(model).items()}
     for name, kept in chain.mask.items():
         found[name] = found[name] * kept

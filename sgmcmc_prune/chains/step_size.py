@@ -67,7 +67,7 @@ def stable_step(
     -------
     float
     """
-    network = copy.deepcopy(model).eval()
+    network = copy.deepcopy(model).train()  # as it is sampled: with the statistics of its batch
     parameters = trainable(network)
     inputs, targets = stream.inputs[:EXAMPLES], stream.targets[:EXAMPLES]
     largest = _largest_eigenvalue(network, list(parameters.values()), likelihood, inputs, targets)
@@ -109,7 +109,8 @@ def _gradient(
     with torch.no_grad():
         for p, d in zip(parameters, direction, strict=True):
             p.add_(d, alpha=length)
-    found = torch.autograd.grad(mean_nll(likelihood, network(inputs), targets), parameters)
+    with torch_seeded(inputs.device, "curvature"):  # the same dropout for all of them
+        found = torch.autograd.grad(mean_nll(likelihood, network(inputs), targets), parameters)
     with torch.no_grad():
         for p, b in zip(parameters, before, strict=True):
             p.copy_(b)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -57,13 +58,14 @@ def from_files(files: Sequence[Sequence[Path]], name: str) -> StreamedDraws:
     if not counts or min(counts) != max(counts) or counts[0] == 0:
         raise ValueError(f"chains have {counts} weight draws; give the same number of draws, at least one, of each")
 
+    def tensor(path: Path) -> Tensor:
+        with safe_open(path, framework="pt") as file:
+            return cast(Tensor, file.get_tensor(name)).flatten()  # a view of the mapped file: nothing is read yet
+
+    mapped = [[tensor(path) for path in chain] for chain in files]  # each file is opened once, not once a block
+
     def read(first: int, last: int) -> Tensor:
-        block = torch.empty(len(files), counts[0], last - first)
-        for chain, paths in enumerate(files):
-            for draw, path in enumerate(paths):
-                with safe_open(path, framework="pt") as file:
-                    block[chain, draw] = file.get_tensor(name).flatten()[first:last]
-        return block
+        return torch.stack([torch.stack([draw[first:last] for draw in chain]) for chain in mapped])
 
     with safe_open(files[0][0], framework="pt") as file:
         shape = tuple(file.get_slice(name).get_shape())

@@ -18,6 +18,8 @@ from sgmcmc_prune.diagnostics.temperature import KINETIC_FACTORS, kinetic_band
 
 #: Probability at most of calling off a run that is at its temperature.
 FALSE_ALARM = 0.01
+#: Parameters named in a finding; the others are in the store.
+NAMED = 5
 
 
 def judge(
@@ -140,8 +142,9 @@ def _kinetic_findings(parameters: Mapping[str, Mapping[str, Any]], expected: flo
         return []
     name, row = max(off.items(), key=lambda item: abs(math.log(max(item[1]["mean"], 1e-9) / expected)))
     noise = f"; minibatch noise is estimated to add {row['excess']:.2g} to T there" if row["excess"] > 0 else ""
+    named = ", ".join(list(off)[:NAMED]) + (", ..." if len(off) > NAMED else "")
     return [
-        f"kinetic temperature is off in {len(off)} of {len(parameters)} parameters ({', '.join(off)}); most in {name}: "
+        f"kinetic temperature is off in {len(off)} of {len(parameters)} parameters ({named}); most in {name}: "
         f"on average {row['mean']:.3f} where {expected:.3f} is expected{noise}"
     ]
 

@@ -93,6 +93,9 @@ class SamplerConfig:
         Largest step of each exploration, in cycles and in-chain pruning.
     lr_min
         Constant step while draws are collected.
+    anneal
+        What follows a cosine from one to the other: the "step", or the "time_step", its square root (the effective step
+        of SGD, step / (1 - momentum), goes with it: as SGD's cosine, where "step" stays longer above).
     momentum
         Momentum at the step lr; friction moves with the step.
     temperature
@@ -113,6 +116,7 @@ class SamplerConfig:
     lr: float = 0.1
     lr_explore: float = 0.05
     lr_min: float = 0.005
+    anneal: Literal["step", "time_step"] = "step"
     momentum: float = 0.9
     temperature: float = 1.0
     explore_temperature: float | None = None

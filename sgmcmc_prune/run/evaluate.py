@@ -84,6 +84,13 @@ class Predictor:
         self, draws: Iterable[dict[str, Tensor]], mask: Mask, splits: Sequence[Tensor], size: int = 1000
     ) -> Iterator[list[Prediction]]:
         """What each draw predicts under a mask for some inputs, `size` examples at a time."""
+        for outputs in self.outputs(draws, mask, splits, size):
+            yield [self.likelihood.prediction(found) for found in outputs]
+
+    def outputs(
+        self, draws: Iterable[dict[str, Tensor]], mask: Mask, splits: Sequence[Tensor], size: int = 1000
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """The network's outputs of the same, shape (example, output)."""
         remaining = iter(draws)
         while together := list(islice(remaining, self.at_once)):
             put_on(self.network, together[-1], mask, self.statistics_batches)
@@ -91,8 +98,7 @@ class Predictor:
                 outputs = [outputs_of_draws(self.network, together, inputs, mask, size) for inputs in splits]
             else:
                 outputs = [outputs_of(self.network, inputs, size).unsqueeze(0) for inputs in splits]
-            for each in zip(*outputs, strict=True):
-                yield [self.likelihood.prediction(found) for found in each]
+            yield from zip(*outputs, strict=True)
 
     def pooled(
         self, chains: Iterable[Iterable[dict[str, Tensor]]], chain_masks: Iterable[Mask], inputs: Tensor, size: int
@@ -287,7 +293,7 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         for (criterion, when, n), k in product(forks, range(len(config.prune.targets))):
             labels = {"criterion": criterion, "when": when}
             labels["gradient_evaluations"] = run.gradient_evaluations(k + 1 if when == "in_chain" else 0)
-            pruned.append(_of_stage(evaluator, places.stage(criterion), k, n, **labels))
+            pruned.append(stage_row(evaluator, places.stage(criterion), k, n, **labels))
             bar.update(1)
         control = _control(run, evaluator, bar) if config.control else []
     return {
@@ -328,7 +334,7 @@ def _control(run: Run, evaluator: Evaluator, bar: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def _of_stage(evaluator: Evaluator, stage: StagePlaces, k: int, draws: int, **labels: Any) -> dict[str, Any]:
+def stage_row(evaluator: Evaluator, stage: StagePlaces, k: int, draws: int, **labels: Any) -> dict[str, Any]:
     """The row of a stage's target number k, which has masks and so many draws of its own."""
     config = evaluator.config
     target = config.prune.targets[k]

@@ -51,4 +51,5 @@ def _cyclical(
         relax=steps(relax),
         thin=max(thin, 1),
         explore_temperature=s.explore_temperature,
+        anneal=s.anneal,
     )
