@@ -247,6 +247,39 @@ def test_channels_of_a_sum_that_nobody_reads_go() -> None:
     torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs))
 
 
+class Joined(nn.Module):
+    """Two branches side by side, a normalisation over both, and a reader; the first is read a second time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 6, 3, padding=1)
+        self.norm, self.read, self.again = nn.BatchNorm2d(10), nn.Conv2d(10, 3, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.a(x)
+        return self.read(self.norm(torch.cat([a, self.b(x)], dim=1)).relu()) + self.again(a)
+
+
+class Twice(Joined):
+    """One branch on both sides of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.read = nn.BatchNorm2d(14), nn.Conv2d(14, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.a(x)
+        return self.read(self.norm(torch.cat([a, self.b(x), a], 1)).relu()) + self.again(a)
+
+
+def test_a_branch_that_is_concatenated_twice_stays() -> None:
+    model = make_random(Twice())
+    mask, inputs = whole_nodes(model, {"a": 3, "b": 2}), torch.randn(3, 2, 5, 5)
+    shrunk = shrink(model, mask, inputs[:2])
+    assert "'cat'" in shrunk.obstacles["a"]
+    torch.testing.assert_close(outputs(shrunk.model, inputs), outputs(masked(model, mask), inputs))
+
+
 class Chosen(nn.Module):
     """Two readers of four channels each, or one of all of them shuffled: sizes are written into the forward."""
 
@@ -270,19 +303,6 @@ def test_channels_that_are_chosen_or_shuffled_by_number_stay(shuffle: bool, reas
     assert reason in shrunk.obstacles["a"]
     assert num_parameters(shrunk.model) == num_parameters(model)
     torch.testing.assert_close(outputs(shrunk.model, inputs), outputs(masked(model, mask), inputs))
-
-
-class Joined(nn.Module):
-    """Two branches side by side, a normalisation over both, and a reader; the first is read a second time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 6, 3, padding=1)
-        self.norm, self.read, self.again = nn.BatchNorm2d(10), nn.Conv2d(10, 3, 1), nn.Conv2d(4, 3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a = self.a(x)
-        return self.read(self.norm(torch.cat([a, self.b(x)], dim=1)).relu()) + self.again(a)
 
 
 def test_channels_are_cut_out_of_a_concatenation() -> None:

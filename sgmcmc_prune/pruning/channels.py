@@ -145,10 +145,9 @@ class _Walk:
             return
         value = self.values[node]
         found = self._known(node) if isinstance(value, Tensor) and node.op != "output" else None
-        if found is None:
+        if found is None or found.labels.shape != value.shape:  # as of a tensor that is concatenated twice
             self._pin_inputs(node, where_it_ends(node, module_of(self.graph, node)))
-            if isinstance(value, Tensor):
-                found = self._foreign(value)
+            found = self._foreign(value) if isinstance(value, Tensor) else None
         if found is not None:
             self.followed[node] = found
 
