@@ -232,17 +232,22 @@ class Audit:
 class Bench:
     """Measure this machine: a step, the loop, data, many chains, the store, the predictive. Ratios within one run."""
 
-    what: tyro.conf.Positional[Literal["step", "train", "loop", "data", "chains", "store", "predict"]]
+    what: tyro.conf.Positional[
+        Literal["step", "train", "loop", "data", "chains", "store", "predict", "latency", "csr", "smaller"]
+    ]
     """One step beside fused optimisers; the loop beside plain SGD; all of a run beside a loop written by hand; pictures
     delivered beside pictures needed; eight chains in a loop, batched and in processes; the share of EM and store; many
-    draws at once."""
+    draws at once; a pruned network masked, cut and exported, beside the dense one; sparse linear layers; a chain in
+    the cut network."""
     network: Literal["lenet", "mlp", "resnet18", "resnet20", "resnet50"] | None = None
-    """Step: lenet or resnet18 (default). Data: resnet18, resnet20 (default) or resnet50. Train and predict: mlp, lenet
-    or resnet20; by default mlp and lenet. Loop: lenet and resnet20."""
+    """Step: lenet or resnet18 (default). Data: resnet18, resnet20 (default) or resnet50. Train, predict, latency and
+    smaller: mlp, lenet or resnet20; by default mlp and lenet. Loop: lenet and resnet20."""
     rounds: int = 31
     """Interleaved repeats."""
     device: str = "cpu"
     """Where."""
+    run: Path | None = None
+    """Latency: of a finished run's network, pruned by its first criterion to its largest target."""
     out: Path | None = None
     """Also write the result as JSON."""
 
@@ -253,7 +258,7 @@ class Bench:
         from sgmcmc_prune.store.files import write_json
 
         check_device(self.device)
-        result, table = bench.run(self.what, self.network, self.rounds, self.device)
+        result, table = bench.run(self.what, self.network, self.rounds, self.device, self.run)
         print(table)
         if self.out is not None:
             write_json(self.out, result)

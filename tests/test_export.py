@@ -8,6 +8,7 @@ from small_run import new_run, small
 from torch import nn
 
 from sgmcmc_prune import models
+from sgmcmc_prune.bench import latency
 from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
 from sgmcmc_prune.predictive.metrics import summarise
 from sgmcmc_prune.predictive.predict import class_probabilities
@@ -69,6 +70,13 @@ def test_an_exported_network_predicts_as_the_masked_mean_of_the_last_cycle(finis
     lines = table(result).splitlines()
     assert lines[0].startswith(f"{about.origin}: accuracy")
     assert [line.split()[0] for line in lines[4:]] == ["dense", "pruned", "pruned"]
+
+
+def test_the_latency_of_a_run_is_that_of_its_pruned_network(finished: Path) -> None:
+    case = latency.of_run(finished)
+    assert "magnitude, in chain, 99 %" in case.origin
+    assert masks.sparsity(case.mask) == pytest.approx(0.99, abs=1e-3)
+    assert not case.dense.training
 
 
 def test_a_post_hoc_decision_is_exported(finished: Path, tmp_path: Path) -> None:

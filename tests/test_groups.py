@@ -124,3 +124,24 @@ def test_a_shape_with_fewer_than_two_dimensions_is_refused(shape: tuple[int, ...
 def test_an_empty_index_map_is_refused() -> None:
     with pytest.raises(ValueError, match="index map"):
         GroupMap.from_index(torch.zeros(0, dtype=torch.long))
+
+
+@pytest.mark.parametrize("kind", [*GROUP_KINDS, "index"])
+@pytest.mark.parametrize("shape", [LINEAR, CONV])
+def test_the_groups_of_a_part_are_those_of_the_whole(kind: str, shape: tuple[int, ...]) -> None:
+    """What is left out is zero in the whole: then sums agree, and sizes, which are still those of the whole."""
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randperm(torch.Size(shape).numel(), generator=generator).view(shape) % 7
+    whole = GroupMap.from_index(numbers) if kind == "index" else GroupMap(kind, shape)
+    positions = torch.arange(numbers.numel()).view(shape)[[0, 2]][:, [1, 2, 4]]
+    part, found = whole.cut(positions)
+    values = torch.zeros(numbers.numel())
+    values[positions] = torch.rand(positions.shape, generator=generator)
+    torch.testing.assert_close(part.sum(values[positions]), whole.sum(values.view(shape))[found])
+    assert torch.equal(part.sizes(values), whole.sizes(values)[found])
+    assert torch.equal(part.group_size, whole.group_size[found])
+    assert torch.equal(
+        found[part.expand(torch.arange(part.num_groups))],
+        whole.expand(torch.arange(whole.num_groups)).reshape(-1)[positions],
+    )
+    assert part.shape == tuple(positions.shape)

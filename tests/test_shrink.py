@@ -196,7 +196,7 @@ def test_index_maps_take_state_along() -> None:
     assert all(bool(kept.all()) for kept in shrunk.select(mask).values())
 
 
-def test_residual_streams_stay() -> None:
+def test_residual_streams_that_are_padded_with_channels_stay() -> None:
     model = make_random(residual("batch"))
     shrunk = shrink(model, node_mask(model, 0.7), torch.randn(1, 3, 8, 8))
     shapes = {name: p.shape for name, p in model.named_parameters()}
@@ -204,7 +204,116 @@ def test_residual_streams_stay() -> None:
         inner = "conv1" in name or "norm1" in name or "conv2.weight" in name
         assert p.shape == shapes[name] or inner
     assert shrunk.model.blocks[0].conv1.out_channels < 16
-    assert "add" in shrunk.obstacles["blocks.0.conv2"]
+    assert "'pad'" in shrunk.obstacles["blocks.0.conv2"]
+
+
+class Stream(nn.Module):
+    """A residual stream of eight channels, and a reader; no layer behind the first pads or lacks a bias."""
+
+    def __init__(self, padding: int = 0) -> None:
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(2, 8, 3), nn.Conv2d(8, 5, 3, padding=padding)
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 6, 1), nn.Tanh(), nn.Conv2d(6, 8, 1)) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for branch in self.branches:
+            x = torch.relu(x + branch(x))
+        return self.wide(x)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_channels_that_every_branch_of_a_sum_leaves_empty_go(padding: int) -> None:
+    """Channels 0 to 4 are written by nobody, and 5 by the stem alone; behind padding one carries the constants."""
+    model = make_random(Stream(padding))
+    mask = whole_nodes(model, {"stem": 3, "branches.0.2": 2, "branches.1.2": 2})
+    shrunk, inputs = shrink(model, mask, torch.randn(2, 2, 7, 7)), torch.randn(5, 2, 7, 7)
+    sizes = [shrunk.model.stem.out_channels, shrunk.model.branches[1][2].out_channels, shrunk.model.wide.in_channels]
+    assert sizes == [3 + padding] * 3
+    assert shrunk.obstacles.keys() == {"wide"}
+    torch.testing.assert_close(outputs(shrunk.model, inputs), outputs(masked(model, mask), inputs))
+
+
+def test_channels_of_a_sum_that_nobody_reads_go() -> None:
+    model = make_random(Stream(1))
+    mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
+    for name in ("wide", "branches.0.0", "branches.1.0"):
+        mask[f"{name}.weight"][:, :3] = False
+    mask["branches.1.0.weight"][:, 3:5] = False  # two that others read
+    small, inputs = shrink(model, mask, torch.randn(2, 2, 7, 7)).model, torch.randn(5, 2, 7, 7)
+    assert (small.stem.out_channels, small.branches[0][2].out_channels, small.wide.in_channels) == (5, 5, 5)
+    torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs))
+
+
+class Joined(nn.Module):
+    """Two branches side by side, a normalisation over both, and a reader; the first is read a second time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 6, 3, padding=1)
+        self.norm, self.read, self.again = nn.BatchNorm2d(10), nn.Conv2d(10, 3, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.a(x)
+        return self.read(self.norm(torch.cat([a, self.b(x)], dim=1)).relu()) + self.again(a)
+
+
+class Twice(Joined):
+    """One branch on both sides of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.read = nn.BatchNorm2d(14), nn.Conv2d(14, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.a(x)
+        return self.read(self.norm(torch.cat([a, self.b(x), a], 1)).relu()) + self.again(a)
+
+
+def test_a_branch_that_is_concatenated_twice_stays() -> None:
+    model = make_random(Twice())
+    mask, inputs = whole_nodes(model, {"a": 3, "b": 2}), torch.randn(3, 2, 5, 5)
+    shrunk = shrink(model, mask, inputs[:2])
+    assert "'cat'" in shrunk.obstacles["a"]
+    torch.testing.assert_close(outputs(shrunk.model, inputs), outputs(masked(model, mask), inputs))
+
+
+class Chosen(nn.Module):
+    """Two readers of four channels each, or one of all of them shuffled: sizes are written into the forward."""
+
+    def __init__(self, shuffle: bool) -> None:
+        super().__init__()
+        self.shuffle = shuffle
+        self.a, self.b, self.c = nn.Conv2d(2, 8, 3), nn.Conv2d(8 if shuffle else 4, 3, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x).relu()
+        if self.shuffle:
+            return self.b(x.unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2))
+        return self.b(x[:, :4]) + self.c(x[:, 4:])
+
+
+@pytest.mark.parametrize(("shuffle", "reason"), [(True, "'b' reads its nodes in another order"), (False, "'getitem'")])
+def test_channels_that_are_chosen_or_shuffled_by_number_stay(shuffle: bool, reason: str) -> None:
+    model = make_random(Chosen(shuffle))
+    mask, inputs = whole_nodes(model, {"a": 3}), torch.randn(3, 2, 6, 6)
+    shrunk = shrink(model, mask, inputs[:2])
+    assert reason in shrunk.obstacles["a"]
+    assert num_parameters(shrunk.model) == num_parameters(model)
+    torch.testing.assert_close(outputs(shrunk.model, inputs), outputs(masked(model, mask), inputs))
+
+
+def test_channels_are_cut_out_of_a_concatenation() -> None:
+    model = make_random(Joined())
+    shrunk = shrink(model, whole_nodes(model, {"a": 3, "b": 2}), torch.randn(2, 2, 5, 5))
+    small, inputs = shrunk.model, torch.randn(4, 2, 5, 5)
+    sizes = (small.a.out_channels, small.b.out_channels, small.norm.num_features, small.read.in_channels)
+    assert (*sizes, small.again.in_channels) == (3, 2, 5, 5, 3)
+    assert shrunk.kept["norm.weight"][0].tolist() == [1, 2, 3, 8, 9]
+    expected = outputs(masked(model, whole_nodes(model, {"a": 3, "b": 2})), inputs)
+    torch.testing.assert_close(outputs(small, inputs), expected)
 
 
 class FixedView(nn.Module):
@@ -329,12 +438,12 @@ def test_a_cut_network_is_the_masked_network_on_any_input(
     )
 
 
-def test_flattened_places_stay_and_the_reason_is_said() -> None:
+def test_nodes_go_from_every_place_that_is_flattened() -> None:
     model = make_random(Places("flatten", 0.0))
     mask = whole_nodes(model, {"b": 2, "a": 3})
-    shrunk = shrink(model, mask, torch.randn(1, 4, 5))
-    assert (shrunk.model.a.out_features, shrunk.model.b.out_features) == (3, 6)
-    assert "flattened together" in shrunk.obstacles["b"]
+    shrunk, inputs = shrink(model, mask, torch.randn(1, 4, 5)), torch.randn(7, 4, 5)
+    assert (shrunk.model.a.out_features, shrunk.model.b.out_features, shrunk.model.c.in_features) == (3, 2, 8)
+    torch.testing.assert_close(outputs(shrunk.model, inputs), outputs(masked(model, mask), inputs))
 
 
 @pytest.mark.parametrize(

@@ -145,11 +145,19 @@ class Chain:
 
     def complete(self, plan: Plan) -> None:
         """What comes after the gradient: the sampler's step, EM, and the averages if this was a draw."""
+        self.move(plan)
+        self.keep(plan)
+
+    def move(self, plan: Plan) -> None:
+        """The sampler's step and EM."""
         if plan.phase == "sample" and not plan.relaxing:
             self._accumulate_dot()
         self.sampler.step()
         self.step += 1
         self._adapt(plan)
+
+    def keep(self, plan: Plan) -> None:
+        """Add the state to the running averages if it is a draw, and end a batch of draws."""
         if plan.collect:
             self.check()
             self._collect(plan)
@@ -259,6 +267,9 @@ class Chain:
         self.inclusion = {name: InclusionAverage() for name in self.inclusion}
         self.moments = {name: Moments() for name in self.moments}
         self.observed = {key: Observed(criterion.log_space) for key, criterion in self.criteria.items()}
+
+    def settle(self) -> None:
+        """Bring the state up to date before somebody looks at it: that of a chain of this class always is."""
 
     def configurational_temperature(self) -> float:
         """<w, dU/dw> / d averaged over the sampling steps since the last call; NaN without any."""

@@ -175,6 +175,7 @@ class Stage:
     def write(self, chain: Chain, plan: Plan, bar: Any) -> None:
         """What a step leaves: a record of the trace, a draw, the end of a cycle."""
         if chain.step % self.record_every == 0:
+            chain.settle()
             record = self.recorder.record(chain, plan)
             self.store.append("training", chain.index, chain.records, record)
             chain.records += 1
@@ -200,7 +201,8 @@ class Stage:
             checkpoint.save(path, means)
         if chain.pruner is not None:
             target = chain.pruner.targets[chain.pruner.target_index(plan.cycle)]
-            masks.save(self.places.mask(chain.index, target), chain.mask, chain.pruner.tied)
+            mask = {name: chain.mask[name] for name in chain.pruner.groups}  # a cut takes biases, too
+            masks.save(self.places.mask(chain.index, target), mask, chain.pruner.tied)
 
     def save(self, chain: Chain) -> None:
         """Write a checkpoint, after the draws before it."""

@@ -113,6 +113,11 @@ class Pruner:
                 self.tied = decision.tied(scores, self.groups, self.mask, self.allocation)
         return self.mask
 
+    @property
+    def finished(self) -> bool:
+        """Whether the mask has reached the last target, and grows no more."""
+        return self.finished_cycle > (len(self.targets) - 1) * self.cycles
+
     def _left(self, fraction: float) -> float:
         """What is left of the growth: 0 from its end on; ValueError if a user's schedule leaves [0, 1]."""
         t = round(fraction * _FINE) / round(self.growth * _FINE)

@@ -205,7 +205,7 @@ class Recorder:
 
     @staticmethod
     def _step_statistics(chain: Chain, plan: Plan) -> Values:
-        masked = sum(int((~m).sum()) for m in chain.mask.values())
+        masked = sum(int((~chain.mask[name]).sum()) for name in chain.moments if name in chain.mask)
         prunable = sum(chain.parameters[name].numel() for name in chain.moments)
         squares = list(chain.sampler.momentum_squares().values())
         return {

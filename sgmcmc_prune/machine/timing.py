@@ -1,12 +1,14 @@
 """Timing on shared, noisy machines: interleaved repeats, paired ratios, and an interval that assumes nothing.
 
-All candidates run once in every round, in an order that rotates, so that a slow moment of the machine hits all of them.
+All candidates run once in every round, in an order that rotates or is drawn anew, so that a slow moment of the machine
+hits all of them.
 The ratio of two candidates is the median over rounds of their paired ratios, with a distribution-free 95 % interval.
 """
 
 import math
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +40,7 @@ def interleaved(
     title: str = "",
     progress: bool = True,
     clock: Callable[[], float] = time.perf_counter,
+    order: random.Random | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of every candidate in every round.
 
@@ -52,6 +55,8 @@ def interleaved(
         Shown by the progress bar.
     clock : callable
         Gives seconds: wall time, or with `time.process_time` that of the processor.
+    order : random.Random, optional
+        Draws the order of every round; else it rotates.
 
     Returns
     -------
@@ -60,8 +65,8 @@ def interleaved(
     names = list(candidates)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for r in tqdm(range(warm_up + rounds), desc=title, unit="round", disable=not progress):
-        for i in range(len(names)):
-            name = names[(i + r) % len(names)]
+        turns = names[r % len(names) :] + names[: r % len(names)] if order is None else order.sample(names, len(names))
+        for name in turns:
             began = clock()
             candidates[name]()
             if torch.cuda.is_available():

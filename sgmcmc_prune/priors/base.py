@@ -112,6 +112,25 @@ class Prior(ABC):
         """What learns the hyperparameters during the burn-in, with the methods of `em.EM`; None: they are fixed."""
         return None
 
+    def cut(self, params: Mapping[str, Tensor], positions: Mapping[str, Tensor]) -> "Prior":
+        """The same prior, with its hyperparameters, of what stays of some parameters.
+
+        Masks and latent variables come with the state that is loaded afterwards.
+
+        Parameters
+        ----------
+        params : mapping of str to Tensor
+            All parameters of the smaller network.
+        positions : mapping of str to int Tensor
+            Of a parameter that is smaller now, where each of its entries was, counted along the whole.
+
+        Raises
+        ------
+        TypeError
+            If it is not known how this prior goes on.
+        """
+        raise TypeError(f"a prior of type {type(self).__name__} has no cut(params, positions): no network gets smaller")
+
     def departures(self, settings: EMSettings) -> list[str]:
         """In which ways draws under it are not draws from the posterior that was stated, in words."""
         return []

@@ -19,7 +19,7 @@ from the tempered posterior, and where the joint is tempered (`gibbs`, `em`) the
 Stochastic approximation smooths the statistics over noisy draws with decreasing weights, S <- (1 - omega_k) S +
 omega_k S~, omega_k = (1 + k / delay)^-decay; soft EM is omega = 1; hard EM is soft EM with r_g rounded to 0 or 1.
 
-**M-step**, with G all groups of the layer (a masked group counts as gamma = 0) and pi ~ Beta(a, b):
+**M-step**, with G all groups of the layer (one that is masked or was cut out counts as gamma = 0) and pi ~ Beta(a, b):
 
     pi = (S_0 + a - 1) / (G + a + b - 2),        b = beta_b + complexity * G,
     v1 = S_1 / S_2,        v0 = S_3 / S_4,        v_min <= v0 <= v1 / ratio.
@@ -112,7 +112,7 @@ class EM:
     def _m_step(self) -> None:
         s = self.settings
         for name, layer in self.prior.layers.items():
-            total = layer.groups.num_groups
+            total = layer.total
             b = s.beta_b + s.complexity * total
             rate = (float(self.statistics[name][0]) + s.beta_a - 1) / (total + s.beta_a + b - 2)
             # Half a group away from 0 and 1, where the log-odds would be infinite for ever.

@@ -1,5 +1,6 @@
 """The zero-mean Gaussian prior N(0, v I)."""
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -21,6 +22,10 @@ class Gaussian(Prior):
     def configured(cls, settings: Any, params: Mapping[str, Tensor], **context: Any) -> "Gaussian":
         """With the variance of the slab."""
         return cls(**{"variance": settings.slab_variance, **context["options"]})
+
+    def cut(self, params: Mapping[str, Tensor], positions: Mapping[str, Tensor]) -> "Gaussian":
+        """It holds for any parameters."""
+        return copy.copy(self)
 
     def log_density(self, params: Mapping[str, Tensor]) -> Tensor:
         """Sum over weights of -w^2 / (2 v) - log(2 pi v) / 2."""

@@ -49,8 +49,8 @@ class GroupMap:
         self._spanned = _SPANNED[kind](len(shape))
         self._kept_shape = tuple(1 if d in self._spanned else n for d, n in enumerate(shape))
         self.num_groups = int(torch.Size(self._kept_shape).numel())
-        weights = torch.Size(self.shape).numel()
-        self.group_size = torch.full((self.num_groups,), weights / max(self.num_groups, 1))
+        self._each = torch.Size(self.shape).numel() / max(self.num_groups, 1)
+        self.group_size = torch.full((self.num_groups,), self._each)
 
     @classmethod
     def from_index(cls, index: Tensor) -> "GroupMap":
@@ -69,12 +69,34 @@ class GroupMap:
     def sizes(self, like: Tensor) -> Tensor:
         """`group_size` with the type and on the device of another tensor; once it was there, nothing is copied."""
         if self._index is None:  # all alike
-            each = torch.Size(self.shape).numel() / max(self.num_groups, 1)
-            return like.new_full((1,), each).expand(self.num_groups)
+            return like.new_full((1,), self._each).expand(self.num_groups)
         key = (like.dtype, like.device)
         if key not in self._sizes:
             self._sizes[key] = self.group_size.to(like)
         return self._sizes[key]
+
+    def cut(self, positions: Tensor) -> tuple["GroupMap", Tensor]:
+        """The groups of a part of the weight: rows, columns or both.
+
+        Parameters
+        ----------
+        positions : int Tensor, shaped like the part
+            Where each of its weights is in the whole, counted along it.
+
+        Returns
+        -------
+        GroupMap
+            Its `group_size` is that of the whole groups: what is not in the part still belongs to them.
+        Tensor, shape (groups of the part,)
+            The numbers that these groups have in the whole.
+        """
+        numbers = self.expand(torch.arange(self.num_groups, device=positions.device)).reshape(-1)[positions]
+        found, index = numbers.unique(return_inverse=True)
+        part = GroupMap.from_index(index) if self._index is not None else GroupMap(self.kind, tuple(positions.shape))
+        part.group_size = self.group_size[found.to(self.group_size.device)]
+        if self._index is None:
+            part._each = self._each
+        return part, found
 
     def labels(self) -> list[str]:
         """The place of each group: "[output, input]" of a weight, "[output]" of a node, "[g]" of an index map."""

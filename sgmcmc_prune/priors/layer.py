@@ -27,7 +27,8 @@ class Layer:
     """One sparse parameter with a Gaussian spike.
 
     `inclusion_rate` is pi; `held` is the responsibility of each group (`em`) or its sampled indicator (`gibbs`), shape
-    (G,); `alive` marks the groups that no mask removed.
+    (G,); `alive` marks the groups that no mask removed. Of a layer that was cut, `places` are the numbers that its
+    groups had before, of `total` groups.
     """
 
     groups: GroupMap
@@ -37,6 +38,11 @@ class Layer:
     offset: int
     held: Tensor = field(default_factory=lambda: torch.zeros(0))
     alive: Tensor = field(default_factory=lambda: torch.zeros(0))
+    places: Tensor | None = None
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        self.total = self.total or self.groups.num_groups
 
     @property
     def prior_log_odds(self) -> float:

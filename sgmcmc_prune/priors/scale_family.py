@@ -1,5 +1,6 @@
 """Heavy-tailed priors with one learned scale per weight matrix: what Laplace and Student-t share."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -47,6 +48,12 @@ class ScaleFamily(Prior):
             )
         back = {theirs: ours for ours, theirs in found.items()}
         return {name: back.get(name, name) for name in params}
+
+    def cut(self, params: Mapping[str, Tensor], positions: Mapping[str, Tensor]) -> "ScaleFamily":
+        """With the same scales."""
+        smaller = copy.copy(self)
+        smaller.scales, smaller.masks = dict(self.scales), {}
+        return smaller
 
     def hyperparameters(self, name: str) -> dict[str, float]:
         """`scale` of one parameter."""

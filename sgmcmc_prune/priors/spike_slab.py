@@ -27,8 +27,10 @@ George, McCulloch (JASA 1993); Rockova, George: EMVS (JASA 2014); Xu, Ghosh: Bay
 for group lasso (Bayesian Analysis 2015); Ke, Fan (arXiv 2210.12957).
 """
 
+import copy
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -131,6 +133,21 @@ class SpikeSlab(Prior):
         chosen = {**{name: getattr(settings, name) for name in names}, **context["options"]}
         return cls(params, group=context["groups"], seed=context["seed"], chain=context["chain"], **chosen)
 
+    def cut(self, params: Mapping[str, Tensor], positions: Mapping[str, Tensor]) -> "SpikeSlab":
+        """With the groups of the weights that stay, in their sizes, and with their indicators' noise."""
+        smaller = copy.copy(self)
+        smaller.made_for = without_memory(params)
+        smaller.layers = {}
+        for name, layer in self.layers.items():
+            places = layer.places
+            groups, found = layer.groups, torch.arange(layer.groups.num_groups, device=layer.alive.device)
+            if name in positions:
+                groups, found = layer.groups.cut(positions[name])
+                places = found if places is None else places[found]
+            held, alive = layer.held[found], layer.alive[found]
+            smaller.layers[name] = replace(layer, groups=groups, places=places, held=held, alive=alive)
+        return smaller
+
     def departures(self, settings: EMSettings) -> list[str]:
         """Fitted hyperparameters, and held responsibilities."""
         held = "mode em: the chain targets a Gaussian posterior with held precisions, not the mixture posterior"
@@ -214,15 +231,10 @@ class SpikeSlab(Prior):
     def sample_indicators(self, params: Mapping[str, Tensor], step: int, temperature: float = 1.0) -> None:
         """Gibbs step: gamma_g ~ Bernoulli(r_g(w)), a pure function of (seed, chain, step, group)."""
         for name, layer in self.layers.items():
-            words = random_words(
-                self.seed,
-                self.chain,
-                Stream.INDICATOR,
-                step,
-                layer.offset,
-                layer.groups.num_groups,
-                params[name].device,
-            )
+            device = params[name].device
+            words = random_words(self.seed, self.chain, Stream.INDICATOR, step, layer.offset, layer.total, device)
+            if layer.places is not None:
+                words = words[layer.places]
             r = torch.sigmoid(self.log_odds(name, params[name], temperature))
             layer.held = (uniform(words) <= r).to(params[name].dtype)
 

@@ -2,8 +2,8 @@
 
 A node (neuron or channel) can be removed if everything that its layer's output passes through until the next layers
 works channel by channel: normalisation, activation, pooling, dropout, flattening. The output layer's nodes cannot be,
-nor those that end in a sum or concatenation: of a residual block the *inner* channels can go, the residual stream
-stays. Where the channels lie is followed with the values of one pass, where these are given.
+nor those that end in a sum or concatenation: of a residual block the *inner* channels can go. `channels.py` has the
+values of one pass, and follows channels further.
 """
 
 import operator
@@ -56,8 +56,6 @@ class Site:
         Why its nodes cannot be removed; empty when they can.
     start, gated : fx.Node
         The layer itself, and the node after which a gate stands.
-    labels : Tensor, optional
-        Shaped like the values at `gated`: of which node each is (`label_nodes`).
     """
 
     name: str
@@ -69,7 +67,6 @@ class Site:
     per_channel: list[str] = field(default_factory=list)
     readers: list[tuple[str, int]] = field(default_factory=list)
     obstacle: str = ""
-    labels: Tensor | None = None
 
 
 class _Tracer(fx.Tracer):
@@ -131,7 +128,7 @@ def _check_supported(graph: fx.GraphModule, supported: Sequence[type[nn.Module]]
     for node in graph.graph.nodes:
         if node.op == "get_attr" and isinstance(_attribute(graph, node.target), nn.Parameter):
             raise ValueError(f"parameter {node.target!r} is used outside a layer; {said}")
-        module = _module(graph, node)
+        module = module_of(graph, node)
         if module is None or not any(True for _ in module.parameters()):
             continue
         if not isinstance(module, tuple(supported)) or getattr(module, "padding_mode", "zeros") != "zeros":
@@ -151,26 +148,21 @@ def _check_layer(name: str, module: nn.Module, once: bool) -> None:
         raise ValueError(f"{name!r} is used more than once in the network; give each use a layer of its own")
 
 
-def find_sites(graph: fx.GraphModule, values: Values | None = None) -> list[Site]:
+def find_sites(graph: fx.GraphModule) -> list[Site]:
     """The layers of a traced network, in the order in which they run.
 
-    Parameters
-    ----------
-    graph : GraphModule
-    values : mapping of Node to Tensor, optional
-        The values of one pass: then channels are followed through depthwise convolutions, affine normalisation
-        anywhere, transpositions and averages, and nothing that reads them along another dimension is taken for a
-        reader. Without, images are taken to have four dimensions, and linear layers' inputs two.
+    No values are known: images are taken to have four dimensions, and linear layers' inputs two. Where some are,
+    `channels.follow` says more.
     """
     sites: list[Site] = []
     taken: set[str] = set()
     for node in graph.graph.nodes:
-        module, name = _module(graph, node), str(node.target)
+        module, name = module_of(graph, node), str(node.target)
         if module is None or name in taken:
             continue
         if is_weighted(module):
-            sites.append(_site(graph, node, module, values))
-            taken |= {sites[-1].norm, *(sites[-1].per_channel if values is not None else ())}
+            sites.append(_site(graph, node, module))
+            taken |= {sites[-1].norm}
         elif isinstance(module, _BatchNorm) and module.affine:
             sites.append(Site("", name, module.num_features, node, node, obstacle="it follows no layer"))
         elif coupling(module) is None and any(p.ndim > 1 for p in module.parameters()):
@@ -179,96 +171,59 @@ def find_sites(graph: fx.GraphModule, values: Values | None = None) -> list[Site
     return sites
 
 
-def _site(graph: fx.GraphModule, node: fx.Node, module: nn.Module, values: Values | None) -> Site:
+def _site(graph: fx.GraphModule, node: fx.Node, module: nn.Module) -> Site:
     num_nodes = int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)  # type: ignore[arg-type]
     norm, following = "", _only_reader(node)
-    if following is not None and isinstance(found := _module(graph, following), _BatchNorm) and found.affine:
+    if following is not None and isinstance(found := module_of(graph, following), _BatchNorm) and found.affine:
         norm = str(following.target)
     site = Site(str(node.target), norm, num_nodes, node, node, first=_reads_input(graph, node))
-    if values is not None:
-        axis = -1 if isinstance(module, nn.Linear) else 1
-        site.labels = _laid_along(label_nodes(num_nodes), axis, values[node].shape)
-    while (following := _only_reader(site.gated)) is not None and _follow(graph, site, following, values):
+    while (following := _only_reader(site.gated)) is not None and _follow(graph, site, following):
         site.gated = following
-    _find_readers(graph, site, values)
+    _find_readers(graph, site)
     if getattr(module, "groups", 1) != 1:
         site.obstacle = "it is a grouped convolution"
     return site
 
 
-def _follow(graph: fx.GraphModule, site: Site, node: fx.Node, values: Values | None) -> bool:
-    """Whether a node makes each channel out of that channel alone; if so the site's labels go through it."""
-    if values is not None and site.labels is not None and _moves(graph, node, values):
-        site.labels = _moved(graph, node, site.labels, values)
-        return True
-    rule, layer = _channelwise(graph, node), _module(graph, node)
-    if rule is None:
+def _follow(graph: fx.GraphModule, site: Site, node: fx.Node) -> bool:
+    """Whether a node makes each channel out of that channel alone, in a way that needs no values to be sure of."""
+    rule, layer = _channelwise(graph, node), module_of(graph, node)
+    if rule is None or isinstance(layer, _ConvNd):
         return False
-    if site.labels is not None and values is not None:
-        if rule.axis is not None:
-            block = _block(site.labels, rule, site.num_nodes)
-            if not block or (rule.own and block > 1):
-                return False
-            line = label_nodes(site.num_nodes).repeat_interleave(block)
-            site.labels = _laid_along(line, rule.axis, values[node].shape)
-    elif isinstance(layer, _ConvNd) or (isinstance(layer, _BatchNorm) and layer.affine and node.target != site.norm):
+    if isinstance(layer, _BatchNorm) and layer.affine and node.target != site.norm:
         return False
     if rule.own:
         site.per_channel.append(str(node.target))
     return True
 
 
-def _find_readers(graph: fx.GraphModule, site: Site, values: Values | None) -> None:
+def _find_readers(graph: fx.GraphModule, site: Site) -> None:
     """Fill in who reads the channels, or what stands in the way: a reader must find each where it looks for it."""
-    pending = [(reader, site.labels) for reader in _readers(site.gated)]
+    pending = _readers(site.gated)
     while pending and not site.obstacle:
-        reader, labels = pending.pop()
-        layer = _module(graph, reader)
+        reader = pending.pop()
+        layer = module_of(graph, reader)
         rule = coupling(layer) if layer is not None else None
         if layer is not None and rule is not None and rule.mixes:
             columns = rule.matrix(layer).shape[1]
-            if columns % site.num_nodes or (labels is not None and not _block(labels, rule, site.num_nodes)):
+            if columns % site.num_nodes:
                 site.obstacle = f"{reader.target!r} reads its nodes in another order, or flattened together with others"
             site.readers.append((str(reader.target), columns // site.num_nodes))
-        elif _moves(graph, reader, values):
-            moved = None if labels is None or values is None else _moved(graph, reader, labels, values)
-            pending += [(following, moved) for following in _readers(reader)]
+        elif _flattens(graph, reader) or _averages_pixels(reader):
+            pending += _readers(reader)
         else:
-            site.obstacle = _where_it_ends(reader, layer)
+            site.obstacle = where_it_ends(reader, layer)
 
 
-def _where_it_ends(reader: fx.Node, layer: nn.Module | None) -> str:
+def where_it_ends(reader: fx.Node, layer: nn.Module | None) -> str:
+    """Say why channels that reach this node, and nothing more is known of it, cannot be cut."""
     if reader.op == "output":
         return "its output goes to 'output', the network's own"
     name = repr(reader.name) if layer is None else f"{str(reader.target)!r}, a {type(layer).__name__}"
     return f"its output goes to {name}, which mixes channels or reads them along another dimension"
 
 
-def label_nodes(num_nodes: int) -> Tensor:
-    """A number for each node, ascending; at random, so that no average of some is the label of another."""
-    return torch.rand(num_nodes, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sort().values
-
-
-def _laid_along(line: Tensor, axis: int, shape: torch.Size) -> Tensor:
-    """Values of a shape that differ along one dimension alone."""
-    places = [1] * len(shape)
-    places[axis] = len(line)
-    return line.view(places).expand(shape).contiguous()
-
-
-def _block(labels: Tensor, rule: Coupling, num_nodes: int) -> int:
-    """How many places side by side each node has where a layer looks for channels; 0 if they do not lie so."""
-    if rule.axis is None or labels.ndim < 2 or (rule.ndims and labels.ndim not in rule.ndims):
-        return 0
-    block, rest = divmod(labels.shape[rule.axis], num_nodes)
-    if rest:
-        return 0
-    found = labels.movedim(rule.axis, 0).reshape(num_nodes, -1)
-    expected = label_nodes(num_nodes)[:, None].expand_as(found)
-    return block if torch.allclose(found, expected, rtol=1e-9, atol=0) else 0
-
-
-def _moved(graph: fx.GraphModule, node: fx.Node, labels: Tensor, values: Values) -> Tensor:
+def moved(graph: fx.GraphModule, node: fx.Node, labels: Tensor, values: Values) -> Tensor:
     """What a node that only moves values makes of labels in the place of its first argument."""
     if node.op == "call_module":
         return graph.get_submodule(str(node.target))(labels)
@@ -277,15 +232,13 @@ def _moved(graph: fx.GraphModule, node: fx.Node, labels: Tensor, values: Values)
     return function(labels, *args[1:], **kwargs)
 
 
-def _moves(graph: fx.GraphModule, node: fx.Node, values: Values | None) -> bool:
-    """Whether a node only moves values of its first argument, or averages them; without values, in a known way."""
-    if values is None:
-        return _flattens(graph, node) or _averages_pixels(node)
+def moves(graph: fx.GraphModule, node: fx.Node, values: Values) -> bool:
+    """Whether a node only moves values of its first argument, or averages them."""
     tensors = [source for source in node.all_input_nodes if isinstance(values[source], Tensor)]
     if len(tensors) != 1 or not node.args or node.args[0] is not tensors[0]:
         return False
     if node.op == "call_module":
-        return isinstance(_module(graph, node), _MOVING_MODULES)
+        return isinstance(module_of(graph, node), _MOVING_MODULES)
     return node.target in (_MOVING_METHODS if node.op == "call_method" else _MOVING_FUNCTIONS)
 
 
@@ -296,16 +249,18 @@ def _reads_input(graph: fx.GraphModule, node: fx.Node) -> bool:
     return isinstance(source, fx.Node) and source.op == "placeholder"
 
 
-def _module(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """The layer that a node calls, if it calls one."""
     return graph.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def _readers(node: fx.Node) -> list[fx.Node]:
     """Who uses a value, apart from questions about its shape."""
-    return [user for user in node.users if not _asks_shape(user)]
+    return [user for user in node.users if not asks_shape(user)]
 
 
-def _asks_shape(node: fx.Node) -> bool:
+def asks_shape(node: fx.Node) -> bool:
+    """Whether a node asks a tensor for its sizes alone."""
     by_method = node.op == "call_method" and node.target in ("size", "dim")
     return by_method or (node.op == "call_function" and node.target is getattr and node.args[1] == "shape")
 
@@ -319,7 +274,7 @@ def _channelwise(graph: fx.GraphModule, node: fx.Node) -> Coupling | None:
     """How a node that makes each channel out of that channel alone couples them; None of any other."""
     if len(node.all_input_nodes) != 1:
         return None
-    module = _module(graph, node)
+    module = module_of(graph, node)
     if module is not None:
         rule = coupling(module)
         return None if rule is None or rule.mixes else rule
@@ -328,7 +283,7 @@ def _channelwise(graph: fx.GraphModule, node: fx.Node) -> Coupling | None:
 
 def _flattens(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
-        return isinstance(_module(graph, node), nn.Flatten)
+        return isinstance(module_of(graph, node), nn.Flatten)
     if node.op == "call_function":
         return node.target is torch.flatten
     return node.op == "call_method" and node.target in _FLATTEN_METHODS

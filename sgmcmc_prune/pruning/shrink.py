@@ -8,8 +8,8 @@ b after normalisation and activation, which is seldom zero. What it adds to the 
   convolution pads make the sum depend on the place.
 
 Both are exact. Then nobody reads constant nodes any more, and every node that nobody reads is cut out, from the last
-layer to the first. Of a residual block only the inner channels go: what enters a sum stays, and so does what any other
-operation reads whose coupling is not known (`models/coupling.py` has those that are).
+layer to the first. Nodes that are added to each other, as those of a residual stream, go together (`channels.py`); what
+an operation reads whose coupling is not known stays (`models/coupling.py` has those that are).
 """
 
 import copy
@@ -23,7 +23,8 @@ from sgmcmc_prune.models.coupling import Coupling, coupling, pads_with_zeros
 from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.pruning.graph import Site, Values, find_sites, label_nodes, trace
+from sgmcmc_prune.pruning.channels import Channels, follow, nonzero
+from sgmcmc_prune.pruning.graph import Site, find_sites, module_of, trace
 
 #: Layers that may hold parameters where the network's values are not known.
 PLAIN = (
@@ -32,6 +33,8 @@ PLAIN = (
 )
 
 Kept = dict[str, dict[int, Tensor]]
+#: By layer, the class of each of its rows or columns.
+Classes = Mapping[str, Tensor]
 #: Largest difference between the outputs of the masked and the smaller network, relative to their size.
 TOLERANCE = 1e-5
 #: The same where a network runs in float32 alone, and its sums are rounded, too.
@@ -61,7 +64,7 @@ class Shrunk:
 
 
 @torch.no_grad()
-def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shrunk:
+def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor, trains: bool = False) -> Shrunk:
     """Cut out what a mask made superfluous.
 
     Parameters
@@ -72,12 +75,16 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
         True = kept.
     example : Tensor, shape (n, ...)
         Some inputs: the constants are computed with it, and the result is checked on it and on others of its kind.
+    trains : bool
+        Whether the smaller network will be trained on, as the masked one would be. Then no constant node carries the
+        constants of others, since it would need weights that are masked; and none goes past a batch normalisation,
+        which in training mode computes other statistics of a constant than its running ones. Such nodes stay.
 
     Returns
     -------
     Shrunk
-        Its network gives the masked network's outputs in evaluation mode, to rounding. In training mode a batch
-        normalisation computes other statistics of a constant than its running ones: train the masked network instead.
+        Its network gives the masked network's outputs in evaluation mode, to rounding; in training mode, too, if it
+        `trains`.
 
     Raises
     ------
@@ -98,10 +105,9 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor) -> Shr
             raise ValueError(
                 f"{type(model).__name__} fails on inputs of shape {tuple(example.shape)}: {reason}"
             ) from error
-        sites = find_sites(graph, interpreter.env)
-        for site, constants in _constant_nodes(folded, sites, interpreter.env):
-            _pass_on(folded, site, constants)
-    shrunk = _without_unread(folded, sites)
+        channels = follow(graph, interpreter.env)
+        _pass_constants_on(folded, channels, trains)
+    shrunk = Shrunk(folded, _cut_classes(folded, channels), _obstacles(graph, channels))
     _check(shrunk.model, masked, example)
     return shrunk
 
@@ -206,32 +212,54 @@ def _removable(site: Site) -> bool:
     return bool(site.readers) and not site.obstacle
 
 
-def _constant_nodes(model: nn.Module, sites: list[Site], values: Values) -> list[tuple[Site, Tensor]]:
-    """Each layer whose nodes may go, and what its constant nodes send on, shape (nodes,); NaN for the others."""
-    constants: list[tuple[Site, Tensor]] = []
-    varying: dict[str, Tensor] = {}  # by layer, which of its inputs are not constant
-    for site in filter(_removable, sites):
-        weight = _matrix(model, site.name)
-        inputs = varying.get(site.name, torch.ones(weight.shape[1], dtype=torch.bool, device=weight.device))
-        reads = (weight[:, inputs] != 0).flatten(1).any(1)
-        for filters in _filters(model, site):
-            reads &= (filters != 0).flatten(1).any(1)
-        low, high = _extremes(values[site.gated], site)
-        # What padding has made different at the border is no constant.
-        rounding = 100 * torch.finfo(low.dtype).eps
-        fixed = ~reads & torch.isclose(low, high, rtol=rounding, atol=rounding / 100)
-        constants.append((site, low.where(fixed, torch.nan)))
-        varying |= {name: ~fixed.repeat_interleave(block) for name, block in site.readers}
-    return constants
+def _pass_constants_on(model: nn.Module, channels: Channels, trains: bool) -> None:
+    """Let every layer get what constant channels send without reading them, or by reading only one of them."""
+    stay, normed = channels.pinned_roots(), set(channels.roots(torch.tensor(sorted(channels.normed))).tolist())
+    fixed = {}
+    for name, constants in channels.constants.items():
+        roots = channels.roots(channels.columns[name])
+        left = [root in stay or (trains and root in normed) for root in roots.tolist()]
+        fixed[name] = ~constants.isnan() & ~torch.tensor(left, device=constants.device)
+    smallest = _smallest(model, channels, fixed)
+    for name, columns in fixed.items():
+        layer = model.get_submodule(name)
+        weight, sent = _rule(layer).matrix(layer), channels.constants[name].nan_to_num().where(columns, 0)
+        moved = (weight * sent.to(weight).view(1, -1, *[1] * (weight.ndim - 2))).sum(1)
+        if _adds_to_bias(layer):
+            layer.get_parameter("bias").add_(moved.reshape(len(weight), -1).sum(1))
+        elif bool(sent.any()):
+            if trains:
+                columns = columns & (sent == 0)
+            else:
+                carrier = _carrier(sent, channels.roots(channels.columns[name]), smallest)
+                columns = columns.clone()
+                columns[carrier] = False
+                weight[:, carrier] = moved / sent[carrier]
+        weight.masked_fill_(columns.to(weight.device).view(1, -1, *[1] * (weight.ndim - 2)), 0)
 
 
-def _extremes(values: Tensor, site: Site) -> tuple[Tensor, Tensor]:
-    """The smallest and largest value of each node at its places."""
-    assert site.labels is not None
-    line = label_nodes(site.num_nodes)
-    nodes = torch.bucketize(site.labels.flatten(), (line[1:] + line[:-1]) / 2).to(values.device)
-    low = values.new_full((site.num_nodes,), torch.inf).scatter_reduce(0, nodes, values.flatten(), "amin")
-    return low, values.new_full((site.num_nodes,), -torch.inf).scatter_reduce(0, nodes, values.flatten(), "amax")
+def _smallest(model: nn.Module, channels: Channels, fixed: Mapping[str, Tensor]) -> dict[int, float]:
+    """Of each class the smallest size of what it sends to layers that need a carrier."""
+    found: dict[int, float] = {}
+    for name, columns in fixed.items():
+        if not _adds_to_bias(model.get_submodule(name)):
+            sent = channels.constants[name].abs()[columns].tolist()
+            for root, size in zip(channels.roots(channels.columns[name][columns.cpu()]).tolist(), sent, strict=True):
+                found[root] = min(size, found.get(root, size))
+    return found
+
+
+def _carrier(sent: Tensor, roots: Tensor, smallest: Mapping[int, float]) -> int:
+    """The column that carries the others' constants: one that can do so for all layers, if there is any."""
+    common = torch.tensor([smallest.get(root, 0.0) for root in roots.tolist()], device=sent.device).where(
+        sent != 0, 0.0
+    )
+    return int((common if bool(common.any()) else sent.abs()).argmax())
+
+
+def _adds_to_bias(layer: nn.Module) -> bool:
+    """Whether what a constant channel adds to a layer is one number for each of its nodes, and it holds it."""
+    return layer.bias is not None and not pads_with_zeros(layer)
 
 
 def _matrix(model: nn.Module, name: str) -> Tensor:
@@ -246,28 +274,50 @@ def _rule(layer: nn.Module) -> Coupling:
     return rule
 
 
-def _filters(model: nn.Module, site: Site) -> list[Tensor]:
-    """The weights of the depthwise convolutions that a layer's channels go through."""
-    weights = [getattr(model.get_submodule(name), "weight", None) for name in site.per_channel]
-    return [weight for weight in weights if weight is not None and weight.ndim > 1]
+def _cut_classes(model: nn.Module, channels: Channels) -> Kept:
+    """Cut the classes of channels that no weight reads, everywhere that their values lie."""
+    rows, own, columns = ({n: channels.roots(c) for n, c in part.items()} for part in channels.parts())
+    removed = _unread(model, channels, rows, columns)
+    kept: Kept = {}
+    for part, made in ((rows, True), (own, True), (columns, False)):
+        for name, roots in part.items():
+            stays = torch.tensor([root not in removed for root in roots.tolist()])
+            if not bool(stays.all()):
+                _narrow(model, name, stays.nonzero().flatten(), kept, made)
+    return kept
 
 
-def _pass_on(model: nn.Module, site: Site, constants: Tensor) -> None:
-    """Let the next layers get what the constant nodes send without reading them, or by reading only one of them."""
-    fixed, sent = ~constants.isnan(), constants.nan_to_num()
-    carrier = int(sent.abs().argmax())
-    readers = [(model.get_submodule(name), block) for name, block in site.readers]
-    to_bias = all(layer.bias is not None and not pads_with_zeros(layer) for layer, _ in readers)
-    for layer, block in readers:
-        weight = _rule(layer).matrix(layer)
-        w = weight.reshape(len(weight), site.num_nodes, block, -1)
-        moved = (w * sent.view(-1, 1, 1)).sum(1)
-        w = w.masked_fill(fixed.view(-1, 1, 1), 0)
-        if to_bias:
-            layer.get_parameter("bias").add_(moved.sum((1, 2)))
-        elif sent[carrier] != 0:
-            w[:, carrier] = moved / sent[carrier]
-        weight.copy_(w.view_as(weight))
+def _unread(model: nn.Module, channels: Channels, rows: Classes, columns: Classes) -> set[int]:
+    """Classes that nobody reads, or only rows that go themselves; a layer that would be empty keeps one."""
+    weights = {name: nonzero(_matrix(model, name)) for name in rows}
+    stay, removed = channels.pinned_roots(), set[int]()
+    while True:
+        read = {root for name, roots in columns.items() for root in roots[weights[name].any(0).cpu()].tolist()}
+        gone = {root for roots in rows.values() for root in roots.tolist()} - read - set(stay)
+        for roots in rows.values():
+            if set(roots.tolist()) <= gone:
+                gone.discard(int(roots[0]))
+        if gone == removed:
+            return removed
+        removed = gone
+        for name, roots in rows.items():
+            empty = torch.tensor([root in removed for root in roots.tolist()])
+            weights[name][empty.to(weights[name].device)] = False
+
+
+def _obstacles(graph: fx.GraphModule, channels: Channels) -> dict[str, str]:
+    """The layers none of whose nodes can go, and why."""
+    stay, found = channels.pinned_roots(), dict[str, str]()
+    for node in graph.graph.nodes:
+        layer, name = module_of(graph, node), str(node.target)
+        if layer is None:
+            continue
+        if name in channels.rows:
+            reasons = [stay.get(root, "") for root in channels.roots(channels.rows[name]).tolist()]
+            found |= {name: reasons[0]} if all(reasons) else {}
+        elif coupling(layer) is None and any(p.ndim > 1 for p in layer.parameters()):
+            found[name] = f"how layers of type {type(layer).__name__} couple channels is not known"
+    return found
 
 
 def _cut(model: nn.Module, site: Site, kept: Kept) -> None:
@@ -294,8 +344,8 @@ def _narrow(model: nn.Module, path: str, index: Tensor, kept: Kept, made: bool) 
         if value.ndim < (1 if made else 2):
             continue
         dim = 0 if value.ndim == 1 else rule.outputs if made else rule.inputs
-        kept.setdefault(f"{path}.{name}", {})[dim] = index
-        small = value.index_select(dim, index)
+        kept.setdefault(f"{path}.{name}", {})[dim] = index.to(value.device)
+        small = value.index_select(dim, index.to(value.device))
         is_parameter = isinstance(value, nn.Parameter)
         setattr(module, name, nn.Parameter(small, value.requires_grad) if is_parameter else small)
     for name in rule.made if made else rule.read:

@@ -247,6 +247,9 @@ class PruneConfig:
         Share of a target's first exploration in which the mask grows.
     em
         Whether hyperparameters go on adapting while a fork explores.
+    cut
+        Whether a fork goes on in the cut network under its last mask: faster where the mask empties whole nodes, as
+        those of prior.group "node" and "filter" do.
     """
 
     targets: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98)
@@ -268,6 +271,7 @@ class PruneConfig:
     draws: int = 3
     growth: float = 0.5
     em: bool = True
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -378,6 +382,11 @@ class RunConfig:
         require(
             not batched or self.keep_checkpoints >= 2,
             f"keep_checkpoints is {self.keep_checkpoints}; batched chains resume at a step that all have: keep 2",
+        )
+        alone = not batched and self.ranks_per_chain in (None, 1)
+        require(
+            not self.prune.cut or alone,
+            "prune.cut needs a chain to itself: set execution to loop or processes, and ranks_per_chain to 1",
         )
         require(self.rank_timeout > 0, f"rank_timeout is {self.rank_timeout}; it must be > 0 seconds")
         targets, p = self.prune.targets, self.prune

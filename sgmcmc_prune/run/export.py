@@ -66,10 +66,10 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     if not run.places.metrics.is_file():
         raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")
     config, data = run.config, run.data
-    mask, draws, origin = _chosen(run, run_dir, choice)
-    dense, _ = _without_noise(run.model(choice.chain).cpu(), run)
+    mask, draws, origin = chosen(run, run_dir, choice)
+    dense, _ = without_noise(run.model(choice.chain).cpu(), run)
     network = masked_network(run.model(choice.chain), average(draws), mask, run.statistics_batches())
-    plain, noise = _without_noise(network, run)
+    plain, noise = without_noise(network, run)
     if plain is not network:
         mask = {name.removeprefix("network."): kept for name, kept in mask.items()}
     small, obstacle = _cut(plain, mask, data.train[0][:2])
@@ -92,7 +92,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     }
 
 
-def _without_noise(network: nn.Module, run: Run) -> tuple[nn.Module, tuple[float, ...]]:
+def without_noise(network: nn.Module, run: Run) -> tuple[nn.Module, tuple[float, ...]]:
     """The network that gives means, and the standard deviations of the targets, in the network's unit, if it has any.
 
     A noise that is sampled with the weights is no part of the file's network: who loads it gets the mean.
@@ -170,7 +170,7 @@ def table(result: dict[str, Any]) -> str:
     return f"{result['origin']}: {scores}\n\n{text}"
 
 
-def _chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask, list[dict[str, Tensor]], str]:
+def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask, list[dict[str, Tensor]], str]:
     """The mask, the draws of the last cycle under it, and both in words."""
     config = run.config
     criteria = config.prune.in_chain if choice.when == "in_chain" else config.prune.post_hoc

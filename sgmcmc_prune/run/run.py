@@ -17,6 +17,7 @@ from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.chains.rehearsal import EXAMPLES
 from sgmcmc_prune.chains.schedules import Cyclical, Phase
+from sgmcmc_prune.chains.smaller import CuttingChain
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
@@ -341,11 +342,12 @@ class Run:
         prior = self.prior(model, index)
         adapt: tuple[Phase, ...] = ("burn_in",)
         post_hoc = {name: make_criterion(name) for name in config.prune.post_hoc}
-        pruner = None
+        pruner, kind = None, Chain
         if criterion is not None:
+            kind = CuttingChain if config.prune.cut else Chain
             adapt, post_hoc = (("explore",) if config.prune.em else ()), {}
             pruner = self.pruner(model, criterion, index, reference)
-        return Chain(
+        return kind(
             index,
             model,
             self.sampler(model, prior, index),

@@ -26,7 +26,7 @@ from sgmcmc_prune.preconditioners import Identity, Preconditioner
 from sgmcmc_prune.priors.base import FusedForm, Prior
 from sgmcmc_prune.priors.gaussian import Gaussian
 from sgmcmc_prune.samplers import checks, compiled, flag, saved, tiers, triton_tier
-from sgmcmc_prune.samplers.step import Memory, Step, begin, complete
+from sgmcmc_prune.samplers.step import Memory, NoisePlaces, Step, begin, complete
 from sgmcmc_prune.samplers.tiers import Implementation, Noise
 
 FLAT = FusedForm("flat", {})
@@ -344,13 +344,10 @@ class Sampler(Optimizer):
 
     @staticmethod
     def _noise(group: dict[str, Any], stream: Stream) -> list[Tensor]:
-        """Noise for every parameter of a group at its current step: one flat draw, viewed per tensor."""
-        params = group["params"]
-        if not params:
+        """Noise for every parameter of a group at its current step, of its type."""
+        if not group["params"]:
             return []
-        sizes = [p.numel() for p in params]
-        flat = compiled.noise(group, stream, group["offset"], sum(sizes), params[0].device)
-        return [z.view_as(p).to(p) for z, p in zip(flat.split(sizes), params, strict=True)]
+        return [z.to(p) for z, p in zip(compiled.noise_of_parameters(group, stream), group["params"], strict=True)]
 
     def force(self, name: str, p: Tensor, num_data: int) -> Tensor:
         """d(U / N) / dw on the minibatch: the gradient plus the prior's share."""
@@ -422,12 +419,36 @@ class Sampler(Optimizer):
             saved.restored(name, p, state_dict["state"].get(number, {}), known, self._needed(group))
             for number, (name, p, _, group) in zip(numbers, self.named_states(), strict=True)
         ]
-        here = [{key: group[key] for key in ("implementation", "param_names", "offset")} for group in self.param_groups]
+        own = ("implementation", "param_names", "offset", "places")
+        here = [{key: group[key] for key in own if key in group} for group in self.param_groups]
+        groups = [{key: value for key, value in old.items() if key != "places"} for old in groups]
         super().load_state_dict({"state": {}, "param_groups": groups})
-        for group, own in zip(self.param_groups, here, strict=True):
-            group.update(own)
+        for group, kept in zip(self.param_groups, here, strict=True):
+            group.update(kept)
         for (_, p, _, _), state in zip(self.named_states(), states, strict=True):
             self.state[p] = state
+
+    def take_noise_of(self, places: Mapping[str, Tensor]) -> None:
+        """Give each weight the noise of its place in a larger chain with this key, instead of its own.
+
+        Parameters
+        ----------
+        places : mapping of str to int Tensor
+            For every parameter, shaped like it: the positions in that chain, ascending, as its noise counts them.
+
+        Raises
+        ------
+        ValueError
+            If a group is stepped by Triton, whose kernel makes its noise by itself.
+        """
+        for group in self.param_groups:
+            if group["implementation"] == "triton":
+                raise ValueError("the Triton tier makes noise in order; use implementation 'reference' with places")
+            flat = [places[name].flatten() for name in group["param_names"]]
+            if flat:
+                group["offset"] = min(int(each[0]) for each in flat if len(each))
+                numbers = torch.cat(flat) - group["offset"]
+                group["places"] = NoisePlaces(numbers, int(numbers[-1]) + 1)
 
     def _needed(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """What a saved state of a parameter of this group must hold."""

@@ -25,6 +25,19 @@ def noise(group: Mapping[str, Any], stream: Stream, offset: int, count: int, dev
     return maker.standard_normal(*key)
 
 
+def noise_of_parameters(group: Mapping[str, Any], stream: Stream) -> list[Tensor]:
+    """Noise of a group's step for each of its parameters: one flat draw, viewed per tensor.
+
+    Where the group has `places` (`Sampler.take_noise_of`), each weight gets the number of its place.
+    """
+    params, places = group["params"], group.get("places")
+    sizes = [p.numel() for p in params]
+    count = sum(sizes) if places is None else places.span
+    flat = noise(group, stream, group["offset"], count, params[0].device)
+    flat = flat if places is None else flat[places.numbers]
+    return [z.view_as(p) for z, p in zip(flat.split(sizes), params, strict=True)]
+
+
 def all_finite(step: Step) -> bool:
     """Whether every gradient of a step is finite, in one pass over them."""
     return native.all_finite(step.table)
@@ -33,7 +46,7 @@ def all_finite(step: Step) -> bool:
 def take(step: Step) -> None:
     """One step of SGHMC, or without momentum of SGLD."""
     table, group = step.table, step.group
-    if group["temperature"] > 0 and not table.contiguous:
+    if group["temperature"] > 0 and ("places" in group or not table.contiguous):
         table.point(noise=_ordered_noise(step))
     kernel = native.sghmc_step if "momentum" in group else native.sgld_step
     kernel(table, step.scalars)
@@ -41,7 +54,13 @@ def take(step: Step) -> None:
 
 
 def _ordered_noise(step: Step) -> list[Tensor | None]:
-    """Noise for weights that lie in memory in another order than their indices; None leaves it to the kernel."""
+    """Noise for weights that lie in memory in another order than their indices; None leaves it to the kernel.
+
+    If the group has places the kernel does not know them, and all is made here.
+    """
+    if "places" in step.group:
+        found = dict(zip(step.group["param_names"], noise_of_parameters(step.group, Stream.LANGEVIN), strict=True))
+        return [found[name] for name in step.names]
     return [
         None if p.is_contiguous() else noise(step.group, Stream.LANGEVIN, start, p.numel(), p.device).view_as(p)
         for p, start in zip(step.parameters, step.table.rows["offset"].tolist(), strict=True)

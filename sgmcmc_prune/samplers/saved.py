@@ -36,7 +36,7 @@ def check_same_chain(saved: Groups, groups: Groups, drawn_key: bool) -> None:
                     f"the saved sampler has {field} {old.get(field)!r}, this one {group.get(field)!r}; a resumed chain "
                     "must have the same (lr, momentum and temperature may change)"
                 )
-        if missing := group.keys() - old.keys() - SCHEDULERS:
+        if missing := group.keys() - old.keys() - SCHEDULERS - {"places"}:
             raise ValueError(f"the saved sampler lacks the settings {names.shown(sorted(missing))}")
         _check_same_names(old["param_names"], group["param_names"])
 

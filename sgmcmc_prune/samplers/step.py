@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, compress
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -33,6 +33,13 @@ class Memory:
 
     tables: dict[tuple[str, ...], TensorTable] = field(default_factory=dict)
     flag: Tensor | None = None
+
+
+class NoisePlaces(NamedTuple):
+    """Which numbers of a group's noise its weights take, of the first `span`."""
+
+    numbers: Tensor
+    span: int
 
 
 @dataclass

@@ -1,0 +1,278 @@
+"""Which channels of a network stand or fall together, who reads each, and which are constant.
+
+Every row of a layer's weight makes one channel. Channels are followed through a traced network with the values of one
+pass, as labels in the place of the values: operations that move values move labels, too. Where two tensors are summed
+or multiplied, the channels that meet are one *class*: all rows that make it, all normalisation values on its way, and
+all columns that read it are cut together or not at all. A concatenation puts channels side by side. What reaches an
+operation whose coupling is not known (`models/coupling.py` has those that are) is pinned: it stays.
+
+A channel *varies* with the network's input unless all that it is made of is constant: rows of zeros, or weights that
+read constants alone.
+"""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from sgmcmc_prune.models.coupling import Coupling, coupling, coupling_of_function, is_weighted
+from sgmcmc_prune.pruning.graph import Values, asks_shape, module_of, moved, moves, where_it_ends
+
+#: What makes each channel of one tensor out of that channel of all tensors.
+_MEETING = (
+    *(torch.add, torch.sub, torch.mul, operator.add, operator.sub, operator.mul, operator.iadd, operator.imul),
+    *("add", "add_", "sub", "sub_", "mul", "mul_"),
+)
+_CONCATENATING = (torch.cat, torch.concat, torch.concatenate)
+#: The channel of everything that is no layer's: inputs, parameters outside layers, outputs of unknown operations.
+FOREIGN = 0
+#: Labels differ by more where they are not the same.
+_CLOSE = 1e-12
+
+
+@dataclass
+class Followed:
+    """A tensor of the network: of which channel each of its values is (by label), and whether it varies (> 0)."""
+
+    labels: Tensor
+    varies: Tensor
+
+
+@dataclass
+class Channels:
+    """All channels of a network, by number; `FOREIGN` is none of a layer's.
+
+    Attributes
+    ----------
+    tags : Tensor
+        The label of each channel: ascending, at random, so that no average of some is the label of another.
+    parent : list of int
+        Channels of one class lead to the same root.
+    pinned : dict of int to str
+        Channels that must stay, and why.
+    rows, own, columns : dict of str to int Tensor
+        By layer, the channels that its rows make, that it has a value of its own for, and that its columns read.
+    constants : dict of str to Tensor
+        By layer, what each column reads if that is the same for every input at every place; NaN elsewhere.
+    normed : set of int
+        Channels that go through a batch normalisation.
+    """
+
+    tags: Tensor
+    parent: list[int]
+    pinned: dict[int, str] = field(default_factory=dict)
+    rows: dict[str, Tensor] = field(default_factory=dict)
+    own: dict[str, Tensor] = field(default_factory=dict)
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    constants: dict[str, Tensor] = field(default_factory=dict)
+    normed: set[int] = field(default_factory=set)
+
+    def root(self, channel: int) -> int:
+        """The number of a channel's class."""
+        while self.parent[channel] != channel:
+            channel = self.parent[channel]
+        return channel
+
+    def roots(self, channels: Tensor) -> Tensor:
+        """The numbers of their classes."""
+        return torch.tensor([self.root(c) for c in channels.tolist()], dtype=torch.long)
+
+    def pinned_roots(self) -> dict[int, str]:
+        """The classes that must stay, and why."""
+        return {self.root(channel): why for channel, why in reversed(self.pinned.items())} | {FOREIGN: "no layer's"}
+
+    def parts(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Rows, own values and columns."""
+        return self.rows, self.own, self.columns
+
+    def join(self, first: int, second: int) -> None:
+        """Let two channels be of one class."""
+        self.parent[self.root(first)] = self.root(second)
+
+    def pin(self, labels: Tensor, why: str) -> None:
+        """Let the channels of some labels stay; the first reason counts."""
+        for channel in self.numbers(labels).unique().tolist():
+            self.pinned.setdefault(channel, why)
+
+    def numbers(self, labels: Tensor) -> Tensor:
+        """Channels by their labels; -1 for what is none."""
+        at = torch.bucketize(labels.contiguous(), (self.tags[1:] + self.tags[:-1]) / 2)
+        return at.masked_fill((self.tags[at] - labels).abs() > _CLOSE, -1)
+
+
+def follow(graph: fx.GraphModule, values: Values) -> Channels:
+    """Follow the channels of a traced network.
+
+    Parameters
+    ----------
+    graph : GraphModule
+    values : mapping of Node to value
+        Of one pass over a few different inputs, in evaluation mode.
+    """
+    nodes = list(graph.graph.nodes)
+    layers = [m for n in nodes if (m := module_of(graph, n)) is not None and is_weighted(m)]
+    count = 1 + sum(_num_nodes(layer) for layer in layers)
+    tags = torch.rand(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sort().values
+    walk = _Walk(graph, values, Channels(tags, list(range(count))))
+    for node in nodes:
+        walk.step(node)
+    return walk.channels
+
+
+def nonzero(matrix: Tensor) -> Tensor:
+    """Which rows of a weight of shape (made, read, ...) read which columns."""
+    return (matrix != 0).reshape(*matrix.shape[:2], -1).any(2)
+
+
+def _num_nodes(layer: nn.Module) -> int:
+    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
+
+
+class _Walk:
+    """Goes through the nodes in their order."""
+
+    def __init__(self, graph: fx.GraphModule, values: Values, channels: Channels) -> None:
+        self.graph, self.values, self.channels = graph, values, channels
+        self.followed: dict[fx.Node, Followed] = {}
+        self.made = 1
+
+    def step(self, node: fx.Node) -> None:
+        """Find the channels of one node's value; an unknown operation makes foreign ones, and pins what it reads."""
+        if asks_shape(node):
+            return
+        value = self.values[node]
+        found = self._known(node) if isinstance(value, Tensor) and node.op != "output" else None
+        if found is None or found.labels.shape != value.shape:  # as of a tensor that is concatenated twice
+            self._pin_inputs(node, where_it_ends(node, module_of(self.graph, node)))
+            found = self._foreign(value) if isinstance(value, Tensor) else None
+        if found is not None:
+            self.followed[node] = found
+
+    def _known(self, node: fx.Node) -> Followed | None:
+        """Its channels, where the operation is known."""
+        if node.op in ("placeholder", "get_attr"):
+            return self._foreign(self.values[node])
+        inputs = [self.followed[n] for n in node.all_input_nodes if n in self.followed]
+        if len(inputs) != len([n for n in node.all_input_nodes if isinstance(self.values[n], Tensor)]) or not inputs:
+            return None
+        module = module_of(self.graph, node)
+        rule = coupling_of_function(node.target) if module is None else coupling(module)
+        if len(inputs) > 1:
+            return self._several(node, inputs)
+        if module is not None and rule is not None and rule.mixes:
+            return self._mixed(node, module, rule, inputs[0])
+        if moves(self.graph, node, self.values):
+            return self._moved(node, inputs[0])
+        if rule is not None and node.op != "get_attr":
+            return self._channelwise(node, module, rule, inputs[0])
+        return None
+
+    def _foreign(self, value: Tensor) -> Followed:
+        labels = self.channels.tags[FOREIGN].expand(value.shape).contiguous()
+        return Followed(labels, torch.ones(value.shape, dtype=torch.float64))
+
+    def _pin_inputs(self, node: fx.Node, why: str) -> None:
+        for source in node.all_input_nodes:
+            if source in self.followed:
+                self.channels.pin(self.followed[source].labels, why)
+
+    def _line(self, found: Followed, rule: Coupling) -> tuple[Tensor, Tensor] | None:
+        """Channel and variation at each place where a layer looks for channels; None if they do not lie so."""
+        labels = found.labels
+        if rule.axis is None or labels.ndim < 2 or (rule.ndims and labels.ndim not in rule.ndims):
+            return None
+        lines = labels.movedim(rule.axis, 0).flatten(1)
+        numbers = self.channels.numbers(lines[:, 0])
+        if not bool(((lines - lines[:, :1]).abs() <= _CLOSE).all()) or bool((numbers < 0).any()):
+            return None
+        return numbers, found.varies.movedim(rule.axis, 0).flatten(1).amax(1)
+
+    def _laid(self, node: fx.Node, rule: Coupling, numbers: Tensor, varies: Tensor) -> Followed:
+        shape = self.values[node].shape
+        places = [1] * len(shape)
+        places[rule.axis if rule.axis is not None else -1] = len(numbers)
+        lines = (line.view(places).expand(shape).contiguous() for line in (self.channels.tags[numbers], varies))
+        return Followed(*lines)
+
+    def _mixed(self, node: fx.Node, layer: nn.Module, rule: Coupling, found: Followed) -> Followed:
+        """A layer that reads all channels for each one that it makes."""
+        weight, name, line = rule.matrix(layer).detach().cpu(), str(node.target), self._line(found, rule)
+        if line is None or len(line[0]) != weight.shape[1] or not self._in_order(line[0]):
+            why = f"{name!r} reads its nodes in another order, or flattened together with others"
+            self.channels.pin(found.labels, why)
+            varies = torch.ones(weight.shape[1], dtype=torch.float64)
+        else:
+            self.channels.columns[name], varies = line
+            self.channels.constants[name] = self._constants(self.values[node.all_input_nodes[0]], rule, varies)
+        made = torch.arange(self.made, self.made + len(weight))
+        self.made += len(weight)
+        self.channels.rows[name] = made
+        return self._laid(node, rule, made, (nonzero(weight).double() * varies).amax(1))
+
+    def _in_order(self, numbers: Tensor) -> bool:
+        """Whether the nodes of each layer lie in its order, each at several places side by side or all place by place.
+
+        Another order was made by sizes that the network's forward holds, and that would be others in a smaller one.
+        """
+        for rows in self.channels.rows.values():
+            own = numbers[torch.isin(numbers, rows)]
+            apart = own.unique()
+            by_place = len(apart) > 0 and len(own) % len(apart) == 0 and bool((own.view(-1, len(apart)) == apart).all())
+            if len(own) and not by_place and not torch.equal(own, own.sort().values):
+                return False
+        return True
+
+    def _constants(self, value: Tensor, rule: Coupling, varies: Tensor) -> Tensor:
+        """What does not vary, and is the same at every place, where padding may have made a difference."""
+        assert rule.axis is not None
+        places = value.detach().movedim(rule.axis, 0).flatten(1)
+        low, high = places.amin(1), places.amax(1)
+        rounding = 100 * torch.finfo(low.dtype).eps
+        same = torch.isclose(low, high, rtol=rounding, atol=rounding / 100)
+        return low.where(same & (varies == 0).to(low.device), torch.nan)
+
+    def _channelwise(self, node: fx.Node, layer: nn.Module | None, rule: Coupling, found: Followed) -> Followed | None:
+        """A layer or function that makes each channel out of that channel alone."""
+        if rule.axis is None and not rule.own:
+            return found if found.labels.shape == self.values[node].shape else None
+        line = self._line(found, rule)
+        if line is None:
+            return None
+        numbers, varies = line
+        if rule.own and layer is not None:
+            self.channels.own[str(node.target)] = numbers
+            weight = getattr(layer, "weight", None)
+            if isinstance(weight, Tensor) and weight.ndim > 1:  # a depthwise convolution
+                varies = varies * (weight.detach().cpu() != 0).flatten(1).any(1)
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            self.channels.normed |= set(numbers.tolist())
+        return self._laid(node, rule, numbers, varies)
+
+    def _moved(self, node: fx.Node, found: Followed) -> Followed | None:
+        """An operation that only moves values, or averages over places."""
+        labels, varies = (moved(self.graph, node, x, self.values) for x in (found.labels, found.varies))
+        before, after = (self.channels.numbers(x.flatten()).unique() for x in (found.labels, labels))
+        # An average over channels is no channel, and a part of them was chosen by sizes in the network's forward.
+        return Followed(labels, varies) if torch.equal(before, after) else None
+
+    def _several(self, node: fx.Node, inputs: Sequence[Followed]) -> Followed | None:
+        if node.target in _CONCATENATING:
+            dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+            return Followed(torch.cat([f.labels for f in inputs], dim), torch.cat([f.varies for f in inputs], dim))
+        if node.target not in _MEETING or len(node.args) != 2 or node.kwargs:
+            return None
+        return self._meeting(self.values[node].shape, inputs)
+
+    def _meeting(self, shape: torch.Size, inputs: Sequence[Followed]) -> Followed | None:
+        """Two tensors, value by value: the channels that meet are one class."""
+        first, second = (self.channels.numbers(f.labels.expand(shape).flatten()) for f in inputs)
+        if bool((first == FOREIGN).any()) or bool((second == FOREIGN).any()):
+            return None
+        count = len(self.channels.tags)
+        for pair in (first * count + second).unique().tolist():
+            self.channels.join(*divmod(pair, count))
+        varies = inputs[0].varies.expand(shape) + inputs[1].varies.expand(shape)
+        return Followed(inputs[0].labels.expand(shape).contiguous(), varies)
