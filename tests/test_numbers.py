@@ -55,6 +55,35 @@ def test_a_row_of_the_table_is_that_of_its_results(line: str, source: tuple[Any,
     assert nll == f"{mean(variant, 'nll', *rest):.3f}"
 
 
+def test_the_cifar_table_is_that_of_its_results() -> None:
+    runs = json.loads((RESULTS / "cifar10_resnet20.json").read_text())
+
+    def row(run: dict[str, Any], target: float | None) -> dict[str, Any]:
+        pruned = [r for r in run["pruned"] if r["when"] == "in_chain" and r["target"] == target]
+        return dict(pruned[0] if pruned else run["dense"])
+
+    def means(variant: str, target: float | None, keys: tuple[str, ...]) -> list[float]:
+        return [float(np.mean([row(run, target)[key] for run in runs[variant]])) for key in keys]
+
+    for line, variant in (("six draws averaged |", "gaussian"), ("| SGD, gradual magnitude pruning |", "sgd")):
+        (text,) = [each for each in README.splitlines() if line in each]
+        found = [means(variant, target, ("accuracy", "nll", "ece")) for target in (None, 0.9, 0.95)]
+        assert re.findall(r"0\.\d+ / 0\.\d+ / 0\.\d+", text) == [f"{a:.4f} / {n:.3f} / {e:.3f}" for a, n, e in found]
+    text = " ".join(README.split())
+    behind = [row(g, 0.95)["accuracy"] - row(s, 0.95)["accuracy"] for g, s in zip(*runs.values(), strict=True)]
+    mean, half = mean_and_half_width(behind)
+    assert f"behind by {-mean:.4f} ± {half:.4f}" in text
+    gaps = [
+        100 * (means("sgd", target, ("accuracy",))[0] - means("gaussian", target, ("single_accuracy",))[0])
+        for target in (None, 0.9, 0.95)
+    ]
+    assert f"{min(gaps):.1f} to {max(gaps):.1f} points behind SGD" in text
+    plain, ours = json.loads((RESULTS / "cifar10_plain.jsonl").read_text()), runs["gaussian"][0]["dense"]
+    quoted = ["{accuracy:.4f} / {nll:.3f} / {ece:.3f}".format(**each) for each in (plain, ours)]
+    assert f"has {quoted[0]} for the first seed" in text
+    assert f"the library has {quoted[1]}." in text
+
+
 def test_the_certificate_has_as_many_rows_as_the_readme_says() -> None:
     certificate = json.loads((ROOT / "benchmarks" / "certify.json").read_text())
     assert certificate["passed"]

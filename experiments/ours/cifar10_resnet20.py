@@ -7,7 +7,9 @@ All training images, crops and flips, batches of 128; one chain or network a see
 one) at every target in turn. SGD has the same minibatches, largest step, momentum and mask schedule, weight decay 5e-4
 (a slab variance of 0.04 in the priors' terms), and one cosine to zero for each part. Every length is in gradient
 evaluations of one network: what a chain spends on draws, SGD spends on its cosine. Settings were chosen on 5,000
-held-out training images; the test set is read once. An interrupted sweep goes on where it was.
+held-out training images (`cifar10_steps`); the test set is read once. An interrupted sweep goes on where it was.
+
+Stored: the Gaussian prior and SGD. The spike and slab is owed. Their seconds were taken beside other work.
 """
 
 from argparse import Namespace
