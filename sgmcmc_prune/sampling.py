@@ -50,7 +50,7 @@ FULL_BATCH, BATCH, MULTIPLY_ADDS = 5000, 256, 10_000_000
 #: The slab has this variance over the smallest fan-in of a layer, within bounds; the spike's is so many times smaller.
 SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 16.0
 #: Momentum of the default sampler with full batches, and with minibatches, whose noise heats a chain in proportion to
-#: step / friction. Its step is so much of the stability limit near a mode: elsewhere the posterior may be steeper.
+#: step / friction. Its step is so much of the stability limit.
 MOMENTUM, MINIBATCH_MOMENTUM, SHARE = 0.99, 0.97, 0.1
 #: Steps of a trial of that step, and how many there are at most; a trial ends them that needs no smaller step than so
 #: much of it, and one that diverged lowers it by so much.
@@ -108,8 +108,8 @@ def sample(
         How the burn-in learns the prior's hyperparameters, layer by layer. By default the prior stays as it is stated,
         which mixes best; `EMSettings()` learns how sparse each layer is.
     sampler : SamplerConfig, optional
-        By default BAOAB at T = 1 with a step of a tenth of the stability limit near a mode, and with a lower friction
-        where batches are full than with minibatches. Chains start near modes of their own, where a short training from
+        By default BAOAB at T = 1 with a step of a tenth of the stability limit near a mode and where a short chain goes
+        from there, and with a lower friction where batches are full than with minibatches. Chains start near modes of their own, where a short training from
         their random starts ends (`chains.step_size`).
     schedule : ScheduleConfig, optional
         In epochs. By default 4,000 steps of burn-in, then 30,000 in which 250 draws are kept, of each chain.
