@@ -109,8 +109,8 @@ def sample(
         which mixes best; `EMSettings()` learns how sparse each layer is.
     sampler : SamplerConfig, optional
         By default BAOAB at T = 1 with a step of a tenth of the stability limit near a mode and where a short chain goes
-        from there, and with a lower friction where batches are full than with minibatches. Chains start near modes of their own, where a short training from
-        their random starts ends (`chains.step_size`).
+        from there, and with a lower friction where batches are full than with minibatches. Chains start near modes of
+        their own, where a short training from their random starts ends (`chains.step_size`).
     schedule : ScheduleConfig, optional
         In epochs. By default 4,000 steps of burn-in, then 30,000 in which 250 draws are kept, of each chain.
     batch_size : int, optional
