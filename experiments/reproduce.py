@@ -78,7 +78,8 @@ def reproduce(
     """
     listing, folder = find(paper), out.expanduser().absolute() / f"{paper}-{budget}"
     require(jobs >= 1, f"jobs is {jobs}; it must be at least 1")
-    require(not (figures_only and seeds), "nothing is run with --figures-only; leave --seeds out")
+    for option, given in (("--seeds", bool(seeds)), ("--jobs", jobs != 1), ("--device", device != "cpu")):
+        require(not (figures_only and given), f"nothing is run with --figures-only; leave {option} out")
     require(data_dir is None or data_dir.is_dir(), f"--data-dir is {data_dir}, which is no folder")
     for option, given, used in (
         ("--data-dir", data_dir is not None, any(script.data for script in listing.scripts)),

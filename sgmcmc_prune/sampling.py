@@ -45,8 +45,8 @@ from sgmcmc_prune.settings import replace
 from sgmcmc_prune.store.places import RunPlaces
 
 #: Up to so many examples a batch holds all of them, which leaves no minibatch noise; above, so many, or as many as cost
-#: the network so many multiply-adds.
-FULL_BATCH, BATCH, MULTIPLY_ADDS = 5000, 256, 10_000_000
+#: the network so many multiply-adds, and so many at most.
+FULL_BATCH, BATCH, MULTIPLY_ADDS, MOST = 5000, 256, 10_000_000, 20_000
 #: The slab has this variance over the smallest fan-in of a layer, within bounds; the spike's is so many times smaller.
 SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 16.0
 #: Momentum of the default sampler with full batches, and with minibatches, whose noise heats a chain in proportion to
@@ -114,9 +114,9 @@ def sample(
     schedule : ScheduleConfig, optional
         In epochs. By default 4,000 steps of burn-in, then 30,000 in which 250 draws are kept, of each chain.
     batch_size : int, optional
-        By default the loader's, or all examples up to 5,000, or up to ten million multiply-adds of the network, which
-        leaves no minibatch noise; above, as many as cost that, and 256 at least: then noise heats the chains, and the
-        diagnostics say how much.
+        By default the loader's, or all examples up to 5,000, or (of up to 20,000) all that ten million multiply-adds of
+        the network allow, which leaves no minibatch noise; above, as many as that, and 256 at least, and of tokens 256:
+        then noise heats the chains, and the diagnostics say how much.
     chains : int
         Two or more tell whether they agree.
     seed : int
@@ -200,11 +200,13 @@ def _batch_size(network: nn.Module, x: Tensor, dataset: Dataset) -> int:
     """As many examples as a step can afford: all of them, where that is possible, for noise heats the chains."""
     if len(x) <= FULL_BATCH:
         return len(x)
+    if not x.is_floating_point():  # tokens are looked up, which no multiply-add counts
+        return BATCH
     try:
         each = multiply_adds(network, dataset.as_inputs(x[:1]))
     except (IndexError, RuntimeError, TypeError, ValueError):  # the rehearsal of the network says it in words
         each = None
-    return max(BATCH, MULTIPLY_ADDS // max(each, 1)) if each is not None else BATCH
+    return min(max(BATCH, MULTIPLY_ADDS // max(each, 1)), MOST) if each is not None else BATCH
 
 
 def _defaults(batch_size: int, num_data: int, prior: PriorConfig) -> RunConfig:

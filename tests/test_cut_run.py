@@ -116,3 +116,8 @@ def test_a_network_that_cannot_be_cut_goes_on_masked_and_says_so(monkeypatch: py
 def test_chains_that_are_taken_together_are_not_cut() -> None:
     with pytest.raises(ValueError, match=r"prune\.cut needs a chain to itself: set execution to loop or processes"):
         config(execution="batched")
+
+
+def test_a_run_without_a_fork_has_nothing_to_cut() -> None:
+    with pytest.raises(ValueError, match=r"prune\.cut cuts forks, and prune\.in_chain names none"):
+        config(**{"prune.in_chain": ()})

@@ -148,6 +148,7 @@ def test_the_distance_from_the_authors_is_ours_minus_theirs() -> None:
         (["saha", "--device", "cuda"], "no script of saha takes --device; leave it out"),
         (["deng", "--data-dir", "/nowhere"], "--data-dir is /nowhere, which is no folder"),
         (["saha", "--figures-only", "--seeds", "1"], "nothing is run with --figures-only; leave --seeds out"),
+        (["saha", "--figures-only", "--jobs", "2"], "nothing is run with --figures-only; leave --jobs out"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -105,6 +105,8 @@ def test_a_pruned_posterior_is_read_beside_the_dense_one(posterior: Posterior) -
     for group, name in (("posterior", "outputs"), ("log_likelihood", "y"), ("posterior_predictive", "y")):
         assert half[group][name].dims == dense[group][name].dims
         assert half[group][name].shape == dense[group][name].shape
+    # ArviZ takes exp(-log-likelihood), which overflows float32 at 89.
+    assert half["log_likelihood"]["y"].dtype == dense["log_likelihood"]["y"].dtype == "float64"
     assert bool((half["observed_data"]["y"] == dense["observed_data"]["y"]).all())
     means = [tree["posterior"]["outputs"].isel(output=0) for tree in (half, dense)]  # the other output is the noise
     assert not bool((means[0] == means[1]).any())
@@ -415,6 +417,7 @@ def test_a_batch_holds_what_a_step_can_afford() -> None:
     assert sampling._batch_size(wide, x, dataset) == 256
     assert sampling._batch_size(nn.Linear(4, 1), x, dataset) == 256
     assert sampling._batch_size(wide, x[:5000], dataset) == 5000
+    assert sampling._batch_size(network(), torch.zeros(6000, 3, dtype=torch.long), dataset) == 256
 
 
 def test_the_step_suits_where_a_chain_goes_not_only_the_mode() -> None:

@@ -187,6 +187,12 @@ def test_annealing_the_time_step_takes_the_effective_step_of_sgd_along_one_cosin
         assert plan.lr / (1 - plan.momentum) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("anneal", ["Time_step", None, 2])
+def test_another_annealing_is_refused(anneal: Any) -> None:
+    with pytest.raises(ValueError, match="choose one of step, time_step"):
+        replace(SCHEDULE, anneal=anneal)
+
+
 def test_both_annealings_begin_and_end_at_the_same_step() -> None:
     other = replace(SCHEDULE, anneal="time_step")
     for step in (0, SCHEDULE.burn_in, SCHEDULE.num_steps - 1):

@@ -33,6 +33,8 @@ def at_probes(
 ) -> dict[str, Values]:
     """What one draw says of the probes, by group of the store.
 
+    Log-likelihoods are float64: `arviz.loo` takes the exponential of their negative, which overflows float32 at 89.
+
     Parameters
     ----------
     likelihood : ObservationModel
@@ -47,7 +49,7 @@ def at_probes(
         predicted["y"] = likelihood.draw(outputs.float().cpu(), generator).reshape(targets.shape).numpy()
     return {
         "posterior": {likelihood.stored[0]: outputs.cpu().numpy()},
-        "log_likelihood": {"y": -likelihood(outputs, targets).cpu().numpy()},
+        "log_likelihood": {"y": -likelihood(outputs, targets).cpu().double().numpy()},
         "posterior_predictive": predicted,
     }
 
@@ -120,7 +122,7 @@ class Recorder:
         return {
             "posterior": Group("draw", draws, posterior),
             "sample_stats": Group("draw", draws, stats),
-            "log_likelihood": Group("draw", draws, {"y": Variable(("probe",), probe)}),
+            "log_likelihood": Group("draw", draws, {"y": Variable(("probe",), probe, "float64")}),
             "posterior_predictive": Group("draw", draws, self._predictive()),
             "training": Group("record", records, {**{name: scalar for name in trace}, **per_layer}),
         }

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Phase = Literal["burn_in", "explore", "sample"]
 #: What follows the cosine: the step l (on the scale of SGD's learning rate), or the time step h, with l ~ h^2.
@@ -87,6 +87,8 @@ class Cyclical:
                 f"lr_min is {self.lr_min}, lr_explore {self.lr_explore} and lr {self.lr}; they must satisfy "
                 "0 < lr_min <= lr_explore <= lr"
             )
+        if self.anneal not in get_args(Anneal):
+            raise ValueError(f"anneal is {self.anneal!r}; choose one of {', '.join(get_args(Anneal))}")
         if min(self.burn_in, self.cycles, self.explore, self.relax) < 0 or self.thin < 1:
             raise ValueError("burn_in, cycles, explore and relax must be >= 0 and thin >= 1")
         if self.cycles and self.sample < self.relax + self.thin:

@@ -249,7 +249,8 @@ class PruneConfig:
         Whether hyperparameters go on adapting while a fork explores.
     cut
         Whether a fork goes on in the cut network under its last mask: faster where the mask empties whole nodes, as
-        those of prior.group "node" and "filter" do.
+        those of prior.group "node" and "filter" do. Weights that only empty nodes read or send go then, too, so the
+        row of that target has a higher sparsity than was asked for.
     """
 
     targets: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98)
@@ -383,6 +384,7 @@ class RunConfig:
             not batched or self.keep_checkpoints >= 2,
             f"keep_checkpoints is {self.keep_checkpoints}; batched chains resume at a step that all have: keep 2",
         )
+        require(not self.prune.cut or bool(self.prune.in_chain), "prune.cut cuts forks, and prune.in_chain names none")
         alone = not batched and self.ranks_per_chain in (None, 1)
         require(
             not self.prune.cut or alone,
