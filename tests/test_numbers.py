@@ -70,7 +70,9 @@ def test_the_cifar_table_is_that_of_its_results() -> None:
         found = [means(variant, target, ("accuracy", "nll", "ece")) for target in (None, 0.9, 0.95)]
         assert re.findall(r"0\.\d+ / 0\.\d+ / 0\.\d+", text) == [f"{a:.4f} / {n:.3f} / {e:.3f}" for a, n, e in found]
     text = " ".join(README.split())
-    behind = [row(g, 0.95)["accuracy"] - row(s, 0.95)["accuracy"] for g, s in zip(*runs.values(), strict=True)]
+    behind = [
+        row(g, 0.95)["accuracy"] - row(s, 0.95)["accuracy"] for g, s in zip(runs["gaussian"], runs["sgd"], strict=True)
+    ]
     mean, half = mean_and_half_width(behind)
     assert f"behind by {-mean:.4f} ± {half:.4f}" in text
     gaps = [
@@ -78,6 +80,20 @@ def test_the_cifar_table_is_that_of_its_results() -> None:
         for target in (None, 0.9, 0.95)
     ]
     assert f"{min(gaps):.1f} to {max(gaps):.1f} points behind SGD" in text
+    (spike,) = runs["spike and slab"]
+    found = [
+        f"{accuracy:.4f}"
+        for accuracy in (
+            spike["dense"]["accuracy"],
+            *(r["accuracy"] for r in spike["pruned"] if r["when"] == "in_chain"),
+        )
+    ]
+    assert f"behind SGD's, with {found[0]}, {found[1]} and {found[2]};" in text
+    once = [
+        next(r for r in run["pruned"] if r["when"] == "post_hoc" and r["target"] == 0.9)["accuracy"]
+        for run in (spike, runs["gaussian"][0])
+    ]
+    assert f"90 % with {once[0]:.4f} against {once[1]:.4f}." in text
     plain, ours = json.loads((RESULTS / "cifar10_plain.jsonl").read_text()), runs["gaussian"][0]["dense"]
     quoted = ["{accuracy:.4f} / {nll:.3f} / {ece:.3f}".format(**each) for each in (plain, ours)]
     assert f"has {quoted[0]} for the first seed" in text
