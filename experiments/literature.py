@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import shared, verdict
-from experiments.papers import Figure, Script
+from experiments.papers import Figure, Ours, Script, ahead, number
 from sgmcmc_prune.choices import OURS
 from sgmcmc_prune.machine import bfloat16
 from sgmcmc_prune.run.checks import check_device, check_precision
@@ -124,6 +124,16 @@ def accuracies(cells: Mapping[str, Any], variant: str, target: float | None = No
         return {run["seed"]: 100 * run["dense"]["accuracy"] for run in runs}
     rows = [(run["seed"], row) for run in runs for row in run["pruned"] if row["when"] == "in_chain"]
     return {seed: 100 * row["accuracy"] for seed, row in rows if row["target"] == target}
+
+
+def accuracy(variant: str, target: float | None = None) -> Callable[[Any], Ours | None]:
+    """A reader: the accuracy of a variant, as `accuracies` has it."""
+    return lambda cells: number(accuracies(cells, variant, target), 2)
+
+
+def better(first: str, second: str, target: float | None = None) -> Callable[[Any], Ours | None]:
+    """A reader: whether the first variant's accuracy is above the second's, paired by seed."""
+    return lambda cells: ahead(accuracies(cells, first, target), accuracies(cells, second, target), 2)
 
 
 def script(module: Any, data: str, at_the_desk: bool = True) -> Script:
@@ -248,8 +258,8 @@ def table(cells: shared.Cells) -> str:
                 sparsity = shared.interval([f["sparsity"] for f in found], 3)
                 labels = [variant, str(len(runs)), when.replace("_", " "), *key, sparsity, str(found[0]["members"])]
                 rows.append([*labels, *shared.scores(found, scores)])
-        for number, first in enumerate(runs[0].get("control", ())):
-            found = [run["control"][number] for run in runs]
+        for row, first in enumerate(runs[0].get("control", ())):
+            found = [run["control"][row] for run in runs]
             sparsity = shared.interval([f["sparsity"] for f in found], 3)
             labels = [variant, str(len(runs)), "control", first["criterion"], decision(first), sparsity]
             rows.append([*labels, str(first["members"]), *shared.scores(found, scores)])

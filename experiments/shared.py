@@ -65,6 +65,16 @@ def run_or_resume(config: dict[str, Any], out: str, **_: Any) -> None:
         run(from_json(config, RunConfig), Path(out), progress=False)
 
 
+def run_or_train(variant: str, config: dict[str, Any], out: str, **_: Any) -> dict[str, Any] | None:
+    """Compute the cell of a sweep that is a run, or (variants "sgd" and "adamw") the network trained in its stead."""
+    from sgmcmc_prune.baselines.dense import train_and_prune
+    from sgmcmc_prune.run.run import Run
+
+    if variant in ("sgd", "adamw"):
+        return train_and_prune(Run(from_json(config, RunConfig)), variant, progress=False)  # type: ignore[arg-type]
+    return run_or_resume(config, out)
+
+
 @contextmanager
 def in_words() -> Iterator[None]:
     """End the program with one line where the input is bad (exit code 2), cells fail (1), or are interrupted."""

@@ -267,13 +267,16 @@ def _stable_sampler(run: Run) -> SamplerConfig:
     network, stream, prior = run.model(0), run.stream(0), run.config.prior
     train(network, run.likelihood, stream)
     narrowest = prior.spike_variance if prior.family == "spike_slab" else prior.slab_variance
-    curvature = 1 / (run.num_data * narrowest)
-    step = stable_step(network, run.likelihood, stream, curvature, momentum, SHARE)
+
+    def share_of_limit(at: nn.Module) -> float:
+        return stable_step(at, run.likelihood, stream, 1 / (run.num_data * narrowest), momentum, SHARE)
+
+    step = share_of_limit(network)
     if not 0 < step < math.inf:
         raise ValueError("no stable step was found: a short training of the network diverged; give one as sampler=...")
     for _ in range(TRIALS):
         moved = _moved(run, network, _constant_step(step, momentum))
-        limit = stable_step(moved, run.likelihood, stream, curvature, momentum, SHARE) if moved is not None else 0.0
+        limit = share_of_limit(moved) if moved is not None else 0.0
         if limit >= step * ENOUGH:
             break
         step = max(limit, step / MOST_LOWERED)

@@ -69,6 +69,8 @@ def test_the_cifar_table_is_that_of_its_results() -> None:
         (text,) = [each for each in README.splitlines() if line in each]
         found = [means(variant, target, ("accuracy", "nll", "ece")) for target in (None, 0.9, 0.95)]
         assert re.findall(r"0\.\d+ / 0\.\d+ / 0\.\d+", text) == [f"{a:.4f} / {n:.3f} / {e:.3f}" for a, n, e in found]
+    for target in (None, 0.9, 0.95):  # at one budget
+        assert len({row(run, target)["gradient_evaluations"] for each in runs.values() for run in each}) == 1
     text = " ".join(README.split())
     behind = [
         row(g, 0.95)["accuracy"] - row(s, 0.95)["accuracy"] for g, s in zip(runs["gaussian"], runs["sgd"], strict=True)

@@ -22,7 +22,7 @@ from sgmcmc_prune.chains.forward import Precision
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.presets import PRESETS
 from sgmcmc_prune.run.tables import decision
-from sgmcmc_prune.settings import from_json, replace, require, to_json
+from sgmcmc_prune.settings import replace, require, to_json
 from sgmcmc_prune.store.result_table import data_label
 
 #: All variants.
@@ -61,16 +61,6 @@ def config_of(variant: str, seed: int, a: Namespace, chosen: Precision) -> RunCo
     return config
 
 
-def run_cell(variant: str, config: dict[str, Any], out: str, **_: Any) -> dict[str, Any] | None:
-    """Compute one cell: a run, or SGD's network."""
-    from sgmcmc_prune.baselines.dense import train_and_prune
-    from sgmcmc_prune.run.run import Run
-
-    if variant == "sgd":
-        return train_and_prune(Run(from_json(config, RunConfig)), "sgd", progress=False)
-    return shared.run_or_resume(config, out)
-
-
 def minus_sgd(cells: shared.Cells) -> str:
     """Every variant minus SGD's network, dense and in the chain at every target, paired by seed."""
     theirs = {run["seed"]: run for run in cells["sgd"]}
@@ -103,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
         require(a.epochs > 1, f"epochs is {a.epochs:g}; the part at each target is one epoch shorter: give more than 1")
         chosen = precision("auto", "desk", a.device)
         configs = {(v, s): config_of(v, s, a, chosen) for v in a.variants for s in a.seeds}
-    cells = shared.sweep(a, run_cell, lambda *cell: {"config": to_json(configs[cell])})
+    cells = shared.sweep(a, shared.run_or_train, lambda *cell: {"config": to_json(configs[cell])})
     compared = f"\n\n## Minus SGD, paired by seed\n\n{minus_sgd(cells)}" if "sgd" in cells else ""
     label = data_label("CIFAR-10", all(run["data"]["official"] for runs in cells.values() for run in runs))
     shared.write_runs(a, cells, f"ResNet-20 on {label}", f"{__doc__}\n{table(cells)}{compared}")

@@ -7,9 +7,9 @@ images: choices are made here, and the test set is not read. In "gaussian" the s
 to 0.005, which leaves SGD's effective step at 0.22 of its largest; with "time step" that follows the cosine (see
 `chains.schedules.Cyclical`).
 
-One seed. With the Gaussian prior the smaller step made single networks better and their average worse; the average of
-the larger one is best. The chain under a spike of variance 1e-5 had a smallest step of its own, so what the spike alone
-costs is not known.
+One seed. With the Gaussian prior the time step on the cosine, down to a smaller step (both changed at once), made
+single networks better and their average worse; the average of the larger step is best. The chain under a spike of
+variance 1e-5 had a smallest step of its own, so what the spike alone costs is not known.
 """
 
 from argparse import Namespace

@@ -12,7 +12,7 @@ from typing import Any
 from experiments import shared
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.presets import PRESETS
-from sgmcmc_prune.settings import from_json, replace, to_json
+from sgmcmc_prune.settings import replace, to_json
 
 #: All variants.
 COMMON = {
@@ -42,16 +42,6 @@ def config_of(variant: str, seed: int, evaluate: str) -> RunConfig:
         changes["data.validation"] = 5000
     config: RunConfig = replace(PRESETS["fashion-mnist"](), **changes)
     return config
-
-
-def run_cell(variant: str, config: dict[str, Any], out: str, **_: Any) -> dict[str, Any] | None:
-    """Compute one cell: a run, or a baseline network."""
-    from sgmcmc_prune.baselines.dense import train_and_prune
-    from sgmcmc_prune.run.run import Run
-
-    if variant in ("sgd", "adamw"):
-        return train_and_prune(Run(from_json(config, RunConfig)), variant, progress=False)  # type: ignore[arg-type]
-    return shared.run_or_resume(config, out)
 
 
 def tables(cells: shared.Cells) -> str:
@@ -98,7 +88,7 @@ def _paired(cells: shared.Cells) -> list[list[str]]:
 def main(argv: list[str] | None = None) -> None:
     """Run the cells that are missing, then write the tables."""
     a = shared.sweep_parser(__doc__ or "", "fashion_mnist_lenet", list(VARIANTS), __file__).parse_args(argv)
-    cells = shared.sweep(a, run_cell, lambda v, seed: {"config": to_json(config_of(v, seed, a.evaluate))})
+    cells = shared.sweep(a, shared.run_or_train, lambda v, seed: {"config": to_json(config_of(v, seed, a.evaluate))})
     shared.write_runs(a, cells, "LeNet on Fashion-MNIST", f"{__doc__}\n{tables(cells)}")
 
 

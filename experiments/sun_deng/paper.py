@@ -1,28 +1,11 @@
 """Deng et al. and Sun et al., beside ours: ResNets on CIFAR-10, all of which are owed."""
 
-from typing import Any
-
 from experiments import literature
-from experiments.papers import Claim, Ours, Paper, ahead, number
+from experiments.papers import Claim, Paper
 from experiments.sun_deng import deng_resnet20, sun_resnet
 
 DENG_FILE, SUN_FILE = "deng_resnet20_{budget}", "sun_resnet_{budget}"
 SA, EM, FIXED = deng_resnet20.CLAIM
-
-
-def between(first: str, second: str, target: float) -> Any:
-    """A reader: one variant against another in the chain, at a sparsity."""
-
-    def read(content: Any) -> Ours | None:
-        return ahead(*(literature.accuracies(content, v, target) for v in (first, second)), 2)
-
-    return read
-
-
-def at(variant: str, target: float) -> Any:
-    """A reader: accuracy in the chain at a sparsity."""
-    return lambda content: number(literature.accuracies(content, variant, target), 2)
-
 
 DENG = Paper(
     title="Deng, Zhang, Liang and Lin: an adaptive empirical Bayesian method for sparse deep learning",
@@ -36,7 +19,7 @@ DENG = Paper(
             "poster, NeurIPS 2019",
             authors,
             results=DENG_FILE,
-            read=between(first, second, target),
+            read=literature.better(first, second, target),
             owed="`sun_deng.deng_resnet20`",
             about="resnet-20",
         )
@@ -53,7 +36,7 @@ DENG = Paper(
             authors="SGHMC-SA, poster",
             figure=figure,
             results=DENG_FILE,
-            read=at(SA, target),
+            read=literature.accuracy(SA, target),
             owed="`sun_deng.deng_resnet20`",
             about="resnet-20",
         )
@@ -88,7 +71,7 @@ SUN = Paper(
             authors=f"README, {kept} % of the weights left",
             figure=figure,
             results=SUN_FILE,
-            read=at(variant, target),
+            read=literature.accuracy(variant, target),
             owed="`sun_deng.sun_resnet`",
             about="resnet-20",
         )

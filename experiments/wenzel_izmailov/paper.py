@@ -1,20 +1,8 @@
 """Wenzel et al. and Izmailov et al., beside ours: is T = 1 the best temperature? Both are owed."""
 
-from typing import Any
-
 from experiments import literature
-from experiments.papers import Claim, Ours, Paper, ahead
+from experiments.papers import Claim, Paper
 from experiments.wenzel_izmailov import cold_posterior, resnet20_frn
-
-
-def better(first: str, second: str) -> Any:
-    """A reader: whether the first variant's predictive is better than the second's."""
-
-    def read(content: Any) -> Ours | None:
-        return ahead(literature.accuracies(content, first), literature.accuracies(content, second), 2)
-
-    return read
-
 
 WENZEL = Paper(
     title="Wenzel et al.: how good is the Bayes posterior in deep neural networks really?",
@@ -32,11 +20,11 @@ WENZEL = Paper(
             about="resnet-20",
         )
         for text, read, more in (
-            ("A cold posterior (T = 0.01) beats T = 1", better("T=0.01", "T=1"), ""),
+            ("A cold posterior (T = 0.01) beats T = 1", literature.better("T=0.01", "T=1"), ""),
             ("T = 1 is worse than SGD", lambda content: None, " with `--control sgd`"),
             (
                 "The same without augmentation and batch normalisation (our question)",
-                better("likelihood kept T=0.01", "likelihood kept T=1"),
+                literature.better("likelihood kept T=0.01", "likelihood kept T=1"),
                 "",
             ),
         )
@@ -56,7 +44,7 @@ IZMAILOV = Paper(
             "Tempering is not needed (our test: T = 1 predicts better than T = 0.1)",
             "statement of the paper",
             results="izmailov_resnet20_frn_{budget}",
-            read=better("SGHMC T=1", "SGHMC T=0.1"),
+            read=literature.better("SGHMC T=1", "SGHMC T=0.1"),
             owed="`wenzel_izmailov.resnet20_frn` (the small record is far from stationary, and no evidence)",
             about="resnet-20-frn",
         )

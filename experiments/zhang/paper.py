@@ -1,7 +1,7 @@
 """Zhang et al., beside ours: cyclical SG-MCMC with ResNet-18 on CIFAR-10, which is owed."""
 
 from experiments import literature
-from experiments.papers import Claim, Paper, ahead, number
+from experiments.papers import Claim, Paper
 from experiments.zhang import csgmcmc_resnet18
 
 FILE, OWED, ABOUT = "csgmcmc_resnet18_{budget}", "`zhang.csgmcmc_resnet18`", "resnet-18"
@@ -19,7 +19,7 @@ PAPER = Paper(
             "README",
             authors,
             results=FILE,
-            read=lambda c, a=first, b=second: ahead(literature.accuracies(c, a), literature.accuracies(c, b), 2),
+            read=literature.better(first, second),
             owed=OWED,
             about=ABOUT,
         )
@@ -34,7 +34,7 @@ PAPER = Paper(
             authors="README",
             figure=float(accuracy.split()[0]),
             results=FILE,
-            read=lambda c, v=variant: number(literature.accuracies(c, v), 2),
+            read=literature.accuracy(variant),
             owed=OWED,
             about=ABOUT,
         )

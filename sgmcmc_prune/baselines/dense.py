@@ -191,8 +191,8 @@ def train_and_prune(run: Run, optimizer: OptimizerName, progress: bool = True) -
             labels = {"criterion": _CRITERION, "when": "in_chain", "decision": "target", "target": next(targets)}
             row = labels | row
         rows.append(row)
-    data = {"name": run.data.dataset.name, "official": run.data.dataset.provenance["official"]}
-    return {"split": run.config.evaluate, "seed": run.config.seed, "data": data, "dense": rows[0], "pruned": rows[1:]}
+    described = {"split": run.config.evaluate, "seed": run.config.seed, "data": run.data.dataset.origin}
+    return {**described, "dense": rows[0], "pruned": rows[1:]}
 
 
 def _row(model: nn.Module, split: tuple[torch.Tensor, torch.Tensor], mask: masks.Mask) -> dict[str, Any]:

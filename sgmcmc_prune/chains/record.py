@@ -54,6 +54,15 @@ def at_probes(
     }
 
 
+def dims_at_probes(likelihood: ObservationModel, targets: Tensor) -> dict[str, tuple[str, ...]]:
+    """The dimensions of what `at_probes` gives, by name; "y" are targets, while a log-likelihood has one per probe."""
+    return {
+        likelihood.stored[0]: ("probe", likelihood.stored[1]),
+        likelihood.expected[0]: ("probe", likelihood.expected[1]),
+        "y": ("probe", *("component",) * (targets.ndim - 1)),
+    }
+
+
 class Recorder:
     """Computes the values of one draw or one trace record, and knows their layout.
 
@@ -129,13 +138,12 @@ class Recorder:
 
     def _predictive(self) -> dict[str, Variable]:
         """One target drawn for each probe, and its expectation."""
-        name, dim = self.likelihood.expected
+        name, dims = self.likelihood.expected[0], dims_at_probes(self.likelihood, self.targets)
         width = self.likelihood.mean(torch.zeros(1, self.num_outputs)).shape[1]
-        found = {name: Variable(("probe", dim), (len(self.targets), width))}
+        found = {name: Variable(dims[name], (len(self.targets), width))}
         if self.likelihood.draws_targets:
             kind = "int64" if self.likelihood.targets == "labels" else "float32"
-            dims = ("probe", *("component",) * (self.targets.ndim - 1))
-            found["y"] = Variable(dims, tuple(self.targets.shape), kind)
+            found["y"] = Variable(dims["y"], tuple(self.targets.shape), kind)
         return found
 
     def coords(self) -> dict[str, Any]:

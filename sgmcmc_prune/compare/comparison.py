@@ -60,7 +60,7 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     check_device(config.device)
     check_choices(config)
     dataset = load_data(config).dataset
-    judged = {"split": comparison.evaluate, "data": data_label(dataset.name, dataset.provenance["official"])}
+    judged = {"split": comparison.evaluate, "data": data_label(**dataset.origin)}
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock"):
         _agree(comparison, out)

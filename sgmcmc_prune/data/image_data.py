@@ -114,6 +114,11 @@ class Dataset:
     input_centre: tuple[float, ...] = ()
     input_scale: tuple[float, ...] = ()
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a table of results says of the data: the name, and whether these are the official files."""
+        return {"name": self.name, "official": self.provenance["official"]}
+
     def as_inputs(self, values: Any) -> Tensor:
         """Examples in the units of the user's data as the network takes them.
 

@@ -303,7 +303,7 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         "higher_is_better": run.likelihood.higher_is_better,
         "seed": config.seed,
         "evaluation": evaluation_settings(config),
-        "data": {"name": data.dataset.name, "official": data.dataset.provenance["official"]},
+        "data": data.dataset.origin,
         "ood": " in ".join(str(part) for part in (config.ood, config.ood_dir) if part is not None),
         "not_shrinkable": evaluator.not_shrinkable,
         "dense": dense,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sgmcmc_prune.chains.record import at_probes
+from sgmcmc_prune.chains.record import at_probes, dims_at_probes
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.pruning.masks import Mask
 from sgmcmc_prune.run.evaluate import Predictor
@@ -46,9 +46,7 @@ def probed(
         ]
         for chain, (draws, mask) in enumerate(zip(chains, chain_masks, strict=True))
     ]
-    observed = ("probe", *("component",) * (targets.ndim - 1))
-    dims = {"y": observed, likelihood.stored[0]: ("probe", likelihood.stored[1])}
-    dims[likelihood.expected[0]] = ("probe", likelihood.expected[1])
+    dims = dims_at_probes(likelihood, targets)
     groups = {
         group: xarray.Dataset(
             {
@@ -61,5 +59,5 @@ def probed(
         )
         for group in found[0][0]
     }
-    groups["observed_data"] = xarray.Dataset({"y": (observed, targets.cpu().numpy())})
+    groups["observed_data"] = xarray.Dataset({"y": (dims["y"], targets.cpu().numpy())})
     return xarray.DataTree.from_dict(groups)

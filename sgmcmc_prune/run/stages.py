@@ -13,7 +13,7 @@ from sgmcmc_prune import choices
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Stage, catch_signals, follow, skip
 from sgmcmc_prune.chains.monitor import Monitor
-from sgmcmc_prune.chains.record import Recorder
+from sgmcmc_prune.chains.record import Recorder, dims_at_probes
 from sgmcmc_prune.chains.rehearsal import EXAMPLES, Rehearsal, rehearse
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.errors import Interrupted
@@ -198,7 +198,7 @@ def open_stage(
             places.store,
             recorder.groups(schedule.num_draws, schedule.num_steps // record_every),
             config.chains,
-            static=_static(probes, parameters, layers),
+            static=_static(run, probes, parameters, layers),
             coords=recorder.coords(),
             attrs={
                 "config": to_json(config),
@@ -213,11 +213,11 @@ def open_stage(
     return Stage(places, recorder, store, record_every, config.checkpoint_seconds, config.keep_checkpoints, monitor)
 
 
-def _static(probes: Probes, parameters: Mapping[str, Tensor], layers: Sequence[str]) -> dict[str, Any]:
+def _static(run: Run, probes: Probes, parameters: Mapping[str, Tensor], layers: Sequence[str]) -> dict[str, Any]:
     sizes = [parameters[name].numel() for name in layers]
     dims = ("probe", *[f"image_dim_{i}" for i in range(probes.inputs.dim() - 1)])
     return {
-        "observed_data": {"y": (("probe", *("component",) * (probes.labels.ndim - 1)), probes.labels.cpu().numpy())},
+        "observed_data": {"y": (dims_at_probes(run.likelihood, probes.labels)["y"], probes.labels.cpu().numpy())},
         "constant_data": {
             "image": (dims, probes.inputs.cpu().numpy()),
             "probe_held_out": (("probe",), probes.held_out.numpy()),
