@@ -27,7 +27,7 @@ def adaptive(form: str) -> RunConfig:
             "chains": 1,
             "schedule.cycles": 1,
             "prune.targets": (0.5,),
-            "checkpoint_seconds": 0.05,
+            "checkpoint_seconds": 0.0,
         }
     )
 

@@ -33,7 +33,7 @@ def controlled(**changes: object) -> RunConfig:
         "prune.in_chain": ("magnitude",),
         "prune.post_hoc": ("magnitude",),
         "prune.decisions": (),
-        "checkpoint_seconds": 0.05,
+        "checkpoint_seconds": 0.0,
     }
     return small(**{**settings, **changes})
 
