@@ -17,6 +17,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sgmcmc_prune.errors import RunError
+
 _MODELS, _PRIORS, _SAMPLERS = "sgmcmc_prune.models", "sgmcmc_prune.priors", "sgmcmc_prune.samplers"
 _DATA, _CRITERIA, _MASSES = "sgmcmc_prune.data", "sgmcmc_prune.criteria", "sgmcmc_prune.preconditioners"
 _CURVATURES = "sgmcmc_prune.pruning.conditional.curvature"
@@ -296,11 +298,13 @@ def require_same(then: Mapping[str, Mapping[str, str]], now: Mapping[str, Mappin
 
 
 def in_one_line(error: BaseException) -> str:
-    """What went wrong in a user's code, and in which line of it."""
+    """What went wrong in a user's code, and in which line of it; a complaint of this library speaks for itself."""
     text = next(iter(str(error).splitlines()), "")
-    if isinstance(error, ImportError | AttributeError):
+    places = traceback.extract_tb(error.__traceback__)
+    ours = [Path(place.filename).is_relative_to(Path(__file__).parent) for place in places]
+    complaint = ours[-1] and isinstance(error, ValueError | TypeError | RunError)
+    if complaint or isinstance(error, ImportError | AttributeError):
         return text
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    theirs = place.filename != __file__ and not place.filename.startswith("<")
-    where = f" ({Path(place.filename).name}, line {place.lineno})" if theirs else ""
+    theirs = [p for p, own in zip(places, ours, strict=True) if not own and not p.filename.startswith("<")]
+    where = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
     return f"{type(error).__name__}: {text}{where}"

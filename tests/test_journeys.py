@@ -8,8 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from sgmcmc_prune import choices, cli
+from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.run.directory import open_run
+from sgmcmc_prune.store.weights import WeightStore
 
 GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "extend.md").read_text()
 #: The files that docs/extend.md shows, by their names.
@@ -18,12 +22,47 @@ OWN: dict[str, str] = dict(re.findall(r"`own_(\w+)\.py`.*?```python\n(.*?)```", 
 WRONG = """
 import torch
 from sgmcmc_prune.criteria.base import Criterion
+from sgmcmc_prune.preconditioners import RMSprop, change_mass
 from sgmcmc_prune.priors import Prior
+from sgmcmc_prune.samplers import Sampler
 
 class Opposite(Prior):
     def __init__(self, params): pass
     def potential_gradient(self, name, w): return -w
     def log_density(self, params): return sum(-(w.double() ** 2).sum() / 2 for w in params.values())
+
+class Pole(Prior):
+    def __init__(self, params): pass
+    def potential_gradient(self, name, w): return 0.5 / w + w
+    def log_density(self, params): return sum(-(w.abs().log() + w ** 2).double().sum() / 2 for w in params.values())
+
+class InPlace(Opposite):
+    def potential_gradient(self, name, w): return w.mul_(1.0)
+    def log_density(self, params): return super().log_density({n: w.add_(1e-3) for n, w in params.items()})
+
+class Kicks(Opposite):
+    def potential_gradient(self, name, w): return w
+    def sample_latent(self, params, step, temperature=1.0):
+        for p in params.values(): p.data.add_(1e-3)
+
+class Unmasked(Sampler):
+    def _update(self, p, force, noise, state, group): p.add_(force, alpha=-group["lr"])
+
+class NoRule(Sampler): pass
+
+class Light(RMSprop):
+    def refresh(self, states):
+        for state in states: change_mass(state, torch.full_like(state["square_average"], 0.1))
+
+class Narrow(RMSprop):
+    def refresh(self, states):
+        for state in states: change_mass(state, torch.ones(3))
+
+class Floorless(RMSprop):
+    def __init__(self): self.min_mass = 0.0
+
+class Fails(RMSprop):
+    def observe(self, state, gradient): {}["seen"]
 
 class Number(Opposite):
     def potential_gradient(self, name, w): return torch.tensor(1000.0)
@@ -151,6 +190,22 @@ def test_the_comparison_takes_a_users_own_method(folder: Path, capsys: pytest.Ca
         ("--prune.growth-schedule wrong:rises", "must fall from 1 to 0"),
         ("--prior.family wrong:Opposite", "potential_gradient is not the slope of -log_density"),
         ("--prior.family wrong:Number", "must give a finite tensor of the shape of w"),
+        ("--prior.family wrong:Pole", "must give a finite 0-d tensor where masks hold weights at zero"),
+        ("--prior.family wrong:InPlace", "it changes the weights 'linear.weight' that it is given"),
+        ("--prior.family wrong:Kicks", "it changes the weights 'linear.weight' that it is given"),
+        ("--sampler.name wrong:Unmasked", "a step moves masked weights of 'linear.weight'"),
+        ("--sampler.name wrong:NoRule", "the sampler NoRule has no _update"),
+        ("--sampler.preconditioner wrong:Light", "gives 'linear.weight' a mass of 0.1, below its min_mass, 0.25"),
+        ("--sampler.preconditioner wrong:Narrow", "your mass matrix wrong:Narrow fails: RuntimeError"),
+        (
+            "--sampler.preconditioner wrong:Narrow --sampler.name sgld",
+            "a mass of shape (3,); it must be",
+        ),
+        ("--sampler.preconditioner wrong:Floorless", "has min_mass 0.0; it must be a number above 0"),
+        (
+            "--sampler.preconditioner wrong:Fails",
+            "your mass matrix wrong:Fails fails: KeyError: 'seen' (wrong.py",
+        ),
         ("--prune.post-hoc wrong:Short", "must give a number for each of the 7840 groups of 'linear.weight'"),
         ("--prune.post-hoc wrong:Nothing", "it must give the scores of each parameter by name"),
         ("--prune.post-hoc wrong:Raises", "your criterion wrong:Raises fails: KeyError: 'w'"),
@@ -225,3 +280,42 @@ def test_a_criterion_gets_a_copy_of_the_weights_and_decides_by_its_own_odds(fold
     assert with_it["dense"] == without["dense"]
     (median,) = [row for row in with_it["pruned"] if row["decision"] == "median"]
     assert 0 < median["sparsity"] < 1
+
+
+@pytest.mark.parametrize("implementation", ["auto", "reference"])
+def test_under_a_prior_that_pulls_at_masked_weights_they_stay_exactly_zero(folder: Path, implementation: str) -> None:
+    (folder / "off.py").write_text(
+        "from sgmcmc_prune.priors import Prior\n"
+        "class Off(Prior):\n"
+        "    def __init__(self, params):\n"
+        "        pass\n"
+        "    def potential_gradient(self, name, w):\n"
+        "        return 100 * (w - 1)\n"
+        "    def log_density(self, params):\n"
+        "        return sum(-50 * (w.double() - 1).square().sum() for w in params.values())\n"
+    )
+    options = ["--prior.family", "off:Off", "--sampler.implementation", implementation, "--keep-weight-draws"]
+    cli.main(["run", "demo", *SHORT, *options, "--out", "out"])
+    places = open_run(Path("out")).places.stage("magnitude")
+    mask = masks.load(places.mask(0, 0.5))["linear.weight"]
+    drawn = [draw["linear.weight"] for draw in WeightStore(places.draws).draws(0)]
+    assert len(drawn) == 2
+    for weights in drawn:
+        assert torch.equal(weights != 0, mask)
+
+
+def test_a_sampler_of_ones_own_needs_no_name(folder: Path) -> None:
+    (folder / "plain.py").write_text(
+        "from sgmcmc_prune.samplers import Sampler\n"
+        "class Plain(Sampler):\n"
+        "    def _update(self, p, force, noise, state, group):\n"
+        "        p.add_(force, alpha=-group['lr'])\n"
+        "        if noise is not None:\n"
+        "            p.add_(noise, alpha=(2 * group['lr'] * group['temperature'] / group['num_data']) ** 0.5)\n"
+        "        p.mul_(state.get('mask', 1))\n"
+    )
+    cli.main(["run", "demo", *SHORT, "--sampler.name", "plain:Plain", "--out", "out"])
+    before = json.loads(Path("out/metrics.json").read_text())
+    cli.main(["resume", "out"])
+    assert json.loads(Path("out/metrics.json").read_text()) == before
+    assert before["dense"]["accuracy"] > 0.3

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from toy_network import momentum_square
 
 from sgmcmc_prune import choices
+from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.preconditioners import (
     Layerwise,
     Preconditioner,
@@ -18,6 +19,7 @@ from sgmcmc_prune.preconditioners import (
     sqrt_mass,
 )
 from sgmcmc_prune.samplers import SGHMC, SGLD
+from sgmcmc_prune.samplers.checks import check_mass
 
 
 def states(*gradients: list[float]) -> list[dict[str, Any]]:
@@ -220,6 +222,14 @@ def test_no_mass_is_under_the_declared_floor(kind: str) -> None:
     preconditioner.refresh(seen)
     smallest = min(float(s["mass"].min()) if "mass" in s else 1.0 for s in seen)
     assert smallest == pytest.approx(preconditioner.min_mass)
+
+
+@pytest.mark.parametrize("floor", [0.1, 0.3, 0.7])
+def test_a_mass_at_its_floor_is_taken_and_one_below_is_refused(floor: float) -> None:
+    w, at_floor = torch.zeros(2), torch.tensor([1.0, floor])  # rounded to float32, to either side
+    check_mass(RMSprop(min_mass=floor), "w", w, at_floor)
+    with pytest.raises(RunError, match=r"RMSprop gives 'w' a mass of .*, below its min_mass"):
+        check_mass(RMSprop(min_mass=floor), "w", w, 0.999 * at_floor)
 
 
 @pytest.mark.parametrize(

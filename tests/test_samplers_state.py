@@ -1,11 +1,12 @@
 """What a sampler carries from step to step: momentum under a changing step, masks, and a resume."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from toy_network import (
     SAMPLER_NAMES,
     assert_equal_parameters,
@@ -17,7 +18,9 @@ from toy_network import (
 )
 
 from sgmcmc_prune.preconditioners import Layerwise, RMSprop
-from sgmcmc_prune.samplers import MomentumSampler, Sampler
+from sgmcmc_prune.priors import Prior
+from sgmcmc_prune.priors.base import total
+from sgmcmc_prune.samplers import SGHMC, MomentumSampler, Sampler
 
 ALL = (*SAMPLER_NAMES, "released")
 
@@ -190,3 +193,43 @@ def test_another_form_is_refused() -> None:
     saved = make_sampler("released", model.named_parameters()).state_dict()
     with pytest.raises(ValueError, match="form 'released', this one 'corrected'"):
         make_sampler("adaptive_sghmc", model.named_parameters()).load_state_dict(saved)
+
+
+class Pole(Prior):
+    """A force that is infinite at zero."""
+
+    def log_density(self, params: Mapping[str, Tensor]) -> Tensor:
+        return total(-1e-4 * w.double().abs().log() for w in params.values())
+
+    def potential_gradient(self, name: str, w: Tensor) -> Tensor:
+        return 1e-4 / w
+
+
+@pytest.mark.parametrize("implementation", ["auto", "reference"])
+@pytest.mark.parametrize("kind", ALL)
+def test_masked_weights_stay_zero_under_a_prior_that_is_infinite_there(kind: str, implementation: Any) -> None:
+    model = network()
+    sampler = make_sampler(kind, model.named_parameters(), prior=Pole(), implementation=implementation)
+    train(model, sampler, 2)
+    mask = half_mask(model)
+    sampler.set_mask(mask)
+    train(model, sampler, 5, start=2)
+    for name, p, state, _ in sampler.named_states():
+        if name in mask:
+            assert torch.equal(p != 0, mask[name])
+            assert torch.equal(state.get("momentum_buffer", p) != 0, mask[name])
+        assert bool(p.isfinite().all())
+
+
+def test_a_class_without_a_name_of_its_own_refuses_its_parents_state() -> None:
+    class Half(SGHMC):
+        pass
+
+    model = network()
+    parent = SGHMC(model.named_parameters(), lr=0.1, num_data=20, seed=0)
+    train(model, parent, 1)
+    own = Half(model.named_parameters(), lr=0.1, num_data=20, seed=0)
+    with pytest.raises(ValueError, match=r"the saved sampler has sampler 'sghmc', this one '.*Half'"):
+        own.load_state_dict(parent.state_dict())
+    train(model, own, 1)
+    own.load_state_dict(own.state_dict())

@@ -1,6 +1,5 @@
 """What a prior is: a log density and its negative gradient, parameter by parameter, known by name."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -141,43 +140,6 @@ class Prior(ABC):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-
-
-def rehearse_prior(prior: Prior, params: Mapping[str, Tensor]) -> None:
-    """See that a user's prior has a force like each weight, and that it is the slope of its log density.
-
-    Raises
-    ------
-    ValueError
-        If a force has another shape or is not finite, the log density is no finite number, or they do not agree: by a
-        central difference along the force, within 5 %.
-    """
-    point = {name: p.detach().double() + 0.1 for name, p in params.items()}
-    forces = {name: prior.potential_gradient(name, w) for name, w in point.items()}
-    for name, force in forces.items():
-        if not isinstance(force, Tensor) or force.shape != point[name].shape or not bool(force.isfinite().all()):
-            raise ValueError(
-                f"potential_gradient({name!r}, w) must give a finite tensor of the shape of w, "
-                f"{tuple(point[name].shape)}"
-            )
-    length = math.sqrt(sum(float(force.double().square().sum()) for force in forces.values()))
-    if length == 0:
-        return
-    h = 1e-4
-
-    def density(sign: float) -> float:
-        moved = {name: w - sign * h * forces[name].double() / length for name, w in point.items()}
-        value = prior.log_density(moved)
-        if not isinstance(value, Tensor) or value.ndim or not bool(value.isfinite()):
-            raise ValueError("log_density(params) must give a finite 0-d tensor")
-        return float(value)
-
-    slope = (density(1.0) - density(-1.0)) / (2 * h)
-    if abs(slope - length) > 0.05 * length:
-        raise ValueError(
-            "potential_gradient is not the slope of -log_density: along the force, for a unit of length, the density "
-            f"changes by {slope:.4g}, and the force is {length:.4g}"
-        )
 
 
 def without_memory(params: Mapping[str, Tensor]) -> dict[str, Tensor]:

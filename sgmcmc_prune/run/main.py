@@ -17,21 +17,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from sgmcmc_prune import __version__, choices
 from sgmcmc_prune.chains.batched import require_batchable
+from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import interruptible
 from sgmcmc_prune.chains.memory import require_memory
 from sgmcmc_prune.chains.processes import num_workers, run_in_processes, worker_commands
+from sgmcmc_prune.chains.rehearsal import unchanged
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine import distributed
 from sgmcmc_prune.machine.distributed import Ranks
 from sgmcmc_prune.machine.progress import bar as progress_bar
-from sgmcmc_prune.priors.base import rehearse_prior
+from sgmcmc_prune.priors.rehearsal import rehearse_prior
 from sgmcmc_prune.run.checks import check_choices, check_device, check_precision
 from sgmcmc_prune.run.conditional import check_conditional
 from sgmcmc_prune.run.config import RunConfig
@@ -41,6 +43,7 @@ from sgmcmc_prune.run.evaluate import evaluate, foreign_inputs
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import departures, measurable_chain, open_stage, rehearsed, take_batched, take_chain
 from sgmcmc_prune.samplers import tiers
+from sgmcmc_prune.samplers.rehearsal import rehearse_sampler
 from sgmcmc_prune.settings import to_json
 from sgmcmc_prune.store.files import finite_or_null, locked, read_json, write_json
 from sgmcmc_prune.store.places import RunPlaces
@@ -232,19 +235,25 @@ def _check(job: Run, world: Ranks) -> None:
         if criterion is not None:
             job.pruner(model, criterion, 0, None)
     chain = job.chain(0, job.schedule(None))
-    _rehearse_own(job, model, chain.parameters)
+    with unchanged(model):
+        _rehearse_own(job, model, chain)
     if config.execution == "batched":
         require_batchable(chain)
     at_once = {"processes": num_workers(config.chains), "batched": config.chains}
     require_memory(chain, at_once.get(config.execution, 1) if world.size == 1 else 1)
 
 
-def _rehearse_own(job: Run, model: nn.Module, params: dict[str, Tensor]) -> None:
-    """Let a user's own prior, criteria and decisions see the start of a chain, so that they do not fail at its end."""
-    config, prior, groups = job.config, job.prior(model, 0), job.groups(model)
+def _rehearse_own(job: Run, model: nn.Module, chain: Chain) -> None:
+    """Let a user's own parts see the start of a chain, so that they do not fail at its end, or go wrong in silence."""
+    config, prior, params, groups = job.config, job.prior(model, 0), chain.parameters, job.groups(model)
     if choices.is_own(config.prior.family):
         with choices.calling("prior", config.prior.family):
-            rehearse_prior(prior, params)
+            rehearse_prior(prior, params, masked=groups if config.prune.in_chain else ())
+    s = config.sampler
+    for kind, name in (("mass matrix", s.preconditioner), ("sampler", s.name)):
+        if choices.is_own(name):
+            with choices.calling(kind, name):
+                rehearse_sampler(chain.sampler)
     own = any(map(choices.is_own, config.prune.decisions))
     for name in dict.fromkeys((*config.prune.post_hoc, *config.prune.in_chain)):
         if own or choices.is_own(name):

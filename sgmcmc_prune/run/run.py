@@ -301,6 +301,11 @@ class Run:
         mass = choices.make("mass matrix", s.preconditioner)
         if not isinstance(mass, Preconditioner):
             raise ValueError(f"mass matrix {s.preconditioner!r} is no sgmcmc_prune.preconditioners.Preconditioner")
+        if not (isinstance(mass.min_mass, int | float) and 0 < mass.min_mass < math.inf):
+            raise ValueError(
+                f"mass matrix {s.preconditioner!r} has min_mass {mass.min_mass!r}; it must be a number above 0, the "
+                "smallest mass that it gives"
+            )
         return smallest_stable_spike(s.lr, self.num_data, mass.min_mass, momentum)
 
     def pruner(self, model: nn.Module, name: str, chain: int, reference: Sequence[dict[str, Tensor]] | None) -> Pruner:

@@ -216,5 +216,5 @@ def released(
     if noise is not None:
         buffer.add_(noise, alpha=math.sqrt(2 + 2 * momentum**2) * c**1.5 * multiplier)
     if mask is not None:
-        buffer.mul_(mask)
+        buffer.masked_fill_(~mask, 0.0)  # decay(0) may be infinite, and infinity times zero is no zero
     p.add_(tau * buffer)

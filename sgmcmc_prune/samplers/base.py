@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.mask_check import check_mask
 from sgmcmc_prune.native.memory import describe, laid_out
 from sgmcmc_prune.noise import Stream, choose_seed
@@ -89,7 +88,7 @@ class Sampler(Optimizer):
     Attributes
     ----------
     name : str
-        What a configuration calls it.
+        By which saved states know whose they are; a class that gives none has its module and its own name.
     integrator : str or None
         How positions and momenta are advanced, as `diagnostics.kinetic_band` takes it ("thermostat" has no band); None
         without momentum.
@@ -105,6 +104,12 @@ class Sampler(Optimizer):
     integrator: ClassVar[str | None] = None
     own: ClassVar[tuple[str, ...]] = ()
     state_keys: ClassVar[tuple[str, ...]] = ("mass", "mask")
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        """Name a class that has no name of its own: with its parent's it would take its parent's states."""
+        super().__init_subclass__(**arguments)
+        if "name" not in vars(cls):
+            cls.name = f"{cls.__module__}:{cls.__qualname__}"
 
     def __init__(
         self,
@@ -350,14 +355,18 @@ class Sampler(Optimizer):
         return [z.to(p) for z, p in zip(compiled.noise_of_parameters(group, stream), group["params"], strict=True)]
 
     def force(self, name: str, p: Tensor, num_data: int) -> Tensor:
-        """d(U / N) / dw on the minibatch: the gradient plus the prior's share."""
+        """d(U / N) / dw on the minibatch: the gradient plus the prior's share, of which a masked weight has none."""
         assert p.grad is not None
         if self.prior is None:
             return p.grad
-        return p.grad.add(self.prior.potential_gradient(self.prior_names[name], p), alpha=1 / num_data)
+        share = self.prior.potential_gradient(self.prior_names[name], p)
+        mask = self.state[p].get("mask") if p in self.state else None
+        if mask is not None:  # a density may have its pole at zero, and infinity times zero is no zero
+            share = torch.where(mask, share, 0.0)
+        return p.grad.add(share, alpha=1 / num_data)
 
     def _update(self, p: Tensor, force: Tensor, noise: Tensor | None, state: dict[str, Any], group: Any) -> None:
-        raise NotImplementedError
+        raise TypeError(f"the sampler {type(self).__name__} has no _update, its rule for one tensor")
 
     @staticmethod
     def _arguments(state: Mapping[str, Any], group: Mapping[str, Any]) -> dict[str, Any]:
@@ -370,13 +379,18 @@ class Sampler(Optimizer):
         return {}
 
     def refresh_preconditioner(self) -> None:
-        """Recompute the mass matrix from the gradients seen since the start; once frozen it stays as it is."""
-        states = [self.state[p] for group in self.param_groups if group["adapting"] for p in group["params"]]
-        self.preconditioner.refresh(states)
-        for mass in (state["mass"] for state in states if "mass" in state):
-            if not bool((mass > 0).all()) or not bool(mass.isfinite().all()):
-                kind = type(self.preconditioner).__name__
-                raise RunError(f"the mass matrix {kind} has masses that are not positive and finite")
+        """Recompute the mass matrix from the gradients seen since the start; once frozen it stays as it is.
+
+        Raises
+        ------
+        RunError
+            If a mass is not positive and finite, or below the `min_mass` that its matrix declares.
+        """
+        adapting = [(name, p, state) for name, p, state, group in self.named_states() if group["adapting"]]
+        self.preconditioner.refresh([state for _, _, state in adapting])
+        for name, p, state in adapting:
+            if "mass" in state:
+                checks.check_mass(self.preconditioner, name, p, state["mass"])
 
     def freeze(self) -> None:
         """Stop adapting the mass matrix for good, as collection requires."""

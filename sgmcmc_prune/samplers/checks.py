@@ -11,6 +11,10 @@ from torch import Tensor
 
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.noise import check_key
+from sgmcmc_prune.preconditioners import Preconditioner
+
+#: How far below its floor a mass may be, relative to it.
+ROUNDING = 1e-6
 
 
 def check_known(given: Iterable[str], known: Sequence[str], taker: str) -> None:
@@ -98,6 +102,23 @@ def not_finite(parameters: Iterable[tuple[str, Tensor]], step: int) -> RunError:
         f"the gradient of {bad!r} is not finite at step {step}; no parameter was moved. Lower the step size, "
         "or look for infinite or missing values in the data"
     )
+
+
+def check_mass(preconditioner: Preconditioner, name: str, p: Tensor, mass: Tensor) -> None:
+    """RunError unless a mass is that of its parameter, and no smaller than its matrix says (to rounding)."""
+    kind, floor = type(preconditioner).__name__, preconditioner.min_mass
+    if mass.dim() and mass.shape != p.shape:
+        raise RunError(
+            f"the mass matrix {kind} gives {name!r} a mass of shape {tuple(mass.shape)}; it must be a scalar or of "
+            f"shape {tuple(p.shape)}"
+        )
+    if not bool((mass > 0).all()) or not bool(mass.isfinite().all()):
+        raise RunError(f"the mass matrix {kind} gives {name!r} masses that are not positive and finite")
+    if not bool((mass >= floor * (1 - ROUNDING)).all()):
+        raise RunError(
+            f"the mass matrix {kind} gives {name!r} a mass of {float(mass.min()):.3g}, below its min_mass, {floor:g}, "
+            "by which the longest step and the narrowest prior are chosen; declare the smallest mass that it can give"
+        )
 
 
 Place = tuple[torch.Size, torch.dtype, torch.device]
