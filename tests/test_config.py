@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sgmcmc_prune import choices
 from sgmcmc_prune.priors.em_settings import EMSettings
-from sgmcmc_prune.run.config import NetworkChoice, RunConfig
+from sgmcmc_prune.run.checks import check_prior, prior_class
+from sgmcmc_prune.run.config import NetworkChoice, PriorConfig, RunConfig
 from sgmcmc_prune.run.presets import PRESETS
 from sgmcmc_prune.settings import from_json, replace, to_json
 
@@ -101,3 +104,46 @@ def test_whole_numbers_may_stand_for_others_and_optional_settings_are_checked() 
 @pytest.mark.parametrize("make", PRESETS.values())
 def test_presets_survive_json(make: Any) -> None:
     assert from_json(to_json(make()), RunConfig) == make()
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "said"),
+    [
+        (
+            "demo",
+            {"prior.family": "gaussian", "prior.spike_variance": 1e-3},
+            "prior.spike_variance is 0.001, and",
+        ),
+        (
+            "demo",
+            {"prior.family": "gaussian", "prior.degrees_of_freedom": 5.0},
+            "has group, slab_variance; leave it at",
+        ),
+        ("demo", {"prior.family": "laplace", "prior.mode": "em"}, "prior.mode is 'em'"),
+        ("demo", {"prior.family": "student_t", "prior.dense_variance": 0.3}, "prior.dense_variance is 0.3"),
+        ("demo", {"prior.family": "horseshoe", "prior.inclusion_rate": 0.1}, "prior.inclusion_rate is 0.1"),
+        ("demo", {"prior.family": "gaussian", "prior.indicator_every": 5}, "prior.indicator_every is 5"),
+        ("demo", {"prior.degrees_of_freedom": 5.0}, "prior.family spike_slab does not read it"),
+        ("demo", {"prior.family": "student_t", "prior.degrees_of_freedom": 5.0}, ""),
+        ("demo", {"prior.family": "horseshoe", "prior.indicator_every": 5, "prior.dense_variance": 0.3}, ""),
+        ("demo", {"prior.family": "gaussian", "prior.slab_variance": 0.3, "prior.dense_variance": 0.3}, ""),
+        ("demo", {"prior.mode": "gibbs", "prior.spike": "laplace", "prior.indicator_every": 5}, ""),
+        ("regression", {"prior.family": "gaussian"}, ""),
+    ],
+)
+def test_a_setting_that_the_prior_does_not_read_is_refused(preset: str, changes: dict[str, Any], said: str) -> None:
+    config = replace(PRESETS[preset](), **changes)
+    if not said:
+        check_prior(config)
+        return
+    with pytest.raises(ValueError, match=f"{re.escape(said)}.*") as caught:
+        check_prior(config)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("family", choices.OURS["prior"])
+def test_a_prior_reads_settings_that_there_are_and_gets_no_others(family: str) -> None:
+    config = replace(RunConfig(), **{"prior.family": family})
+    known = {field.name for field in dataclasses.fields(PriorConfig)}
+    assert "slab_variance" in prior_class(config).settings
+    assert set(prior_class(config).settings) <= known - {"family", "options", "group", "indicator_every"}

@@ -9,14 +9,21 @@ import pytest
 import torch
 from small_run import small
 
+from experiments.ke_fan import cifar100, imagenet
 from experiments.ke_fan.cifar10 import EXPERIMENT
-from experiments.literature import at_the_desk, dense_epochs, main, precision
+from experiments.literature import Experiment, at_the_desk, dense_epochs, main, precision
+from experiments.sun_deng import deng_resnet20, sun_resnet
+from experiments.wenzel_izmailov import cold_posterior, resnet20_frn
+from experiments.zhang import csgmcmc_resnet18
 from sgmcmc_prune import models
 from sgmcmc_prune.machine import bfloat16
+from sgmcmc_prune.run.checks import check_prior
 from sgmcmc_prune.run.main import run
 from sgmcmc_prune.run.presets import PRESETS
 from sgmcmc_prune.run.run import Run
 
+OTHERS = (cifar100, imagenet, deng_resnet20, sun_resnet, cold_posterior, resnet20_frn, csgmcmc_resnet18)
+EXPERIMENTS = (EXPERIMENT, *(module.EXPERIMENT for module in OTHERS))
 SCRIPT = str(Path(__file__).parent / "nowhere.py")
 NONE, SOME = "flags\t\t: fpu avx2 avx512f\n", "flags\t\t: fpu avx512f avx512_bf16\n"
 
@@ -138,3 +145,9 @@ def test_a_script_of_few_pictures_ends_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "9" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.name)
+def test_no_variant_sets_of_the_prior_what_it_does_not_read(experiment: Experiment) -> None:
+    for variant in experiment.variants:
+        check_prior(experiment.config(variant, "desk"))

@@ -31,6 +31,9 @@ class Opposite(Prior):
     def potential_gradient(self, name, w): return -w
     def log_density(self, params): return sum(-(w.double() ** 2).sum() / 2 for w in params.values())
 
+class Reads(Opposite):
+    settings = ("width",)
+
 class Pole(Prior):
     def __init__(self, params): pass
     def potential_gradient(self, name, w): return 0.5 / w + w
@@ -96,6 +99,12 @@ SHORT = """
 """.split()  # noqa: SIM905
 
 
+def short_run(options: list[str]) -> list[str]:
+    """A short run with these options, to `out`; under another prior without the spike's variance, which it refuses."""
+    spike = ("--prior.spike-variance", "1e-3") if "--prior.family" in options else ()
+    return ["run", "demo", *(typed for typed in SHORT if typed not in spike), *options, "--out", "out"]
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the user's files, in which the command is typed."""
@@ -142,7 +151,7 @@ def test_a_file_has_ten_lines_or_fewer(name: str) -> None:
 def test_a_run_takes_a_users_own_part(
     folder: Path, capsys: pytest.CaptureFixture[str], part: str, options: str, seen: str
 ) -> None:
-    cli.main(["run", "demo", *SHORT, *options.split(), "--out", "out"])
+    cli.main(short_run(options.split()))
     table = capsys.readouterr().out
     assert "dense" in table
     assert seen in table
@@ -188,6 +197,11 @@ def test_the_comparison_takes_a_users_own_method(folder: Path, capsys: pytest.Ca
         ("--prior.options spike_variance=1e-12", "prior.options has spike_variance"),
         ("--prior.options seed=1", "prior.options has seed"),
         ("--prune.growth-schedule wrong:rises", "must fall from 1 to 0"),
+        (
+            "--prior.family own_prior:Cauchy --prior.slab-variance 1",
+            "prior.slab_variance is 1.0, and prior",
+        ),
+        ("--prior.family wrong:Reads", "prior 'wrong:Reads' reads width, no setting of a run's prior"),
         ("--prior.family wrong:Opposite", "potential_gradient is not the slope of -log_density"),
         ("--prior.family wrong:Number", "must give a finite tensor of the shape of w"),
         ("--prior.family wrong:Pole", "must give a finite 0-d tensor where masks hold weights at zero"),
@@ -222,7 +236,7 @@ def test_what_is_no_such_part_is_refused_in_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], options: str, message: str
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli.main(["run", "demo", *SHORT, *options.split(), "--out", "out"])
+        cli.main(short_run(options.split()))
     assert stop.value.code == 2
     complaint = capsys.readouterr().err.strip().splitlines()
     assert message in complaint[-1]
@@ -295,7 +309,7 @@ def test_under_a_prior_that_pulls_at_masked_weights_they_stay_exactly_zero(folde
         "        return sum(-50 * (w.double() - 1).square().sum() for w in params.values())\n"
     )
     options = ["--prior.family", "off:Off", "--sampler.implementation", implementation, "--keep-weight-draws"]
-    cli.main(["run", "demo", *SHORT, *options, "--out", "out"])
+    cli.main(short_run(options))
     places = open_run(Path("out")).places.stage("magnitude")
     mask = masks.load(places.mask(0, 0.5))["linear.weight"]
     drawn = [draw["linear.weight"] for draw in WeightStore(places.draws).draws(0)]

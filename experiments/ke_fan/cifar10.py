@@ -50,7 +50,7 @@ VARIANTS = {
     "em T=1e-5 plain": PLAIN,
     "em T=1e-5 filters": {"prior.group": "filter"},
     "marginal T=1": {"prior.mode": "marginal", "sampler.temperature": 1.0, **INCLUSION},
-    "gaussian T=1e-5": {"prior.family": "gaussian", **MAGNITUDE},
+    "gaussian T=1e-5": {"prior.family": "gaussian", "prior.mode": "marginal", **MAGNITUDE},
     "em T=1e-5 wide": {"model.name": "wide_resnet28_10"},
 }
 EXPERIMENT = Experiment("ke_fan_cifar10", PAPER, VARIANTS)

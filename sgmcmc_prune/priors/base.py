@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,10 +42,13 @@ class Prior(ABC):
 
     # ruff: noqa: B027
 
+    #: The settings of a run's `prior` that it reads, beside its options; one that is set and not read is refused.
+    settings: ClassVar[tuple[str, ...]] = ()
+
     @classmethod
     def configured(
         cls,
-        settings: Any,
+        settings: Mapping[str, Any],
         params: Mapping[str, Tensor],
         *,
         options: Mapping[str, Any],
@@ -54,11 +57,12 @@ class Prior(ABC):
         chain: int,
         min_variance: float,
     ) -> "Prior":
-        """The prior that a run's configuration asks for; one of your own takes the named parameters and its options.
+        """The prior that a run's configuration asks for; one of your own takes the named parameters and what it reads.
 
         Parameters
         ----------
-        settings : PriorConfig
+        settings : mapping of str to object
+            Those that it reads, by name.
         params : mapping of str to Tensor
             The trained parameters.
         options : mapping of str to object
@@ -70,7 +74,7 @@ class Prior(ABC):
         min_variance : float
             The narrowest that the sampler's largest step can follow.
         """
-        return cls(params, **options)  # type: ignore[call-arg]
+        return cls(params, **settings, **options)  # type: ignore[call-arg]
 
     @abstractmethod
     def log_density(self, params: Mapping[str, Tensor]) -> Tensor:

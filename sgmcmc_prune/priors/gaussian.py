@@ -14,14 +14,16 @@ from sgmcmc_prune.priors.base import FusedForm, Prior, check_positive, total
 class Gaussian(Prior):
     """Independent N(0, variance) for every weight: weight decay 1 / (N variance) in the units of SGD."""
 
+    settings = ("slab_variance",)
+
     def __init__(self, variance: float) -> None:
         check_positive("prior variance", variance)
         self.variance = variance
 
     @classmethod
-    def configured(cls, settings: Any, params: Mapping[str, Tensor], **context: Any) -> "Gaussian":
+    def configured(cls, settings: Mapping[str, Any], params: Mapping[str, Tensor], **context: Any) -> "Gaussian":
         """With the variance of the slab."""
-        return cls(**{"variance": settings.slab_variance, **context["options"]})
+        return cls(**{"variance": settings["slab_variance"], **context["options"]})
 
     def cut(self, params: Mapping[str, Tensor], positions: Mapping[str, Tensor]) -> "Gaussian":
         """It holds for any parameters."""

@@ -74,6 +74,8 @@ class Horseshoe(Prior):
         Key of the Gibbs steps; without a seed it is drawn from torch's default generator.
     """
 
+    settings = ("slab_variance", "dense_variance")
+
     def __init__(
         self,
         params: Mapping[str, Tensor],
@@ -105,14 +107,9 @@ class Horseshoe(Prior):
                 offset += 2 * p.numel()
 
     @classmethod
-    def configured(cls, settings: Any, params: Mapping[str, Tensor], **context: Any) -> "Horseshoe":
+    def configured(cls, settings: Mapping[str, Any], params: Mapping[str, Tensor], **context: Any) -> "Horseshoe":
         """With the slab of the configuration; the option `global_scale` is its own."""
-        chosen = {
-            "slab_variance": settings.slab_variance,
-            "dense_variance": settings.dense_variance,
-            "min_variance": max(context["min_variance"], 1e-12),
-            **context["options"],
-        }
+        chosen = {**settings, "min_variance": max(context["min_variance"], 1e-12), **context["options"]}
         return cls(params, seed=context["seed"], chain=context["chain"], **chosen)
 
     def hyperparameters(self, name: str) -> dict[str, float]:

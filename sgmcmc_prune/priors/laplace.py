@@ -19,10 +19,12 @@ class Laplace(ScaleFamily):
     Park, Casella: The Bayesian lasso (JASA 2008).
     """
 
+    settings = ("slab_variance",)
+
     @classmethod
-    def configured(cls, settings: Any, params: Mapping[str, Tensor], **context: Any) -> "Laplace":
+    def configured(cls, settings: Mapping[str, Any], params: Mapping[str, Tensor], **context: Any) -> "Laplace":
         """Starting at the variance of the slab, 2 b^2."""
-        return cls(**{"scale": math.sqrt(settings.slab_variance / 2), **context["options"]})
+        return cls(**{"scale": math.sqrt(settings["slab_variance"] / 2), **context["options"]})
 
     def log_densities(self, w: Tensor, scale: float) -> Tensor:
         """-|w| / b - log 2 b."""

@@ -87,6 +87,8 @@ class SpikeSlab(Prior):
         If pi is not inside (0, 1), or the spike is not narrower than the slab.
     """
 
+    settings = ("mode", "spike", "inclusion_rate", "spike_variance", "slab_variance", "dense_variance")
+
     def __init__(
         self,
         params: Mapping[str, Tensor],
@@ -127,10 +129,9 @@ class SpikeSlab(Prior):
             offset += groups.num_groups
 
     @classmethod
-    def configured(cls, settings: Any, params: Mapping[str, Tensor], **context: Any) -> "SpikeSlab":
+    def configured(cls, settings: Mapping[str, Any], params: Mapping[str, Tensor], **context: Any) -> "SpikeSlab":
         """Indicators of the prunable parameters, in their groups."""
-        names = ("mode", "spike", "inclusion_rate", "spike_variance", "slab_variance", "dense_variance")
-        chosen = {**{name: getattr(settings, name) for name in names}, **context["options"]}
+        chosen = {**settings, **context["options"]}
         return cls(params, group=context["groups"], seed=context["seed"], chain=context["chain"], **chosen)
 
     def cut(self, params: Mapping[str, Tensor], positions: Mapping[str, Tensor]) -> "SpikeSlab":

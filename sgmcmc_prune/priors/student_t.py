@@ -29,17 +29,21 @@ class StudentT(ScaleFamily):
     Lange, Little, Taylor: Robust statistical modeling using the t distribution (JASA 1989).
     """
 
+    settings = ("slab_variance", "degrees_of_freedom")
+
     def __init__(self, scale: float, degrees_of_freedom: float = 4.0) -> None:
         super().__init__(scale)
         check_positive("degrees_of_freedom", degrees_of_freedom)
         self.degrees_of_freedom = degrees_of_freedom
 
     @classmethod
-    def configured(cls, settings: Any, params: Mapping[str, Tensor], **context: Any) -> "StudentT":
+    def configured(cls, settings: Mapping[str, Any], params: Mapping[str, Tensor], **context: Any) -> "StudentT":
         """Starting at the variance of the slab, s^2 nu / (nu - 2)."""
-        chosen = {"degrees_of_freedom": settings.degrees_of_freedom, **context["options"]}
-        nu = chosen["degrees_of_freedom"]
-        return cls(**{"scale": math.sqrt(settings.slab_variance * (nu - 2) / nu), **chosen})
+        nu = settings["degrees_of_freedom"]
+        if not nu > 2:
+            raise ValueError(f"prior.degrees_of_freedom is {nu}; the variance of a Student-t prior needs more than 2")
+        scale = math.sqrt(settings["slab_variance"] * (nu - 2) / nu)
+        return cls(**{"scale": scale, "degrees_of_freedom": nu, **context["options"]})
 
     def hyperparameters(self, name: str) -> dict[str, float]:
         """`scale` of one parameter, s, and `degrees_of_freedom`, nu."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sgmcmc_prune.report.run_data import RunData
+from sgmcmc_prune.run.config import RunConfig
 
 
 def facts(run: RunData) -> dict[str, str]:
@@ -10,11 +11,6 @@ def facts(run: RunData) -> dict[str, str]:
     c, info = run.config, run.info
     data = info.get("data", {})
     splits = ", ".join(f"{data[k]:,} {k}" for k in ("train", "validation", "test") if k in data)
-    prior = f"{c.prior.family.replace('_', '-')}, starting variance {c.prior.slab_variance:g}"
-    if c.prior.family == "horseshoe":
-        prior = f"regularised horseshoe, global scale {c.prior.spike_variance**0.5:g}"
-    elif c.prior.family == "spike_slab":
-        prior = f"spike-and-slab, mode {c.prior.mode}, one indicator per {c.prior.group}; EM: {c.em.kind}"
     s, p = c.schedule, c.prune
     done = f"; written so far: {', '.join(map(str, run.dense.draws))}" if run.dense and not run.finished else ""
     versions = {info.get("library", {}).get("name", ""): info.get("library", {}).get("version", "")}
@@ -24,7 +20,7 @@ def facts(run: RunData) -> dict[str, str]:
         "preset": c.preset,
         "data": f"{c.data.name} ({splits})" if splits else c.data.name,
         "model": c.model.name,
-        "prior": prior,
+        "prior": _prior(c),
         "sampler": f"{c.sampler.name}, step {c.sampler.lr:g} to {c.sampler.lr_min:g}, momentum {c.sampler.momentum:g}, "
         f"temperature {c.sampler.temperature:g}, mass {c.sampler.preconditioner}, batches of {c.data.batch_size}",
         "schedule": f"burn-in {s.burn_in:g} epochs, then {s.cycles} cycles of {s.explore:g} exploring and "
@@ -41,3 +37,17 @@ def facts(run: RunData) -> dict[str, str]:
 
 def _names(criteria: Sequence[str]) -> str:
     return ", ".join(c.replace("_", " ") for c in criteria) or "nothing"
+
+
+def _prior(c: RunConfig) -> str:
+    """The prior as it was stated; what was learned of it is a table of its own."""
+    p = c.prior
+    slab = f"starting variance {p.slab_variance:g}"
+    stated = {
+        "spike_slab": f"spike-and-slab, mode {p.mode}, one indicator per {p.group}; EM: {c.em.kind}",
+        "gaussian": f"gaussian, variance {p.slab_variance:g}",
+        "laplace": f"laplace, {slab}",
+        "student_t": f"student-t, {slab}",
+        "horseshoe": f"regularised horseshoe, slab variance {p.slab_variance:g}",
+    }
+    return ", ".join((stated.get(p.family, p.family), *p.options))

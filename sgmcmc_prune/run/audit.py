@@ -90,11 +90,12 @@ def audit_run(config: RunConfig) -> tuple[list[str], list[str]]:
     """
     from sgmcmc_prune.chains.batched import obstacle
     from sgmcmc_prune.pruning.shrink import why_not_shrinkable
-    from sgmcmc_prune.run.checks import check_choices, check_device
+    from sgmcmc_prune.run.checks import check_choices, check_device, check_prior
     from sgmcmc_prune.run.run import Run
 
     check_device(config.device)
     check_choices(config)
+    check_prior(config)
     run = Run(config)
     data, num_data = run.data, run.num_data
     size = max(b for b in range(1, config.data.batch_size + 1) if num_data % b == 0)

@@ -127,7 +127,7 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """The prior on the weights.
+    """The prior on the weights. Each family has some of these settings; one that is set and not read is refused.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ class PriorConfig:
         "student_t" then learn a scale per weight matrix); "horseshoe", whose option is global_scale; or your own as
         "package.module:class", which is made of the named parameters.
     options
-        NAME=VALUE for it, such as global_scale=0.01; they go before the settings below.
+        NAME=VALUE for it, such as global_scale=0.01.
     mode
         How the indicators are treated: summed out, sampled, or held at their expectation (the paper's EM).
     group
@@ -371,8 +371,6 @@ class RunConfig:
         require(self.data.workers >= 1, f"data.workers is {self.data.workers}; reading takes at least one thread")
         require((self.ranks_per_chain or 1) >= 1, f"ranks_per_chain is {self.ranks_per_chain}; it must be at least 1")
         require(self.prior.indicator_every >= 1, "prior.indicator_every must be at least 1 step")
-        nu = self.prior.degrees_of_freedom
-        require(nu > 2, f"prior.degrees_of_freedom is {nu}; the variance of a Student-t prior needs more than 2")
         require(self.data.batch_size >= 1, f"batch_size is {self.data.batch_size}; it must be at least 1")
         require(0 < self.prune.fdr < 1, f"prune.fdr is {self.prune.fdr}; it must be inside (0, 1)")
         require(0 < self.prune.growth <= 1, f"prune.growth is {self.prune.growth}; it must be in (0, 1]")

@@ -34,7 +34,7 @@ from sgmcmc_prune.machine import distributed
 from sgmcmc_prune.machine.distributed import Ranks
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.priors.rehearsal import rehearse_prior
-from sgmcmc_prune.run.checks import check_choices, check_device, check_precision
+from sgmcmc_prune.run.checks import check_choices, check_device, check_precision, check_prior
 from sgmcmc_prune.run.conditional import check_conditional
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import rehearse_criterion
@@ -219,6 +219,7 @@ def _ranks_per_chain(config: RunConfig, world: Ranks) -> int:
 def _check(job: Run, world: Ranks) -> None:
     """Build one chain and its pruners, so that a bad setting is refused before a directory is made."""
     config = job.config
+    check_prior(config)
     if config.schedule.cycles < 1:
         raise ValueError(f"schedule.cycles is {config.schedule.cycles}; a run draws in at least one cycle")
     foreign_inputs(job)

@@ -32,6 +32,7 @@ from sgmcmc_prune.priors.em import adaptation
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.spike_slab import SpikeSlab, smallest_stable_spike
 from sgmcmc_prune.pruning.prunable import output_weights, prunable, trainable
+from sgmcmc_prune.run.checks import prior_class
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.data import Data, Probes, choose_probes, likelihood, load_data
 from sgmcmc_prune.run.schedules import dense_schedule, fork_schedule
@@ -240,18 +241,15 @@ class Run:
 
         Nothing of it gets narrower than the sampler's largest step can follow.
         """
-        settings = self.config.prior
-        family = choices.load("prior", settings.family)
-        if not (isinstance(family, type) and issubclass(family, Prior)):
-            raise ValueError(f"prior {settings.family!r} is no subclass of sgmcmc_prune.priors.Prior")
-        options = choices.options(settings.options, "prior.options")
+        settings, family = self.config.prior, prior_class(self.config)
+        read = {name: getattr(settings, name) for name in family.settings}
         context: dict[str, Any] = {
-            "options": options,
+            "options": choices.options(settings.options, "prior.options"),
             "groups": self.groups(model),
             "min_variance": self.smallest_spike,
         }
         with choices.calling("prior", settings.family):
-            prior: Prior = family.configured(settings, trainable(model), **context, seed=self.config.seed, chain=chain)
+            prior: Prior = family.configured(read, trainable(model), **context, seed=self.config.seed, chain=chain)
         return prior
 
     def sampler(self, model: nn.Module, prior: Prior, chain: int) -> Sampler:

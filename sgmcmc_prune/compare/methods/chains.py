@@ -100,9 +100,11 @@ def _chain_config(
     chosen["sampler.lr_explore"] = chosen["sampler.lr"] * chosen.pop("lr_explore_share", 1.0)
     fixed = {"chains": 1, "keep_weight_draws": True, "checkpoint_seconds": 120.0}
     config: RunConfig = replace(problem.config, schedule=schedule, prune=prune, **fixed, **chosen)
-    floor = Run(config, data=problem.data).smallest_spike
-    spike = max(config.prior.spike_variance, 1.01 * floor)  # small data: a step is wide against a narrow spike
-    return _spend(problem, section, replace(config, **{"prior.spike_variance": spike}))
+    if config.prior.family == "spike_slab":
+        floor = Run(config, data=problem.data).smallest_spike
+        spike = max(config.prior.spike_variance, 1.01 * floor)  # small data: a step is wide against a narrow spike
+        config = replace(config, **{"prior.spike_variance": spike})
+    return _spend(problem, section, config)
 
 
 def _spend(problem: Problem, section: str, config: RunConfig) -> RunConfig:

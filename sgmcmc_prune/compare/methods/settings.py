@@ -15,8 +15,9 @@ LENGTHS: dict[str, dict[str, float]] = {
     # A short burn-in, then one long anneal from the largest step.
     "in_chain": {"burn_in": 0.05, "explore": 0.85, "sample": 0.1, "relax": 0.01, "growth": 0.5},
 }
+_SPARSE = {"prior.inclusion_rate": 0.999}
 # What is pruned post hoc must be at zero already, so that the spike is wide.
-_DENSE = {"sampler.temperature": 0.1, "prior.spike_variance": 1e-3}
+_DENSE = {**_SPARSE, "sampler.temperature": 0.1, "prior.spike_variance": 1e-3}
 SETTINGS: dict[str, dict[str, Any]] = {
     "chain": {
         "sampler.preconditioner": "identity",
@@ -24,7 +25,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "sampler.lr": 0.1,
         "sampler.lr_min": 0.002,
         "sampler.temperature": 0.01,
-        "prior.inclusion_rate": 0.999,
         "prior.slab_variance": 0.3,
     },
     "dense_chain": _DENSE,
@@ -39,7 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "prior.slab_variance": 0.05,
     },
     # The target is given, so that the prior need not learn how many weights to keep.
-    "in_chain": {"em.kind": "fixed"},
+    "in_chain": {**_SPARSE, "em.kind": "fixed"},
     "sgd": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
     "adamw": {"lr": 2e-3, "weight_decay": 0.01},
     # Masks per training, by gradual pruning and by RigL; members that share the budget.
