@@ -228,6 +228,14 @@ def complete(
     return [found[name] for name in cells]
 
 
+def computed(grid: Files | Records, cell: Cell) -> Any:
+    """The result of one cell, computed in this process where it is missing: what a cell itself consists of."""
+    if (kept := grid.find(cell)) is None:
+        grid.keep(cell, cell.function(**cell.settings, **cell.places))
+        kept = grid.find(cell)
+    return kept
+
+
 def missing(grid: Files | Records) -> str:
     """Which cells have no result, in words; empty if all have one."""
     names = [cell.name for cell in grid.cells if grid.find(cell) is None]

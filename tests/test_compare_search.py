@@ -1,6 +1,7 @@
 """The search: the best point of a planted grid, validation images alone, finished trials, its place in the table."""
 
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -202,3 +203,31 @@ def test_rows_say_what_was_chosen_and_what_it_cost(tmp_path: Path, monkeypatch: 
     table = summary(rows, "planted")
     assert "chosen on validation images" in table
     assert "planted                  1680  lr=0.01, weight_decay=0.5" in table
+
+
+@pytest.mark.parametrize("network", ["lenet", "mlp"])
+def test_committed_trials_are_read_and_none_is_computed_again(network: str, problem: Problem, tmp_path: Path) -> None:
+    stored = Path(__file__).resolve().parents[1] / "benchmarks" / "comparison_long" / network
+    count, folders = read_json(stored / "comparison.json")["search"], sorted((stored / "search").iterdir())
+    assert len(folders) > 5
+    for folder in folders:
+        if (network, folder.name) == ("mlp", "spam-opd"):  # its search was not finished: there is no trial at the edge
+            continue
+        copy, none = tmp_path / folder.name, Planted(failing=())
+        shutil.copytree(folder, copy)
+        choice = search(replace(METHODS[folder.name], fit=none.fit), of_trials(problem), count, copy)
+        trials = [read_json(path) for path in folder.glob("*.json")]
+        scores = {str(trial["settings"]): trial["nll"] for trial in trials if trial["nll"] is not None}
+        assert none.seen == [], folder.name
+        assert scores[str(choice.settings)] == min(scores.values())
+        assert choice.gradient_evaluations == sum(trial["gradient_evaluations"] for trial in trials)
+
+
+def test_a_trial_of_another_grid_is_refused(problem: Problem, tmp_path: Path) -> None:
+    planted = Planted()
+    search(planted.method, of_trials(problem), 2, tmp_path)
+    other = replace(planted.method, grid={"lr": (0.2, 0.01)})
+    with pytest.raises(
+        ValueError, match=r"trial0.json is of a cell with other settings \(.*0.1.*\); choose another folder"
+    ):
+        search(other, of_trials(problem), 2, tmp_path)

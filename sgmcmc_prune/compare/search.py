@@ -4,10 +4,11 @@
     OUT/search/METHOD/edge0.json    the same, beyond the edge of the grid
     OUT/search/shared/seed0/...     what several methods use
 
-A trial fits one point of the method's grid at one seed and one target sparsity, at the whole budget: a shorter training
-would choose a larger step. The lowest NLL of the ensemble wins (of the single network, where that is all there is), and
-all seeds and targets get its settings. A winner at the edge of what was tried says that the grid was too small: the
-search then goes one value further, in the same ratio, as long as that wins, up to `EXTENSIONS` trials.
+A trial is a cell (`sgmcmc_prune.cells`), computed in the process of the cell that needs it. It fits one point of the
+method's grid at one seed and one target sparsity, at the whole budget: a shorter training would choose a larger step.
+The lowest NLL of the ensemble wins (of the single network, where that is all there is), and all seeds and targets get
+its settings. A winner at the edge of what was tried says that the grid was too small: the search then goes one value
+further, in the same ratio, as long as that wins, up to `EXTENSIONS` trials.
 """
 
 import math
@@ -17,10 +18,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from sgmcmc_prune.cells import Cell, Files, computed
 from sgmcmc_prune.compare.method import Method, Problem, Settings
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.predictive.metrics import summarise
-from sgmcmc_prune.store.files import finite_or_null, locked, read_json, write_json
+from sgmcmc_prune.store.files import locked
 
 #: The seed of all trials. No table has it: settings must not be chosen on the validation images that a table reports.
 SEARCH_SEED = 2**16 - 1
@@ -57,18 +59,30 @@ def search(method: Method, problem: Problem, count: int, folder: Path) -> Choice
     -------
     Choice
         The default, if every trial fails.
+
+    Raises
+    ------
+    ValueError
+        If a trial in the folder is of another point than the grid's.
     """
     points = grid_points(method.grid, count)
     if len(points) == 1:
         return Choice(points[0], 0)
+    grid = Files([], lambda cell: folder / f"{cell.name}.json")
+
+    def tried(name: str, settings: Settings) -> dict[str, Any]:
+        places = {"method": method, "problem": problem, "folder": folder / name}
+        found: dict[str, Any] = computed(grid, Cell(name, trial, {"settings": dict(settings)}, places))
+        return found
+
     with locked(folder / ".lock", wait_seconds=math.inf):
-        trials = [_trial(method, replace(problem, settings=p), folder / f"trial{i}") for i, p in enumerate(points)]
+        trials = [tried(f"trial{i}", point) for i, point in enumerate(points)]
         for i in range(EXTENSIONS):
-            further = beyond([trial["settings"] for trial in trials], _best(trials)["settings"])
+            further = beyond([each["settings"] for each in trials], _best(trials)["settings"])
             if further is None:
                 break
-            trials.append(_trial(method, replace(problem, settings=further), folder / f"edge{i}"))
-    return Choice(_best(trials)["settings"], sum(trial["gradient_evaluations"] for trial in trials))
+            trials.append(tried(f"edge{i}", further))
+    return Choice(_best(trials)["settings"], sum(each["gradient_evaluations"] for each in trials))
 
 
 def beyond(tried: Sequence[Settings], best: Settings) -> dict[str, float] | None:
@@ -89,7 +103,7 @@ def beyond(tried: Sequence[Settings], best: Settings) -> dict[str, float] | None
 
 def _best(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The trial of the lowest score; the first, if every trial failed."""
-    return min(trials, key=lambda trial: math.inf if trial["nll"] is None else trial["nll"])
+    return min(trials, key=lambda each: math.inf if each["nll"] is None else each["nll"])
 
 
 def of_trials(problem: Problem) -> Problem:
@@ -109,19 +123,16 @@ def grid_points(grid: Mapping[str, tuple[float, ...]], count: int) -> list[dict[
     return sorted(points, key=changes)[:count]
 
 
-def _trial(method: Method, problem: Problem, folder: Path) -> dict[str, Any]:
-    """Compute a trial, or read it; one that fails has no score, and is charged its whole budget."""
-    path = folder.with_suffix(".json")
-    if not path.is_file() or read_json(path)["settings"] != dict(problem.settings):
-        whole = problem.epochs * problem.num_data
-        trial = {"settings": dict(problem.settings), "nll": math.nan, "gradient_evaluations": whole, "reason": ""}
-        try:
-            candidates = method.fit(problem, folder)
-            found = next(candidate for candidate in candidates if candidate.target is not None)
-            inputs, labels = (part[:IMAGES] for part in problem.data.validation)
-            trial["nll"] = summarise(found.predict(inputs), labels)["nll"]
-            trial["gradient_evaluations"] = found.cost.gradient_evaluations
-        except (RunError, ValueError) as error:
-            trial["reason"] = str(error)
-        write_json(path, finite_or_null(trial))
-    return dict(read_json(path))
+def trial(method: Method, problem: Problem, folder: Path, settings: Settings) -> dict[str, Any]:
+    """Fit a method with some settings, and score it; one that fails has no score, and is charged its whole budget."""
+    made: dict[str, Any] = {"settings": settings, "nll": math.nan, "reason": ""}
+    made["gradient_evaluations"] = problem.epochs * problem.num_data
+    try:
+        candidates = method.fit(replace(problem, settings=settings), folder)
+        found = next(candidate for candidate in candidates if candidate.target is not None)
+        inputs, labels = (part[:IMAGES] for part in problem.data.validation)
+        made["nll"] = summarise(found.predict(inputs), labels)["nll"]
+        made["gradient_evaluations"] = found.cost.gradient_evaluations
+    except (RunError, ValueError) as error:
+        made["reason"] = str(error)
+    return made
