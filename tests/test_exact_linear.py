@@ -1,15 +1,18 @@
 """The experiment on a table of numbers: what it writes, what it refuses, and its chains against enumeration."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from experiments.ours import exact_linear
+from experiments import shared
+from experiments.ours import exact_inclusion, exact_linear
 from experiments.ours.exact_inclusion import simulated
 from experiments.ours.linear_chains import Ladder, sample
 
+RESULTS = shared.results(exact_inclusion.__file__)
 ARGUMENTS = ("--noise-variance", "0.3", "--spike", "0.01", "--slab", "0.5", "--pi", "0.3")
 
 
@@ -99,3 +102,25 @@ def test_correlated_features_are_sampled_exactly(mode: str) -> None:
     assert ((sampled.mean - exact.mean).abs() < 0.04 * exact.variance.sqrt()).all()
     torch.testing.assert_close(sampled.variance, exact.variance, rtol=0.05, atol=0)
     assert sampled.rhat < exact_linear.MAX_RHAT
+
+
+def test_the_committed_rows_are_read_and_none_is_computed_again(tmp_path: Path) -> None:
+    for name in ("exact_inclusion.json", "exact_inclusion.md"):
+        shutil.copy(RESULTS / name, tmp_path)
+    before = (tmp_path / "exact_inclusion.json").read_bytes()
+    (tmp_path / "exact_inclusion.md").unlink()
+    failed = [row for row in exact_inclusion.read(tmp_path / "exact_inclusion.json") if row.get("pass") is False]
+    assert exact_inclusion.main(["--uci", str(tmp_path), "--out", str(tmp_path)]) == bool(failed)
+    assert (tmp_path / "exact_inclusion.json").read_bytes() == before
+    assert (tmp_path / "exact_inclusion.md").read_text() == (RESULTS / "exact_inclusion.md").read_text()
+
+
+def test_a_table_of_several_seeds_names_them() -> None:
+    rows = exact_inclusion.read(RESULTS / "exact_inclusion.json")[:3]
+    assert "| energy | 768 |" in exact_inclusion.table(rows)
+    assert "| energy, seed 1 | 768 |" in exact_inclusion.table([*rows, *(row | {"seed": 1} for row in rows)])
+
+
+def test_a_public_design_needs_its_folder() -> None:
+    with pytest.raises(ValueError, match="design yacht is read from UCI_Datasets; give its folder as --uci"):
+        exact_inclusion.row("yacht", "em", 0, None)

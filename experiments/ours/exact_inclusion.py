@@ -1,6 +1,6 @@
 """Modes `marginal` and `gibbs` against enumeration on ten designs, and how far responsibilities of mode `em` are off.
 
-    python -m experiments.ours.exact_inclusion --uci UCI_Datasets --out benchmarks
+    python -m experiments.ours.exact_inclusion --uci UCI_Datasets --seeds 0
 
 Seven designs are public regression sets in the layout of the standard splits (`NAME/data/data.txt` beside
 `index_features.txt` and `index_target.txt`), three are simulated. Features and target are standardised; the known noise
@@ -8,7 +8,6 @@ variance is the residual variance of least squares. The step-size bias is measur
 A row passes if every |sampled - exact| <= 4 MCSE + 0.005 and MCSE <= 0.005.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -18,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments import shared
 from experiments.ours.exact_linear import MAX_RHAT, enumerated, read_table, sample_and_measure_bias, split_target
 from experiments.ours.linear_chains import Ladder, Regression, sample
-from sgmcmc_prune.store.files import atomic_path, write_json
+from sgmcmc_prune.cells import Records, product
+from sgmcmc_prune.store.files import atomic_path, read_json, write_json
 
-RESULTS = Path(__file__).parent / "results"
 UCI = {
     "boston": ("bostonHousing", 1e-3, 0.5, 0.3),
     "concrete": ("concrete", 1e-3, 0.5, 0.3),
@@ -40,17 +40,21 @@ TITLE = """# Inclusion probabilities against the enumeration of all models
 
 `at twice the step` is the difference to a run at twice the step: an upper estimate of the step-size bias.
 """
+MODES = ("marginal", "gibbs", "em")
 TOLERANCE, MAX_MCSE = 0.005, 0.005
 
 
-def real(folder: Path, spike: float, slab: float, rate: float) -> Regression:
-    """Build the regression of one public data set."""
-    data = folder / "data"
+def real(design: str, uci: str | None) -> Regression:
+    """Build the regression of one public data set; ValueError without their folder."""
+    if uci is None:
+        raise ValueError(f"design {design} is read from UCI_Datasets; give its folder as --uci")
+    folder, *hyperparameters = UCI[design]
+    data = Path(uci) / folder / "data"
     table = read_table(data / "data.txt")
     features = [int(v) for v in read_table(data / "index_features.txt").values.flatten().tolist()]
     target = int(read_table(data / "index_target.txt").values[0, 0])
     chosen = table._replace(values=table.values[:, [*features, target]])
-    return with_residual_variance(*split_target(chosen, "-1"), spike, slab, rate)
+    return with_residual_variance(*split_target(chosen, "-1"), *hyperparameters)
 
 
 def simulated(correlation: float, num_data: int, num_features: int, seed: int = 0) -> Regression:
@@ -79,32 +83,33 @@ def condition_number(problem: Regression) -> float:
     return float(eigenvalues[-1] / eigenvalues[0])
 
 
-def compare(name: str, problem: Regression, seed: int) -> list[dict[str, Any]]:
-    """One row per exact mode, and one for the responsibilities of mode `em`."""
+def row(design: str, mode: str, seed: int, uci: str | None) -> dict[str, Any]:
+    """One cell: how far a mode's averages are from enumeration on one design; in mode `em` the responsibilities."""
+    problem = simulated(*SIMULATED[design]) if design in SIMULATED else real(design, uci)
     exact = enumerated(problem).inclusion_probability
-    facts = {"design": name, "n": len(problem.y), "p": problem.x.shape[1], "condition": condition_number(problem)}
-    rows = []
-    for mode in ("marginal", "gibbs"):
-        started = time.process_time()
-        sampled, difference = sample_and_measure_bias(problem, mode, seed)  # type: ignore[arg-type]
-        error = (sampled.inclusion_probability - exact).abs()
-        passed = bool((error <= 4 * sampled.mcse + TOLERANCE).all()) and float(sampled.mcse.max()) <= MAX_MCSE
-        rows.append(
-            facts
-            | {
-                "mode": mode,
-                "max_error": float(error.max()),
-                "mcse": float(sampled.mcse.max()),
-                "at_twice_the_step": float(difference.abs().max()),
-                "rhat": sampled.rhat,
-                "pass": passed and sampled.rhat <= MAX_RHAT,
-                "cpu_seconds": time.process_time() - started,
-            }
-        )
-    responsibility = sample(Ladder(problem, "em", seed=seed), 1.0, 0.0).inclusion_probability
-    bias = (responsibility - exact).abs().max()
-    values = {"exact": exact.tolist(), "responsibility": responsibility.tolist()}
-    return [*rows, facts | {"mode": "em", "max_error": float(bias), **values}]
+    facts = {"n": len(problem.y), "p": problem.x.shape[1], "condition": condition_number(problem)}
+    if mode == "em":
+        responsibility = sample(Ladder(problem, "em", seed=seed), 1.0, 0.0).inclusion_probability
+        values = {"exact": exact.tolist(), "responsibility": responsibility.tolist()}
+        return facts | {"max_error": float((responsibility - exact).abs().max()), **values}
+    started = time.process_time()
+    sampled, difference = sample_and_measure_bias(problem, mode, seed)  # type: ignore[arg-type]
+    error, mcse = (sampled.inclusion_probability - exact).abs(), float(sampled.mcse.max())
+    passed = bool((error <= 4 * sampled.mcse + TOLERANCE).all()) and mcse <= MAX_MCSE and sampled.rhat <= MAX_RHAT
+    return facts | {
+        "max_error": float(error.max()),
+        "mcse": mcse,
+        "at_twice_the_step": float(difference.abs().max()),
+        "rhat": sampled.rhat,
+        "pass": passed,
+        "cpu_seconds": time.process_time() - started,
+    }
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a file; the seed stood beside the rows once."""
+    file = read_json(path)
+    return [{"seed": file.get("seed"), **found} for found in file["rows"]]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -113,8 +118,10 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| design | n | p | condition | mode | max error | MCSE | at twice the step | R-hat | CPU s | pass |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    several = len({r["seed"] for r in rows}) > 1
     for r in rows:
-        start = f"| {r['design']} | {r['n']} | {r['p']} | {r['condition']:.2g} | {r['mode']} | {r['max_error']:.4f} |"
+        name = f"{r['design']}, seed {r['seed']}" if several else r["design"]
+        start = f"| {name} | {r['n']} | {r['p']} | {r['condition']:.2g} | {r['mode']} | {r['max_error']:.4f} |"
         if r["mode"] == "em":
             lines.append(f"{start} - | - | - | - | not a posterior probability |")
         else:
@@ -124,29 +131,20 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the designs; write JSON and Markdown after each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Compute the rows that are missing, then write the table of all that are stored."""
+    parser = shared.parser(__doc__, (0,), __file__)
     parser.add_argument("--uci", type=Path, help="folder UCI_Datasets; without it only the simulated designs run")
-    parser.add_argument("--designs", nargs="*", default=[*UCI, *SIMULATED], choices=[*UCI, *SIMULATED])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of exact_inclusion.json and .md")
-    options = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    rows: list[dict[str, Any]] = []
-    for name in options.designs:
-        if name in SIMULATED:
-            problem = simulated(*SIMULATED[name])
-        elif options.uci is not None:
-            folder, *hyperparameters = UCI[name]
-            problem = real(options.uci / folder, *hyperparameters)
-        else:
-            continue
-        rows += compare(name, problem, options.seed)
-        print(table(rows[-3:]), flush=True)
-        write_json(options.out / "exact_inclusion.json", {"seed": options.seed, "rows": rows})
-        with atomic_path(options.out / "exact_inclusion.md") as partial:
-            partial.write_text(f"{TITLE}\n{table(rows)}\n", encoding="utf-8")
-    return 0 if all(r.get("pass", True) for r in rows) else 1
+    parser.add_argument("--designs", nargs="+", choices=[*UCI, *SIMULATED], help="by default all that can run")
+    a = parser.parse_args(argv)
+    axes = {"design": a.designs or [*(UCI if a.uci else ()), *SIMULATED], "mode": MODES, "seed": a.seeds}
+    cells = product(row, axes, places={"uci": str(a.uci) if a.uci else None})
+    grid = Records(cells, a.out / "exact_inclusion.json", read, lambda path, rows: write_json(path, {"rows": rows}))
+    found = shared.complete(grid, a.jobs, threads=1)
+    text = table(grid.all)
+    with atomic_path(a.out / "exact_inclusion.md") as partial:
+        partial.write_text(f"{TITLE}\n{text}\n", encoding="utf-8")
+    print(text)
+    return 0 if all(r.get("pass", True) for r in found) else 1
 
 
 if __name__ == "__main__":
