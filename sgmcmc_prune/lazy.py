@@ -1,24 +1,36 @@
-"""Names that a package offers are loaded when they are asked for: the command line answers without torch."""
+"""Names that a package offers are loaded when they are asked for: the command line answers without torch.
 
-from collections.abc import Callable, Mapping
+A package says them once, in the stub `__init__.pyi` beside its `__init__.py`, where type checkers look, too:
+
+    from sgmcmc_prune.sampling import sample as sample
+"""
+
+import ast
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
-def attach(package: str, places: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's `__getattr__` (PEP 562) that finds each name in its place.
+def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A package's `__getattr__` and `__dir__` (PEP 562), of the names in its stub.
 
     Parameters
     ----------
-    package : str
-        The `__name__` of the package, for the error.
-    places : mapping of str to str
-        The full name of the module that defines each name.
+    package, file : str
+        Its `__name__` and `__file__`.
     """
+    stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
+    places = {
+        name.name: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for name in node.names
+    }
 
     def found(name: str) -> Any:
         if name not in places:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(places[name]), name)
 
-    return found
+    return found, lambda: sorted(places)

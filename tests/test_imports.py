@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
+
+import sgmcmc_prune
+import sgmcmc_prune.priors
 
 CORE = (
     "noise",
@@ -44,3 +48,13 @@ def test_the_job_imports_without_the_analysis_stack() -> None:
     code = f"import sys\nfor name in {absent!r}: sys.modules[name] = None\nimport sgmcmc_prune.run.main"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", [sgmcmc_prune, sgmcmc_prune.priors])
+def test_every_name_of_a_stub_is_where_it_says(package: ModuleType) -> None:
+    names = dir(package)
+    assert len(names) >= 9
+    for name in names:
+        assert getattr(package, name).__name__ == name if name != "GROUP_KINDS" else package.GROUP_KINDS
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'Cauchy'"):
+        _ = package.Cauchy

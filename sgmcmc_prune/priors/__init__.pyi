@@ -1,0 +1,11 @@
+from sgmcmc_prune.priors.base import Prior as Prior
+from sgmcmc_prune.priors.em import EM as EM
+from sgmcmc_prune.priors.em import ScaleEM as ScaleEM
+from sgmcmc_prune.priors.em_settings import EMSettings as EMSettings
+from sgmcmc_prune.priors.gaussian import Gaussian as Gaussian
+from sgmcmc_prune.priors.groups import GROUP_KINDS as GROUP_KINDS
+from sgmcmc_prune.priors.groups import GroupMap as GroupMap
+from sgmcmc_prune.priors.horseshoe import Horseshoe as Horseshoe
+from sgmcmc_prune.priors.laplace import Laplace as Laplace
+from sgmcmc_prune.priors.spike_slab import SpikeSlab as SpikeSlab
+from sgmcmc_prune.priors.student_t import StudentT as StudentT
