@@ -17,8 +17,6 @@ from sgmcmc_prune.baselines.variational import (
     bayesianise,
     jantre_inclusion,
     mean_field,
-    multiply_adds,
-    shrink,
     ss_ghs,
     ss_gl,
     ss_ig,
@@ -29,6 +27,8 @@ from sgmcmc_prune.baselines.variational.factors import Normal, RelaxedNormal
 from sgmcmc_prune.baselines.variational.gates import Gate
 from sgmcmc_prune.baselines.variational.layers import VariationalConv2d, VariationalLinear
 from sgmcmc_prune.models import MLP, LeNet
+from sgmcmc_prune.predictive.flops import multiply_adds
+from sgmcmc_prune.pruning.shrink import shrink
 
 FAMILIES = {
     "mean_field": mean_field(),
@@ -145,7 +145,7 @@ def test_masked_equals_variational_equals_physically_pruned(name: str, model: st
     masked = functional_call(plain, network.draw("median", sampled=False), (inputs,))
     assert torch.allclose(network(inputs), masked, atol=1e-5)
     plain.load_state_dict(plain.state_dict() | network.draw("median", sampled=False))
-    smaller = shrink(plain)
+    smaller = shrink(plain, {}, inputs).model
     assert torch.allclose(smaller(inputs), masked, atol=1e-5)
     assert multiply_adds(smaller, inputs) < multiply_adds(plain, inputs)
     assert sum(p.numel() for p in smaller.parameters()) < sum(p.numel() for p in plain.parameters())
@@ -172,7 +172,7 @@ def test_an_empty_layer_still_predicts() -> None:
     plain = network.plain
     plain.load_state_dict(network.draw("median"))
     inputs = torch.randn(4, 6)
-    assert torch.allclose(shrink(plain)(inputs), plain(inputs), atol=1e-6)
+    assert torch.allclose(shrink(plain, {}, inputs).model(inputs), plain(inputs), atol=1e-6)
     assert torch.allclose(plain(inputs)[0], plain(inputs)[1])
     (network(inputs).sum() + network.kl()).backward()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters())

@@ -26,7 +26,6 @@ from sgmcmc_prune.baselines.variational import (
     mean_field,
     point_spike,
     predictors,
-    shrink,
     ss_ghs,
     ss_gl,
     ss_ig,
@@ -44,6 +43,7 @@ from sgmcmc_prune.models import MLP, LinearModel
 from sgmcmc_prune.predictive.metrics import negative_log_likelihood
 from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.pruning.shrink import shrink
 
 NOISE, SLAB, INCLUSION = 0.7, 1.0, 0.3
 
@@ -348,7 +348,7 @@ def test_fitted_gives_scores_masks_and_predictions(family: Structured | Continuo
         assert torch.allclose(probabilities.sum(1), torch.ones(200, dtype=torch.float64))
         # Probabilities are averaged, not logits: the log score of the average is the mixture's.
         assert each.nll(*data) == pytest.approx(negative_log_likelihood(probabilities, data[1]), rel=1e-4)
-    small = shrink(found["median_mean"].model)
+    small = shrink(found["median_mean"].model, {}, data[0][:2]).model
     torch.testing.assert_close(class_probabilities(small, data[0]), found["median_mean"].predict(data[0]))
     assert fitted.cost.gradient_evaluations == 2500
 

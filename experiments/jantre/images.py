@@ -52,9 +52,7 @@ from sgmcmc_prune.baselines.variational import (
     fit,
     jantre_inclusion,
     mean_field,
-    multiply_adds,
     predictors,
-    shrink,
     ss_ghs,
     ss_gl,
     ss_ig,
@@ -63,7 +61,9 @@ from sgmcmc_prune.baselines.variational import (
 )
 from sgmcmc_prune.cells import Records, product
 from sgmcmc_prune.data.image_data import Images, hold_out, normalise
+from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.predictive.metrics import summarise
+from sgmcmc_prune.pruning.shrink import shrink
 from sgmcmc_prune.run.export import latency
 
 FAMILIES = ("mean_field", "ss_ig", "ss_gl", "ss_ghs", "svbnn")
@@ -139,7 +139,7 @@ def run(family: str, seed: int, **options: Any) -> dict[str, Any]:
         draws=args.members,
     )
     fitted = fit(model, data, settings)
-    small, started = shrink(fitted.pruned().model).eval(), time.perf_counter()
+    small, started = shrink(fitted.pruned().model, {}, inputs[:2]).model.eval(), time.perf_counter()
     return {
         "predictors": {how: summarise(each.predict(inputs), labels) for how, each in predictors(fitted).items()},
         "predict_seconds": time.perf_counter() - started,

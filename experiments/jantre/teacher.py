@@ -25,9 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from experiments import shared
-from sgmcmc_prune.baselines.variational import LearnedGaussian, Settings, VariationalFit, fit, predictors, shrink, ss_ig
+from sgmcmc_prune.baselines.variational import LearnedGaussian, Settings, VariationalFit, fit, predictors, ss_ig
 from sgmcmc_prune.cells import Records, product
 from sgmcmc_prune.data.selection import teacher
+from sgmcmc_prune.pruning.shrink import shrink
 
 STARTS = {"low": {"start": 0.1, "inclusion": 1e-3}, "high": {"start": 0.99, "inclusion": 0.01}}
 
@@ -54,23 +55,23 @@ def train(
     return fit(student, data, settings, LearnedGaussian())
 
 
-def without(student: nn.Module, node: int) -> nn.Module:
-    """A student with one hidden node less."""
+def without(student: nn.Module, node: int, example: Tensor) -> nn.Module:
+    """A student with one hidden node less, which will be trained."""
     smaller = copy.deepcopy(student)
     with torch.no_grad():
         smaller.output.weight[:, node] = 0
-    return shrink(smaller)
+    return shrink(smaller, {}, example, trains=True).model
 
 
 def eliminate(
     fitted: VariationalFit, data: tuple[Tensor, Tensor], start: dict[str, float], steps: int, seed: int
 ) -> VariationalFit:
     """Leave nodes out one by one as long as the evidence bound rises, by two standard errors."""
-    student: Any = shrink(fitted.pruned().model)
+    student: Any = shrink(fitted.pruned().model, {}, data[0][:2]).model
     with torch.no_grad():
         influence = student.hidden(data[0]).sigmoid().std(0) * student.output.weight[0].abs()
     for node in influence.argsort().tolist() if len(influence) > 1 else []:
-        smaller = train(without(student, node), data, {**start, "start": 0.9}, steps, seed)
+        smaller = train(without(student, node, data[0][:2]), data, {**start, "start": 0.9}, steps, seed)
         if smaller.bound - fitted.bound > 2 * math.hypot(smaller.bound_error, fitted.bound_error):
             return eliminate(smaller, data, start, steps, seed)
     return fitted

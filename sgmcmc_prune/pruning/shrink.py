@@ -20,17 +20,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from sgmcmc_prune.models.coupling import Coupling, coupling, pads_with_zeros
-from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.channels import Channels, follow, nonzero
-from sgmcmc_prune.pruning.graph import Site, find_sites, module_of, trace
-
-#: Layers that may hold parameters where the network's values are not known.
-PLAIN = (
-    *(nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d, nn.GroupNorm),
-    *(FilterResponseNorm, ThresholdedLinear),
-)
+from sgmcmc_prune.pruning.graph import module_of, trace
 
 Kept = dict[str, dict[int, Tensor]]
 #: By layer, the class of each of its rows or columns.
@@ -121,42 +114,6 @@ def why_not_shrinkable(model: nn.Module, example: Tensor) -> str:
     return ""
 
 
-@torch.no_grad()
-def remove_unread(model: nn.Module) -> Shrunk:
-    """Cut out nodes all of whose outgoing weights are exactly zero; this changes no output.
-
-    Layers are visited from the last to the first, so that what only removed nodes read goes, too. A layer that would be
-    empty keeps one node.
-
-    Parameters
-    ----------
-    model : Module
-        Left as it is; must be traceable. With no inputs to follow channels with, its layers are of the kinds `PLAIN`.
-
-    Returns
-    -------
-    Shrunk
-
-    Raises
-    ------
-    ValueError
-        As `shrink`.
-    """
-    small = copy.deepcopy(model)
-    with evaluation_mode(small):
-        sites = find_sites(trace(small, PLAIN))
-    return _without_unread(small, sites)
-
-
-def _without_unread(model: nn.Module, sites: list[Site]) -> Shrunk:
-    """The model without the nodes that nobody reads, cut in place."""
-    kept: Kept = {}
-    for site in reversed(sites):
-        if _removable(site):
-            _cut(model, site, kept)
-    return Shrunk(model, kept, {site.name: site.obstacle for site in sites if site.name and not _removable(site)})
-
-
 def _check(small: nn.Module, masked: nn.Module, example: Tensor) -> None:
     """Make sure of what tracing cannot see: on several inputs the smaller network gives what the masked one gives.
 
@@ -206,10 +163,6 @@ def _others(example: Tensor) -> list[Tensor]:
         noise = torch.randn(example.shape, generator=g, dtype=example.dtype)
         found.append(noise * (1 + example.std(correction=0)) + example.mean())
     return found
-
-
-def _removable(site: Site) -> bool:
-    return bool(site.readers) and not site.obstacle
 
 
 def _pass_constants_on(model: nn.Module, channels: Channels, trains: bool) -> None:
@@ -318,22 +271,6 @@ def _obstacles(graph: fx.GraphModule, channels: Channels) -> dict[str, str]:
         elif coupling(layer) is None and any(p.ndim > 1 for p in layer.parameters()):
             found[name] = f"how layers of type {type(layer).__name__} couple channels is not known"
     return found
-
-
-def _cut(model: nn.Module, site: Site, kept: Kept) -> None:
-    """Cut the nodes of one layer that no weight reads, everywhere that their values lie."""
-    readers = [(name, _matrix(model, name), block) for name, block in site.readers]
-    read = torch.stack([(w != 0).transpose(0, 1).flatten(1).any(1).view(-1, block).any(1) for _, w, block in readers])
-    index = read.any(0).nonzero().flatten()
-    if len(index) == site.num_nodes:
-        return
-    if not len(index):
-        index = index.new_zeros(1)
-    for name in (site.name, *site.per_channel):
-        _narrow(model, name, index, kept, made=True)
-    for name, _, block in readers:
-        columns = (index[:, None] * block + torch.arange(block, device=index.device)).flatten()
-        _narrow(model, name, columns, kept, made=False)
 
 
 def _narrow(model: nn.Module, path: str, index: Tensor, kept: Kept, made: bool) -> None:

@@ -17,7 +17,6 @@ from sgmcmc_prune.baselines.variational.inclusion import (
 )
 from sgmcmc_prune.baselines.variational.ivon import fit_ivon
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork, bayesianise
-from sgmcmc_prune.baselines.variational.physical import multiply_adds, shrink
 from sgmcmc_prune.baselines.variational.posterior import (
     PREDICTORS,
     GaussianPosterior,
@@ -44,11 +43,9 @@ __all__ = [
     "fit_ivon",
     "jantre_inclusion",
     "mean_field",
-    "multiply_adds",
     "node_inclusion",
     "point_spike",
     "predictors",
-    "shrink",
     "ss_ghs",
     "ss_gl",
     "ss_ig",
