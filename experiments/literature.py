@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from experiments import shared, verdict
@@ -202,8 +201,7 @@ def parse(experiment: Experiment, script: str, description: str, argv: Sequence[
     parser.add_argument("--epochs", type=float, help=f"of a dense chain at the desk, by default {DESK_EPOCHS:g}")
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--control", choices=list(OURS["control"]), help="trained beside the chains, at their budget")
-    parser.add_argument("--data-dir", type=Path, help="as of `sgmcmc-prune run`")
-    parser.add_argument("--device", default="cpu")
+    shared.add_places(parser)
     return parser.parse_args(argv)
 
 

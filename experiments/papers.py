@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import verdict
+from experiments.shared import interval, plus_minus
 from sgmcmc_prune.predictive.intervals import mean_and_half_width, wilson_interval
 from sgmcmc_prune.settings import require
 from sgmcmc_prune.store.files import read_json
@@ -161,11 +162,6 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def interval(mean: float, half: float, digits: int, sign: str = "") -> str:
-    """A mean, and half of its 95 % interval if there is one."""
-    return f"{mean:{sign}.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
-
-
 def count(number: int, what: str) -> str:
     """So many of them in words."""
     return f"{number} {what}{'' if number == 1 else 's'}"
@@ -176,7 +172,7 @@ def number(scores: Scores, digits: int, what: str = "seed", note: str = "") -> O
     if not scores:
         return None
     mean, half = map(float, mean_and_half_width(list(scores.values())))
-    return Ours(f"{interval(mean, half, digits)} ({count(len(scores), what)}{note})", mean, half)
+    return Ours(f"{plus_minus(mean, half, digits)} ({count(len(scores), what)}{note})", mean, half)
 
 
 def ahead(first: Scores, second: Scores, digits: int, lower: bool = False, what: str = "seed") -> Ours | None:
@@ -189,8 +185,8 @@ def ahead(first: Scores, second: Scores, digits: int, lower: bool = False, what:
     sign = -1 if lower else 1
     signed = {"first": {k: sign * v for k, v in first.items()}, "second": {k: sign * v for k, v in second.items()}}
     (found,) = verdict.differences(("first", "second"), signed)
-    both = [interval(*map(float, mean_and_half_width(list(s.values()))), digits) for s in (first, second)]
-    difference = interval(sign * found.mean, found.half, digits, "+")
+    both = [interval(list(s.values()), digits) for s in (first, second)]
+    difference = plus_minus(sign * found.mean, found.half, digits, "+")
     holds = {"holds": True, "contradicted": False, "open": None}[found.answer]
     return Ours(f"{both[0]} against {both[1]} ({count(found.seeds, what)})", holds=holds, difference=difference)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from experiments.figures import save
 from experiments.literature import DESK_EPOCHS
-from experiments.papers import Claim, Figure, Ours, Paper, Results, Script, Setting, digest, interval, settings
-from experiments.shared import ROOT
+from experiments.papers import Claim, Figure, Ours, Paper, Results, Script, Setting, digest, settings
+from experiments.shared import ROOT, plus_minus
 from sgmcmc_prune.settings import require
 from sgmcmc_prune.store.files import read_json
 
@@ -184,7 +184,7 @@ def from_authors(claim: Claim, ours: Ours) -> str:
     """Ours minus the authors' figure, with the interval of ours."""
     if claim.figure is None or math.isnan(ours.mean):
         return ""
-    return interval(ours.mean - claim.figure, ours.half, 4, "+")
+    return plus_minus(ours.mean - claim.figure, ours.half, 4, "+")
 
 
 def anchor(experiment: str) -> str:

@@ -55,6 +55,12 @@ def sweep_parser(description: str, name: str, variants: Sequence[str], script: s
     return p
 
 
+def add_places(p: argparse.ArgumentParser) -> None:
+    """Add where the images are, and where to compute, to the options of a sweep over runs."""
+    p.add_argument("--data-dir", type=Path, help="as of `sgmcmc-prune run`")
+    p.add_argument("--device", default="cpu")
+
+
 def run_or_resume(config: dict[str, Any], out: str, **_: Any) -> None:
     """Compute the cell of a sweep that is a run; a run writes its own `metrics.json`."""
     from sgmcmc_prune.run.main import resume, run
@@ -147,12 +153,15 @@ def write_tables(a: argparse.Namespace, title: str, text: str) -> None:
     print(text)
 
 
+def plus_minus(mean: float, half: float, digits: int, sign: str = "") -> str:
+    """A mean, and half of its interval if there is one; `sign` "+" shows the sign of a difference."""
+    return f"{mean:{sign}.{digits}f}" + ("" if math.isnan(half) else f" ± {half:.{digits}f}")
+
+
 def interval(values: Sequence[float], digits: int = 4) -> str:
     """Mean and half-width of the 95 % Student-t interval over seeds."""
-    mean, half = mean_and_half_width(values)
-    if len(values) < 2:
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+    mean, half = map(float, mean_and_half_width(values))
+    return plus_minus(mean, half, digits)
 
 
 def mean_and_error(values: Sequence[float], digits: int) -> str:

@@ -177,23 +177,31 @@ def sample(
     )
     directory = Path(tempfile.mkdtemp(prefix="sgmcmc_prune-") if out is None else Path(out).expanduser())
     try:
-        data_of_run, begun = split_data(dataset, config), _begun(directory) and not overwrite
-        run = Run(config, directory, data_of_run, make_network, observation, train)
-        dataset.provenance["start"] = _start(run)
-        if begun:
-            _check_same(run)
-        if sampler is None:
-            chosen = load_config(directory).sampler if begun else _stable_sampler(run)
-            run = Run(replace(config, sampler=chosen), directory, data_of_run, make_network, observation, train)
-        if begun:
-            resume(directory, progress, run)
-        else:
-            start(run, overwrite, progress)
+        run = Run(config, directory, split_data(dataset, config), make_network, observation, train)
+        run = _sampled(run, sampler is None, overwrite, progress)
     except BaseException:
         if out is None:
             shutil.rmtree(directory, ignore_errors=True)
         raise
     return Posterior(run, temporary=out is None)
+
+
+def _sampled(run: Run, choose_step: bool, overwrite: bool, progress: bool) -> Run:
+    """The run, sampled: from its start, or on from where its directory ends."""
+    directory = run.places.directory
+    begun = _begun(directory) and not overwrite
+    run.data.dataset.provenance["start"] = _start(run)
+    if begun:
+        _check_same(run)
+    if choose_step:
+        chosen = load_config(directory).sampler if begun else _stable_sampler(run)
+        config = replace(run.config, sampler=chosen)
+        run = Run(config, directory, run.data, run.network, run.likelihood, run.warm_up)
+    if begun:
+        resume(directory, progress, run)
+    else:
+        start(run, overwrite, progress)
+    return run
 
 
 def _batch_size(network: nn.Module, x: Tensor, dataset: Dataset) -> int:

@@ -13,7 +13,6 @@ Stored: the Gaussian prior and SGD, two seeds, and one of the spike and slab. Se
 """
 
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 from experiments import shared
@@ -86,8 +85,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = shared.sweep_parser(__doc__ or "", "cifar10_resnet20", list(VARIANTS), __file__)
     parser.set_defaults(seeds=[0, 1])
     parser.add_argument("--epochs", type=float, default=11.0, help="of the dense part, by default %(default)g")
-    parser.add_argument("--data-dir", type=Path, help="as of `sgmcmc-prune run`")
-    parser.add_argument("--device", default="cpu")
+    shared.add_places(parser)
     a = parser.parse_args(argv)
     with shared.in_words():
         require(a.epochs > 1, f"epochs is {a.epochs:g}; the part at each target is one epoch shorter: give more than 1")

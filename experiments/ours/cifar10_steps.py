@@ -13,7 +13,6 @@ variance 1e-5 had a smallest step of its own, so what the spike alone costs is n
 """
 
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 from experiments import shared
@@ -64,8 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the cells that are missing, then write the table."""
     parser = shared.sweep_parser(__doc__ or "", "cifar10_steps", list(VARIANTS), __file__)
     parser.set_defaults(seeds=[0], evaluate="validation")
-    parser.add_argument("--data-dir", type=Path, help="as of `sgmcmc-prune run`")
-    parser.add_argument("--device", default="cpu")
+    shared.add_places(parser)
     a = parser.parse_args(argv)
     with shared.in_words():
         configs = {(v, s): config_of(v, s, a) for v in a.variants for s in a.seeds}

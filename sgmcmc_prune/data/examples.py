@@ -72,53 +72,51 @@ def as_dataset(
         if targets not in ("labels", "any") and found.num_classes:
             raise ValueError(f"data set {name!r} has class labels, and the likelihood takes numbers; use categorical")
         return found
-    try:
-        (train, train_labels), (test, test_labels) = found
-        parts = [torch.as_tensor(part) for part in (train, train_labels, test, test_labels)]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"data {name!r} gave {type(found).__name__}; it must give a Dataset, or "
-            "((inputs, labels), (inputs, labels)) of the training and the test set"
-        ) from error
+    parts = _tensors(name, found)
     numbers = targets in ("numbers", "standardised") or (targets == "any" and not is_labels(parts[1]))
     _check_parts(name, parts, numbers)
     inputs, labels, test, test_labels = (part.detach() for part in parts)
-    if inputs.shape[1:] != test.shape[1:] or inputs.dtype != test.dtype or labels.shape[1:] != test_labels.shape[1:]:
-        raise ValueError(
-            f"data {name!r}: training examples are {inputs.dtype} of shape {tuple(inputs.shape[1:])}, test examples "
-            f"{test.dtype} of shape {tuple(test.shape[1:])}; give both alike, scaled alike"
-        )
-    classes = 0
     labels, test_labels = (part.float() if numbers else part.long() for part in (labels, test_labels))
-    if not numbers:
-        classes = int(labels.max()) + 1 if len(labels) else 0
-        if missing := sorted(set(range(classes)) - set(labels.tolist())):
-            raise ValueError(
-                f"data {name!r}: no training example has label {missing[0]}; give classes 0 to {classes - 1}"
-            )
+    classes = 0 if numbers else _num_classes(name, labels)
     provenance = {
         **{"source": name, "licence": "", "official": False, "files": {"tensors": _digest(parts)}},
         **({"centre": centre, "unit": unit} if numbers else {}),
         **(options or {}),
     }
     mean, std = (0.0,), (1.0,)
-    train_set, test_set = Examples(as_values(inputs), labels), Examples(as_values(test), test_labels)
     if inputs.dtype == torch.uint8 and inputs.ndim == 4:
         pixels = inputs.double() / 255
         mean = tuple(pixels.mean((0, 2, 3)).tolist())
         std = tuple(pixels.std((0, 2, 3)).clamp(min=1e-6).tolist())
-        if numbers:
-            train_set, test_set = (
-                Examples(normalise(part, mean, std), part_labels)
-                for part, part_labels in ((inputs, labels), (test, test_labels))
-            )
-        else:
+        if not numbers:
             return Dataset(name, Images(inputs, labels), Images(test, test_labels), classes, mean, std, provenance)
+        inputs, test = normalise(inputs, mean, std), normalise(test, mean, std)
+    train_set, test_set = Examples(as_values(inputs), labels), Examples(as_values(test), test_labels)
     return Dataset(name, train_set, test_set, classes, mean, std, provenance, centre, unit, *features)
 
 
+def _tensors(name: str, found: Any) -> list[Tensor]:
+    """Inputs and targets of the training set, then of the test set; ValueError if a loader gave something else."""
+    try:
+        (train, train_labels), (test, test_labels) = found
+        return [torch.as_tensor(part) for part in (train, train_labels, test, test_labels)]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"data {name!r} gave {type(found).__name__}; it must give a Dataset, or "
+            "((inputs, labels), (inputs, labels)) of the training and the test set"
+        ) from error
+
+
+def _num_classes(name: str, labels: Tensor) -> int:
+    """The number of classes; ValueError if the training set lacks one."""
+    classes = int(labels.max()) + 1 if len(labels) else 0
+    if missing := sorted(set(range(classes)) - set(labels.tolist())):
+        raise ValueError(f"data {name!r}: no training example has label {missing[0]}; give classes 0 to {classes - 1}")
+    return classes
+
+
 def _check_parts(name: str, parts: list[Tensor], numbers: bool) -> None:
-    """ValueError for inputs and targets, of the training and then of the test set, that are no examples."""
+    """ValueError for inputs and targets, of the training and then of the test set, that are no examples, or unlike."""
     for split, inputs, labels in (("training", parts[0], parts[1]), ("test", parts[2], parts[3])):
         if not numbers and (labels.dtype.is_floating_point or labels.dtype == torch.bool or labels.ndim != 1):
             raise ValueError(
@@ -141,6 +139,12 @@ def _check_parts(name: str, parts: list[Tensor], numbers: bool) -> None:
             if len(bad := (~values.float().isfinite()).nonzero()):
                 where = f", column {', '.join(map(str, bad[0][1:].tolist()))}" if values.ndim > 1 else ""
                 raise ValueError(f"data {name!r}: {split} {what} of example {int(bad[0][0])}{where} is not finite")
+    inputs, labels, test, test_labels = parts
+    if inputs.shape[1:] != test.shape[1:] or inputs.dtype != test.dtype or labels.shape[1:] != test_labels.shape[1:]:
+        raise ValueError(
+            f"data {name!r}: training examples are {inputs.dtype} of shape {tuple(inputs.shape[1:])}, test examples "
+            f"{test.dtype} of shape {tuple(test.shape[1:])}; give both alike, scaled alike"
+        )
 
 
 def is_labels(targets: Tensor) -> bool:

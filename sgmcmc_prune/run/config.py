@@ -360,6 +360,19 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_types(self, type(self))
+        self._check_sampling()
+        self._check_execution()
+        self._check_pruning()
+        for where, kind, name in self.choices():
+            choices.check(kind, name, where)
+        for part, own in OTHERS.items():
+            settings = getattr(self, part)
+            known = {f.name for f in dataclasses.fields(settings)} | set(own)
+            for name in choices.options(settings.options, f"{part}.options"):
+                require(name not in known, f"{part}.options has {name}, which is a setting of the run's own")
+
+    def _check_sampling(self) -> None:
+        """Chains, their data and their lengths."""
         require(1 <= self.chains < 2**16, f"chains is {self.chains}; a run needs 1 to {2**16 - 1}")
         require(0 <= self.seed < 2**48, f"seed is {self.seed}; choose 0 to 2^48 - 1")
         require(self.sampler.temperature >= 0, f"sampler.temperature is {self.sampler.temperature}; it must be >= 0")
@@ -367,15 +380,18 @@ class RunConfig:
         for part, lengths in (("schedule", self.schedule), ("prune", self.prune)):
             for name, value in vars(lengths).items():
                 require(not isinstance(value, float) or value >= 0, f"{part}.{name} is {value}; it must be >= 0 epochs")
-        require(self.checkpoint_seconds >= 0, f"checkpoint_seconds is {self.checkpoint_seconds}; it must be >= 0")
-        require(self.data.workers >= 1, f"data.workers is {self.data.workers}; reading takes at least one thread")
-        require((self.ranks_per_chain or 1) >= 1, f"ranks_per_chain is {self.ranks_per_chain}; it must be at least 1")
         require(self.prior.indicator_every >= 1, "prior.indicator_every must be at least 1 step")
+        require(self.data.workers >= 1, f"data.workers is {self.data.workers}; reading takes at least one thread")
         require(self.data.batch_size >= 1, f"batch_size is {self.data.batch_size}; it must be at least 1")
-        require(0 < self.prune.fdr < 1, f"prune.fdr is {self.prune.fdr}; it must be inside (0, 1)")
-        require(0 < self.prune.growth <= 1, f"prune.growth is {self.prune.growth}; it must be in (0, 1]")
-        require(self.prune.cycles >= 1, f"prune.cycles is {self.prune.cycles}; a target needs at least one")
         require(self.probes >= 1, f"probes is {self.probes}; it must be at least 1")
+        if self.evaluate == "validation":
+            require(self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out")
+
+    def _check_execution(self) -> None:
+        """Processes, ranks and checkpoints."""
+        require(self.checkpoint_seconds >= 0, f"checkpoint_seconds is {self.checkpoint_seconds}; it must be >= 0")
+        require((self.ranks_per_chain or 1) >= 1, f"ranks_per_chain is {self.ranks_per_chain}; it must be at least 1")
+        require(self.rank_timeout > 0, f"rank_timeout is {self.rank_timeout}; it must be > 0 seconds")
         require(self.keep_checkpoints >= 1, f"keep_checkpoints is {self.keep_checkpoints}; it must be at least 1")
         batched = self.execution in ("auto", "batched")
         require(
@@ -388,18 +404,25 @@ class RunConfig:
             not self.prune.cut or alone,
             "prune.cut needs a chain to itself: set execution to loop or processes, and ranks_per_chain to 1",
         )
-        require(self.rank_timeout > 0, f"rank_timeout is {self.rank_timeout}; it must be > 0 seconds")
-        targets, p = self.prune.targets, self.prune
+
+    def _check_pruning(self) -> None:
+        """Targets, criteria and decisions."""
+        p = self.prune
+        require(0 < p.fdr < 1, f"prune.fdr is {p.fdr}; it must be inside (0, 1)")
+        require(0 < p.growth <= 1, f"prune.growth is {p.growth}; it must be in (0, 1]")
+        require(p.cycles >= 1, f"prune.cycles is {p.cycles}; a target needs at least one")
         require(
             p.stages >= 1 and p.curvature_examples >= 1,
             f"prune.stages is {p.stages} and prune.curvature_examples {p.curvature_examples}; both must be at least 1",
         )
         require(
-            list(targets) == sorted(set(targets)) and all(0 < t < 1 for t in targets),
-            f"prune.targets are {targets}; give increasing sparsities inside (0, 1)",
+            list(p.targets) == sorted(set(p.targets)) and all(0 < t < 1 for t in p.targets),
+            f"prune.targets are {p.targets}; give increasing sparsities inside (0, 1)",
         )
-        for where, kind, name in self.choices():
-            choices.check(kind, name, where)
+        for where, criteria in (("post_hoc", p.post_hoc), ("in_chain", p.in_chain)):
+            require(
+                len(set(criteria)) == len(criteria), f"prune.{where} names a criterion twice: {', '.join(criteria)}"
+            )
         if "loss_budget" in p.decisions:
             require(0 < p.loss_budget < math.inf, f"prune.loss_budget is {p.loss_budget}; it must be finite and > 0")
             require(
@@ -407,17 +430,6 @@ class RunConfig:
                 f"decision loss_budget needs held-out examples, and data.validation is {self.data.validation}; hold "
                 "two or more out (a posterior of `sample` has none)",
             )
-        if self.evaluate == "validation":
-            require(self.data.validation > 0, "evaluate is 'validation' but data.validation is 0; hold some images out")
-        for where, criteria in (("post_hoc", self.prune.post_hoc), ("in_chain", self.prune.in_chain)):
-            require(
-                len(set(criteria)) == len(criteria), f"prune.{where} names a criterion twice: {', '.join(criteria)}"
-            )
-        for part, own in OTHERS.items():
-            settings = getattr(self, part)
-            known = {f.name for f in dataclasses.fields(settings)} | set(own)
-            for name in choices.options(settings.options, f"{part}.options"):
-                require(name not in known, f"{part}.options has {name}, which is a setting of the run's own")
 
     def choices(self) -> list[tuple[str, str, str]]:
         """Setting, kind and name of every choice that is made by name."""
