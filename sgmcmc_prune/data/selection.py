@@ -17,8 +17,8 @@ from torch import Tensor
 
 from sgmcmc_prune.data.seeding import seeded_generator
 
-#: Hidden nodes of the teacher, and its noise relative to the signal's standard deviation.
-TEACHER_NODES, TEACHER_NOISE = 2, 0.05
+#: Noise of the teacher relative to the signal's standard deviation.
+TEACHER_NOISE = 0.05
 #: Relevant features of `features`.
 SUPPORT = (0, 1, 2, 3, 4)
 

@@ -14,8 +14,6 @@ from sgmcmc_prune.run.tables import CLASSES, named_rows
 from sgmcmc_prune.store.files import atomic_path
 from sgmcmc_prune.text_table import missing, number
 
-Named = tuple[str, ...]
-
 
 def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     """Write one self-contained page about several runs.
