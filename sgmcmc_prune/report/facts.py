@@ -27,7 +27,8 @@ def facts(run: RunData) -> dict[str, str]:
         "model": c.model.name,
         "prior": prior,
         "sampler": f"{c.sampler.name}, step {c.sampler.lr:g} to {c.sampler.lr_min:g}{annealed}, "
-        f"momentum {c.sampler.momentum:g}, temperature {c.sampler.temperature:g}, mass {c.sampler.preconditioner}, batches of {c.data.batch_size}",
+        f"momentum {c.sampler.momentum:g}, temperature {c.sampler.temperature:g}, mass {c.sampler.preconditioner}, "
+        f"batches of {c.data.batch_size}",
         "schedule": f"burn-in {s.burn_in:g} epochs, then {s.cycles} cycles of {s.explore:g} exploring and "
         f"{s.sample:g} sampling",
         "pruning": f"post hoc by {_names(p.post_hoc)}; in the chain by {_names(p.in_chain)}",
