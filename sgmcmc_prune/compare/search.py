@@ -68,7 +68,7 @@ def search(method: Method, problem: Problem, count: int, folder: Path) -> Choice
     points = grid_points(method.grid, count)
     if len(points) == 1:
         return Choice(points[0], 0)
-    grid = Files([], lambda cell: folder / f"{cell.name}.json")
+    grid = Files([], lambda cell: folder / f"{cell.name}.json", folder / ".claims")
 
     def tried(name: str, settings: Settings) -> dict[str, Any]:
         places = {"method": method, "problem": problem, "folder": folder / name}
