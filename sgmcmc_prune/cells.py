@@ -210,51 +210,66 @@ def complete(
     require(jobs >= 1, f"jobs is {jobs}; it must be at least 1")
     cells = {cell.name: cell for cell in grid.cells}
     found = {name: result for name, cell in cells.items() if (result := grid.find(cell)) is not None}
-    todo = [name for name in cells if name not in found]
+    todo = [cell for name, cell in cells.items() if name not in found]
     threads = threads or max(1, torch.get_num_threads() // num_workers(jobs))
-    failed: dict[str, str] = {}
+    with (
+        closing(Claims(grid.claims)) as claims,
+        progress_bar(len(cells), "cell", initial=len(found), disable=not progress) as bar,
+    ):
+        course = _Course(grid, todo, claims, bar, show, found)
+        for name, result in found.items():
+            course.say(cells[name], result)
+        run_workers([_command(cell, threads) for cell in todo], jobs, bar, course.ended, course.begin)
+    if course.failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in course.failed.items())
+        raise RunError(f"{len(course.failed)} of {len(cells)} cells failed, the others are finished: {reasons}")
+    return [found[name] for name in cells]
 
-    def say(name: str) -> None:
-        if show is not None:
-            bar.write(show(cells[name], found[name]))
+
+@dataclass
+class _Course:
+    """How far a grid has come: what is asked before a worker takes a cell, and done after it."""
+
+    grid: Files | Records
+    todo: list[Cell]
+    claims: Claims
+    bar: Any
+    show: Callable[[Cell, Any], str] | None
+    found: dict[str, Any]
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def say(self, cell: Cell, result: Any) -> None:
+        """Print the line of a finished cell."""
+        if self.show is not None:
+            self.bar.write(self.show(cell, result))
             sys.stdout.flush()
 
-    claims = Claims(grid.claims)
-
-    def begin(index: int) -> bool:
+    def begin(self, index: int) -> bool:
         """Claim a cell; another process may have finished it before."""
-        if not claims.take(todo[index]):
+        if not self.claims.take(self.todo[index].name):
             raise Elsewhere
-        if grid.find(cells[todo[index]]) is None:
+        if self.grid.find(self.todo[index]) is None:
             return True
-        bar.update()
+        self.bar.update()
         return False
 
-    def ended(index: int, future: Future[Any]) -> None:
-        name = todo[index]
+    def ended(self, index: int, future: Future[Any]) -> None:
+        """Keep what a worker has left, and let another process have the cell if that is nothing."""
+        cell = self.todo[index]
         try:
             result = future.result()
             if result is not None:
-                grid.keep(cells[name], result)
+                self.grid.keep(cell, result)
         except RunError as error:
-            failed[name] = str(error)
+            self.failed[cell.name] = str(error)
             return
         finally:
-            claims.release(name)
-        if (kept := grid.find(cells[name])) is None:
-            failed[name] = "it left no result"
+            self.claims.release(cell.name)
+        if (kept := self.grid.find(cell)) is None:
+            self.failed[cell.name] = "it left no result"
         else:
-            found[name] = kept
-            say(name)
-
-    with closing(claims), progress_bar(len(cells), "cell", initial=len(found), disable=not progress) as bar:
-        for name in list(found):
-            say(name)
-        run_workers([_command(cells[name], threads) for name in todo], jobs, bar, ended, begin)
-    if failed:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
-        raise RunError(f"{len(failed)} of {len(cells)} cells failed, the others are finished: {reasons}")
-    return [found[name] for name in cells]
+            self.found[cell.name] = kept
+            self.say(cell, kept)
 
 
 def computed(grid: Files | Records, cell: Cell) -> Any:
