@@ -135,10 +135,9 @@ def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: S
 
 def _draw_control(ax: "Axes", runs: Sequence[Metrics], key: str) -> None:
     """Draw the networks that were trained and pruned instead: means over runs, and the dense one across the panel."""
-    of_runs = [run.get("control") for run in runs]
-    if not all(of_runs):
+    if not all(run.get("control") for run in runs):
         return
-    rows = np.array([[(1 - row["sparsity"], plain(row[key])) for row in rows] for rows in of_runs]).mean(0)
+    rows = np.array([[(1 - row["sparsity"], plain(row[key])) for row in run["control"]] for run in runs]).mean(0)
     ax.axhline(rows[0, 1], color=INK, linestyle=":", linewidth=1)
     ax.plot(*rows[1:].T, color=INK, **CONTROL)
 
