@@ -209,10 +209,11 @@ def test_a_method_that_does_not_apply_or_fails_is_a_row_with_its_reason(
 def test_finished_cells_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     linear, asked = tiny(model=ModelConfig(name="linear"), ood="fashion-mnist-subset", methods=("sgd-magnitude",)), []
 
-    def in_this_process(commands: list[list[str]], jobs: int, bar: object, ended: Any) -> None:
+    def in_this_process(commands: list[list[str]], jobs: int, bar: object, ended: Any, begin: Any) -> None:
         given = [json.loads(command[-1])["given"] for command in commands]
         asked.append([(cell["name"], cell["seed"]) for cell in given])
         for index, cell in enumerate(given):
+            assert begin(index)
             future: Future[Any] = Future()
             future.set_result(compute_stored(**cell))
             ended(index, future)
