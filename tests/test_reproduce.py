@@ -229,7 +229,7 @@ def test_seeds_and_splits_are_lists_in_every_script() -> None:
                 assert given["type"] == "int", path
                 assert given["nargs"] in ("'+'", "'*'"), path
                 found += 1
-    assert found == 5
+    assert found >= 5
 
 
 def _run(seed: int, accuracy: float, targets: Sequence[float], official: bool) -> dict[str, Any]:
