@@ -11,7 +11,6 @@ noise balances. Short chains with six draws say nothing of R-hat, and the table 
 """
 
 from argparse import Namespace
-from pathlib import Path
 from typing import Any
 
 from experiments import shared
@@ -79,8 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the cells that are missing, then write the table."""
     parser = shared.sweep_parser(__doc__ or "", "cifar10_temperature", list(VARIANTS), __file__)
     parser.set_defaults(seeds=[0], evaluate="validation")
-    parser.add_argument("--data-dir", type=Path, help="as of `sgmcmc-prune run`")
-    parser.add_argument("--device", default="cpu")
+    shared.add_places(parser)
     a = parser.parse_args(argv)
     with shared.in_words():
         configs = {(v, s): config_of(v, s, a) for v in a.variants for s in a.seeds}
