@@ -1,6 +1,7 @@
 """One call from a network and its data to the posterior: `sample`."""
 
 import copy
+import dataclasses
 import math
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.examples import as_dataset, is_labels
-from sgmcmc_prune.data.handed import as_tensors
+from sgmcmc_prune.data.handed import as_tensors, class_names
 from sgmcmc_prune.data.image_data import Dataset
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.errors import RunError
@@ -100,7 +101,8 @@ def sample(
     test : pair of tensors, Dataset or DataLoader, optional
         Examples on which the tables are made.
     holdout : float
-        Without `test`, the share of `data` that is held out for the tables, and not sampled from.
+        Without `test`, the share of `data` that is held out for the tables, and not sampled from; which they are
+        depends on the seed, so give `test` where runs with several seeds shall have the same probes.
     prior : PriorConfig, optional
         By default spike-and-slab on every weight, the slab with a variance of 2 over the smallest
         fan-in of a layer: one variance for all has to let the first layer move.
@@ -153,11 +155,16 @@ def sample(
     check_device(device)
     x, y, loader_batch = as_tensors(data)
     observation = _observation(likelihood, y)
+    positions = None
     if test is None:
-        x, y, test_x, test_y = _held_out(x, y, holdout, seed)
+        held = _held_out(x, y, holdout, seed)
+        (test_x, test_y), positions = (x[held], y[held]), (~held).nonzero().flatten()
+        x, y = x[~held], y[~held]
     else:
         test_x, test_y, _ = as_tensors(test, "test")
     dataset = as_dataset("given:data", ((x, y), (test_x, test_y)), observation.targets)
+    classes = class_names(data, dataset.num_classes)
+    dataset = dataclasses.replace(dataset, classes=classes, positions=positions)
     if isinstance(observation, Gaussian):
         _check_scale(dataset.train.labels)
     make_network = _network(model)
@@ -307,8 +314,8 @@ def _observation(likelihood: str | Likelihood, targets: Tensor) -> ObservationMo
     return observation_model(found, labels=is_labels(targets))
 
 
-def _held_out(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Training and held-out examples, a random split by the seed alone."""
+def _held_out(x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
+    """Which examples are held out, at random by the seed alone: bool, shape (n,)."""
     count = round(share * len(x)) if 0 < share < 1 else 0
     if not 1 <= count < len(x):
         raise ValueError(
@@ -321,7 +328,7 @@ def _held_out(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Tensor, Te
     if is_labels(y):  # a class that would be held out as a whole gives one example back: a network has to see it
         for label in (set(y.tolist()) - set(y[~held].tolist())) if count else ():
             held[int((y == label).nonzero()[0])] = False
-    return x[~held], y[~held], x[held], y[held]
+    return held
 
 
 def _begun(directory: Path) -> bool:

@@ -13,6 +13,7 @@ import xarray as xr
 from lives import start_resume
 from small_run import assert_same_run, new_run, small
 
+from sgmcmc_prune.data import fashion_mnist
 from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masked import masked_network
@@ -116,6 +117,8 @@ def test_random_control_has_the_per_layer_sparsity_of_the_first_criterion(finish
 def test_store_opens_lazily_and_is_complete(finished: Path) -> None:
     tree = xr.open_datatree(finished / "posterior.zarr", engine="zarr")
     assert tree["posterior"]["logits"].dims == ("chain", "draw", "probe", "class")
+    assert tuple(tree["posterior_predictive"]["class"].values) == fashion_mnist.CLASSES
+    assert tree["log_likelihood"]["probe"].values.tolist() == Run(small()).probes.index.tolist()
     assert bool((tree["sample_stats"]["cycle"] >= 1).all())
     assert not bool(tree["posterior"]["logits"].isnull().any())
     rates = tree["posterior"]["inclusion_rate"].values

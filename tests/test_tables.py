@@ -41,6 +41,7 @@ def test_csv_of_labels_and_of_several_targets(tmp_path: Path) -> None:
     file = table(tmp_path / "t.csv", f"x,animal,z\n{rows}\n")
     data = load(f"csv:{file}:animal")
     assert (data.num_classes, data.train.labels.dtype) == (2, torch.int64)
+    assert data.classes == ("cat", "dog")
     numbers = "\n".join(f"{i}\t{i * i}\t{i + 2}" for i in range(30))
     two = load(
         f"csv:{table(tmp_path / 'u.tsv', 'x' + chr(9) + 'y1' + chr(9) + 'y2' + chr(10) + numbers)}:y1,y2",

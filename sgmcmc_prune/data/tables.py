@@ -7,6 +7,7 @@ for that (Gaussian); the data set keeps their centre and unit, and scores are gi
 import csv as text_tables
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ def csv(argument: str, targets: str, data_dir: Path | None = None, test: float =
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     x = (x - centre) / scale
     parts = ((x[train], y[train]), (x[held_out], y[held_out]))
-    return standardised(name, parts, targets, (tuple(centre.tolist()), tuple(scale.tolist())), found)
+    dataset = standardised(name, parts, targets, (tuple(centre.tolist()), tuple(scale.tolist())), found)
+    return replace(dataset, classes=tuple(found.get("classes", ())))
 
 
 def npz(argument: str, targets: str, data_dir: Path | None = None, test: float = 0.1, seed: int = 0) -> Dataset:

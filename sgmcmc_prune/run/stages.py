@@ -199,7 +199,7 @@ def open_stage(
             recorder.groups(schedule.num_draws, schedule.num_steps // record_every),
             config.chains,
             static=_static(run, probes, parameters, layers),
-            coords=recorder.coords(),
+            coords={**recorder.coords(), **run.probe_coords},
             attrs={
                 "config": to_json(config),
                 "departures": departures(run, model, prior, ranks),
