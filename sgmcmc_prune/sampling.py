@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from sgmcmc_prune.chains import step_size
 from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.examples import as_dataset, is_labels
@@ -22,6 +24,7 @@ from sgmcmc_prune.data.image_data import Dataset
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, observation_model
+from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.posterior import Posterior
 from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.priors.em_settings import EMSettings
@@ -190,7 +193,7 @@ def sample(
         if begun:
             _check_same(run)
         if sampler is None:
-            chosen = load_config(directory).sampler if begun else _stable_sampler(run)
+            chosen = load_config(directory).sampler if begun else _stable_sampler(run, progress)
             run = Run(replace(config, sampler=chosen), directory, data_of_run, make_network, observation, train)
         if begun:
             resume(directory, progress, run)
@@ -264,7 +267,7 @@ def _constant_step(lr: float, momentum: float) -> SamplerConfig:
     return SamplerConfig("baoab", lr=lr, lr_explore=lr, lr_min=lr, momentum=momentum, preconditioner="identity")
 
 
-def _stable_sampler(run: Run) -> SamplerConfig:
+def _stable_sampler(run: Run, progress: bool) -> SamplerConfig:
     """A step that the sampler can follow, to two digits; the network was rehearsed.
 
     It is a share of the stability limit at a mode, and then where a short chain with that step has gone: a posterior
@@ -272,25 +275,32 @@ def _stable_sampler(run: Run) -> SamplerConfig:
     """
     momentum = MOMENTUM if run.config.data.batch_size == run.num_data else MINIBATCH_MOMENTUM
     network, stream, prior = run.model(0), run.stream(0), run.config.prior
-    train(network, run.likelihood, stream)
     narrowest = prior.spike_variance if prior.family == "spike_slab" else prior.slab_variance
 
     def share_of_limit(at: nn.Module) -> float:
         return stable_step(at, run.likelihood, stream, 1 / (run.num_data * narrowest), momentum, SHARE)
 
-    step = share_of_limit(network)
-    if not 0 < step < math.inf:
-        raise ValueError("no stable step was found: a short training of the network diverged; give one as sampler=...")
-    for _ in range(TRIALS):
-        moved = _moved(run, network, _constant_step(step, momentum))
-        limit = share_of_limit(moved) if moved is not None else 0.0
-        if limit >= step * ENOUGH:
-            break
-        step = max(limit, step / MOST_LOWERED)
+    most = step_size.FIT_STEPS + TRIALS * TRIAL_STEPS
+    with progress_bar(most, "step", desc="finding a step size", disable=not progress) as bar:
+        train(network, run.likelihood, stream, bar.update)
+        step = share_of_limit(network)
+        if not 0 < step < math.inf:
+            raise ValueError(
+                "no stable step was found: a short training of the network diverged; give one as sampler=..."
+            )
+        for trial in range(1, TRIALS + 1):
+            bar.set_postfix_str(f"trial {trial} of a chain with step {step:.1e}")
+            moved = _moved(run, network, _constant_step(step, momentum), bar)
+            limit = share_of_limit(moved) if moved is not None else 0.0
+            if limit >= step * ENOUGH:
+                break
+            step = max(limit, step / MOST_LOWERED)
+        bar.total = bar.n  # the other trials are not needed
+        bar.set_postfix_str(f"step {step:.1e}")
     return _constant_step(float(f"{step:.1e}"), momentum)
 
 
-def _moved(run: Run, network: nn.Module, sampler: SamplerConfig) -> nn.Module | None:
+def _moved(run: Run, network: nn.Module, sampler: SamplerConfig, bar: tqdm) -> nn.Module | None:
     """The network after a short chain from where it is; None if that chain diverged."""
     trial = Run(replace(run.config, sampler=sampler), None, run.data, run.network, run.likelihood)
     lr, beta = sampler.lr, sampler.momentum
@@ -299,6 +309,7 @@ def _moved(run: Run, network: nn.Module, sampler: SamplerConfig) -> nn.Module | 
     try:
         while not chain.finished:
             chain.advance()
+            bar.update()
     except RunError:
         return None
     return chain.model
