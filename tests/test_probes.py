@@ -43,6 +43,12 @@ def test_more_probes_than_images_are_refused() -> None:
         _ = Run(config).probes
 
 
+def test_a_summary_names_classes_whatever_they_are_called(tmp_path: Path) -> None:
+    run(small(**{"prune.in_chain": (), "prune.post_hoc": ()}), tmp_path / "run", progress=False)
+    probe = int(Run(small()).probes.index[0])
+    assert f"logits[{probe}, T-shirt/top]" in summary(tmp_path / "run").index
+
+
 def test_a_run_without_labels_of_classes_and_probes_still_opens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
