@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import choices
+from sgmcmc_prune.chains.rehearsal import check_lookups
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.diagnostics import inference_data
 from sgmcmc_prune.likelihoods import Mixture, ObservationModel, Prediction
@@ -399,6 +400,7 @@ def open_posterior(path: str | Path) -> Posterior:
 
 def _predict(run: Run, draws: Draws, chain_masks: Sequence[masks.Mask], inputs: Tensor, batch_size: int) -> Predicted:
     inputs = run.data.dataset.as_inputs(inputs).to(run.config.device)
+    check_lookups(run.model(0), inputs, "inputs")
     chains = [draws.of_chain(chain) for chain in range(draws.chains)]
     found = Predictor(run).pooled(chains, chain_masks, inputs, batch_size)
     return Predicted(run.likelihood, found, run.data.dataset.centre, run.data.dataset.unit)

@@ -44,7 +44,7 @@ from sgmcmc_prune.run.data import split_data
 from sgmcmc_prune.run.directory import load_config
 from sgmcmc_prune.run.main import resume, start
 from sgmcmc_prune.run.run import Run
-from sgmcmc_prune.run.stages import rehearsed
+from sgmcmc_prune.run.stages import check_inputs, rehearsed
 from sgmcmc_prune.settings import replace
 from sgmcmc_prune.store.places import RunPlaces
 
@@ -434,6 +434,7 @@ def _start(run: Run) -> list[float]:
     """Losses of a few examples at the start of chain 0: another network or likelihood has others."""
     network = run.model(0)
     rehearsed(run, network)
+    check_inputs(run, network)
     network.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

@@ -331,6 +331,14 @@ def test_tokens_stay_integers() -> None:
     assert found.predict(tokens[:3]).mean.shape == (3, 2)
     with pytest.raises(ValueError, match="was sampled on integers"):
         found.predict(tokens[:3].float())
+    for wrong in (tokens[:3] + 7, tokens[:3] - 1):
+        with pytest.raises(ValueError, match=r"^inputs hold integers from .* an embedding needs one for every token$"):
+            found.predict(wrong)
+    far = tokens.clone()
+    far[50, 2] = 7
+    for data, test, said in ((far, tokens, "training inputs hold integers from 0 to 7"), (tokens, far, "test inputs")):
+        with pytest.raises(ValueError, match=said):
+            quick(model, (data, labels), "categorical", test=(test, labels))
     with pytest.raises(ValueError, match="a network of numbers needs floats"):
         quick(network(), (tokens[:, :3], labels.float()))
 

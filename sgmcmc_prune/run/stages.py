@@ -14,7 +14,7 @@ from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Stage, catch_signals, follow, skip
 from sgmcmc_prune.chains.monitor import Monitor
 from sgmcmc_prune.chains.record import Recorder, dims_at_probes
-from sgmcmc_prune.chains.rehearsal import EXAMPLES, Rehearsal, rehearse
+from sgmcmc_prune.chains.rehearsal import EXAMPLES, Rehearsal, check_lookups, rehearse
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
@@ -233,6 +233,13 @@ def _static(run: Run, probes: Probes, parameters: Mapping[str, Tensor], layers: 
             "parameter_size": (("parameter",), [p.numel() for p in parameters.values()]),
         },
     }
+
+
+def check_inputs(run: Run, model: nn.Module) -> None:
+    """ValueError where any example of a run holds an integer for which the network has no entry."""
+    data = run.data
+    for what, (inputs, _) in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+        check_lookups(model, inputs, f"{what} inputs")
 
 
 def rehearsed(run: Run, model: nn.Module) -> Rehearsal:
