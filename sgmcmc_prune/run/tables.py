@@ -178,10 +178,14 @@ def temperature_lines(d: dict[str, Any]) -> list[str]:
         for row in t["configurational"]
     ]
     interval = "" if any(map(missing, (row["low"] for row in t["configurational"]))) else ", with interval"
+    pooled = t.get("pooled")  # runs of earlier releases do not have it
+    together = ""
+    if pooled and not missing(pooled["low"]):
+        together = f"; of all chains {pooled['mean']:.3f} ({pooled['low']:.3f} to {pooled['high']:.3f})"
     return [
         f"kinetic temperature {number(d['kinetic_temperature'], 3)} ({judged}); minibatch noise is estimated to add "
         f"{number(t['excess'], 3)} to the temperature",
-        f"configurational temperature by chain{interval}: {', '.join(configurational)}",
+        f"configurational temperature by chain{interval}: {', '.join(configurational)}{together}",
         *(f"OFF: {finding}" for finding in t["findings"]),
         f"(with exact gradients and small steps, a line OFF is a false alarm of probability {t['false_alarm']:g})",
     ]
