@@ -146,7 +146,8 @@ class PriorConfig:
     spike
         Density of the spike.
     spike_variance
-        Starting variance of the spike.
+        Starting variance of the spike. The default is for single weights: the more weights share an indicator, the
+        deeper is the valley between spike and slab, and a run records where chains will hardly cross it.
     slab_variance
         Starting variance of the slab.
     dense_variance
