@@ -112,14 +112,14 @@ class Predicted:
     likelihood : ObservationModel
     prediction : Predictive, or Mixture
         As the likelihood made it: averaged class probabilities, or the outputs of every draw.
-    centre, unit : float
+    centre, unit : float or Tensor, shape (k,)
         How the targets were standardised.
     """
 
     likelihood: ObservationModel
     prediction: Prediction
-    centre: float = 0.0
-    unit: float = 1.0
+    centre: float | Tensor = 0.0
+    unit: float | Tensor = 1.0
 
     @property
     def mean(self) -> Tensor:
@@ -137,7 +137,9 @@ class Predicted:
         generator = torch.Generator().manual_seed(seed)
         members = [outputs for outputs in self.prediction.outputs for _ in range(of_each)]
         drawn = [self.likelihood.draw(outputs.cpu(), generator) for outputs in members]
-        return self.unit * torch.stack(drawn) + self.centre
+        values = torch.stack(drawn)
+        centre, unit = (torch.as_tensor(part).to(values) for part in (self.centre, self.unit))
+        return unit * values + centre
 
     def interval(self, probability: float = 0.9, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Equal-tailed interval of new targets, noise included, each end (n, k), from a thousand samples or more."""
@@ -403,7 +405,12 @@ def _predict(run: Run, draws: Draws, chain_masks: Sequence[masks.Mask], inputs: 
     check_lookups(run.model(0), inputs, "inputs")
     chains = [draws.of_chain(chain) for chain in range(draws.chains)]
     found = Predictor(run).pooled(chains, chain_masks, inputs, batch_size)
-    return Predicted(run.likelihood, found, run.data.dataset.centre, run.data.dataset.unit)
+    dataset = run.data.dataset
+    if dataset.units:
+        scales = (dataset.centres, dataset.units)
+        centre, unit = (torch.tensor(part, dtype=torch.float64, device=run.config.device) for part in scales)
+        return Predicted(run.likelihood, found, centre, unit)
+    return Predicted(run.likelihood, found, dataset.centre, dataset.unit)
 
 
 def _post_hoc(posterior: Posterior, run: Run) -> Pruned:

@@ -92,9 +92,12 @@ class Dataset:
         What JSON can hold: `source`, `licence`, `official` (whether these are the official training and test sets),
         `files` (name -> sha256 of the uncompressed file).
     centre, unit : float
-        Targets that are numbers have had this subtracted, and were divided by that.
+        Targets that are numbers have had this subtracted, and were divided by that. They are 0 and 1 of several
+        targets, which are standardised one by one: by `centres` and `units`.
     input_centre, input_scale : tuple of float, one for each feature, or empty
         The same of features, where a table was standardised.
+    centres, units : tuple of float, one for each target, or empty
+        As `centre` and `unit`, of several targets.
     classes : tuple of str
         Names in the order of the labels, or empty where they are not known.
     positions : Tensor, int64, shape (n,), optional
@@ -119,6 +122,8 @@ class Dataset:
     input_scale: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
     positions: Tensor | None = None
+    centres: tuple[float, ...] = ()
+    units: tuple[float, ...] = ()
 
     @property
     def origin(self) -> dict[str, Any]:

@@ -175,11 +175,11 @@ class SpikeSlab(Prior):
         deepest = max(layers, key=_valley)
         if _valley(deepest) <= DEEP:
             return []
+        size, spike, slab = deepest.groups.group_size.max(), deepest.spike_variance, deepest.slab_variance
         return [
-            f"groups of {deepest.groups.group_size.max():.0f} weights with spike_variance {deepest.spike_variance:g} and "
-            f"slab_variance {deepest.slab_variance:g}: in the prior a valley of {_valley(deepest):.0f} nats lies between "
-            "spike and slab, which a chain seldom crosses, so that inclusion probabilities may say where it began; a "
-            "wider spike makes it shallower"
+            f"groups of {size:.0f} weights with spike_variance {spike:g} and slab_variance {slab:g}: in the prior a "
+            f"valley of {_valley(deepest):.0f} nats lies between spike and slab, which a chain seldom crosses, so that "
+            "inclusion probabilities may say where it began; a wider spike makes it shallower"
         ]
 
     def indicator_temperature(self, temperature: float) -> float:

@@ -21,7 +21,13 @@ SIZE_COLUMNS = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
 def metrics_table(metrics: dict[str, Any]) -> str:
     """The table of a run: the dense predictive, then every pruned one."""
     header, *rows = metrics_rows(metrics)
-    notes = [*control_lines(metrics), *ood_lines(metrics), *starved_lines(metrics), *tied_lines(metrics)]
+    notes = [
+        *unit_lines(metrics),
+        *control_lines(metrics),
+        *ood_lines(metrics),
+        *starved_lines(metrics),
+        *tied_lines(metrics),
+    ]
     return "\n".join([format_rows(header, rows), *notes])
 
 
@@ -141,6 +147,15 @@ def ood_lines(metrics: dict[str, Any]) -> list[str]:
         f"OOD AUROC: how well the entropy of the prediction tells images of {metrics['ood']} from those of the "
         f"{metrics['split']} split (1 is perfect, 0.5 chance); by MI: the same by the disagreement of members alone"
     ]
+
+
+def unit_lines(metrics: dict[str, Any]) -> list[str]:
+    """In what scores of several targets are, and the RMSE of each in its own unit."""
+    found = metrics.get("rmse_by_target")
+    if not found:
+        return []
+    each = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+    return [f"scores of {len(found)} targets are in standard deviations of each; RMSE in their units, dense: {each}"]
 
 
 def starved_lines(metrics: dict[str, Any]) -> list[str]:
