@@ -239,3 +239,20 @@ def test_the_moved_draws_are_those_of_their_record() -> None:
         found = [row for row in rows if row.get("criterion") == criterion and row["target"]]
         cells = " | ".join(f"{row['accuracy']:.3f} / {row['nll']:.3f}" for row in found)
         assert f"| {criterion} | {cells} |" in text
+
+
+def test_choosing_a_temperature_quotes_its_results() -> None:
+    text = " ".join((ROOT / "docs" / "temperature.md").read_text().split())
+    folder = ROOT / "experiments" / "wenzel_izmailov" / "results"
+    curve = json.loads((folder / "izmailov_resnet20_frn_small.json").read_text())
+    found = [curve[f"SGHMC T={t}"] for t in ("1", "0.3", "0.1", "0")]
+    assert all(len(runs) == 1 for runs in found)
+    cells = " | ".join(f"{runs[0]['dense']['accuracy']:.3f}" for runs in found)
+    assert f"| accuracy | {cells} |" in text
+    single, averaged, sgd = (
+        f"{mean(*which):.4f}"
+        for which in ((TWO_CHAINS, "single_accuracy"), (TWO_CHAINS, "accuracy"), ("sgd", "accuracy"))
+    )
+    assert (
+        f"has an accuracy of {single}, the average of all draws {averaged}, and one network by plain SGD {sgd} " in text
+    )
