@@ -1,6 +1,7 @@
 """A person with a network, data and a deadline: each of them under twenty lines, and what they do wrong in words."""
 
 import copy
+import doctest
 import gc
 import pickle
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
-import sgmcmc_prune
+import sgmcmc_prune.posterior
+import sgmcmc_prune.priors.spike_slab
+import sgmcmc_prune.samplers.sghmc
 from sgmcmc_prune import Gaussian, Posterior, PruneConfig, ScheduleConfig, open_posterior, sample, sampling
 from sgmcmc_prune.chains import step_size
 from sgmcmc_prune.chains.step_size import stable_step, train
@@ -66,6 +69,15 @@ def test_a_regression_of_ones_own(posterior: Posterior) -> None:
         assert bool(((inclusion.probability >= 0) & (inclusion.probability <= 1)).all())
     assert "RMSE" in str(posterior)
     assert "2 chains x 8 draws" in repr(posterior)
+
+
+def test_the_examples_of_the_reference_give_what_they_say(posterior: Posterior) -> None:
+    x, _ = regression_data()
+    modules = (sgmcmc_prune.posterior, sgmcmc_prune.samplers.sghmc, sgmcmc_prune.priors.spike_slab)
+    for module in modules:
+        found = doctest.testmod(module, extraglobs={"posterior": posterior, "x": x})
+        assert found.failed == 0, module.__name__
+        assert found.attempted > 2
 
 
 def test_inclusion_probabilities_are_a_variable_of_every_draw(posterior: Posterior) -> None:

@@ -98,6 +98,14 @@ class SpikeSlab(Prior):
     ------
     ValueError
         If pi is not inside (0, 1), or the spike is not narrower than the slab.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Linear(3, 2)
+    >>> prior = SpikeSlab(dict(model.named_parameters()), spike_variance=0.01, slab_variance=0.5)
+    >>> prior.log_odds("weight", model.weight).shape  # of inclusion, a number for each group
+    torch.Size([6])
     """
 
     def __init__(
