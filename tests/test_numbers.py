@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sgmcmc_prune.compare.table import paired, read_csv
+from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
 from sgmcmc_prune.predictive.intervals import mean_and_half_width
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -256,3 +257,16 @@ def test_choosing_a_temperature_quotes_its_results() -> None:
     assert (
         f"has an accuracy of {single}, the average of all draws {averaged}, and one network by plain SGD {sgd} " in text
     )
+
+
+def test_what_is_said_of_five_seeds_of_the_regression_is_their_result() -> None:
+    runs = json.loads((RESULTS / "regression_seeds.json").read_text())["runs"]
+    assert [run["seed"] for run in runs] == list(range(5))
+    apart = {run["seed"]: run["rhat_max"] for run in runs if run["rhat_max"] > RHAT_THRESHOLD}
+    assert list(apart) == [2]
+    text = " ".join(README.split())
+    assert f"four seeds in five do, and [those of seed 2 reach an R-hat of {apart[2]:.3f}]" in text
+    table = (RESULTS / "regression_seeds.md").read_text()
+    for run in runs:
+        assert re.search(rf"^{run['seed']} +{run['rhat_max']:.3f} +{run['ess_min']:.0f} ", table, re.MULTILINE)
+        assert run["off"] == []
