@@ -21,7 +21,7 @@ def demo() -> RunConfig:
 
 
 def regression() -> RunConfig:
-    """A small network on a simulated regression set, in under two minutes on two cores; with most seeds it converges."""
+    """A small network on a simulated regression set, under two minutes on two cores; with most seeds it converges."""
     return RunConfig(
         preset="regression",
         # A batch of all examples has no minibatch noise: the chains are at their temperature.
