@@ -1,6 +1,7 @@
 """What pruning costs: error and NLL of every compared method against sparsity and against inference multiply-adds.
 
     python analysis/compare_pareto.py runs/compare/comparison.csv --out pareto.png
+    python analysis/compare_pareto.py runs/structured/comparison.csv --cut --out pareto.png
 
 One line per method joins its means over seeds at the target sparsities; a star is its own stopping rule. Methods of a
 family share a colour. The upper row shows single networks, the lower one ensembles; dots stand on the Pareto front of
@@ -21,7 +22,7 @@ from sgmcmc_prune.report.style import DASHES, colours, legend_below, line, new_f
 
 #: Both are better when lower, and on a logarithmic scale, so that methods that failed do not squash the others.
 SCORES = {"error": "error rate", "nll": "NLL (nats per example)"}
-COSTS = {"kept": "kept weights (share of the prunable)", "inference_flops": "multiply-adds per input, all members"}
+COSTS = {"kept": "kept weights (share of the prunable)", "work": "multiply-adds per input, all members"}
 KINDS = ("single", "ensemble")
 MARKERS = ("", "x", "^")
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, help="comparison.csv")
     parser.add_argument("--methods", nargs="+", help="only these methods")
+    parser.add_argument("--cut", action="store_true", help="multiply-adds of the cut networks, not of the masks")
     parser.add_argument("--out", required=True, type=Path, help="the picture (PNG)")
     options = parser.parse_args(argv)
     try:
@@ -38,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = [row for row in rows if options.methods is None or row["method"] in options.methods]
         if not rows:
             raise ValueError(f"{options.table} has no results of these methods")
+        if options.cut and any(row["cut_flops"] is None for row in rows):
+            raise ValueError(f"{options.table} does not know the multiply-adds of every cut network; leave out --cut")
+        for row in rows:
+            row["work"] = row["cut_flops"] * row["members"] if options.cut else row["inference_flops"]
         options.out.write_bytes(png(draw(rows)))
     except (ValueError, OSError) as error:
         print(f"compare_pareto: {error}", file=sys.stderr)
@@ -54,7 +60,7 @@ def means(rows: Sequence[Row]) -> list[dict[str, Any]]:
     points = []
     for method, family, target in keys:
         own = [row for row in rows if (row["method"], row["sparsity"]) == (method, target)]
-        values = {name: float(np.mean([row[name] for row in own])) for name in ("nll", "inference_flops")}
+        values = {name: float(np.mean([row[name] for row in own])) for name in ("nll", "work")}
         values |= {
             "error": 1 - float(np.mean([row["accuracy"] for row in own])),
             "kept": 1 - float(np.mean([row["achieved_sparsity"] for row in own])),

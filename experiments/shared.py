@@ -116,7 +116,7 @@ def sweep(a: argparse.Namespace, function: Callable[..., Any], places: Callable[
         return replace(cell, places={"out": str(run_dir(a, variant, seed))} | places(variant, seed))
 
     chosen = product(function, {"variant": a.variants, "seed": a.seeds}, {"split": a.evaluate})
-    grid = Files(list(map(located, chosen)), lambda cell: Path(cell.places["out"]) / "metrics.json")
+    grid = Files(list(map(located, chosen)), lambda cell: Path(cell.places["out"]) / "metrics.json", a.runs / ".claims")
     if not a.tables_only:
         complete(grid, a.jobs, threads=1)
     with in_words():

@@ -4,7 +4,8 @@ A comparison of methods, a sweep over variants and a table of an experiment are 
 seeds, each hours long, on a machine that may be taken away. So all of them are cells. A `Cell` is a function, found by
 its name in another process, and plain settings; its result is JSON. A grid says where results are kept: `Files` for a
 file each, `Records` for one file of all. `complete` computes what is missing. What is finished is never computed again,
-and a cell that fails, or a signal, takes nothing away from the others.
+and a cell that fails, or a signal, takes nothing away from the others. Several processes, of one machine or of a
+cluster with a shared file system, may complete one grid: each cell is claimed by the one that begins it.
 
 A cell gets a process of its own even where only one runs at a time: its peak memory, its threads and its random state
 then do not depend on its neighbours, and one that is killed is one missing row.
@@ -14,25 +15,26 @@ This module is also the worker, started by `complete` and never by hand: `python
 
 import itertools
 import json
+import math
 import pkgutil
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sgmcmc_prune.chains.processes import num_workers, reporting, run_workers, work
+from sgmcmc_prune.chains.processes import Elsewhere, num_workers, reporting, run_workers, work
 from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.settings import require
-from sgmcmc_prune.store.files import finite_or_null, read_json, write_json
+from sgmcmc_prune.store.claims import Claims
+from sgmcmc_prune.store.files import finite_or_null, locked, read_json, write_json
 
 Record = dict[str, Any]
 
@@ -91,10 +93,13 @@ class Files:
     cells : list of Cell
     path : callable
         From a cell to its JSON file. A file is refused where what it says of the cell's settings is something else.
+    claims : Path
+        A file by which processes that complete the grid together share its cells.
     """
 
     cells: list[Cell]
     path: Callable[[Cell], Path]
+    claims: Path
 
     def find(self, cell: Cell) -> Any:
         """What the cell's file holds; ValueError if that is the result of other settings."""
@@ -130,23 +135,32 @@ class Records:
     path: Path
     read: Callable[[Path], list[Record]] = lambda path: read_json(path)["runs"]
     write: Callable[[Path, list[Record]], None] = lambda path, records: write_json(path, {"runs": records})
+    _all: list[Record] = field(default_factory=list, init=False, repr=False)
+    _version: tuple[int, ...] = field(default=(), init=False, repr=False)
 
-    @cached_property
+    @property
+    def claims(self) -> Path:
+        """A file by which processes that complete the grid together share its cells."""
+        return self.path.with_name(f".{self.path.name}.claims")
+
+    @property
     def all(self) -> list[Record]:
         """The records of the file, those of other settings included."""
-        return self._stored()
+        if not self.path.is_file():
+            return []
+        now = self.path.stat()
+        if (version := (now.st_mtime_ns, now.st_size, now.st_ino)) != self._version:
+            self._all, self._version = self.read(self.path), version
+        return self._all
 
     def find(self, cell: Cell) -> Record | None:
         """The record that has the cell's settings."""
         return next((record for record in self.all if _is_of(record, cell)), None)
 
     def keep(self, cell: Cell, result: Record) -> None:
-        """Add the cell's record to the file, to which another command may have added others."""
-        self.all = sorted([*self._stored(), cell.settings | result], key=self._place)
-        self.write(self.path, self.all)
-
-    def _stored(self) -> list[Record]:
-        return self.read(self.path) if self.path.is_file() else []
+        """Add the cell's record to the file, to which another process may have added others."""
+        with locked(self.path.with_name(f".{self.path.name}.lock"), wait_seconds=math.inf):
+            self.write(self.path, sorted([*self.all, cell.settings | result], key=self._place))
 
     def _place(self, record: Record) -> int:
         return next((i for i, cell in enumerate(self.cells) if _is_of(record, cell)), -1)
@@ -164,6 +178,8 @@ def complete(
     show: Callable[[Cell, Any], str] | None = None,
 ) -> list[Any]:
     """Compute the cells that have no result yet, and keep each result at once; cells of one name are one cell.
+
+    Cells that another process computes are left to it, and computed here only if it ends without a result.
 
     Parameters
     ----------
@@ -203,25 +219,38 @@ def complete(
             bar.write(show(cells[name], found[name]))
             sys.stdout.flush()
 
+    claims = Claims(grid.claims)
+
+    def begin(index: int) -> bool:
+        """Claim a cell; another process may have finished it before."""
+        if not claims.take(todo[index]):
+            raise Elsewhere
+        if grid.find(cells[todo[index]]) is None:
+            return True
+        bar.update()
+        return False
+
     def ended(index: int, future: Future[Any]) -> None:
         name = todo[index]
         try:
             result = future.result()
+            if result is not None:
+                grid.keep(cells[name], result)
         except RunError as error:
             failed[name] = str(error)
             return
-        if result is not None:
-            grid.keep(cells[name], result)
+        finally:
+            claims.release(name)
         if (kept := grid.find(cells[name])) is None:
             failed[name] = "it left no result"
         else:
             found[name] = kept
             say(name)
 
-    with progress_bar(len(cells), "cell", initial=len(found), disable=not progress) as bar:
+    with closing(claims), progress_bar(len(cells), "cell", initial=len(found), disable=not progress) as bar:
         for name in list(found):
             say(name)
-        run_workers([_command(cells[name], threads) for name in todo], jobs, bar, ended)
+        run_workers([_command(cells[name], threads) for name in todo], jobs, bar, ended, begin)
     if failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise RunError(f"{len(failed)} of {len(cells)} cells failed, the others are finished: {reasons}")

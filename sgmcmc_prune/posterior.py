@@ -334,15 +334,15 @@ class Posterior:
         draws = list(self.draws.of_chain(chain))
         return {name: torch.stack([prior.log_odds(name, d[name], temperature) for d in draws]) for name in prior.layers}
 
-    def predict(self, inputs: Tensor, batch_size: int = 1000) -> Predicted:
+    def predict(self, inputs: Tensor, batch_size: int | None = None) -> Predicted:
         """The posterior predictive of new inputs, over all draws of all chains.
 
         Parameters
         ----------
         inputs : Tensor or array, shape (n, ...)
             In the units of the data: features of a table as in its file, what was given to `sample` as it was given.
-        batch_size : int
-            Examples in a forward pass.
+        batch_size : int, optional
+            Examples in a forward pass, by default what suits the device.
 
         Raises
         ------
@@ -455,7 +455,7 @@ class Pruned:
         """Share of the prunable weights that is gone, mean over chains."""
         return sum(masks.sparsity(mask) for mask in self.masks) / len(self.masks)
 
-    def predict(self, inputs: Tensor, batch_size: int = 1000) -> Predicted:
+    def predict(self, inputs: Tensor, batch_size: int | None = None) -> Predicted:
         """The posterior predictive of new inputs, every chain under its own mask.
 
         Parameters
@@ -519,7 +519,9 @@ def open_posterior(path: str | Path) -> Posterior:
     return Posterior(run)
 
 
-def _predict(run: Run, draws: Draws, chain_masks: Sequence[masks.Mask], inputs: Tensor, batch_size: int) -> Predicted:
+def _predict(
+    run: Run, draws: Draws, chain_masks: Sequence[masks.Mask], inputs: Tensor, batch_size: int | None
+) -> Predicted:
     inputs = run.data.dataset.as_inputs(inputs).to(run.config.device)
     check_lookups(run.model(0), inputs, "inputs")
     chains = [draws.of_chain(chain) for chain in range(draws.chains)]

@@ -1,10 +1,14 @@
 """Cells: what is finished is kept and not computed again; failures and signals take nothing away from the others."""
 
+import errno
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 
 from sgmcmc_prune.cells import Cell, Files, Record, Records, complete, interruption_in_words, missing, product
 from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.store.claims import Claims
 from sgmcmc_prune.store.files import read_json, write_json
 
 
@@ -43,7 +48,7 @@ def test_cells_are_named_by_their_values() -> None:
 
 def test_a_cell_that_fails_ends_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = product(invert, {"value": [0, -1, 2]}, places={"folder": str(tmp_path)})
-    grid = Files(cells, lambda cell: tmp_path / "cells" / f"{cell.settings['value']}.json")
+    grid = Files(cells, lambda cell: tmp_path / "cells" / f"{cell.settings['value']}.json", tmp_path / "claims")
     with pytest.raises(
         RunError, match=r"^2 of 3 cells failed, the others are finished: .*-1: value is -1; give"
     ) as told:
@@ -55,7 +60,7 @@ def test_a_cell_that_fails_ends_no_other(tmp_path: Path, capsys: pytest.CaptureF
     assert "Traceback" in said
     assert missing(grid) == "2 of 3 cells are missing: value 0; value -1"
     (tmp_path / "mended").touch()
-    again = Files([cells[0], cells[2]], grid.path)
+    again = Files([cells[0], cells[2]], grid.path, grid.claims)
     assert complete(again, progress=False, threads=1) == [
         [{"value": value, "inverse": inverse, "threads": "1"}] for value, inverse in ((0, 0.0), (2, 0.5))
     ]
@@ -66,12 +71,14 @@ def test_a_cell_that_fails_ends_no_other(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_file_of_other_settings_is_refused(tmp_path: Path) -> None:
     (cell,) = product(invert, {"seed": [0]}, {"split": "test", "unsaid": 1})
     write_json(tmp_path / "metrics.json", {"split": "validation", "seed": 0})
+    claims = tmp_path / "claims"
     with pytest.raises(ValueError, match=r"metrics.json is of a cell with other split \(validation\); choose another"):
-        complete(Files([cell], lambda cell: tmp_path / "metrics.json"), progress=False)
+        complete(Files([cell], lambda cell: tmp_path / "metrics.json", claims), progress=False)
+    lambdas = product(lambda seed: seed, {"seed": [0]})
     with pytest.raises(ValueError, match=r"no other process finds .*<lambda>; move it to a module"):
-        complete(Files(product(lambda seed: seed, {"seed": [0]}), lambda cell: tmp_path / "none"), progress=False)
+        complete(Files(lambdas, lambda cell: tmp_path / "none", claims), progress=False)
     with pytest.raises(ValueError, match="jobs is 0; it must be at least 1"):
-        complete(Files([], lambda cell: tmp_path), jobs=0)
+        complete(Files([], lambda cell: tmp_path, claims), jobs=0)
 
 
 def test_records_stand_in_the_order_of_their_cells(tmp_path: Path) -> None:
@@ -115,5 +122,76 @@ def test_an_interrupted_cell_interrupts(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("sgmcmc_prune.cells.run_workers", interrupted)
     with pytest.raises(SystemExit) as stopped, interruption_in_words():
-        complete(Files([], lambda cell: Path()), progress=False)
+        complete(Files([], lambda cell: Path(), Path()), progress=False)
     assert stopped.value.code == 130
+
+
+def begun_once(value: int, folder: str) -> Record:
+    """A cell that says that it began, and takes its time."""
+    with (Path(folder) / "begun").open("a") as file:
+        file.write(f"{value}\n")
+    time.sleep(0.2)
+    return {"square": value**2}
+
+
+def shared_grid(folder: Path, kind: str, values: Iterable[int]) -> Files | Records:
+    """Cells that several processes compute, whose results have a file each or one for all."""
+    cells = product(begun_once, {"value": values}, places={"folder": str(folder)})
+    if kind == "records":
+        return Records(cells, folder / "results.json")
+    return Files(cells, lambda cell: folder / f"{cell.settings['value']}.json", folder / "claims")
+
+
+def in_another_process(folder: Path, kind: str, values: list[int]) -> "subprocess.Popen[bytes]":
+    """Complete the shared grid there, from this folder of tests."""
+    code = (
+        f"import test_cells as t; from pathlib import Path; "
+        f"t.complete(t.shared_grid(Path({str(folder)!r}), {kind!r}, {values}), jobs=2, threads=1, progress=False)"
+    )
+    return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent)
+
+
+@pytest.mark.parametrize("kind", ["files", "records"])
+def test_two_processes_complete_one_grid_together(tmp_path: Path, kind: str) -> None:
+    """Each cell is computed by one of them, and both end with all results; they begin at other ends of the grid."""
+    values = list(range(4))
+    other = in_another_process(tmp_path, kind, values[::-1])
+    found = complete(shared_grid(tmp_path, kind, values), jobs=2, threads=1, progress=False)
+    assert other.wait() == 0
+    assert [result["square"] for result in found] == [value**2 for value in values]
+    assert sorted((tmp_path / "begun").read_text().split()) == [str(value) for value in values]
+    assert missing(shared_grid(tmp_path, kind, values)) == ""
+
+
+def test_what_a_killed_process_had_begun_is_computed_by_another(tmp_path: Path) -> None:
+    code = (
+        f"import time; from pathlib import Path; from sgmcmc_prune.store.claims import Claims; "
+        f"c = Claims(Path({str(tmp_path / 'claims')!r})); print(c.take('value 3'), flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"True\n"
+    assert not Claims(tmp_path / "claims").take("value 3")
+
+    def kill() -> None:
+        while not (tmp_path / "4.json").exists():
+            time.sleep(0.01)
+        holder.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    found = complete(shared_grid(tmp_path, "files", [3, 4]), jobs=1, threads=1, progress=False)
+    killer.join()
+    holder.wait()
+    holder.stdout.close()
+    assert [result["square"] for result in found] == [9, 16]
+    assert (tmp_path / "begun").read_text().split() == ["4", "3"]
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.lockf", refused)
+    with pytest.raises(ValueError, match=r"claims: its file system offers no locks \(No locks available\); choose"):
+        Claims(tmp_path / "claims").take("cell")

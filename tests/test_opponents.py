@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,19 @@ def test_the_independent_code_imports_nothing_of_the_package(path: Path) -> None
         elif isinstance(node, ast.ImportFrom):
             imported.add(node.module or "")
     assert not [name for name in imported if name.startswith("sgmcmc_prune")]
+
+
+def test_the_scatter_of_iterates_is_that_of_the_results() -> None:
+    rows = [json.loads(line) for line in (FOLDER.parent / "bmr_iterates.jsonl").read_text().splitlines()]
+    text, means = " ".join(TABLE.read_text().split()), {}
+    for whose in ("theirs", "ours"):
+        for seed in (0, 1):
+            seen = [row["accuracy"] for row in rows if (row["whose"], row["seed"]) == (whose, seed)]
+            assert len(seen) == 25
+            means[whose, seed] = round(statistics.fmean(seen), 4)
+            assert f"{whose} have {means[whose, seed]:.4f}" in text or f"{whose} {means[whose, seed]:.4f}" in text
+            assert f"{means[whose, seed]:.4f} ({statistics.stdev(seen):.4f})" in text.replace("standard deviation ", "")
+            if seed == 0:
+                assert f"from {min(seen):.4f} to {max(seen):.4f}" in text
+    differences = [abs(means["theirs", seed] - means["ours", seed]) for seed in (0, 1)]
+    assert f"agree to {max(differences):.4f}" in text

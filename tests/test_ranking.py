@@ -193,3 +193,22 @@ def test_infinite_scores_are_ties_too() -> None:
     mask = target_sparsity(scores, groups, 0.5)
     assert all(60 < int(kept.sum()) < 140 for kept in mask.values())
     assert tied(scores, groups, mask) == 400
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([2, 20, 10**6]), st.floats(0, 0.99), st.floats(0, 0.99), st.booleans())
+def test_a_threshold_masks_what_the_ranking_masks(
+    seed: int, values: int, sparsity: float, before: float, allow_empty: bool
+) -> None:
+    """Whether scores are equal in hundreds or not at all, with and without a mask that was there before."""
+    g = torch.Generator().manual_seed(seed)
+    shapes = {"a": (7, 5), "b": (3, 4, 2), "c": (1, 2)}
+    groups = maps(shapes) | {"c": GroupMap.from_index(torch.tensor([[1, 0]]))}
+    scores = {n: torch.randint(values, (math.prod(s),), generator=g).double() for n, s in shapes.items()}
+    previous = {n: torch.rand(s, generator=g) >= before for n, s in shapes.items()} if before > 0.1 else None
+    with pytest.MonkeyPatch.context() as patch:
+        given_twice = {"previous": previous, "allow_empty": allow_empty, "seed": seed}
+        quick = target_sparsity(scores, groups, sparsity, **given_twice)  # type: ignore[arg-type]
+        patch.setattr("sgmcmc_prune.pruning.decision._below_threshold", lambda *_: None)
+        ranked = target_sparsity(scores, groups, sparsity, **given_twice)  # type: ignore[arg-type]
+    assert all(torch.equal(quick[n], ranked[n]) for n in shapes)

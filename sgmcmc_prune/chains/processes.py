@@ -27,6 +27,12 @@ from sgmcmc_prune.machine.progress import bar as progress_bar
 
 #: Exit code of a worker that was told to stop and has saved everything.
 INTERRUPTED = 3
+#: Between two questions whether another process has finished.
+RETRY_SECONDS = 0.5
+
+
+class Elsewhere(Exception):
+    """Another process does this now."""
 
 
 def num_workers(chains: int) -> int:
@@ -80,6 +86,7 @@ def run_workers(
     jobs: int,
     bar: tqdm,
     ended: Callable[[int, Future[Any]], object] = lambda index, future: future.result(),
+    begin: Callable[[int], bool] = lambda index: True,
 ) -> None:
     """Run commands that report as `LineBar` does, some at a time.
 
@@ -93,6 +100,9 @@ def run_workers(
     ended : callable
         Told, in this thread, which command has ended, and how: its future's result is what the worker gave. By default
         the first that failed stops the others.
+    begin : callable
+        Asked before a command starts, in another thread. False: it need not run, and gives None. `Elsewhere`: it is
+        asked again later, after the commands that wait.
 
     Raises
     ------
@@ -103,15 +113,27 @@ def run_workers(
         If a process failed, and `ended` let that pass through; the others are stopped.
     """
     stop, running = threading.Event(), list["subprocess.Popen[str]"]()
+
+    def one(index: int) -> Any:
+        try:
+            return _follow(commands[index], bar, stop, running) if begin(index) else None
+        except Elsewhere:
+            stop.wait(RETRY_SECONDS)
+            raise
+
     with catch_signals() as received, ThreadPoolExecutor(jobs) as pool:
-        pending = {pool.submit(_follow, command, bar, stop, running): index for index, command in enumerate(commands)}
+        pending = {pool.submit(one, index): index for index in range(len(commands))}
         try:
             while pending:
                 done = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED).done
                 if received:
                     raise Interrupted(received[0])
                 for future in done:
-                    ended(pending.pop(future), future)
+                    index = pending.pop(future)
+                    if isinstance(future.exception(), Elsewhere):
+                        pending[pool.submit(one, index)] = index
+                    else:
+                        ended(index, future)
         except BaseException:
             stop.set()  # let running workers save and end; forget those not begun
             for process in running:

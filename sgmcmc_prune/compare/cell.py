@@ -11,7 +11,7 @@ from sgmcmc_prune.compare.methods import find
 from sgmcmc_prune.compare.score import Row, blank, rows
 from sgmcmc_prune.compare.search import SEARCH_SEED, Choice, of_trials, search
 from sgmcmc_prune.data import ood
-from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.config import PriorConfig, RunConfig
 from sgmcmc_prune.run.data import load_data
 from sgmcmc_prune.settings import from_json
 from sgmcmc_prune.store.files import read_json
@@ -77,7 +77,12 @@ def run_config(comparison: Comparison, seed: int) -> RunConfig:
     """Data, model, device and seed of a comparison, for what builds them."""
     # The chains of a comparison never see the test split: only `score` does.
     return RunConfig(
-        data=comparison.data, model=comparison.model, seed=seed, device=comparison.device, evaluate="validation"
+        data=comparison.data,
+        model=comparison.model,
+        prior=PriorConfig(group="filter" if comparison.track == "structured" else "weight"),
+        seed=seed,
+        device=comparison.device,
+        evaluate="validation",
     )
 
 

@@ -6,7 +6,8 @@
     OUT/shared/seed0/...                what several methods use
     OUT/comparison.csv                  all finished cells
 
-An interrupted comparison continues when it is called again.
+An interrupted comparison continues when it is called again. Several processes may be called at once, with the same
+settings: each cell is computed by one of them.
 """
 
 from dataclasses import fields, replace
@@ -62,14 +63,14 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     dataset = load_data(config).dataset
     judged = {"split": comparison.evaluate, "data": data_label(**dataset.origin)}
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out / ".lock"):
+    with locked(out / ".lock", wait_seconds=30):
         _agree(comparison, out)
-        cells = product(compute_stored, {"seed": comparison.seeds, "name": chosen}, places={"out": str(out)})
-        try:
-            complete(Files(cells, lambda cell: rows_path(out, **cell.settings)), jobs, progress=progress)
-        finally:
-            rows = [row | judged for row in finished_rows(out)]
-            write_csv(out / "comparison.csv", rows)
+    cells = product(compute_stored, {"seed": comparison.seeds, "name": chosen}, places={"out": str(out)})
+    try:
+        complete(Files(cells, lambda cell: rows_path(out, **cell.settings), out / ".claims"), jobs, progress=progress)
+    finally:
+        rows = [row | judged for row in finished_rows(out)]
+        write_csv(out / "comparison.csv", rows)
     return rows
 
 

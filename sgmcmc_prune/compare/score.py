@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.predictive.metrics import auroc, summarise
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.shrink import shrink
 from sgmcmc_prune.store.result_table import COMMON
 
 #: Columns of comparison.csv. `flops` are the multiply-adds of one network for one input that a mask leaves, whether or
-#: not its nodes can be cut out (None where they are not known); `peak_memory` is in bytes;
+#: not its nodes can be cut out, and `cut_flops` those of the network without the nodes that are cut (None where they
+#: are not known, or it cannot be cut); `peak_memory` is in bytes;
 #: `gradient_evaluations` are those of the one training behind a network, which may serve several targets (`training`);
 #: `calibration_examples` are those of them that were looked at after training;
 #: `shuffled_accuracy` is that of the same masks shuffled within their layers, where a method is one shot;
@@ -24,7 +27,17 @@ from sgmcmc_prune.store.result_table import COMMON
 #: `search_evaluations` are the gradient evaluations spent on choosing `settings`, once for all seeds and targets.
 OTHERS = (
     *("family", "achieved_sparsity", "own_stopping_rule", "kind", "brier", "ood_auroc", "parameters_kept", "flops"),
-    *("members", "inference_flops", "ties", "groups", "training", "calibration_examples", "peak_memory", "settings"),
+    *(
+        "cut_flops",
+        "members",
+        "inference_flops",
+        "ties",
+        "groups",
+        "training",
+        "calibration_examples",
+        "peak_memory",
+        "settings",
+    ),
     *("shuffled_accuracy", "search_evaluations", "reason"),
 )
 COLUMNS = (*COMMON, *OTHERS)
@@ -49,9 +62,8 @@ def rows(
         Inputs from another data set; detected by the entropy of the prediction.
     """
     zeros = np.mean([sum(int((~kept).sum()) for kept in mask.values()) for mask in candidate.masks])
-    counts = [multiply_adds(model, split[0][:1], mask) for mask in candidate.masks]
-    known = [count for count in counts if count is not None]
-    flops = float(np.mean(known)) if len(known) == len(counts) else None
+    flops = _mean([multiply_adds(model, split[0][:1], mask) for mask in candidate.masks])
+    cut_flops = _mean([_cut_multiply_adds(model, split[0][:2], mask) for mask in candidate.masks])
     common = {
         **blank(method, seed),
         "sparsity": candidate.target,
@@ -59,6 +71,7 @@ def rows(
         "own_stopping_rule": candidate.target is None,
         "parameters_kept": round(num_parameters(model) - zeros),
         "flops": None if flops is None else round(flops),
+        "cut_flops": None if cut_flops is None else round(cut_flops),
         "ties": candidate.ties and candidate.ties.count,
         "groups": candidate.ties and candidate.ties.groups,
         "gradient_evaluations": candidate.cost.gradient_evaluations,
@@ -83,6 +96,20 @@ def rows(
             ("ensemble", candidate.members, together, controls[1]),
         )
     ]
+
+
+def _mean(counts: Sequence[int | None]) -> float | None:
+    """None if one is not known."""
+    known = [count for count in counts if count is not None]
+    return float(np.mean(known)) if len(known) == len(counts) else None
+
+
+def _cut_multiply_adds(model: nn.Module, example: Tensor, mask: masks.Mask) -> int | None:
+    """What the smaller network computes for one input."""
+    try:
+        return multiply_adds(shrink(model, mask, example).model, example[:1])
+    except ValueError:  # its reason stands in a run's summary; here a cell stays empty
+        return None
 
 
 def blank(method: Method, seed: int, reason: str = "") -> Row:

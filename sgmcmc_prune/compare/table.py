@@ -13,12 +13,21 @@ from sgmcmc_prune.text_table import format_rows, number
 
 _TEXT = ("method", "split", "data", "family", "kind", "training", "settings", "reason")
 _WHOLE = (
-    *("seed", "parameters_kept", "flops", "members", "inference_flops", "gradient_evaluations", "peak_memory"),
+    *(
+        "seed",
+        "parameters_kept",
+        "flops",
+        "cut_flops",
+        "members",
+        "inference_flops",
+        "gradient_evaluations",
+        "peak_memory",
+    ),
     *("calibration_examples", "ties", "groups", "search_evaluations"),
 )
 HEADER = (
-    *("method", "target", "kept", "unmasked mult-adds", "seeds", "accuracy", "NLL", "ECE", "members", "Δ accuracy"),
-    "Δ NLL",
+    *("method", "target", "kept", "unmasked mult-adds", "cut mult-adds", "seeds", "accuracy", "NLL", "ECE", "members"),
+    *("Δ accuracy", "Δ NLL"),
 )
 
 
@@ -125,9 +134,14 @@ def _line(rows: Sequence[Row], method: str, target: float | None, reference: str
         differences = [_interval(paired(rows, method, reference, target, s)) for s in ("accuracy", "nll")]
     kept = 1 - sum(row["achieved_sparsity"] for row in own) / len(own)
     members = f"{sum(row['members'] for row in own) / len(own):g}"
-    counts = [row["flops"] for row in own if row["flops"] is not None]
-    work = f"{sum(counts) / len(own):,.0f}" if len(counts) == len(own) else "-"
-    return [method, _label(target), f"{kept:.1%}", work, str(len(own)), *scores, members, *differences]
+    work = [_count([row.get(name) for row in own]) for name in ("flops", "cut_flops")]
+    return [method, _label(target), f"{kept:.1%}", *work, str(len(own)), *scores, members, *differences]
+
+
+def _count(values: Sequence[int | None]) -> str:
+    """Their mean; "-" if one is not known."""
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):,.0f}" if len(known) == len(values) else "-"
 
 
 def _interval(values: Sequence[float]) -> str:

@@ -13,6 +13,10 @@ from torch.func import functional_call, vmap
 from sgmcmc_prune.data.batches import check_finite
 from sgmcmc_prune.mask_check import check_mask
 
+#: Examples of a forward pass: enough to fill an accelerator; on a CPU so few that its caches hold the activations of
+#: small pictures.
+BATCH, CPU_BATCH = 1000, 128
+
 
 @dataclass(frozen=True)
 class Predictive:
@@ -54,7 +58,7 @@ def predictive_of(logits: Tensor) -> Predictive:
     return Predictive(probabilities, 1, _entropy(probabilities))
 
 
-def class_probabilities(model: nn.Module, inputs: Tensor, batch_size: int = 1000) -> Tensor:
+def class_probabilities(model: nn.Module, inputs: Tensor, batch_size: int | None = None) -> Tensor:
     """Softmax outputs of one network in evaluation mode; the mode of every submodule is put back.
 
     The softmax is taken in float64, where a probability does not underflow before a logit gap of 708.
@@ -65,8 +69,8 @@ def class_probabilities(model: nn.Module, inputs: Tensor, batch_size: int = 1000
         Gives logits of shape (batch, classes).
     inputs : Tensor, shape (n, ...)
         Moved to the model's device batch by batch.
-    batch_size : int
-        Examples per forward pass.
+    batch_size : int, optional
+        Examples per forward pass, by default `BATCH` or `CPU_BATCH` of them.
 
     Returns
     -------
@@ -81,7 +85,7 @@ def class_probabilities(model: nn.Module, inputs: Tensor, batch_size: int = 1000
     return _softmax_outputs(model, model, inputs, batch_size)
 
 
-def outputs_of(model: nn.Module, inputs: Tensor, batch_size: int = 1000) -> Tensor:
+def outputs_of(model: nn.Module, inputs: Tensor, batch_size: int | None = None) -> Tensor:
     """Outputs of one network in evaluation mode; the mode of every submodule is put back.
 
     Parameters
@@ -89,8 +93,8 @@ def outputs_of(model: nn.Module, inputs: Tensor, batch_size: int = 1000) -> Tens
     model : Module
     inputs : Tensor, shape (n, ...)
         Moved to the model's device batch by batch.
-    batch_size : int
-        Examples per forward pass.
+    batch_size : int, optional
+        Examples per forward pass, by default `BATCH` or `CPU_BATCH` of them.
 
     Returns
     -------
@@ -110,7 +114,7 @@ def outputs_of_draws(
     draws: Iterable[Mapping[str, Tensor]],
     inputs: Tensor,
     mask: Mapping[str, Tensor] | None = None,
-    batch_size: int = 1000,
+    batch_size: int | None = None,
 ) -> Tensor:
     """Outputs of a network with each of some weights, in one batched pass: for small networks.
 
@@ -141,7 +145,7 @@ def posterior_predictive(
     draws: Iterable[Mapping[str, Tensor]],
     inputs: Tensor,
     mask: Mapping[str, Tensor] | None = None,
-    batch_size: int = 1000,
+    batch_size: int | None = None,
     draws_at_once: int = 1,
 ) -> Predictive:
     r"""Average the softmax outputs over draws, :math:`p(y | x) = \frac1S \sum_s \mathrm{softmax}(f(x; w_s))`.
@@ -161,8 +165,8 @@ def posterior_predictive(
         Moved to the model's device batch by batch.
     mask : mapping from name to BoolTensor, optional
         True = kept. Masked entries are exactly zero.
-    batch_size : int
-        Examples per forward pass.
+    batch_size : int, optional
+        Examples per forward pass, by default `BATCH` or `CPU_BATCH` of them.
     draws_at_once : int
         Draws that share a forward pass, batched by `torch.func.vmap`: for small networks on a GPU, which one draw
         leaves idle. Memory grows with it; results differ by rounding.
@@ -197,7 +201,7 @@ def posterior_predictive(
 
 
 def _member_probabilities(
-    model: nn.Module, weights: Iterable[dict[str, Tensor]], inputs: Tensor, batch_size: int, at_once: int
+    model: nn.Module, weights: Iterable[dict[str, Tensor]], inputs: Tensor, batch_size: int | None, at_once: int
 ) -> Iterator[Tensor]:
     """Softmax outputs of the model with each of the weights, a few taken at once."""
     remaining = iter(weights)
@@ -205,7 +209,9 @@ def _member_probabilities(
         yield from _together(model, together, inputs, batch_size)
 
 
-def _together(model: nn.Module, weights: list[dict[str, Tensor]], inputs: Tensor, batch_size: int) -> Iterable[Tensor]:
+def _together(
+    model: nn.Module, weights: list[dict[str, Tensor]], inputs: Tensor, batch_size: int | None
+) -> Iterable[Tensor]:
     """Softmax outputs of the model with each of some weights; several share one batched pass."""
     if len(weights) == 1:
         return [_softmax_outputs(model, partial(functional_call, model, weights[0]), inputs, batch_size)]
@@ -256,21 +262,24 @@ def pool(predictives: Iterable[Predictive]) -> Predictive:
     return Predictive(probabilities, members, expected_entropy)
 
 
-def _softmax_outputs(model: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: int) -> Tensor:
+def _softmax_outputs(
+    model: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: int | None
+) -> Tensor:
     """Softmax of `forward`, which runs `model` with some weights, over all inputs."""
     return _checked(_logits(model, forward, inputs, batch_size)).double().softmax(1)
 
 
-def _logits(model: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: int) -> Tensor:
+def _logits(model: nn.Module, forward: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: int | None) -> Tensor:
     """Outputs of `forward` over all inputs, batch by batch, in evaluation mode."""
-    _check_count("batch_size", batch_size)
     if not hasattr(inputs, "split") or isinstance(inputs, str):
         raise TypeError(f"inputs are of type {type(inputs).__name__}; give a tensor: torch.as_tensor(inputs)")
     if len(inputs) == 0:
         raise ValueError("inputs must hold at least one example")
     like = next(model.parameters(), torch.empty(0, device=inputs.device))
+    size = (CPU_BATCH if like.device.type == "cpu" else BATCH) if batch_size is None else batch_size
+    _check_count("batch_size", size)
     with evaluation_mode(model), torch.no_grad():
-        return torch.cat([_tensor(forward(_fitted(batch, like))) for batch in inputs.split(batch_size)])
+        return torch.cat([_tensor(forward(_fitted(batch, like))) for batch in inputs.split(size)])
 
 
 def _fitted(batch: Tensor, like: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ position keeps the last units of every layer because they are last. `tied` count
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 
 import torch
@@ -71,6 +72,9 @@ def target_sparsity(
     check_sparsity(sparsity)
     if allocation not in ALLOCATIONS:
         raise ValueError(f"allocation is {allocation!r}; choose one of {', '.join(ALLOCATIONS)}")
+    _check_scores(scores, groups)
+    if allocation == "global" and (masked := _below_threshold(scores, groups, sparsity, previous)) is not None:
+        return _to_mask(~masked, groups)
     ranks = _ranks(scores, second, groups, seed)
     stages = {name: _stage(name, ranks[name], group, previous, allow_empty) for name, group in groups.items()}
     sizes = {name: _sizes(group, ranks[name].device) for name, group in groups.items()}
@@ -261,6 +265,34 @@ def _ranks(
     ranks = torch.empty_like(score)
     ranks[order] = torch.arange(len(order), dtype=score.dtype, device=score.device)
     return dict(zip(groups, ranks.split([group.num_groups for group in groups.values()]), strict=True))
+
+
+def _below_threshold(
+    scores: Mapping[str, Tensor], groups: Mapping[str, GroupMap], sparsity: float, previous: Mapping[str, Tensor] | None
+) -> Tensor | None:
+    """Mask single weights by one threshold, which takes no ranking; None where that is not the whole answer.
+
+    That is where groups have several weights, where the threshold divides equal scores, and where a layer would be
+    empty.
+    """
+    if any(group.num_groups != math.prod(group.shape) for group in groups.values()):
+        return None
+    score = _pool(scores, groups)
+    masked = torch.zeros(len(score), dtype=torch.bool, device=score.device)
+    if previous is not None:
+        for name in groups:
+            _check_mask(name, groups[name], previous)
+        masked = _pool({name: group.sum((~previous[name]).double()) for name, group in groups.items()}, groups) > 0
+        masked = masked.to(score.device)
+    more = round(sparsity * len(score)) - int(masked.sum())
+    if more > 0:
+        free = score[~masked]
+        below = score <= free.kthvalue(more).values
+        if int((below & ~masked).sum()) != more:
+            return None
+        masked |= below
+    layers = masked.split([group.num_groups for group in groups.values()])
+    return None if any(bool(layer.all()) for layer in layers) else masked
 
 
 def _shuffle(name: str, count: int, seed: int) -> Tensor:

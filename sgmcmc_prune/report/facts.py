@@ -16,6 +16,7 @@ def facts(run: RunData) -> dict[str, str]:
     elif c.prior.family == "spike_slab":
         prior = f"spike-and-slab, mode {c.prior.mode}, one indicator per {c.prior.group}; EM: {c.em.kind}"
     s, p = c.schedule, c.prune
+    annealed = " (the time step on the cosine)" if c.sampler.anneal == "time_step" else ""
     done = f"; written so far: {', '.join(map(str, run.dense.draws))}" if run.dense and not run.finished else ""
     versions = {info.get("library", {}).get("name", ""): info.get("library", {}).get("version", "")}
     versions |= info.get("versions", {})
@@ -25,8 +26,9 @@ def facts(run: RunData) -> dict[str, str]:
         "data": f"{c.data.name} ({splits})" if splits else c.data.name,
         "model": c.model.name,
         "prior": prior,
-        "sampler": f"{c.sampler.name}, step {c.sampler.lr:g} to {c.sampler.lr_min:g}, momentum {c.sampler.momentum:g}, "
-        f"temperature {c.sampler.temperature:g}, mass {c.sampler.preconditioner}, batches of {c.data.batch_size}",
+        "sampler": f"{c.sampler.name}, step {c.sampler.lr:g} to {c.sampler.lr_min:g}{annealed}, "
+        f"momentum {c.sampler.momentum:g}, temperature {c.sampler.temperature:g}, mass {c.sampler.preconditioner}, "
+        f"batches of {c.data.batch_size}",
         "schedule": f"burn-in {s.burn_in:g} epochs, then {s.cycles} cycles of {s.explore:g} exploring and "
         f"{s.sample:g} sampling",
         "pruning": f"post hoc by {_names(p.post_hoc)}; in the chain by {_names(p.in_chain)}",

@@ -81,14 +81,14 @@ class Predictor:
         self.at_once = DRAWS_AT_ONCE if batchable(self.network, run.data.train[0][:4]) else 1
 
     def each(
-        self, draws: Iterable[dict[str, Tensor]], mask: Mask, splits: Sequence[Tensor], size: int = 1000
+        self, draws: Iterable[dict[str, Tensor]], mask: Mask, splits: Sequence[Tensor], size: int | None = None
     ) -> Iterator[list[Prediction]]:
-        """What each draw predicts under a mask for some inputs, `size` examples at a time."""
+        """What each draw predicts under a mask for some inputs, `size` examples at a time (see `outputs_of`)."""
         for outputs in self.outputs(draws, mask, splits, size):
             yield [self.likelihood.prediction(found) for found in outputs]
 
     def outputs(
-        self, draws: Iterable[dict[str, Tensor]], mask: Mask, splits: Sequence[Tensor], size: int = 1000
+        self, draws: Iterable[dict[str, Tensor]], mask: Mask, splits: Sequence[Tensor], size: int | None = None
     ) -> Iterator[tuple[Tensor, ...]]:
         """The network's outputs of the same, shape (example, output)."""
         remaining = iter(draws)
@@ -101,7 +101,11 @@ class Predictor:
             yield from zip(*outputs, strict=True)
 
     def pooled(
-        self, chains: Iterable[Iterable[dict[str, Tensor]]], chain_masks: Iterable[Mask], inputs: Tensor, size: int
+        self,
+        chains: Iterable[Iterable[dict[str, Tensor]]],
+        chain_masks: Iterable[Mask],
+        inputs: Tensor,
+        size: int | None,
     ) -> Prediction:
         """What the draws of all chains predict together, each chain under its own mask."""
         found = None

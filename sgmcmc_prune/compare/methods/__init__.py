@@ -13,14 +13,17 @@ from sgmcmc_prune.compare.methods import (
     mixtures,
     one_shot,
     point_estimates,
+    structured,
     variational,
 )
 
 _FAMILIES = (chains, expected_loss, chain_reduction, point_estimates, mixtures, variational, bmr, laplace)
-#: By track: trained under the mask or before it with the whole budget, and one shot, from one network of a seed.
+#: By track: trained under the mask or before it with the whole budget; one shot, from one network of a seed; and whole
+#: units, trained under the mask.
 TRACKS: dict[str, dict[str, Method]] = {
     "trained": {method.name: method for method in chain.from_iterable(family.methods() for family in _FAMILIES)},
     "one-shot": {method.name: method for method in one_shot.methods()},
+    "structured": {method.name: method for method in structured.methods()},
 }
 METHODS: dict[str, Method] = TRACKS["trained"]
 ALL: dict[str, Method] = {name: method for track in TRACKS.values() for name, method in track.items()}

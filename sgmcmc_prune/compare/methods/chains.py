@@ -48,13 +48,13 @@ def methods() -> Iterator[Method]:
     for name, (fit, criterion, paper) in post_hoc.items():
         applies, chosen, criterion_fit = lambda problem: None, grid("dense_chain"), partial(fit, criterion=criterion)
         yield Method(name, family, paper, scope, applies, criterion_fit, chosen, ONE_FOR_ALL)
-    in_chain: dict[str, tuple[str, str]] = {
+    on_the_way: dict[str, tuple[str, str]] = {
         "inclusion-in-chain": ("inclusion_probability", "this library"),
         "log-odds-in-chain": ("expected_log_odds", "this library"),
         "magnitude-in-chain": ("root_mean_square", "Zhu and Gupta 2017, in a chain"),
     }
-    for name, (in_chain_criterion, paper) in in_chain.items():
-        fit = partial(_in_chain, criterion=in_chain_criterion)
+    for name, (in_chain_criterion, paper) in on_the_way.items():
+        fit = partial(in_chain, criterion=in_chain_criterion)
         yield Method(name, family, paper, scope, lambda problem: None, fit, grid("in_chain"))
 
 
@@ -141,9 +141,10 @@ def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iter
         yield under_mask(problem, fit, None, median_probability_model(kept, groups))
 
 
-def _in_chain(problem: Problem, folder: Path, criterion: str) -> Iterator[Candidate]:
+def in_chain(problem: Problem, folder: Path, criterion: str, allocation: str = "global") -> Iterator[Candidate]:
+    """A chain for each target, whose mask grows to it."""
     for target in problem.sparsities:
-        config = _in_chain_config(problem, target, criterion)
+        config = replace(_in_chain_config(problem, target, criterion), **{"prune.allocation": allocation})
         out = folder / f"{target:g}"
         seconds = run_once(problem, config, out)
         stage = RunPlaces(out).stage(criterion)

@@ -76,12 +76,15 @@ def _sparse(problem: Problem, folder: Path, fit: Any) -> Iterator[Candidate]:
 
 
 def _gradual(problem: Problem, target: float, settings: Recipe | None = None, member: int = 0) -> Fit:
-    settings = settings or recipe(problem)
+    settings, seed = settings or recipe(problem), problem.seed * 2**16 + member
+    return magnitude.fit(problem.network(member), problem.data.train, settings, gradual(settings, target), seed=seed)
+
+
+def gradual(settings: Recipe, target: float, allocation: str = "global") -> magnitude.Gradual:
+    """When a training prunes on its way to a target."""
     share = SETTINGS["gradual"]
     every = max(1, round(settings.steps * (share["end"] - share["begin"]) / share["updates"]))
-    gradual = magnitude.Gradual(target, share["begin"], share["end"], every)
-    seed = problem.seed * 2**16 + member
-    return magnitude.fit(problem.network(member), problem.data.train, settings, gradual, seed=seed)
+    return magnitude.Gradual(target, share["begin"], share["end"], every, allocation)
 
 
 def _snip(problem: Problem, target: float) -> Fit:
