@@ -152,7 +152,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
 
 
 def test_a_worker_that_fails_ends_the_run_with_its_reason(tmp_path: Path) -> None:
-    steps = {"sampler.lr": 1e30, "sampler.lr_explore": 1.0, "execution": "processes"}
+    steps = {"sampler.lr": 1e30, "sampler.lr_explore": 1e20, "sampler.lr_min": 1e20, "execution": "processes"}
     config = small(**steps, **{"prior.spike_variance": 1e29, "prior.slab_variance": 1e30})
     with pytest.raises(RunError, match=r"chain [01] diverged at step \d+.*Lower the step size"):
         run(config, tmp_path / "out", progress=False)
@@ -165,7 +165,7 @@ def test_a_run_in_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_diverging_chain_stops_and_keeps_what_it_had(tmp_path: Path) -> None:
-    steps = {"sampler.lr": 1e30, "sampler.lr_explore": 1.0}
+    steps = {"sampler.lr": 1e30, "sampler.lr_explore": 1e20, "sampler.lr_min": 1e20}
     config = small(**steps, **{"prior.spike_variance": 1e29, "prior.slab_variance": 1e30})
     with pytest.raises(RunError, match=r"chain 0 diverged at step \d+.*Lower the step size"):
         run(config, tmp_path / "out", progress=False)

@@ -91,8 +91,8 @@ class Cyclical:
             )
         if 1 - self._momentum(self.lr_min) < ROUNDED <= 1 - self.momentum:
             raise ValueError(
-                f"lr_min is {self.lr_min:g} and lr {self.lr:g}: with so small a step there is no friction left that "
-                "float32 could hold, and a chain does not move; usual is a tenth to a hundredth of lr"
+                f"lr_min is {self.lr_min:g} and lr {self.lr:g}: a step that is so much smaller leaves no friction that "
+                "float32 could hold; usual is a tenth to a hundredth of lr"
             )
         if self.anneal not in get_args(Anneal):
             raise ValueError(f"anneal is {self.anneal!r}; choose one of {', '.join(get_args(Anneal))}")
