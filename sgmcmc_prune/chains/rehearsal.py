@@ -130,11 +130,12 @@ def check_lookups(model: nn.Module, inputs: Tensor, what: str) -> None:
     if not isinstance(inputs, Tensor) or inputs.is_floating_point() or not len(inputs):
         return
     flat = inputs.flatten(1)
-    chosen = inputs[torch.cat([flat.argmin(0), flat.argmax(0)]).unique()]
+    chosen = inputs[torch.cat([flat.argmin(0), flat.argmax(0)]).unique()].cpu()
+    network = copy.deepcopy(model).cpu().eval()  # a GPU does not raise: it ends the process
     try:
-        with unchanged(model), evaluation_mode(model):
+        with torch.random.fork_rng(devices=[]):
             for batch in chosen.split(EXAMPLES):
-                model(batch)
+                network(batch)
     except IndexError as error:
         raise ValueError(
             f"{what} hold integers from {int(flat.min())} to {int(flat.max())}, and the network has no entry for some "
