@@ -17,6 +17,7 @@ from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine.distributed import Ranks
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData
+from sgmcmc_prune.report.sparsity import quality_against_sparsity
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.main import _check_processes, resume, run
 from sgmcmc_prune.run.presets import PRESETS
@@ -114,6 +115,12 @@ def test_table_and_page_show_the_control(finished: Path) -> None:
     assert "Gradient evaluations, dense: 5,700, and 5,700 of the chains" in table
     assert "control: sgd in 2 networks" in shown
     assert shown.count(">sgd<") == 3
+    figure = quality_against_sparsity(RunData.open(finished)).figure
+    assert figure is not None
+    dotted = [drawn for drawn in figure.axes[1].lines if drawn.get_marker() == "P"]
+    (pruned,) = (drawn.get_ydata() for drawn in dotted)
+    assert list(pruned) == [row["accuracy"] for row in read(finished)["control"][1:]]
+    assert "sgd, trained instead" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_an_interrupted_control_goes_on_to_the_bit(

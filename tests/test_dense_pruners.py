@@ -1,5 +1,6 @@
 """SNIP, RigL, gradual magnitude, Sun et al. and Deng et al.: what each chooses, and the record each gives."""
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import models
-from sgmcmc_prune.baselines import deng_sa, magnitude, rigl, snip, sun_mixture
+from sgmcmc_prune.baselines import deng_sa, grasp, magnitude, rigl, snip, sun_mixture, synflow
 from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.sparse_start import fit_to_mask, variance_scaling
 from sgmcmc_prune.baselines.training import Recipe, Trainer
@@ -64,6 +65,8 @@ DENG = deng_sa.Recipe(
 #: method, how to fit it at 75 %, whether that sparsity is exact
 FITS: dict[str, tuple[Callable[..., Fit], bool]] = {
     "snip": (lambda model, train, **o: snip.fit(model, train, 0.75, QUICK, examples=60, **o), True),
+    "grasp": (lambda model, train, **o: grasp.fit(model, train, 0.75, QUICK, examples=60, **o), True),
+    "synflow": (lambda model, train, **o: synflow.fit(model, train, 0.75, QUICK, **o), True),
     "rigl": (lambda model, train, **o: rigl.fit(model, train, 0.75, QUICK, rigl.Topology(every=10), **o), True),
     "static": (lambda model, train, **o: rigl.fit(model, train, 0.75, QUICK, rigl.Topology(drop=0.0), **o), True),
     "gradual-magnitude": (
@@ -104,6 +107,8 @@ def test_the_method_record(method: str) -> None:
 def test_gradient_evaluations_count_every_backward_pass() -> None:
     train = clusters()
     assert snip.fit(network(), train, 0.5, QUICK, examples=60).cost.gradient_evaluations == 8 * 300 + 60
+    assert grasp.fit(network(), train, 0.5, QUICK, examples=60).cost.gradient_evaluations == 8 * 300 + 2 * 60
+    assert synflow.fit(network(), train, 0.5, QUICK).cost.gradient_evaluations == 8 * 300
     assert rigl.fit(network(), train, 0.5, QUICK).cost.gradient_evaluations == 8 * 300
     assert sun_mixture.fit(network(), train, SUN).cost.gradient_evaluations == (100 + 10) * 30
     assert deng_sa.fit(network(), train, 0.5, DENG).cost.gradient_evaluations == 8 * 300
@@ -127,14 +132,14 @@ def test_the_variance_of_a_scaled_start_is_one_over_fan_in() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["rigl", "snip"])
+@pytest.mark.parametrize("method", ["rigl", "snip", "grasp"])
 def test_a_very_sparse_start_still_carries_signal(method: str) -> None:
     """A LeNet at 99 %: its logits vary over inputs before any training (with a dense start they differ by 1e-5)."""
     inputs = torch.randn(64, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     train = inputs, torch.arange(64) % 10
     model = models.build("lenet", (1, 28, 28), 10, seed=0)
     one_step = Recipe(steps=1, batch_size=32, lr=1e-12)
-    fit = {"rigl": rigl.fit, "snip": snip.fit}[method]
+    fit = {"rigl": rigl.fit, "snip": snip.fit, "grasp": grasp.fit}[method]
     fitted = fit(model, train, 0.99, one_step)
     with torch.no_grad():
         assert float(fitted.model(inputs).std(0).max()) > 1e-3
@@ -159,6 +164,52 @@ def test_connection_sensitivity_is_the_derivative_with_respect_to_the_mask() -> 
         losses.append(float(categorical(model(x), y).mean().detach()))
     weight.view(-1)[k] = value
     assert float(scores[name][k]) == pytest.approx(abs(losses[0] - losses[1]) / (2 * h), rel=1e-5)
+
+
+def test_gradient_flow_is_the_derivative_of_half_the_squared_gradient() -> None:
+    """With respect to a mask on one weight, so that its removal changes the flow by minus that, to first order."""
+    model, (x, y) = network().double(), clusters()
+    x = x.double()
+    scores = grasp.gradient_flow(model, x, y, temperature=3.0)
+    name, k, h = "layers.0.weight", 17, 1e-5
+    weight = dict(model.named_parameters())[name].data
+    value, flows = float(weight.view(-1)[k]), []
+    for c in (1 + h, 1 - h):
+        weight.view(-1)[k] = c * value
+        gradients = torch.autograd.grad(categorical(model(x) / 3, y).mean(), list(masks.prunable(model).values()))
+        flows.append(sum(float(g.square().sum()) for g in gradients) / 2)
+    weight.view(-1)[k] = value
+    assert float(scores[name][k]) == pytest.approx((flows[0] - flows[1]) / (2 * h), rel=1e-5)
+
+
+def test_synaptic_flow_is_conserved_from_layer_to_layer() -> None:
+    """Without biases the scores of every layer, and those into and out of every hidden unit, add up to the same."""
+    model = nn.Sequential(nn.Linear(6, 8, bias=False), nn.ReLU(), nn.Linear(8, 3, bias=False))
+    scores = synflow.synaptic_flow(model, torch.randn(1, 6), {})
+    into, out = scores["0.weight"].view(8, 6).sum(1), scores["2.weight"].view(3, 8).sum(0)
+    torch.testing.assert_close(into, out)
+    product = model[2].weight.abs().double() @ model[0].weight.abs().double()
+    torch.testing.assert_close(into.sum(), product.sum())
+
+
+def test_synflow_empties_no_layer_where_one_round_does() -> None:
+    """Maximal critical compression (their theorem 3): wide first layer, narrow last one, one weight in a hundred."""
+    torch.manual_seed(0)
+    widths = (64, 100, 100, 100, 4)
+    layers = [nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(widths)]
+    model = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))
+    example = torch.randn(1, 64)
+    many, _ = synflow.synflow_mask(model, example, 0.99)
+    paths = torch.eye(64)
+    for name in (f"{2 * i}.weight" for i in range(4)):
+        paths = many[name].float() @ paths
+    assert float(paths.sum()) > 0, "some path leads through"
+
+
+def test_synflow_refuses_a_network_that_bends_positive_numbers() -> None:
+    model = models.build("lenet", (1, 28, 28), 10, seed=0)
+    with pytest.raises(ValueError, match="passes positive numbers on unbent"):
+        synflow.synaptic_flow(model, torch.randn(1, 1, 28, 28), {})
 
 
 def test_snip_keeps_the_most_sensitive_weights_from_the_start() -> None:

@@ -84,20 +84,25 @@ def test_the_cifar_table_is_that_of_its_results() -> None:
         for target in (None, 0.9, 0.95)
     ]
     assert f"{min(gaps):.1f} to {max(gaps):.1f} points behind SGD" in text
-    (spike,) = runs["spike and slab"]
-    found = [
-        f"{accuracy:.4f}"
-        for accuracy in (
-            spike["dense"]["accuracy"],
-            *(r["accuracy"] for r in spike["pruned"] if r["when"] == "in_chain"),
-        )
-    ]
-    assert f"behind SGD's, with {found[0]}, {found[1]} and {found[2]};" in text
-    once = [
-        next(r for r in run["pruned"] if r["when"] == "post_hoc" and r["target"] == 0.9)["accuracy"]
-        for run in (spike, runs["gaussian"][0])
-    ]
-    assert f"90 % with {once[0]:.4f} against {once[1]:.4f}." in text
+    found = [f"{means('spike and slab', target, ('accuracy',))[0]:.4f}" for target in (None, 0.9, 0.95)]
+    assert f"the averages have {found[0]}, {found[1]} and {found[2]}:" in text
+    for target, where in ((None, "dense"), (0.95, "at 95 %")):
+        pairs = zip(runs["spike and slab"], runs["sgd"], strict=True)
+        mean, half = mean_and_half_width([row(s, target)["accuracy"] - row(g, target)["accuracy"] for s, g in pairs])
+        assert f"{-mean:.4f} ± {half:.4f} {where}" in text
+    for target in (0.9, 0.95):
+        once = [
+            np.mean(
+                [
+                    r["accuracy"]
+                    for run in runs[v]
+                    for r in run["pruned"]
+                    if (r["when"], r["target"]) == ("post_hoc", target)
+                ]
+            )
+            for v in ("spike and slab", "gaussian")
+        ]
+        assert f"at {target:.0%} with".replace("%", " %") + f" {once[0]:.4f} against {once[1]:.4f}" in text
     plain, ours = json.loads((RESULTS / "cifar10_plain.jsonl").read_text()), runs["gaussian"][0]["dense"]
     quoted = ["{accuracy:.4f} / {nll:.3f} / {ece:.3f}".format(**each) for each in (plain, ours)]
     assert f"has {quoted[0]} for the first seed" in text

@@ -9,7 +9,7 @@ one) at every target in turn. SGD has the same minibatches, largest step, moment
 evaluations of one network: what a chain spends on draws, SGD spends on its cosine. Settings were chosen on 5,000
 held-out training images (`cifar10_steps`); the test set is read once. An interrupted sweep goes on where it was.
 
-Stored: the Gaussian prior and SGD, two seeds, and one of the spike and slab. Seconds were taken beside other work.
+Stored: two seeds of every variant. Seconds were taken beside other work.
 """
 
 from argparse import Namespace

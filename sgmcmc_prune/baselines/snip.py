@@ -14,14 +14,15 @@ Lee, Ajanthan, Torr: SNIP: single-shot network pruning based on connection sensi
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from sgmcmc_prune.baselines.fit import Fit
-from sgmcmc_prune.baselines.sparse_start import fit_to_mask, variance_scaling
-from sgmcmc_prune.baselines.training import Recipe, Trainer, single_weights
+from sgmcmc_prune.baselines.sparse_start import train_sparse, variance_scaling
+from sgmcmc_prune.baselines.training import Recipe, single_weights
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
 from sgmcmc_prune.pruning.decision import target_sparsity
@@ -95,12 +96,8 @@ def fit(
     """
     model = copy.deepcopy(model)
     variance_scaling(prunable(model), seed)
-    trainer = Trainer.of_recipe(recipe, model, train, likelihood, seed)
     first = MinibatchStream(*train, min(examples, len(train[1])), seed, 1).batch(0)
-    scores, groups = connection_sensitivity(model, *first, likelihood), single_weights(model)
-    trainer.gradient_evaluations += len(first[1])
-    mask = target_sparsity(scores, groups, sparsity)
-    fit_to_mask(trainer.parameters, mask)
-    trainer.set_mask(mask)
-    trainer.run(trainer.num_steps, name="snip", progress=progress)
-    return Fit(model, trainer.cost, (), scores, groups, mask)
+    scores = connection_sensitivity(model, *first, likelihood)
+    mask = target_sparsity(scores, single_weights(model), sparsity)
+    how: dict[str, Any] = {"spent": len(first[1]), "seed": seed, "name": "snip", "progress": progress}
+    return train_sparse(model, train, mask, scores, recipe, likelihood, **how)

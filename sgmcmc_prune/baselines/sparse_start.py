@@ -1,4 +1,4 @@
-r"""The start of a network that is sparse from the first step: each unit's weights fit the inputs that it still has.
+r"""A network that is sparse from the first step: each unit's weights fit the inputs that it still has.
 
 A start whose variance is c / n for n inputs keeps the scale of the signal; under a mask that leaves a unit k_j of them,
 the signal shrinks with every layer until neither it nor the gradient arrives. With
@@ -16,9 +16,54 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from sgmcmc_prune.baselines.fit import Fit
+from sgmcmc_prune.baselines.training import Recipe, Trainer, single_weights
 from sgmcmc_prune.data.seeding import seeded_generator
+from sgmcmc_prune.likelihoods import Likelihood
+from sgmcmc_prune.pruning.masks import Mask
+
+
+def train_sparse(
+    model: nn.Module,
+    train: tuple[Tensor, Tensor],
+    mask: Mask,
+    scores: Mapping[str, Tensor],
+    recipe: Recipe,
+    likelihood: Likelihood,
+    *,
+    spent: int,
+    seed: int,
+    name: str,
+    progress: bool,
+) -> Fit:
+    """Train a network under a mask that was found at its start.
+
+    Parameters
+    ----------
+    model : Module
+        At its start; trained in place.
+    train : tuple of Tensor
+    mask : mask
+    scores : mapping of str to Tensor, shape (G,)
+        Of single weights: what the mask was made from.
+    recipe, likelihood
+        As of every training.
+    spent : int
+        Gradient evaluations that finding the mask took.
+    seed : int
+        Of the minibatches.
+    name : str
+        Of the progress bar.
+    progress : bool
+    """
+    trainer = Trainer.of_recipe(recipe, model, train, likelihood, seed)
+    trainer.gradient_evaluations += spent
+    fit_to_mask(trainer.parameters, mask)
+    trainer.set_mask(mask)
+    trainer.run(trainer.num_steps, name=name, progress=progress)
+    return Fit(model, trainer.cost, (), scores, single_weights(model), mask)
 
 
 @torch.no_grad()

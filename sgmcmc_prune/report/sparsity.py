@@ -33,6 +33,8 @@ LOOKS: dict[str, dict[str, Any]] = {
     "median": {"marker": "D", "ms": 5, "ls": "", "mfc": "white"},
     "fdr": {"marker": "s", "ms": 6, "ls": "", "mfc": "white"},
 }
+#: How the networks of a control are drawn; dotted: without pruning.
+CONTROL: dict[str, Any] = {"marker": "P", "ms": 5, "ls": ":", "lw": 1.2}
 #: A network with less than this share of the dense accuracy, or whose error is more than its inverse times the dense
 #: one's, does not set the range of a panel.
 FAILED = 0.5
@@ -53,8 +55,9 @@ def quality_against_sparsity(run: RunData) -> Picture:
     rest = f", lower {' and '.join(others)}" if better == "Higher" else ""
     caption = (
         f"Posterior predictive on the {split} split against the share of pruned weights. The scales are logarithmic "
-        "in the kept share, and for classes in the error and the NLL. Dashed: the dense predictive. Hollow: the "
-        "decisions that inclusion probabilities take without a target, the median probability model and the false "
+        "in the kept share, and for classes in the error and the NLL. Dashed: the dense predictive. Dotted: "
+        "the networks of a control, if the run has one, pruned at the same targets, and dense. Hollow: the decisions "
+        "that inclusion probabilities take without a target, the median probability model and the false "
         f"discovery rate. {better} {first} is better{rest}. Networks that have failed (less than half of the dense "
         "accuracy, or twice the dense error) do not set the range of a panel: where they leave it an arrow stands at "
         "its edge, and the table has their values."
@@ -84,6 +87,8 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
     for i, key in enumerate(keys):
         for j, column in enumerate(when):
             _panel(axes[i, j], runs, key, column, criteria)
+            if column == "in_chain":
+                _draw_control(axes[i, j], runs, key)
             last = i == len(keys) - 1
             tidy(axes[i, j], "sparsity" if last else "", "" if j else label(runs[0], key), "" if i else WHEN[column])
     for key, row in zip(keys, axes, strict=True):
@@ -97,6 +102,8 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
     sparsity_axis(axes[0, 0])
     handles = [line(c.replace("_", " "), color=criterion_colour(c), marker="o", ms=4) for c in criteria]
     marks = [line("dense", color=INK, linestyle="--")]
+    if runs[0].get("control"):
+        marks.append(line(f"{runs[0]['control'][0]['criterion']}, trained instead", color=INK, **CONTROL))
     if any(row["decision"] != "target" for row in runs[0]["pruned"]):
         named = [kind for kind in kinds(runs) if kind != "target"]
         marks += [line(DECISIONS.get(kind, kind), color=INK, **looks_of(kind)) for kind in named]
@@ -124,6 +131,15 @@ def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: S
                 colour = criterion_colour(criterion)
                 style = {"lw": 1.4, "elinewidth": 0.9, "capsize": 2, **looks_of(kind)}
                 ax.errorbar(kept[fine] * dodge, mean[fine], error, color=colour, **style)
+
+
+def _draw_control(ax: "Axes", runs: Sequence[Metrics], key: str) -> None:
+    """Draw the networks that were trained and pruned instead: means over runs, and the dense one across the panel."""
+    if not all(run.get("control") for run in runs):
+        return
+    rows = np.array([[(1 - row["sparsity"], plain(row[key])) for row in run["control"]] for run in runs]).mean(0)
+    ax.axhline(rows[0, 1], color=INK, linestyle=":", linewidth=1)
+    ax.plot(*rows[1:].T, color=INK, **CONTROL)
 
 
 def errors(runs: Sequence[Metrics], key: str, mean: np.ndarray, half: np.ndarray) -> np.ndarray | None:

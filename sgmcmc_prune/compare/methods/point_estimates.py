@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.baselines import magnitude, rigl, snip
+from sgmcmc_prune.baselines import grasp, magnitude, rigl, snip, synflow
 from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.training import Recipe
 from sgmcmc_prune.compare.method import ONE_EACH, ONE_FOR_ALL, Candidate, Cost, Method, Predict, Problem
@@ -34,6 +34,11 @@ def methods() -> Iterator[Method]:
     yield _method("sgd-random", "control: layer sparsities of sgd-magnitude", _random, training=ONE_FOR_ALL)
     yield _method("gradual-magnitude", zhu, partial(_sparse, fit=_gradual))
     yield _method("snip", "Lee, Ajanthan and Torr 2019", partial(_sparse, fit=_snip))
+    yield _method("grasp", "Wang, Zhang and Grosse 2020", partial(_sparse, fit=_grasp))
+    scope = "networks that pass positive numbers on unbent (ReLU); images in memory"
+    yield Method(
+        *("synflow", "point estimate", "Tanaka et al. 2020", scope, _flows, partial(_sparse, fit=_synflow), grid("sgd"))
+    )
     yield _method("rigl", "Evci et al. 2020", partial(_sparse, fit=partial(_rigl, drop=0.3)))
     yield _method("static-sparse", "control: RigL without moves", partial(_sparse, fit=partial(_rigl, drop=0.0)))
     yield _method("deep-ensemble", "Lakshminarayanan et al. 2017, of gradual-magnitude", _deep_ensemble)
@@ -91,6 +96,26 @@ def _snip(problem: Problem, target: float) -> Fit:
     examples = min(512, problem.num_data)
     settings = recipe(problem, steps=problem.steps_beside(examples))
     return snip.fit(problem.network(), problem.data.train, target, settings, examples=examples, seed=problem.seed)
+
+
+def _grasp(problem: Problem, target: float) -> Fit:
+    examples = min(512, problem.num_data)
+    settings = recipe(problem, steps=problem.steps_beside(grasp.PASSES * examples))
+    return grasp.fit(problem.network(), problem.data.train, target, settings, examples=examples, seed=problem.seed)
+
+
+def _synflow(problem: Problem, target: float) -> Fit:
+    return synflow.fit(problem.network(), problem.data.train, target, recipe(problem), seed=problem.seed)
+
+
+def _flows(problem: Problem) -> str | None:
+    if reason := in_memory(problem):
+        return reason
+    try:
+        synflow.synaptic_flow(problem.network(), problem.data.train[0][:1], {})
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _rigl(problem: Problem, target: float, drop: float) -> Fit:
