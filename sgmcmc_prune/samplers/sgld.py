@@ -42,7 +42,7 @@ class SGLD(Sampler):
 
     Parameters
     ----------
-    params, lr, num_data, **settings
+    params, lr, num_data, temperature, prior, preconditioner, seed, chain, implementation, noise
         As for :class:`~sgmcmc_prune.samplers.base.Sampler`.
 
     References
