@@ -31,10 +31,11 @@ def test_a_log_file_has_whole_lines_and_few_of_them(monkeypatch: pytest.MonkeyPa
     output = io.StringIO()
     monkeypatch.setattr("sys.stderr", output)
     with progress.bar(1000, "step", desc="chains") as bar:
+        bar.set_description("chain 0, dense")
         for _ in range(1000):
             bar.update()
             bar.set_postfix_str("loss 1")
-    assert output.getvalue() == "chains: 100% (1000/1000 steps) after 00:00, 00:00 left, loss 1\n"
+    assert output.getvalue() == "chain 0, dense: 100% (1000/1000 steps) after 00:00, 00:00 left, loss 1\n"
     output = Terminal()
     monkeypatch.setattr("sys.stderr", output)
     with progress.bar(10, "step", desc="chains") as bar:
