@@ -269,11 +269,10 @@ def test_choosing_a_temperature_quotes_its_results() -> None:
 def test_what_is_said_of_five_seeds_of_the_regression_is_their_result() -> None:
     runs = json.loads((RESULTS / "regression_seeds.json").read_text())["runs"]
     assert [run["seed"] for run in runs] == list(range(5))
-    apart = {run["seed"]: run["rhat_max"] for run in runs if run["rhat_max"] > RHAT_THRESHOLD}
-    assert list(apart) == [2]
-    text = " ".join(README.split())
-    assert f"four seeds in five do, and [those of seed 2 reach an R-hat of {apart[2]:.3f}]" in text
+    worst, least = max(run["rhat_max"] for run in runs), min(run["ess_min"] for run in runs)
+    assert worst <= RHAT_THRESHOLD
+    assert f"the largest R-hat is {worst:.4f}, the smallest ESS {least:.0f})" in " ".join(README.split())
     table = (RESULTS / "regression_seeds.md").read_text()
     for run in runs:
-        assert re.search(rf"^{run['seed']} +{run['rhat_max']:.3f} +{run['ess_min']:.0f} ", table, re.MULTILINE)
+        assert re.search(rf"^{run['seed']} +{run['rhat_max']:.4f} +{run['ess_min']:.0f} ", table, re.MULTILINE)
         assert run["off"] == []
