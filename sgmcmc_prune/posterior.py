@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import choices
+from sgmcmc_prune.chains.rehearsal import check_lookups
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.diagnostics import inference_data
 from sgmcmc_prune.likelihoods import Mixture, ObservationModel, Prediction
@@ -82,7 +83,13 @@ class Draws(Sequence[dict[str, Tensor]]):
         return self.store.load(chain, self.first + draw)
 
     def of_chain(self, chain: int) -> Iterator[dict[str, Tensor]]:
-        """Those of one chain."""
+        """Those of one chain.
+
+        Parameters
+        ----------
+        chain : int
+            From 0 on.
+        """
         return (self.store.load(chain, draw) for draw in range(self.first, self.last))
 
 
@@ -111,14 +118,14 @@ class Predicted:
     likelihood : ObservationModel
     prediction : Predictive, or Mixture
         As the likelihood made it: averaged class probabilities, or the outputs of every draw.
-    centre, unit : float
+    centre, unit : float or Tensor, shape (k,)
         How the targets were standardised.
     """
 
     likelihood: ObservationModel
     prediction: Prediction
-    centre: float = 0.0
-    unit: float = 1.0
+    centre: float | Tensor = 0.0
+    unit: float | Tensor = 1.0
 
     @property
     def mean(self) -> Tensor:
@@ -126,7 +133,29 @@ class Predicted:
         return self.unit * self.likelihood.expected_target(self.prediction) + self.centre
 
     def samples(self, seed: int = 0, of_each: int = 1) -> Tensor:
-        """Targets drawn from the predictive, so many of each member: (members * of_each, n, k). Of numbers alone."""
+        """Targets drawn from the predictive, noise included.
+
+        Parameters
+        ----------
+        seed : int
+            The same seed gives the same targets.
+        of_each : int
+            Targets of each member, that is of each draw.
+
+        Returns
+        -------
+        Tensor, shape (members * of_each, n, k)
+
+        Raises
+        ------
+        ValueError
+            Of class probabilities, and of a likelihood that cannot draw.
+
+        Examples
+        --------
+        >>> posterior.predict(x[:5]).samples(of_each=3).shape
+        torch.Size([48, 5, 1])
+        """
         if not isinstance(self.prediction, Mixture):
             raise ValueError("class probabilities are averaged over draws; the targets' distribution is `mean` itself")
         if not self.likelihood.draws_targets:
@@ -136,10 +165,35 @@ class Predicted:
         generator = torch.Generator().manual_seed(seed)
         members = [outputs for outputs in self.prediction.outputs for _ in range(of_each)]
         drawn = [self.likelihood.draw(outputs.cpu(), generator) for outputs in members]
-        return self.unit * torch.stack(drawn) + self.centre
+        values = torch.stack(drawn)
+        centre, unit = (torch.as_tensor(part).to(values) for part in (self.centre, self.unit))
+        return unit * values + centre
 
     def interval(self, probability: float = 0.9, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Equal-tailed interval of new targets, noise included, each end (n, k), from a thousand samples or more."""
+        """Equal-tailed interval of new targets, noise included, from a thousand samples or more.
+
+        Parameters
+        ----------
+        probability : float
+            Inside the interval, in (0, 1).
+        seed : int
+            Of the samples.
+
+        Returns
+        -------
+        low, high : Tensor, shape (n, k)
+
+        Raises
+        ------
+        ValueError
+            For a probability outside (0, 1), and as `samples`.
+
+        Examples
+        --------
+        >>> low, high = posterior.predict(x[:5]).interval(0.9)
+        >>> bool((low < high).all())
+        True
+        """
         if not 0 < probability < 1:
             raise ValueError(f"probability is {probability}; it must be inside (0, 1)")
         tail = (1 - probability) / 2
@@ -217,16 +271,37 @@ class Posterior:
         return tree.load() if self._temporary else tree
 
     def summary(self, **options: Any) -> "pandas.DataFrame":
-        """Mean, interval, effective sample size and R-hat by scalar (see `diagnostics.inference_data.summary`)."""
+        """Mean, interval, effective sample size and R-hat by scalar.
+
+        Parameters
+        ----------
+        **options
+            `probes`, `variables` and `ci_prob` of `diagnostics.inference_data.summary`.
+
+        Examples
+        --------
+        >>> list(posterior.summary(variables=["weight_norm"]).index)
+        ['weight_norm[network.0.weight]', 'weight_norm[network.2.weight]']
+        """
         return inference_data.summary(self.path, **options)
 
     def inclusion(self) -> dict[str, Inclusion]:
         """Inclusion probabilities of every sparse layer, with standard errors.
 
+        Returns
+        -------
+        dict of str to Inclusion
+            By parameter name.
+
         Raises
         ------
         ValueError
             Without a spike-and-slab prior.
+
+        Examples
+        --------
+        >>> posterior.inclusion()["network.0.weight"].probability.shape  # chains, weights
+        torch.Size([2, 18])
         """
         averages = [inclusion_averages(load_averages(self.run.places, chain)) for chain in range(self.chains)]
         return {
@@ -241,6 +316,11 @@ class Posterior:
         """Conditional log-odds of inclusion in every draw of a chain, by sparse layer: (draws, groups), float64.
 
         `pruning.joint_inclusion` makes co-inclusion and the most probable masks of them.
+
+        Parameters
+        ----------
+        chain : int
+            From 0 on.
 
         Raises
         ------
@@ -263,6 +343,16 @@ class Posterior:
             In the units of the data: features of a table as in its file, what was given to `sample` as it was given.
         batch_size : int, optional
             Examples in a forward pass, by default what suits the device.
+
+        Raises
+        ------
+        ValueError
+            For inputs of another shape or kind than the network was sampled on.
+
+        Examples
+        --------
+        >>> posterior.predict(x[:5]).mean.shape
+        torch.Size([5, 1])
         """
         return _predict(self.run, self.draws, [{}] * self.chains, inputs, batch_size)
 
@@ -296,6 +386,12 @@ class Posterior:
         ------
         ValueError
             If the target or the criterion does not fit the run.
+
+        Examples
+        --------
+        >>> half = posterior.prune(0.5)
+        >>> half.predict(x[:5]).mean.shape, round(half.sparsity, 1)
+        (torch.Size([5, 1]), 0.5)
         """
         config = self.run.config
         indicators = bool(load_averages(self.run.places, 0)["inclusion"])
@@ -360,7 +456,13 @@ class Pruned:
         return sum(masks.sparsity(mask) for mask in self.masks) / len(self.masks)
 
     def predict(self, inputs: Tensor, batch_size: int | None = None) -> Predicted:
-        """The posterior predictive of new inputs, every chain under its own mask."""
+        """The posterior predictive of new inputs, every chain under its own mask.
+
+        Parameters
+        ----------
+        inputs, batch_size
+            As of `Posterior.predict`.
+        """
         return _predict(self.run, self.draws, self.masks, inputs, batch_size)
 
     def inference_data(self) -> "xarray.DataTree":
@@ -372,7 +474,19 @@ class Pruned:
         return probed(self.run, [list(self.draws.of_chain(c)) for c in range(self.draws.chains)], self.masks)
 
     def network(self, chain: int = 0) -> nn.Module:
-        """One network: the mean of a chain's draws under its mask, in evaluation mode."""
+        """One network: the mean of a chain's draws under its mask, in evaluation mode.
+
+        Parameters
+        ----------
+        chain : int
+            From 0 on; the masks of two chains are not the same.
+
+        Examples
+        --------
+        >>> network = posterior.prune(0.5).network()
+        >>> network(x[:5]).shape  # the mean, and the logarithm of the noise
+        torch.Size([5, 2])
+        """
         weights = average(list(self.draws.of_chain(chain)))
         model = self.run.model(chain).cpu()
         return masked_network(model, weights, self.masks[chain], self.run.statistics_batches()).eval()
@@ -381,10 +495,18 @@ class Pruned:
 def open_posterior(path: str | Path) -> Posterior:
     """The posterior of a run directory that the command line has left.
 
+    Parameters
+    ----------
+    path : str or Path
+
     Raises
     ------
     ValueError
-        If it is none, or not finished.
+        If it is none, or not finished, or was sampled from objects: then call `sample` with these again.
+
+    Examples
+    --------
+    >>> open_posterior("runs/regression-seed0").metrics["dense"]["rmse"]  # doctest: +SKIP
     """
     run = open_run(Path(path).expanduser())
     if choices.is_given(run.config.model.name):
@@ -401,9 +523,15 @@ def _predict(
     run: Run, draws: Draws, chain_masks: Sequence[masks.Mask], inputs: Tensor, batch_size: int | None
 ) -> Predicted:
     inputs = run.data.dataset.as_inputs(inputs).to(run.config.device)
+    check_lookups(run.model(0), inputs, "inputs")
     chains = [draws.of_chain(chain) for chain in range(draws.chains)]
     found = Predictor(run).pooled(chains, chain_masks, inputs, batch_size)
-    return Predicted(run.likelihood, found, run.data.dataset.centre, run.data.dataset.unit)
+    dataset = run.data.dataset
+    if dataset.units:
+        scales = (dataset.centres, dataset.units)
+        centre, unit = (torch.tensor(part, dtype=torch.float64, device=run.config.device) for part in scales)
+        return Predicted(run.likelihood, found, centre, unit)
+    return Predicted(run.likelihood, found, dataset.centre, dataset.unit)
 
 
 def _post_hoc(posterior: Posterior, run: Run) -> Pruned:

@@ -1,6 +1,7 @@
 """One call from a network and its data to the posterior: `sample`."""
 
 import copy
+import dataclasses
 import math
 import shutil
 import tempfile
@@ -12,15 +13,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from sgmcmc_prune.chains import step_size
 from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.examples import as_dataset, is_labels
-from sgmcmc_prune.data.handed import as_tensors
+from sgmcmc_prune.data.handed import as_tensors, class_names
 from sgmcmc_prune.data.image_data import Dataset
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, observation_model
+from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.posterior import Posterior
 from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.priors.em_settings import EMSettings
@@ -40,7 +44,7 @@ from sgmcmc_prune.run.data import split_data
 from sgmcmc_prune.run.directory import load_config
 from sgmcmc_prune.run.main import resume, start
 from sgmcmc_prune.run.run import Run
-from sgmcmc_prune.run.stages import rehearsed
+from sgmcmc_prune.run.stages import check_inputs, rehearsed
 from sgmcmc_prune.settings import replace
 from sgmcmc_prune.store.places import RunPlaces
 
@@ -100,7 +104,8 @@ def sample(
     test : pair of tensors, Dataset or DataLoader, optional
         Examples on which the tables are made.
     holdout : float
-        Without `test`, the share of `data` that is held out for the tables, and not sampled from.
+        Without `test`, the share of `data` that is held out for the tables, and not sampled from; which they are
+        depends on the seed, so give `test` where runs with several seeds shall have the same probes.
     prior : PriorConfig, optional
         By default spike-and-slab on every weight, the slab with a variance of 2 over the smallest
         fan-in of a layer: one variance for all has to let the first layer move.
@@ -153,11 +158,16 @@ def sample(
     check_device(device)
     x, y, loader_batch = as_tensors(data)
     observation = _observation(likelihood, y)
+    positions = None
     if test is None:
-        x, y, test_x, test_y = _held_out(x, y, holdout, seed)
+        held = _held_out(x, y, holdout, seed)
+        (test_x, test_y), positions = (x[held], y[held]), (~held).nonzero().flatten()
+        x, y = x[~held], y[~held]
     else:
         test_x, test_y, _ = as_tensors(test, "test")
     dataset = as_dataset("given:data", ((x, y), (test_x, test_y)), observation.targets)
+    classes = class_names(data, dataset.num_classes)
+    dataset = dataclasses.replace(dataset, classes=classes, positions=positions)
     if isinstance(observation, Gaussian):
         _check_scale(dataset.train.labels)
     make_network = _network(model)
@@ -194,7 +204,7 @@ def _sampled(run: Run, choose_step: bool, overwrite: bool, progress: bool) -> Ru
     if begun:
         _check_same(run)
     if choose_step:
-        chosen = load_config(directory).sampler if begun else _stable_sampler(run)
+        chosen = load_config(directory).sampler if begun else _stable_sampler(run, progress)
         config = replace(run.config, sampler=chosen)
         run = Run(config, directory, run.data, run.network, run.likelihood, run.warm_up)
     if begun:
@@ -265,7 +275,7 @@ def _constant_step(lr: float, momentum: float) -> SamplerConfig:
     return SamplerConfig("baoab", lr=lr, lr_explore=lr, lr_min=lr, momentum=momentum, preconditioner="identity")
 
 
-def _stable_sampler(run: Run) -> SamplerConfig:
+def _stable_sampler(run: Run, progress: bool) -> SamplerConfig:
     """A step that the sampler can follow, to two digits; the network was rehearsed.
 
     It is a share of the stability limit at a mode, and then where a short chain with that step has gone: a posterior
@@ -273,25 +283,32 @@ def _stable_sampler(run: Run) -> SamplerConfig:
     """
     momentum = MOMENTUM if run.config.data.batch_size == run.num_data else MINIBATCH_MOMENTUM
     network, stream, prior = run.model(0), run.stream(0), run.config.prior
-    train(network, run.likelihood, stream)
     narrowest = prior.spike_variance if prior.family == "spike_slab" else prior.slab_variance
 
     def share_of_limit(at: nn.Module) -> float:
         return stable_step(at, run.likelihood, stream, 1 / (run.num_data * narrowest), momentum, SHARE)
 
-    step = share_of_limit(network)
-    if not 0 < step < math.inf:
-        raise ValueError("no stable step was found: a short training of the network diverged; give one as sampler=...")
-    for _ in range(TRIALS):
-        moved = _moved(run, network, _constant_step(step, momentum))
-        limit = share_of_limit(moved) if moved is not None else 0.0
-        if limit >= step * ENOUGH:
-            break
-        step = max(limit, step / MOST_LOWERED)
+    most = step_size.FIT_STEPS + TRIALS * TRIAL_STEPS
+    with progress_bar(most, "step", desc="finding a step size", disable=not progress) as bar:
+        train(network, run.likelihood, stream, bar.update)
+        step = share_of_limit(network)
+        if not 0 < step < math.inf:
+            raise ValueError(
+                "no stable step was found: a short training of the network diverged; give one as sampler=..."
+            )
+        for trial in range(1, TRIALS + 1):
+            bar.set_postfix_str(f"trial {trial} of a chain with step {step:.1e}")
+            moved = _moved(run, network, _constant_step(step, momentum), bar)
+            limit = share_of_limit(moved) if moved is not None else 0.0
+            if limit >= step * ENOUGH:
+                break
+            step = max(limit, step / MOST_LOWERED)
+        bar.total = bar.n  # the other trials are not needed
+        bar.set_postfix_str(f"step {step:.1e}")
     return _constant_step(float(f"{step:.1e}"), momentum)
 
 
-def _moved(run: Run, network: nn.Module, sampler: SamplerConfig) -> nn.Module | None:
+def _moved(run: Run, network: nn.Module, sampler: SamplerConfig, bar: tqdm) -> nn.Module | None:
     """The network after a short chain from where it is; None if that chain diverged."""
     trial = Run(replace(run.config, sampler=sampler), None, run.data, run.network, run.likelihood)
     lr, beta = sampler.lr, sampler.momentum
@@ -300,6 +317,7 @@ def _moved(run: Run, network: nn.Module, sampler: SamplerConfig) -> nn.Module | 
     try:
         while not chain.finished:
             chain.advance()
+            bar.update()
     except RunError:
         return None
     return chain.model
@@ -315,8 +333,8 @@ def _observation(likelihood: str | Likelihood, targets: Tensor) -> ObservationMo
     return observation_model(found, labels=is_labels(targets))
 
 
-def _held_out(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Training and held-out examples, a random split by the seed alone."""
+def _held_out(x: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
+    """Which examples are held out, at random by the seed alone: bool, shape (n,)."""
     count = round(share * len(x)) if 0 < share < 1 else 0
     if not 1 <= count < len(x):
         raise ValueError(
@@ -329,7 +347,7 @@ def _held_out(x: Tensor, y: Tensor, share: float, seed: int) -> tuple[Tensor, Te
     if is_labels(y):  # a class that would be held out as a whole gives one example back: a network has to see it
         for label in (set(y.tolist()) - set(y[~held].tolist())) if count else ():
             held[int((y == label).nonzero()[0])] = False
-    return x[~held], y[~held], x[held], y[held]
+    return held
 
 
 def _begun(directory: Path) -> bool:
@@ -424,6 +442,7 @@ def _start(run: Run) -> list[float]:
     """Losses of a few examples at the start of chain 0: another network or likelihood has others."""
     network = run.model(0)
     rehearsed(run, network)
+    check_inputs(run, network)
     network.eval()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+import pandas
 import pytest
 from test_inference_data import synthetic
 
@@ -60,7 +62,9 @@ def test_what_a_user_calls_works(posterior: Any, call: str) -> None:
     )
     function = getattr(az, name)
     if call == "compare":
-        assert list(function({"one": data, "other": data})["rank"]) == [0, 1]
+        pruned = posterior.prune(0.5).inference_data()
+        half = az.InferenceData.from_datatree(pruned) if old else pruned
+        assert sorted(function({"dense": data, "half": half})["rank"]) == [0, 1]
     elif call == "plot_khat":
         function(az.loo(data, pointwise=True))
     elif call == "plot_loo_pit" and old:
@@ -72,3 +76,17 @@ def test_what_a_user_calls_works(posterior: Any, call: str) -> None:
     else:
         assert function(data, var_names=["weight_norm", "outputs"][: 1 if call.startswith("plot") else 2]) is not None
     plt.close("all")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_posterior_stored_before_probes_were_numbered_is_compared_as_ever(posterior: Any) -> None:
+    import arviz_stats
+    import xarray
+
+    tree, half = posterior.inference_data(), posterior.prune(0.5).inference_data()
+    assert half["log_likelihood"]["y"].coords["probe"].equals(tree["log_likelihood"]["y"].coords["probe"])
+    groups = {name: node.to_dataset().drop_vars("probe", errors="ignore") for name, node in tree.children.items()}
+    then = xarray.DataTree.from_dict(groups)
+    now, before = (arviz_stats.compare({"dense": dense, "half": half}) for dense in (tree, then))
+    pandas.testing.assert_frame_equal(now, before)
+    assert np.isfinite(now.loc["dense", "elpd"])

@@ -89,6 +89,7 @@ def test_both_layouts_byte_for_byte(name: str, files: int, layout: int, place: s
     dataset = data.load(name, tmp_path / "d")
     check(dataset, files)
     assert (dataset.num_classes, dataset.provenance["official"]) == (version.num_classes, False)
+    assert dataset.classes == (cifar.CLASSES if name == "cifar10" else ())
     assert dataset.provenance["unofficial_files"] == list(version.layouts[layout].files)
     assert dataset.provenance["directory"] == str(folder)
     assert all(

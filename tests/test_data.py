@@ -205,6 +205,10 @@ def test_images_and_dataset_are_checked() -> None:
         data.Images(good.images, good.labels[:2])
     with pytest.raises(ValueError, match="toy: labels run from 0 to 2, expected 0 to 1"):
         data.Dataset("toy", good, good, 2, (0.5,), (0.5,), {})
+    with pytest.raises(ValueError, match=r"toy: 3 names of classes \(2 different ones\) for 3 classes"):
+        data.Dataset("toy", good, good, 3, (0.5,), (0.5,), {}, classes=("a", "b", "a"))
+    with pytest.raises(ValueError, match="toy: 2 positions of 3 training examples"):
+        data.Dataset("toy", good, good, 3, (0.5,), (0.5,), {}, positions=torch.arange(2))
 
 
 def test_hold_out() -> None:

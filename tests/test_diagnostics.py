@@ -324,6 +324,36 @@ def test_a_hot_run_is_off_in_words() -> None:
     assert found["kinetic"]["expected"] == pytest.approx(0.5 * 2 / 1.9)
 
 
+def short(configurational: np.ndarray, batches: int) -> dict[str, Any]:
+    """Judge the configurational temperature alone, at T = 1."""
+    kinetic = np.ones((*configurational.shape, 1))
+    settings: dict[str, Any] = {"temperature": 1.0, "momentum": 0.9, "integrator": None, "batches": batches}
+    return judge(kinetic, configurational, {"w": 50}, [math.nan], **settings)
+
+
+def test_a_short_run_is_judged_by_the_batches_of_all_its_chains() -> None:
+    """Two chains of three cycles: of 2,000 healthy runs .005 are off, over 30 with probability below 1e-6."""
+    rng = np.random.default_rng(0)
+    runs = 1 + 0.05 * rng.standard_normal((2000, 2, 9))
+    alarms = sum(bool(short(run, 3)["findings"]) for run in runs)
+    assert binom.sf(30, 2000, FALSE_ALARM / 2) < 1e-6
+    assert alarms <= 30
+    found = short(runs[0] + 0.4, 3)
+    assert all(math.isnan(row["low"]) for row in found["configurational"])
+    assert found["pooled"]["low"] < (runs[0] + 0.4).mean() < found["pooled"]["high"]
+    (finding,) = found["findings"]
+    assert finding.startswith("configurational temperature of all chains is off: 1.386, interval 1.323 to 1.449")
+    assert short(1 + 0.05 * rng.standard_normal((2, 64)), 8)["pooled"] is None
+
+
+@pytest.mark.parametrize(("value", "off"), [(50.0, True), (-1.5, True), (2.9, False), (-0.9, False)])
+def test_without_an_interval_a_temperature_is_off_by_its_size(value: float, off: bool) -> None:
+    findings = short(np.full((1, 3), value), 1)["findings"]
+    assert [text.split(",")[0] for text in findings] == [
+        f"configurational temperature of all chains is far off: {value:.3g}"
+    ] * off
+
+
 def test_one_chain_counted_twice_is_told() -> None:
     rng = np.random.default_rng(0)
     kinetic = rng.chisquare(50, (3, 20, 1)) / 50

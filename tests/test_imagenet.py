@@ -277,6 +277,7 @@ def test_class_folders_can_be_used_as_they_are(source: Path, monkeypatch: pytest
     monkeypatch.setenv("SGMCMC_PRUNE_DATA", str(source))
     dataset = data.load("imagenet")
     assert (dataset.num_classes, len(dataset.train), len(dataset.test)) == (3, 36, 12)
+    assert dataset.classes == tuple(sorted(path.name for path in (source / "train").iterdir() if path.is_dir()))
     assert (dataset.provenance["layout"], dataset.provenance["official"]) == ("class folders", False)
     train, validation = data.hold_out(dataset.train, 6, seed=0)
     assert (len(train), len(validation)) == (30, 6)

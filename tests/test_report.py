@@ -130,7 +130,7 @@ def test_page_says_what_was_run_and_what_it_departs_from(finished: Path, index: 
     assert f"{metrics['dense']['accuracy']:.4f}" in text
     assert text.count("<tr>") >= 2 + len(metrics["pruned"])
     assert "(no interval)" in text
-    assert "batch-means intervals, which take eight batches" in text
+    assert "intervals, which of a single chain take eight batches" in text
 
 
 def test_text_from_the_run_is_escaped(copy: Path) -> None:

@@ -13,6 +13,7 @@ import xarray as xr
 from lives import start_resume
 from small_run import assert_same_run, new_run, small
 
+from sgmcmc_prune.data import fashion_mnist
 from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masked import masked_network
@@ -116,6 +117,8 @@ def test_random_control_has_the_per_layer_sparsity_of_the_first_criterion(finish
 def test_store_opens_lazily_and_is_complete(finished: Path) -> None:
     tree = xr.open_datatree(finished / "posterior.zarr", engine="zarr")
     assert tree["posterior"]["logits"].dims == ("chain", "draw", "probe", "class")
+    assert tuple(tree["posterior_predictive"]["class"].values) == fashion_mnist.CLASSES
+    assert tree["log_likelihood"]["probe"].values.tolist() == Run(small()).probes.index.tolist()
     assert bool((tree["sample_stats"]["cycle"] >= 1).all())
     assert not bool(tree["posterior"]["logits"].isnull().any())
     rates = tree["posterior"]["inclusion_rate"].values
@@ -149,7 +152,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
 
 
 def test_a_worker_that_fails_ends_the_run_with_its_reason(tmp_path: Path) -> None:
-    steps = {"sampler.lr": 1e30, "sampler.lr_explore": 1.0, "execution": "processes"}
+    steps = {"sampler.lr": 1e30, "sampler.lr_explore": 1e20, "sampler.lr_min": 1e20, "execution": "processes"}
     config = small(**steps, **{"prior.spike_variance": 1e29, "prior.slab_variance": 1e30})
     with pytest.raises(RunError, match=r"chain [01] diverged at step \d+.*Lower the step size"):
         run(config, tmp_path / "out", progress=False)
@@ -162,7 +165,7 @@ def test_a_run_in_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_diverging_chain_stops_and_keeps_what_it_had(tmp_path: Path) -> None:
-    steps = {"sampler.lr": 1e30, "sampler.lr_explore": 1.0}
+    steps = {"sampler.lr": 1e30, "sampler.lr_explore": 1e20, "sampler.lr_min": 1e20}
     config = small(**steps, **{"prior.spike_variance": 1e29, "prior.slab_variance": 1e30})
     with pytest.raises(RunError, match=r"chain 0 diverged at step \d+.*Lower the step size"):
         run(config, tmp_path / "out", progress=False)

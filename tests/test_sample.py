@@ -1,6 +1,7 @@
 """A person with a network, data and a deadline: each of them under twenty lines, and what they do wrong in words."""
 
 import copy
+import doctest
 import gc
 import pickle
 from collections.abc import Iterator
@@ -14,12 +15,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset
 from torch.utils.data import Dataset as TorchDataset
 
-import sgmcmc_prune
+import sgmcmc_prune.posterior
+import sgmcmc_prune.priors.spike_slab
+import sgmcmc_prune.samplers.sghmc
 from sgmcmc_prune import Gaussian, Posterior, PruneConfig, ScheduleConfig, open_posterior, sample, sampling
 from sgmcmc_prune.chains import step_size
 from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.examples import as_dataset
+from sgmcmc_prune.data.handed import class_names
 from sgmcmc_prune.likelihoods import Mixture, gaussian
 from sgmcmc_prune.posterior import Predicted
 
@@ -65,6 +69,15 @@ def test_a_regression_of_ones_own(posterior: Posterior) -> None:
         assert bool(((inclusion.probability >= 0) & (inclusion.probability <= 1)).all())
     assert "RMSE" in str(posterior)
     assert "2 chains x 8 draws" in repr(posterior)
+
+
+def test_the_examples_of_the_reference_give_what_they_say(posterior: Posterior) -> None:
+    x, _ = regression_data()
+    modules = (sgmcmc_prune.posterior, sgmcmc_prune.samplers.sghmc, sgmcmc_prune.priors.spike_slab)
+    for module in modules:
+        found = doctest.testmod(module, extraglobs={"posterior": posterior, "x": x})
+        assert found.failed == 0, module.__name__
+        assert found.attempted > 2
 
 
 def test_inclusion_probabilities_are_a_variable_of_every_draw(posterior: Posterior) -> None:
@@ -114,6 +127,40 @@ def test_a_pruned_posterior_is_read_beside_the_dense_one(posterior: Posterior) -
     for group, name in (("posterior", "outputs"), ("log_likelihood", "y")):
         found, stored = (torch.from_numpy(tree[group][name].values) for tree in (whole, dense))
         torch.testing.assert_close(found, stored.to(found.dtype), atol=1e-5, rtol=1e-5)
+
+
+def test_probes_are_labelled_by_their_places_in_the_given_data(posterior: Posterior) -> None:
+    """Also where `sample` holds examples out."""
+    tree, (x, _) = posterior.inference_data(), regression_data()
+    places = tree["log_likelihood"]["probe"].values.tolist()
+    assert bool((tree["constant_data"]["image"].values == x[places].numpy()).all())
+    half = posterior.prune(0.5).inference_data()
+    assert half["log_likelihood"]["y"].coords["probe"].equals(tree["log_likelihood"]["y"].coords["probe"])
+
+
+class Fruit(TorchDataset[tuple[Tensor, Tensor]]):
+    """Three classes by their names."""
+
+    classes = ("apple", "fig", "plum")
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return regression_data()[0][index], torch.tensor(index % 3)
+
+
+def test_classes_have_the_names_that_a_data_set_gives_them() -> None:
+    part = torch.utils.data.Subset(Fruit(), list(range(45)))
+    assert class_names(DataLoader(part), 3) == Fruit.classes
+    assert class_names(part, 2) == ("apple", "fig")
+    assert class_names(part, 4) == class_names(regression_data(), 3) == ()
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
+    found = sample(net, part, likelihood="categorical", schedule=SHORT, chains=1, progress=False)
+    tree = found.inference_data()
+    assert tuple(tree["posterior"]["class"].values) == Fruit.classes
+    first = int(tree["posterior"]["probe"][0])
+    assert f"logits[{first}, plum]" in found.summary().index
 
 
 def test_the_mean_is_that_of_the_draws(posterior: Posterior) -> None:
@@ -296,6 +343,14 @@ def test_tokens_stay_integers() -> None:
     assert found.predict(tokens[:3]).mean.shape == (3, 2)
     with pytest.raises(ValueError, match="was sampled on integers"):
         found.predict(tokens[:3].float())
+    for wrong in (tokens[:3] + 7, tokens[:3] - 1):
+        with pytest.raises(ValueError, match=r"^inputs hold integers from .* an embedding needs one for every token$"):
+            found.predict(wrong)
+    far = tokens.clone()
+    far[50, 2] = 7
+    for data, test, said in ((far, tokens, "training inputs hold integers from 0 to 7"), (tokens, far, "test inputs")):
+        with pytest.raises(ValueError, match=said):
+            quick(model, (data, labels), "categorical", test=(test, labels))
     with pytest.raises(ValueError, match="a network of numbers needs floats"):
         quick(network(), (tokens[:, :3], labels.float()))
 
@@ -306,9 +361,9 @@ def test_a_rare_class_is_not_held_out_as_a_whole() -> None:
     for rare in range(60):  # whichever example it is
         y = labels.clone()
         y[rare] = 1
-        _, train, _, held = sampling._held_out(x, y, 0.5, 0)
-        assert set(train.tolist()) == {0, 1}
-        assert len(train) + len(held) == 60
+        held = sampling._held_out(x, y, 0.5, 0)
+        assert set(y[~held].tolist()) == {0, 1}
+        assert 28 <= int(held.sum()) <= 30
 
 
 def test_a_directory_is_gone_on_with_replaced_or_refused(tmp_path: Path) -> None:

@@ -151,6 +151,8 @@ def test_explorations_may_have_their_own_temperature(explore_temperature: float 
     [
         (lambda: replace(SCHEDULE, lr_min=0.0), "0 < lr_min <= lr_explore <= lr"),
         (lambda: replace(SCHEDULE, lr_min=0.3), "0 < lr_min <= lr_explore <= lr"),
+        (lambda: replace(SCHEDULE, lr_min=1e-300), "lr_min is 1e-300 and lr 0.4: a step that is so much smaller"),
+        (lambda: replace(SCHEDULE, lr_min=1e-16), "usual is a tenth to a hundredth of lr"),
         (lambda: replace(SCHEDULE, lr_explore=0.5), "0 < lr_min <= lr_explore <= lr"),
         (lambda: replace(SCHEDULE, lr=math.nan), "0 < lr_min <= lr_explore <= lr"),
         (lambda: replace(SCHEDULE, burn_in=-1), "must be >= 0"),

@@ -1,6 +1,7 @@
 """The spike-and-slab prior in its three modes, and the Gaussian prior, against direct float64 computations."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy.stats import binom, norm
 from torch import Tensor
 
 from sgmcmc_prune.priors import Gaussian, GroupMap, SpikeSlab
+from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.spike_slab import check_hyperparameters, smallest_stable_spike
 
 PI, V0, V1 = 0.3, 0.01, 0.4
@@ -321,3 +323,23 @@ def test_gaussian_is_that_of_torch() -> None:
 def test_gaussian_needs_a_positive_variance(variance: float) -> None:
     with pytest.raises(ValueError, match="finite and > 0"):
         Gaussian(variance)
+
+
+def test_the_valley_between_spike_and_slab_of_a_group_is_told_by_its_depth() -> None:
+    """Against the density of log |w| of 16 weights, on a grid: from the lower of its two modes down to the valley."""
+    params = {"w": torch.zeros(3, 16)}
+    prior = SpikeSlab(params, group="node")
+    radii = torch.logspace(-3, 1, 2000, dtype=torch.float64)
+    mixture = SpikeSlab({"w": torch.zeros(1, 16)}, group="node")
+    unit = torch.zeros(1, 16, dtype=torch.float64)
+    unit[0, 0] = 1
+    log_density = torch.stack([mixture.log_density({"w": r * unit}) for r in radii]) + 16 * radii.log()
+    peaks = ((log_density[1:-1] > log_density[:-2]) & (log_density[1:-1] > log_density[2:])).nonzero().flatten() + 1
+    assert len(peaks) == 2
+    valley = float(log_density[peaks].min() - log_density[peaks[0] : peaks[1]].min())
+    (said,) = prior.departures(EMSettings(kind="fixed"))
+    depth = float(re.search(r"a valley of (\d+) nats", said).group(1))  # type: ignore[union-attr]
+    assert depth == pytest.approx(valley + math.log(2), abs=0.7)  # there both densities count
+    assert said.startswith("groups of 16 weights with spike_variance 0.0001 and slab_variance 0.05")
+    assert SpikeSlab(params).departures(EMSettings(kind="fixed")) == []
+    assert SpikeSlab(params, group="node", spike_variance=0.03).departures(EMSettings(kind="fixed")) == []

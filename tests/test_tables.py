@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from sgmcmc_prune import open_posterior
 from sgmcmc_prune.data import load
 from sgmcmc_prune.likelihoods import Gaussian
+from sgmcmc_prune.run.main import run
+from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.settings import replace
 
 
 def table(path: Path, text: str) -> str:
@@ -41,6 +45,7 @@ def test_csv_of_labels_and_of_several_targets(tmp_path: Path) -> None:
     file = table(tmp_path / "t.csv", f"x,animal,z\n{rows}\n")
     data = load(f"csv:{file}:animal")
     assert (data.num_classes, data.train.labels.dtype) == (2, torch.int64)
+    assert data.classes == ("cat", "dog")
     numbers = "\n".join(f"{i}\t{i * i}\t{i + 2}" for i in range(30))
     two = load(
         f"csv:{table(tmp_path / 'u.tsv', 'x' + chr(9) + 'y1' + chr(9) + 'y2' + chr(10) + numbers)}:y1,y2",
@@ -138,7 +143,28 @@ def test_several_targets_are_standardised_by_column(tmp_path: Path) -> None:
     rows = "\n".join(f"{i % 7},{1000 * i},{i * i}" for i in range(30))
     data = load(f"csv:{table(tmp_path / 't.csv', 'x,y,z' + chr(10) + rows)}:y,z", targets="standardised")
     torch.testing.assert_close(data.train.labels.std(0), torch.ones(2), rtol=1e-4, atol=0)
-    assert (data.unit, len(data.provenance["unit_of_targets"])) == (1.0, 2)
+    assert (data.unit, len(data.units), data.provenance["targets"]) == (1.0, 2, ["y", "z"])
+
+
+def test_several_targets_are_predicted_and_scored_each_in_its_unit(tmp_path: Path) -> None:
+    """z has a thousand times y's scale; predictions come in these scales, and so does the RMSE of each."""
+    rows = "\n".join(f"{i % 7},{i % 7 + (i * i) % 3},{1000 * (i % 7)}" for i in range(60))
+    file = table(tmp_path / "t.csv", "x,y,z" + chr(10) + rows)
+    changes = {"schedule.burn_in": 300.0, "schedule.sample": 100.0, "schedule.draws": 4, "data.batch_size": 54}
+    short = {"probes": 8, "execution": "loop", "chains": 1, "data.name": f"csv:{file}:y,z", **changes}
+    out = tmp_path / "run"
+    metrics = run(replace(PRESETS["regression"](), **short), out, progress=False)
+    posterior = open_posterior(out)
+    test = posterior.run.data.dataset.test
+    x = test.inputs((), (), "cpu") * torch.tensor(posterior.run.data.dataset.input_scale)
+    predicted = posterior.predict(x + torch.tensor(posterior.run.data.dataset.input_centre))
+    y = test.labels * torch.tensor(posterior.run.data.dataset.units) + torch.tensor(posterior.run.data.dataset.centres)
+    rmse = (predicted.mean - y).square().mean(0).sqrt().tolist()
+    assert list(metrics["rmse_by_target"].values()) == pytest.approx(rmse, rel=1e-4)
+    assert list(metrics["rmse_by_target"]) == ["y", "z"]
+    assert "2 targets are in standard deviations of each; RMSE in their units, dense: y " in str(posterior)
+    low, high = predicted.interval()
+    assert bool(((high - low)[:, 1] > 100 * (high - low)[:, 0]).all())
 
 
 def test_a_known_noise_is_in_the_units_of_the_file() -> None:

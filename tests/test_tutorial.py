@@ -20,16 +20,34 @@ def run_blocks(file: str) -> dict[str, Any]:
     return names
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("file", ["docs/tutorial.md", "README.md"])
-def test_the_blocks_run(file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short chains, and short trainings before them."""
     for name, value in {"BURN_IN": 60, "SAMPLE": 200, "DRAWS": 20, "EXPLORE": 20, "SAMPLE_PRUNED": 20}.items():
         monkeypatch.setattr(sampling, name, value)
     monkeypatch.setattr(sampling, "DRAWS_PRUNED", 4)
     monkeypatch.setattr(step_size, "FIT_STEPS", 100)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("file", ["docs/tutorial.md", "README.md"])
+def test_the_blocks_run(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     names = run_blocks(file)
     assert names["pruned"].network()(names["x"][:3]).shape == (3, 2)  # means, and the logarithm of the noise
     assert "RMSE" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("short")
+def test_the_blocks_of_a_how_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_blocks("docs/temperature.md")
+    assert "temperature 0.1 instead of 1" in capsys.readouterr().out
+    run_blocks("docs/resuming.md")
+    assert (tmp_path / "runs" / "resumed" / "metrics.json").is_file()
 
 
 @pytest.mark.slow

@@ -49,8 +49,8 @@ class Stage:
         Between two checkpoints.
     keep : int
         How many checkpoints of a chain to keep.
-    monitor : Monitor, optional
-        Scores the chain's network while it runs.
+    monitor : Monitor
+        Looks at the chain while it runs.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Stage:
         store: DrawStore,
         record_every: int,
         checkpoint_seconds: float,
-        keep: int = 1,
-        monitor: Monitor | None = None,
+        keep: int,
+        monitor: Monitor,
     ) -> None:
         self.places, self.recorder, self.store = places, recorder, store
         self.record_every, self.checkpoint_seconds, self.keep = record_every, checkpoint_seconds, keep
@@ -179,9 +179,9 @@ class Stage:
             record = self.recorder.record(chain, plan)
             self.store.append("training", chain.index, chain.records, record)
             chain.records += 1
-            score = self.monitor.look(chain, plan, record["sparsity"]) if self.monitor else ""
+            seen = self.monitor.look(chain, plan, record)
             bar.set_postfix_str(
-                f"{plan.phase} loss {chain.loss:.3f}{score} T_K {record['kinetic_temperature']:.2f} "
+                f"{plan.phase} loss {chain.loss:.3f}{seen} T_K {record['kinetic_temperature']:.2f} "
                 f"sparsity {record['sparsity']:.2f}"
             )
         if plan.collect:

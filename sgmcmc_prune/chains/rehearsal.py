@@ -115,6 +115,34 @@ def rehearse(model: nn.Module, inputs: Tensor, targets: Tensor, likelihood: Like
         )
 
 
+@torch.no_grad()
+def check_lookups(model: nn.Module, inputs: Tensor, what: str) -> None:
+    """ValueError where inputs are integers for which a network has no entry, such as tokens outside its embedding.
+
+    Parameters
+    ----------
+    model : nn.Module
+    inputs : Tensor, shape (n, ...)
+        All of them; those with the smallest and the largest integer at each place are passed forward.
+    what : str
+        They are, for the error.
+    """
+    if not isinstance(inputs, Tensor) or inputs.is_floating_point() or not len(inputs):
+        return
+    flat = inputs.flatten(1)
+    chosen = inputs[torch.cat([flat.argmin(0), flat.argmax(0)]).unique()].cpu()
+    network = copy.deepcopy(model).cpu().eval()  # a GPU does not raise: it ends the process
+    try:
+        with torch.random.fork_rng(devices=[]):
+            for batch in chosen.split(EXAMPLES):
+                network(batch)
+    except IndexError as error:
+        raise ValueError(
+            f"{what} hold integers from {int(flat.min())} to {int(flat.max())}, and the network has no entry for some "
+            f"of them ({error}); an embedding needs one for every token"
+        ) from error
+
+
 def _check_parameters(model: nn.Module) -> None:
     """Refuse parameters that no sampler can move."""
     for name, p in model.named_parameters():

@@ -7,6 +7,8 @@ from typing import Literal, get_args
 Phase = Literal["burn_in", "explore", "sample"]
 #: What follows the cosine: the step l (on the scale of SGD's learning rate), or the time step h, with l ~ h^2.
 Anneal = Literal["step", "time_step"]
+#: A friction below it is none in float32: 1 - friction rounds to 1.
+ROUNDED = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ class Cyclical:
             raise ValueError(
                 f"lr_min is {self.lr_min}, lr_explore {self.lr_explore} and lr {self.lr}; they must satisfy "
                 "0 < lr_min <= lr_explore <= lr"
+            )
+        if 1 - self._momentum(self.lr_min) < ROUNDED <= 1 - self.momentum:
+            raise ValueError(
+                f"lr_min is {self.lr_min:g} and lr {self.lr:g}: a step that is so much smaller leaves no friction that "
+                "float32 could hold; usual is a tenth to a hundredth of lr"
             )
         if self.anneal not in get_args(Anneal):
             raise ValueError(f"anneal is {self.anneal!r}; choose one of {', '.join(get_args(Anneal))}")

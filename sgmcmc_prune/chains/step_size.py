@@ -9,6 +9,7 @@ random start of its own.
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +29,19 @@ RELATIVE = 1e-3
 EXAMPLES = 2000
 
 
-def train(model: nn.Module, likelihood: Likelihood, stream: MinibatchStream) -> None:
-    """Train a network, in place, towards a mode by AdamW; what it draws itself depends on the stream's key alone."""
+def train(
+    model: nn.Module, likelihood: Likelihood, stream: MinibatchStream, after: Callable[[], object] = lambda: None
+) -> None:
+    """Train a network, in place, towards a mode by AdamW; what it draws itself depends on the stream's key alone.
+
+    Parameters
+    ----------
+    model : nn.Module
+    likelihood : Likelihood
+    stream : MinibatchStream
+    after : callable
+        Told of every step, for a bar.
+    """
     optimiser = torch.optim.AdamW(trainable(model).values(), lr=FIT_LR, weight_decay=WEIGHT_DECAY)
     with torch_seeded(stream.inputs.device, "warm up", stream.seed, stream.chain):
         for step in range(FIT_STEPS):
@@ -37,6 +49,7 @@ def train(model: nn.Module, likelihood: Likelihood, stream: MinibatchStream) -> 
             optimiser.zero_grad()
             mean_nll(likelihood, model(inputs), targets).backward()
             optimiser.step()
+            after()
     optimiser.zero_grad()
 
 

@@ -231,7 +231,9 @@ def _read(name: str, found: _Found) -> Dataset:
 def _dataset(name: str, train: Images, test: Images, provenance: dict[str, Any]) -> Dataset:
     version = VERSIONS[name]
     source = {"source": f"{_URL}cifar.html", "licence": "none stated; cite Krizhevsky 2009"}
-    return Dataset(name, train, test, version.num_classes, version.mean, version.std, source | provenance)
+    names = CLASSES if name == "cifar10" else ()
+    moments = (version.mean, version.std)
+    return Dataset(name, train, test, version.num_classes, *moments, source | provenance, classes=names)
 
 
 def _binary(data: bytes, file: str, version: Version) -> Images:

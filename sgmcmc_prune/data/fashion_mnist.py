@@ -30,6 +30,19 @@ SUBSET_FILES = {
     "t10k-images-idx3-ubyte.gz": "7a6d8e07ea021ec5bc73135ebd0a5770799557ec6f8242d8749c4f32a3cf4643",
     "t10k-labels-idx1-ubyte.gz": "b40abac7ec8228f434940f579deb7cf7b6e3103b5274cb91d1545771f5ef1c8b",
 }
+#: The classes in the order of their labels.
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 #: Of the 60,000 official training images, pixels divided by 255; used for the subset too.
 MEAN, STD = (0.286041,), (0.353024,)
 
@@ -99,7 +112,8 @@ def _read(name: str, directory: Traversable, files: dict[str, str], provenance: 
     values = [read_idx(directory / file, 3 if "idx3" in file else 1, sha256) for file, sha256 in files.items()]
     train, test = (Images(values[i].unsqueeze(1), values[i + 1].to(torch.int64)) for i in (0, 2))
     source = {"source": "https://github.com/zalandoresearch/fashion-mnist", "licence": "MIT, Zalando SE 2017"}
-    return Dataset(name, train, test, 10, MEAN, STD, source | provenance | {"files": dict(files)})
+    found = source | provenance | {"files": dict(files)}
+    return Dataset(name, train, test, len(CLASSES), MEAN, STD, found, classes=CLASSES)
 
 
 def _holder(root: Path) -> Path | None:

@@ -76,6 +76,30 @@ def as_tensors(data: Any, what: str = "data") -> tuple[Tensor, Tensor, int | Non
     )
 
 
+def class_names(data: Any, count: int) -> tuple[str, ...]:
+    """The names of `count` classes, where a Dataset (or that of a DataLoader or a Subset) knows them as `classes`.
+
+    Parameters
+    ----------
+    data : Any
+        As for `as_tensors`.
+    count : int
+        Labels are 0, ..., count - 1: the first names are theirs.
+
+    Returns
+    -------
+    tuple of str
+        Empty where `classes` is missing, or does not hold a name of its own for each label.
+    """
+    while not hasattr(data, "classes") and hasattr(data, "dataset"):
+        data = data.dataset
+    names = getattr(data, "classes", ())
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return ()
+    names = tuple(names[:count])
+    return names if len(set(names)) == count else ()
+
+
 def _check_loader(loader: "DataLoader[Any]", what: str) -> None:
     if isinstance(loader.dataset, IterableDataset) or not hasattr(loader.dataset, "__len__"):
         raise ValueError(

@@ -92,14 +92,21 @@ class Dataset:
         What JSON can hold: `source`, `licence`, `official` (whether these are the official training and test sets),
         `files` (name -> sha256 of the uncompressed file).
     centre, unit : float
-        Targets that are numbers have had this subtracted, and were divided by that.
+        Targets that are numbers have had this subtracted, and were divided by that. They are 0 and 1 of several
+        targets, which are standardised one by one: by `centres` and `units`.
     input_centre, input_scale : tuple of float, one for each feature, or empty
         The same of features, where a table was standardised.
+    centres, units : tuple of float, one for each target, or empty
+        As `centre` and `unit`, of several targets.
+    classes : tuple of str
+        Names in the order of the labels, or empty where they are not known.
+    positions : Tensor, int64, shape (n,), optional
+        Of the training examples in the set that they were taken from; by default they are the whole of it, in order.
 
     Raises
     ------
     ValueError
-        If a set is empty, there is but one class, or a label is not below `num_classes`.
+        If a set is empty, there is but one class, a label is not below `num_classes`, or names or positions do not fit.
     """
 
     name: str
@@ -113,6 +120,10 @@ class Dataset:
     unit: float = 1.0
     input_centre: tuple[float, ...] = ()
     input_scale: tuple[float, ...] = ()
+    classes: tuple[str, ...] = ()
+    positions: Tensor | None = None
+    centres: tuple[float, ...] = ()
+    units: tuple[float, ...] = ()
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -175,6 +186,13 @@ class Dataset:
                 f"{self.name}: labels run from {int(labels.min())} to {int(labels.max())}, "
                 f"expected 0 to {self.num_classes - 1}"
             )
+        if self.classes and not len(self.classes) == len(set(self.classes)) == self.num_classes:
+            raise ValueError(
+                f"{self.name}: {len(self.classes)} names of classes ({len(set(self.classes))} different ones) for "
+                f"{self.num_classes} classes; give one name for each"
+            )
+        if self.positions is not None and len(self.positions) != len(self.train):
+            raise ValueError(f"{self.name}: {len(self.positions)} positions of {len(self.train)} training examples")
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -79,4 +79,4 @@ def _dataset(root: Path, classes: Any, train: Pictures, test: Pictures, details:
     official = (len(classes), len(train), len(test)) == OFFICIAL
     source = {"source": "https://www.image-net.org", "licence": "research only, by registration"}
     provenance = source | {"official": official, "directory": str(root)} | details
-    return Dataset("imagenet", train, test, len(classes), MEAN, STD, provenance)
+    return Dataset("imagenet", train, test, len(classes), MEAN, STD, provenance, classes=tuple(classes))

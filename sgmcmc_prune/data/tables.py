@@ -7,6 +7,7 @@ for that (Gaussian); the data set keeps their centre and unit, and scores are gi
 import csv as text_tables
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def csv(argument: str, targets: str, data_dir: Path | None = None, test: float =
         y = torch.tensor([classes.index(text) for text in texts])
         found["classes"] = classes
     else:
+        found |= {"targets": names} if len(names) > 1 else {}
         y = torch.from_numpy(_numbers(path, header, rows, chosen))
         y = y.squeeze(1) if len(chosen) == 1 else y
     train, held_out = (part.sort().values for part in _split(len(rows), test, seed))
@@ -76,7 +78,8 @@ def csv(argument: str, targets: str, data_dir: Path | None = None, test: float =
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     x = (x - centre) / scale
     parts = ((x[train], y[train]), (x[held_out], y[held_out]))
-    return standardised(name, parts, targets, (tuple(centre.tolist()), tuple(scale.tolist())), found)
+    dataset = standardised(name, parts, targets, (tuple(centre.tolist()), tuple(scale.tolist())), found)
+    return replace(dataset, classes=tuple(found.get("classes", ())))
 
 
 def npz(argument: str, targets: str, data_dir: Path | None = None, test: float = 0.1, seed: int = 0) -> Dataset:
@@ -147,12 +150,12 @@ def standardised(
 ) -> Dataset:
     """A training and a test set; targets, if asked for, are standardised by the training part.
 
-    Several targets are standardised column by column, and their scores are in standard deviations: one unit could not
-    be that of all.
+    Several targets are standardised column by column, and scores of all of them are in standard deviations: one unit
+    could not be that of all. The RMSE of each is given in its own.
     """
     (x, y), (test_x, test_y) = parts
     found = dict(options or {})
-    centre, unit = 0.0, 1.0
+    centre, unit, centres, units = 0.0, 1.0, (), ()
     if targets == "standardised" and not y.is_complex() and y.ndim in (1, 2):
         y, test_y = y.double(), test_y.double()
         mean, std = moments(name, "target", y)
@@ -160,8 +163,10 @@ def standardised(
         if mean.numel() == 1:
             centre, unit = float(mean), float(std)
         else:
-            found |= {"centre_of_targets": mean.tolist(), "unit_of_targets": std.tolist()}
-    return as_dataset(name, ((x, y), (test_x, test_y)), targets, centre, unit, features, found)
+            centres, units = tuple(mean.tolist()), tuple(std.tolist())
+            found |= {"centre_of_targets": list(centres), "unit_of_targets": list(units)}
+    dataset = as_dataset(name, ((x, y), (test_x, test_y)), targets, centre, unit, features, found)
+    return replace(dataset, centres=centres, units=units)
 
 
 def moments(name: str, what: str, values: Tensor) -> tuple[Tensor, Tensor]:

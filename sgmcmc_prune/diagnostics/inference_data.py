@@ -1,6 +1,6 @@
 """A run directory as an ArviZ `DataTree`, and its table: mean, interval, effective sample size, R-hat, MCSE."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,8 +96,6 @@ def summary(
     if probes < 0:
         raise ValueError(f"probes is {probes}; it must be at least 0")
     import pandas
-    from arviz_base import from_dict
-    from arviz_stats import summary as table
 
     from sgmcmc_prune.diagnostics.ess import MIN_DRAWS_ESS
 
@@ -115,11 +113,11 @@ def summary(
         raise ValueError(f"{run_dir} has none of the variables {list(variables)}: it has {list(posterior.data_vars)}")
     notes = {label: _why_not(values) for label, values in series.items()}
     settings: dict[str, Any] = {"round_to": "none", "ci_prob": ci_prob, "ci_kind": "eti"}
-    rows = table(from_dict({"posterior": series}), kind="stats", **settings)
+    rows = _table(series, "stats", **settings)
     moving = {label: values for label, values in series.items() if not notes[label]}
     diagnostics = pandas.DataFrame(columns=["ess_bulk", "ess_tail", "r_hat", "mcse_mean", "mcse_sd"], dtype=float)
     if moving:
-        diagnostics = table(from_dict({"posterior": moving}), kind="diagnostics", **settings)
+        diagnostics = _table(moving, "diagnostics", **settings)
     if posterior.sizes["draw"] < MIN_DRAWS_ESS:  # there ArviZ gives S log10 S whatever the draws
         diagnostics[["ess_bulk", "ess_tail", "mcse_mean", "mcse_sd"]] = np.nan
         notes = {label: note or f"under {MIN_DRAWS_ESS} draws a chain: no ESS" for label, note in notes.items()}
@@ -176,6 +174,17 @@ def _warning(table: "pandas.DataFrame") -> list[str]:
         f"! R-hat above {RHAT_THRESHOLD:g} ({marked} of {known}): the chains, or their halves, disagree. Mean, "
         "interval and MCSE of such a row do not describe one common posterior: run longer.",
     ]
+
+
+def _table(series: Mapping[str, np.ndarray], kind: str, **settings: Any) -> "pandas.DataFrame":
+    """ArviZ's summary of scalars by their labels, which may be no names of variables (that of a class may hold "/")."""
+    from arviz_base import from_dict
+    from arviz_stats import summary as table
+
+    numbered = {str(number): values for number, values in enumerate(series.values())}
+    return table(from_dict({"posterior": numbered}), kind=kind, **settings).rename(
+        dict(zip(numbered, series, strict=True))
+    )
 
 
 def _scalars(values: "xarray.DataArray") -> dict[str, np.ndarray]:

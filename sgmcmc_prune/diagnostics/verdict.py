@@ -4,6 +4,10 @@ A run is called off its temperature if a kinetic temperature of any parameter, c
 band, or if the batch-means interval of any chain's configurational temperature misses T. Half of `FALSE_ALARM` is
 shared by the checks of each kind (Bonferroni), so that a run with exact gradients and small steps is called off with at
 most that probability, however its checks depend on each other. (For the interval that holds as batches grow long.)
+
+A chain with under eight batches has no interval. Then the batches of all chains make one, by Student's t: chains at
+their temperature share its mean. Where that does not tell a mean from T, one that is further from T than 2 T is a
+finding all the same, by its size alone and with no stated rate of false alarms: a run is not fine because it is short.
 """
 
 import itertools
@@ -15,9 +19,12 @@ import numpy as np
 
 from sgmcmc_prune.diagnostics.batch_means import batch_means, batch_means_interval
 from sgmcmc_prune.diagnostics.temperature import KINETIC_FACTORS, kinetic_band
+from sgmcmc_prune.predictive.intervals import mean_and_half_width
 
 #: Probability at most of calling off a run that is at its temperature.
 FALSE_ALARM = 0.01
+#: Without an interval, a mean that is further from T than so many T is off.
+FAR = 2.0
 #: Parameters named in a finding; the others are in the store.
 NAMED = 5
 
@@ -57,10 +64,13 @@ def judge(
     -------
     dict
         JSON values: `kinetic` (`reason` why there is no band, or none; `expected`; and by parameter `mean`, `low`,
-        `high`, `outside`, `checks`, `excess`), `configurational` (by chain `mean`, `low`, `high`), `excess` (of the
-        network), `false_alarm`, and `findings`, one sentence for each way in which the run is off.
+        `high`, `outside`, `checks`, `excess`), `configurational` (by chain `mean`, `low`, `high`), `pooled` (the same
+        of all chains, where a chain has no interval of its own, or None), `excess` (of the network), `false_alarm`,
+        and `findings`, one sentence for each way in which the run is off.
     """
     chains = [_interval(x, batches, FALSE_ALARM / 2 / len(configurational)) for x in configurational]
+    lacking = any(math.isnan(row["low"]) for row in chains)
+    pooled = _pooled_interval(configurational, batches, FALSE_ALARM / 2) if lacking else None
     reason = _why_no_band(kinetic, temperature, integrator)
     parameters, expected = {}, math.nan
     if integrator is not None and not reason:
@@ -70,11 +80,13 @@ def judge(
         "false_alarm": FALSE_ALARM,
         "kinetic": {"reason": reason, "expected": expected, "parameters": parameters},
         "configurational": chains,
+        "pooled": pooled,
         "excess": _mean_excess(excess, sizes),
         "findings": [
             *_coinciding_findings(kinetic),
             *_kinetic_findings(parameters, expected),
             *_configurational_findings(chains, temperature),
+            *_pooled_findings(pooled, temperature),
         ],
     }
 
@@ -124,6 +136,15 @@ def _interval(x: np.ndarray, batches: int, level: float) -> dict[str, float]:
     return {"mean": batch_means(x, batches).mean, "low": low, "high": high}
 
 
+def _pooled_interval(x: np.ndarray, batches: int, level: float) -> dict[str, float]:
+    """Mean of all chains and its interval, from the batches of all of them; NaN for fewer than two."""
+    if not np.isfinite(x).all() or not 1 <= batches <= x.shape[1]:
+        return dict.fromkeys(("mean", "low", "high"), math.nan)
+    means = x[:, x.shape[1] % batches :].reshape(len(x) * batches, -1).mean(1)
+    mean, half = mean_and_half_width(means, 1 - level)
+    return {"mean": float(mean), "low": float(mean - half), "high": float(mean + half)}
+
+
 def _coinciding_findings(kinetic: np.ndarray) -> list[str]:
     """Chains with the same kinetic temperatures, to the last digit, in all parameters and draws."""
     moving = [
@@ -156,3 +177,20 @@ def _configurational_findings(chains: Sequence[Mapping[str, float]], temperature
         for chain, row in enumerate(chains)
         if row["low"] > temperature or row["high"] < temperature
     ]
+
+
+def _pooled_findings(pooled: Mapping[str, float] | None, temperature: float) -> list[str]:
+    if pooled is None:
+        return []
+    mean, low, high = pooled["mean"], pooled["low"], pooled["high"]
+    if low > temperature or high < temperature:
+        return [
+            f"configurational temperature of all chains is off: {mean:.3f}, interval {low:.3f} to {high:.3f}, where "
+            f"{temperature:g} is expected"
+        ]
+    if temperature > 0 and abs(mean - temperature) > FAR * temperature:
+        return [
+            f"configurational temperature of all chains is far off: {mean:.3g}, where {temperature:g} is expected (by "
+            "its size: the draws are too few for an interval that tells)"
+        ]
+    return []

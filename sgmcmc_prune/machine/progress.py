@@ -18,6 +18,10 @@ class LogBar(tqdm):
         self._shown = time.monotonic()
         super().__init__(*arguments, **{**options, "bar_format": _LINE, "mininterval": LOG_SECONDS})
 
+    def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
+        """Set what stands before the colon; tqdm would add one of its own."""
+        self.set_description_str(desc, refresh)
+
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Print a line if it is time for one."""
         if time.monotonic() - self._shown >= LOG_SECONDS:

@@ -59,6 +59,19 @@ Mode = Literal["marginal", "gibbs", "em"]
 #: Stands for temperature zero where log-odds are divided by it.
 COLDEST = 1e-100
 Spike = Literal["gaussian", "laplace"]
+#: Nats from which a valley between spike and slab is said to be seldom crossed.
+DEEP = 5.0
+
+
+def _valley(layer: Layer) -> float:
+    r"""Depth in nats of the valley between the spike's and the slab's modes of the radius |w_g| of the largest group.
+
+    For n weights both densities of log |w_g| fall by n / 2 (a - 1 - log a) from their modes to the radius at which they
+    are equal, a = log(v1 / v0) / (v1 / v0 - 1). (At pi = 1/2; there the sum of both is twice each, which is left out.)
+    """
+    ratio = layer.slab_variance / layer.spike_variance
+    a = math.log(ratio) / (ratio - 1)
+    return float(layer.groups.group_size.max()) / 2 * (a - 1 - math.log(a))
 
 
 class SpikeSlab(Prior):
@@ -85,6 +98,14 @@ class SpikeSlab(Prior):
     ------
     ValueError
         If pi is not inside (0, 1), or the spike is not narrower than the slab.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Linear(3, 2)
+    >>> prior = SpikeSlab(dict(model.named_parameters()), spike_variance=0.01, slab_variance=0.5)
+    >>> prior.log_odds("weight", model.weight).shape  # of inclusion, a number for each group
+    torch.Size([6])
     """
 
     settings = ("mode", "spike", "inclusion_rate", "spike_variance", "slab_variance", "dense_variance")
@@ -150,9 +171,25 @@ class SpikeSlab(Prior):
         return smaller
 
     def departures(self, settings: EMSettings) -> list[str]:
-        """Fitted hyperparameters, and held responsibilities."""
+        """Fitted hyperparameters, held responsibilities, and groups that chains can hardly switch on and off."""
         held = "mode em: the chain targets a Gaussian posterior with held precisions, not the mixture posterior"
-        return [*([FITTED] if settings.kind != "fixed" else []), *([held] if self.mode == "em" else [])]
+        fitted = [FITTED] if settings.kind != "fixed" else []
+        return [*fitted, *([held] if self.mode == "em" else self._valleys())]
+
+    def _valleys(self) -> list[str]:
+        """The deepest valley between spike and slab, in words, if chains will not often cross it."""
+        layers = [layer for layer in self.layers.values() if type(layer) is Layer and layer.groups.num_groups]
+        if not layers:
+            return []
+        deepest = max(layers, key=_valley)
+        if _valley(deepest) <= DEEP:
+            return []
+        size, spike, slab = deepest.groups.group_size.max(), deepest.spike_variance, deepest.slab_variance
+        return [
+            f"groups of {size:.0f} weights with spike_variance {spike:g} and slab_variance {slab:g}: in the prior a "
+            f"valley of {_valley(deepest):.0f} nats lies between spike and slab, which a chain seldom crosses, so that "
+            "inclusion probabilities may say where it began; a wider spike makes it shallower"
+        ]
 
     def indicator_temperature(self, temperature: float) -> float:
         """Temperature of p(gamma | w) when the chain's is T: T in the modes that temper the joint density, else 1.

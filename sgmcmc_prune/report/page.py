@@ -22,6 +22,7 @@ from sgmcmc_prune.run.tables import (
     size_rows,
     starved_lines,
     tied_lines,
+    unit_lines,
 )
 from sgmcmc_prune.settings import to_json
 
@@ -123,7 +124,13 @@ def _table(run: RunData) -> str:
         return "<p>Not evaluated yet.</p>"
     metrics = run.metrics
     best = {(1 + place, len(NAMED)) for place in best_rows(metrics)}
-    lines = [*_mark_lines(metrics, bool(best)), *control_lines(metrics), *in_chain_lines(metrics), *ood_lines(metrics)]
+    lines = [
+        *_mark_lines(metrics, bool(best)),
+        *unit_lines(metrics),
+        *control_lines(metrics),
+        *in_chain_lines(metrics),
+        *ood_lines(metrics),
+    ]
     lines += [*starved_lines(metrics), *tied_lines(metrics)]
     header, *rows = metrics_rows(metrics)
     return (

@@ -32,6 +32,7 @@ def _largest_logits(run: RunData, stage: Stage) -> Picture:
     """The largest logits of an easy and a hard probe."""
     title = "Logits of two probe examples"
     labels = stage.tree["observed_data"]["y"].values
+    classes = stage.tree["posterior"].to_dataset()["class"].values  # names, or numbers where there are none
     figure = new_figure(7, 5)
     axes = figure.subplots(2, stage.chains, squeeze=False, sharey="row", sharex=True)
     for row, (kind, probe) in enumerate(_choose(stage).items()):
@@ -39,7 +40,7 @@ def _largest_logits(run: RunData, stage: Stage) -> Picture:
         top = np.argsort(-np.mean([x.mean(0) for x in logits], axis=0))[:CLASSES]
         for chain, ax in enumerate(axes[row]):
             for label, colour in zip(top, colours(len(top)), strict=True):
-                name = f"class {label}" + (" (true)" if label == labels[probe] else "")
+                name = f"class {classes[label]}" + (" (true)" if label == labels[probe] else "")
                 ax.plot(logits[chain][:, label], color=colour, marker="o", ms=2.5, lw=1, label=name)
             tidy(ax, "draw" if row else "", "" if chain else f"logit, {kind} probe", "" if row else f"chain {chain}")
             draw_axis(ax, stage.draws[chain], run.config.schedule.draws)

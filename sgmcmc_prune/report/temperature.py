@@ -114,8 +114,11 @@ def _configurational_sentence(verdict: dict[str, Any] | None) -> str:
         if _known(row["mean"]):
             interval = f"{row['low']:.3f} to {row['high']:.3f}" if _known(row["low"]) else "no interval"
             means.append(f"chain {chain} {row['mean']:.3f} ({interval})")
+    pooled = verdict.get("pooled")  # runs of earlier releases do not have it
+    if pooled and _known(pooled["low"]):
+        means.append(f"all chains together {pooled['mean']:.3f} ({pooled['low']:.3f} to {pooled['high']:.3f})")
     return (
-        f"{text} Means with batch-means intervals, which take eight batches: {', '.join(means)}."
+        f"{text} Means with intervals, which of a single chain take eight batches: {', '.join(means)}."
         if means
         else f"{text} There is no mean."
     )

@@ -1,5 +1,6 @@
 """What is refused of a configuration before data are read."""
 
+import importlib.util
 import itertools
 from dataclasses import fields
 
@@ -19,7 +20,7 @@ def check_choices(config: RunConfig) -> None:
     Raises
     ------
     ValueError
-        If a user's module cannot be imported, or a criterion is refused.
+        If a user's module cannot be imported, a criterion is refused, or TensorBoard is wanted and not installed.
     """
     for where, kind, name in config.choices():
         if choices.is_given(name):
@@ -27,6 +28,8 @@ def check_choices(config: RunConfig) -> None:
         found = choices.load_callable(kind, name)
         if kind in ("growth", "decision") and choices.is_own(name) and isinstance(found, type):
             raise ValueError(f"{where} is {name!r}, a class; it must be a function")
+    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ValueError('tensorboard is asked for and not installed: pip install ".[tensorboard]"')
     check_growth(config.prune.growth_schedule)
     for where, names in (("post_hoc", config.prune.post_hoc), ("in_chain", config.prune.in_chain)):
         for place, name in enumerate(names):

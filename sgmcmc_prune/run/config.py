@@ -146,7 +146,8 @@ class PriorConfig:
     spike
         Density of the spike.
     spike_variance
-        Starting variance of the spike.
+        Starting variance of the spike. The default is for single weights: the more weights share an indicator, the
+        deeper is the valley between spike and slab, and a run records where chains will hardly cross it.
     slab_variance
         Starting variance of the slab.
     dense_variance
@@ -319,6 +320,9 @@ class RunConfig:
     probes
         Examples whose outputs and log-likelihood are stored with every draw: of the official training set, the same for
         every seed and validation split (the store says which of them the run holds out).
+    tensorboard
+        Write the numbers of `progress/` for TensorBoard, too: pip install ".[tensorboard]", and then
+        tensorboard --logdir RUN/progress.
     keep_weight_draws
         Keep the full weight draws after the evaluation; their size is estimated before the run starts.
     checkpoint_seconds
@@ -352,6 +356,7 @@ class RunConfig:
     ood: str | None = None
     ood_dir: Path | None = None
     probes: int = 64
+    tensorboard: bool = False
     keep_weight_draws: bool = False
     checkpoint_seconds: float = 20.0
     keep_checkpoints: int = 2

@@ -60,11 +60,21 @@ def split_data(dataset: Dataset, config: RunConfig) -> Data:
 
 @dataclass(frozen=True)
 class Probes:
-    """Examples whose outputs are kept with every draw; `held_out`, shape (probe,): those in the validation split."""
+    """Examples whose outputs are kept with every draw.
+
+    Attributes
+    ----------
+    inputs, labels : Tensor, shapes (probe, ...) and (probe, ...)
+    held_out : Tensor, bool, shape (probe,)
+        Those in the validation split.
+    index : Tensor, int64, shape (probe,)
+        Places of the examples in their set: of two runs, the same numbers are the same examples.
+    """
 
     inputs: Tensor
     labels: Tensor
     held_out: Tensor
+    index: Tensor
 
 
 def choose_probes(config: RunConfig, data: Data) -> Probes:
@@ -79,4 +89,5 @@ def choose_probes(config: RunConfig, data: Data) -> Probes:
     chosen = images.subset(index)
     inputs = chosen.inputs(data.dataset.mean, data.dataset.std, config.device)[:]
     held = held_out(len(images), config.data.validation, seed)[index]
-    return Probes(inputs, chosen.labels.to(config.device), held)
+    positions = data.dataset.positions
+    return Probes(inputs, chosen.labels.to(config.device), held, index if positions is None else positions[index])

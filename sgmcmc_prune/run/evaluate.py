@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.criteria.base import make_criterion
-from sgmcmc_prune.data import ood
+from sgmcmc_prune.data import Dataset, ood
 from sgmcmc_prune.diagnostics import in_function_space, judge
 from sgmcmc_prune.likelihoods import Gaussian, ObservationModel, Prediction
 from sgmcmc_prune.machine.progress import bar as progress_bar
@@ -172,6 +172,14 @@ class Evaluator:
     def _score(self, prediction: Prediction) -> dict[str, float]:
         return self.likelihood.score(prediction, self.labels, self.unit)
 
+    def rmse_by_target(self, prediction: Prediction, dataset: Dataset) -> dict[str, float]:
+        """Of several targets that were standardised, each in its own unit, by name; of others nothing."""
+        if not dataset.units:
+            return {}
+        errors = (self.likelihood.expected_target(prediction) - self.labels).square().mean(0).sqrt()
+        names = dataset.provenance.get("targets", range(len(dataset.units)))
+        return {str(n): u * e for n, u, e in zip(names, dataset.units, errors.tolist(), strict=True)}
+
     def row(self, found: _Predictions, chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
         """Metrics of the pooled predictive, of the average single network, and the size of the shrunk one."""
         each = chain_masks or [{}]
@@ -281,6 +289,7 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
     with progress_bar(rows, "row", desc="evaluate", disable=not progress) as bar:
         found = evaluator.predict(places, 0, draws, None)
         dense = evaluator.row(found, None, gradient_evaluations=run.gradient_evaluations())
+        by_target = evaluator.rmse_by_target(found.pooled, data.dataset)
         _write_reliability(places.reliability, run.likelihood, found.pooled, evaluator.labels)
         bar.update(1)
         pruned = []
@@ -310,6 +319,7 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         "data": data.dataset.origin,
         "ood": " in ".join(str(part) for part in (config.ood, config.ood_dir) if part is not None),
         "not_shrinkable": evaluator.not_shrinkable,
+        **({"rmse_by_target": by_target} if by_target else {}),
         "dense": dense,
         "pruned": pruned,
         **({"control": control} if control else {}),

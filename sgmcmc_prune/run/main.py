@@ -41,7 +41,15 @@ from sgmcmc_prune.run.decide import rehearse_criterion
 from sgmcmc_prune.run.directory import evaluation_settings, keep_averages, load_config, open_run
 from sgmcmc_prune.run.evaluate import evaluate, foreign_inputs
 from sgmcmc_prune.run.run import Run
-from sgmcmc_prune.run.stages import departures, measurable_chain, open_stage, rehearsed, take_batched, take_chain
+from sgmcmc_prune.run.stages import (
+    check_inputs,
+    departures,
+    measurable_chain,
+    open_stage,
+    rehearsed,
+    take_batched,
+    take_chain,
+)
 from sgmcmc_prune.samplers import tiers
 from sgmcmc_prune.samplers.rehearsal import rehearse_sampler
 from sgmcmc_prune.settings import to_json
@@ -226,6 +234,7 @@ def _check(job: Run, world: Ranks) -> None:
     _ = job.probes
     model = job.model(0)
     found = rehearsed(job, model)
+    check_inputs(job, model)
     if (config.prune.in_chain or config.prune.post_hoc) and not job.groups(model):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.not_prunable.items())
         raise ValueError(f"the network has no weight that may be pruned ({reasons}); run without prune criteria")

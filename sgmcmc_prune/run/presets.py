@@ -21,7 +21,7 @@ def demo() -> RunConfig:
 
 
 def regression() -> RunConfig:
-    """A small network on a simulated regression set: four chains that converge, in under two minutes on two cores."""
+    """A small network on a simulated regression set: four chains that converge, in about two minutes on two cores."""
     return RunConfig(
         preset="regression",
         # A batch of all examples has no minibatch noise: the chains are at their temperature.
@@ -32,7 +32,7 @@ def regression() -> RunConfig:
         # A wide spike and a prior that stays as it is stated: chains cross between spike and slab.
         prior=PriorConfig(slab_variance=0.5, spike_variance=0.01),
         em=EMSettings(kind="fixed"),
-        schedule=ScheduleConfig(burn_in=3000.0, cycles=1, explore=0.0, sample=20000.0, relax=0.0, draws=500),
+        schedule=ScheduleConfig(burn_in=3000.0, cycles=1, explore=0.0, sample=30000.0, relax=0.0, draws=750),
         prune=PruneConfig(targets=(0.5, 0.7, 0.9), post_hoc=("inclusion_probability", "magnitude"), in_chain=()),
         chains=4,
         execution="processes",

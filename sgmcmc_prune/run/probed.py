@@ -60,4 +60,8 @@ def probed(
         for group in found[0][0]
     }
     groups["observed_data"] = xarray.Dataset({"y": (dims["y"], targets.cpu().numpy())})
-    return xarray.DataTree.from_dict(groups)
+    labelled = {
+        name: data.assign_coords({dim: list(labels) for dim, labels in run.probe_coords.items() if dim in data.dims})
+        for name, data in groups.items()
+    }
+    return xarray.DataTree.from_dict(labelled)

@@ -163,6 +163,13 @@ class Run:
         """The examples whose outputs are kept with every draw."""
         return choose_probes(self.config, self.data)
 
+    @property
+    def probe_coords(self) -> dict[str, Sequence[Any]]:
+        """Labels of what is stored at the probes: the examples' places in their set, and classes by their names."""
+        classes = self.data.dataset.classes
+        named = {"class": classes} if classes and self.num_outputs == len(classes) else {}
+        return {"probe": self.probes.index.tolist(), **named}
+
     @cached_property
     def likelihood(self) -> ObservationModel:
         """What a target is distributed as, given the network's outputs."""

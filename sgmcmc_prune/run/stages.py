@@ -14,7 +14,7 @@ from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.loop import Stage, catch_signals, follow, skip
 from sgmcmc_prune.chains.monitor import Monitor
 from sgmcmc_prune.chains.record import Recorder, dims_at_probes
-from sgmcmc_prune.chains.rehearsal import EXAMPLES, Rehearsal, rehearse
+from sgmcmc_prune.chains.rehearsal import EXAMPLES, Rehearsal, check_lookups, rehearse
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
@@ -50,7 +50,7 @@ def take_chain(run: Run, index: int, bar: Any, ranks: Ranks = ALONE) -> None:
     with _lock(run, index) if ranks.first else nullcontext():
         for criterion in run.stages:
             bar.set_description(f"chain {index}, {criterion or 'dense'}")
-            chain = _stage_chain(run, criterion, index, ranks)
+            chain = _stage_chain(run, criterion, index, ranks, bar)
             if ranks.first:
                 open_stage(run, criterion).run(chain, bar)
             else:
@@ -72,7 +72,7 @@ def take_batched(run: Run, bar: Any) -> None:
             locks.enter_context(_lock(run, index))
         for criterion in run.stages:
             bar.set_description(f"{run.config.chains} chains, {criterion or 'dense'}")
-            chains = [_stage_chain(run, criterion, index, ALONE) for index in range(run.config.chains)]
+            chains = [_stage_chain(run, criterion, index, ALONE, bar) for index in range(run.config.chains)]
             open_stage(run, criterion).run_batched(chains, bar)
         for index in range(run.config.chains):
             take_control(run, index, bar)
@@ -132,11 +132,12 @@ def measurable_chain(run: Run, index: int) -> Chain:
     return run.chain(index, replace(run.schedule(None), burn_in=2**62))
 
 
-def _stage_chain(run: Run, criterion: str | None, index: int, ranks: Ranks) -> Chain:
+def _stage_chain(run: Run, criterion: str | None, index: int, ranks: Ranks, bar: Any) -> Chain:
     """One chain of a stage at its start: dense (no criterion), or from its dense end, with a pruner."""
     if criterion is None:
         chain = run.chain(index, run.schedule(None), ranks=ranks)
         if run.warm_up is not None:
+            bar.set_postfix_str("a short training, to start from")
             run.warm_up(chain.model, run.likelihood, chain.stream)
         return chain
     reference = None
@@ -163,7 +164,7 @@ def take_stage(run: Run, criterion: str, places: StagePlaces, progress: bool) ->
     ):
         for index in range(run.config.chains):
             bar.set_description(f"chain {index}, {criterion}")
-            open_stage(run, criterion, places=places).run(_stage_chain(run, criterion, index, ALONE), bar)
+            open_stage(run, criterion, places=places).run(_stage_chain(run, criterion, index, ALONE, bar), bar)
 
 
 def open_stage(
@@ -199,7 +200,7 @@ def open_stage(
             recorder.groups(schedule.num_draws, schedule.num_steps // record_every),
             config.chains,
             static=_static(run, probes, parameters, layers),
-            coords=recorder.coords(),
+            coords={**recorder.coords(), **run.probe_coords},
             attrs={
                 "config": to_json(config),
                 "departures": departures(run, model, prior, ranks),
@@ -208,8 +209,15 @@ def open_stage(
                 "momentum": schedule(schedule.num_steps - 1).momentum,
             },
         )
-    inputs, targets = run.data.validation
-    monitor = Monitor(run.likelihood, inputs, targets, run.data.dataset.unit, places.progress) if len(targets) else None
+    outputs = run.likelihood.stored[0]
+    monitor = Monitor(
+        run.likelihood,
+        run.data.validation,
+        run.data.dataset.unit,
+        lambda chain: store.written("posterior", chain, outputs),
+        places.progress,
+        config.tensorboard,
+    )
     return Stage(places, recorder, store, record_every, config.checkpoint_seconds, config.keep_checkpoints, monitor)
 
 
@@ -225,6 +233,13 @@ def _static(run: Run, probes: Probes, parameters: Mapping[str, Tensor], layers: 
             "parameter_size": (("parameter",), [p.numel() for p in parameters.values()]),
         },
     }
+
+
+def check_inputs(run: Run, model: nn.Module) -> None:
+    """ValueError where any example of a run holds an integer for which the network has no entry."""
+    data = run.data
+    for what, (inputs, _) in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+        check_lookups(model, inputs, f"{what} inputs")
 
 
 def rehearsed(run: Run, model: nn.Module) -> Rehearsal:

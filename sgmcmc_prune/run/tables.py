@@ -21,7 +21,13 @@ SIZE_COLUMNS = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
 def metrics_table(metrics: dict[str, Any]) -> str:
     """The table of a run: the dense predictive, then every pruned one."""
     header, *rows = metrics_rows(metrics)
-    notes = [*control_lines(metrics), *ood_lines(metrics), *starved_lines(metrics), *tied_lines(metrics)]
+    notes = [
+        *unit_lines(metrics),
+        *control_lines(metrics),
+        *ood_lines(metrics),
+        *starved_lines(metrics),
+        *tied_lines(metrics),
+    ]
     return "\n".join([format_rows(header, rows), *notes])
 
 
@@ -143,6 +149,15 @@ def ood_lines(metrics: dict[str, Any]) -> list[str]:
     ]
 
 
+def unit_lines(metrics: dict[str, Any]) -> list[str]:
+    """In what scores of several targets are, and the RMSE of each in its own unit."""
+    found = metrics.get("rmse_by_target")
+    if not found:
+        return []
+    each = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+    return [f"scores of {len(found)} targets are in standard deviations of each; RMSE in their units, dense: {each}"]
+
+
 def starved_lines(metrics: dict[str, Any]) -> list[str]:
     """A warning for every pruned network that a mask has cut through."""
     return [
@@ -178,10 +193,14 @@ def temperature_lines(d: dict[str, Any]) -> list[str]:
         for row in t["configurational"]
     ]
     interval = "" if any(map(missing, (row["low"] for row in t["configurational"]))) else ", with interval"
+    pooled = t.get("pooled")  # runs of earlier releases do not have it
+    together = ""
+    if pooled and not missing(pooled["low"]):
+        together = f"; of all chains {pooled['mean']:.3f} ({pooled['low']:.3f} to {pooled['high']:.3f})"
     return [
         f"kinetic temperature {number(d['kinetic_temperature'], 3)} ({judged}); minibatch noise is estimated to add "
         f"{number(t['excess'], 3)} to the temperature",
-        f"configurational temperature by chain{interval}: {', '.join(configurational)}",
+        f"configurational temperature by chain{interval}: {', '.join(configurational)}{together}",
         *(f"OFF: {finding}" for finding in t["findings"]),
         f"(with exact gradients and small steps, a line OFF is a false alarm of probability {t['false_alarm']:g})",
     ]

@@ -54,6 +54,11 @@ class BAOAB(MomentumSampler):
     at every stable step, and it is not independent of the position. (After that half kick it would be independent, and
     T M (1 - l a / (2 M (1 + beta))).)
 
+    Parameters
+    ----------
+    params, lr, num_data, momentum, **settings
+        As for :class:`~sgmcmc_prune.samplers.momentum.MomentumSampler`.
+
     References
     ----------
     Leimkuhler, Matthews: Rational construction of stochastic numerical methods for molecular sampling (AMRX 2013).

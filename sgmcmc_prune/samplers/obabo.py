@@ -46,6 +46,11 @@ class OBABO(MomentumSampler):
     Euler. The momentum has variance T M right after a refreshment; between steps, where it is read, half a kick has
     come in between, and its variance is T M / (1 - kappa / (2 (1 + beta))).
 
+    Parameters
+    ----------
+    params, lr, num_data, momentum, **settings
+        As for :class:`~sgmcmc_prune.samplers.momentum.MomentumSampler`.
+
     References
     ----------
     Bussi, Parrinello: Accurate sampling using Langevin dynamics (Physical Review E 2007).

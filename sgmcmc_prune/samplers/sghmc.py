@@ -41,8 +41,26 @@ class SGHMC(MomentumSampler):
     steps m ~ N(0, 2 T / (1 + beta) M): the scheme's kinetic temperature is above T. With constant l, T = 0, M = I and a
     flat prior this is `torch.optim.SGD(foreach=False)` to the bit.
 
-    On a quadratic potential with curvature a, Var(w) = T / (N a) / (1 - kappa / (2 (1 + beta))), kappa = l a / M. Takes
-    the arguments of :class:`~sgmcmc_prune.samplers.momentum.MomentumSampler`.
+    On a quadratic potential with curvature a, Var(w) = T / (N a) / (1 - kappa / (2 (1 + beta))), kappa = l a / M.
+
+    Parameters
+    ----------
+    params, lr, num_data, momentum, **settings
+        As for :class:`~sgmcmc_prune.samplers.momentum.MomentumSampler`.
+
+    Examples
+    --------
+    `.grad` is the gradient of the mean negative log-likelihood; the sampler adds the prior's, and the noise.
+
+    >>> import torch
+    >>> model = torch.nn.Linear(3, 1)
+    >>> x, y = torch.randn(50, 3), torch.randn(50, 1)
+    >>> sampler = SGHMC(model.named_parameters(), lr=0.01, num_data=50, momentum=0.9, prior=1.0)
+    >>> for step in range(10):
+    ...     sampler.zero_grad()
+    ...     loss = (model(x) - y).square().mean() / 2  # noise of variance 1
+    ...     loss.backward()
+    ...     loss = sampler.step()
 
     References
     ----------

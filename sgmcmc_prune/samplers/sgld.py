@@ -38,8 +38,12 @@ class SGLD(Sampler):
 
     With M fixed, Gamma = 0, and on a quadratic potential with curvature a the stationary variance is
     T / (N a) / (1 - l a / (2 M)). With M a function of the position (`PositionDependent`),
-    Gamma_i = d(1 / M_i) / dw_i, and the target is right in the limit of small steps. Takes the arguments of
-    :class:`~sgmcmc_prune.samplers.base.Sampler`.
+    Gamma_i = d(1 / M_i) / dw_i, and the target is right in the limit of small steps.
+
+    Parameters
+    ----------
+    params, lr, num_data, temperature, prior, preconditioner, seed, chain, implementation, noise
+        As for :class:`~sgmcmc_prune.samplers.base.Sampler`.
 
     References
     ----------

@@ -131,6 +131,22 @@ class DrawStore:
         self._check(group, chain)
         return self._flushed[group, chain] + len(self._buffers.get((group, chain), []))
 
+    def written(self, group: str, chain: int, variable: str) -> np.ndarray:
+        """The slots of a variable that a chain has flushed, shape (slots, ...).
+
+        Parameters
+        ----------
+        group, variable : str
+        chain : int
+
+        Raises
+        ------
+        ValueError
+            When the store has no such group or chain.
+        """
+        self._check(group, chain)
+        return np.asarray(self._arrays[group][variable][chain, : self._flushed[group, chain]])
+
     def append(self, group: str, chain: int, index: int, values: Mapping[str, Any]) -> None:
         """Add one slot, in memory; `flush` writes it.
 

@@ -39,7 +39,7 @@ class StagePlaces:
         return self.checkpoints / f"chain{chain}.lock"
 
     def progress(self, chain: int) -> Path:
-        """Scores of a chain on validation examples while it runs."""
+        """How a chain does while it runs, row by row; a folder of the same name has the events of TensorBoard."""
         return self.directory / "progress" / f"chain{chain}.csv"
 
     def mask(self, chain: int, target: float) -> Path:
