@@ -251,12 +251,24 @@ def test_the_moved_draws_are_those_of_their_record() -> None:
 
 def test_choosing_a_temperature_quotes_its_results() -> None:
     text = " ".join((ROOT / "docs" / "temperature.md").read_text().split())
-    folder = ROOT / "experiments" / "wenzel_izmailov" / "results"
-    curve = json.loads((folder / "izmailov_resnet20_frn_small.json").read_text())
-    found = [curve[f"SGHMC T={t}"] for t in ("1", "0.3", "0.1", "0")]
+    cells = json.loads((RESULTS / "cifar10_temperature.json").read_text())
+    found = [cells[f"batch, augmented, T={t}"] for t in ("1", "0.1", "0.01", "0")]
     assert all(len(runs) == 1 for runs in found)
-    cells = " | ".join(f"{runs[0]['dense']['accuracy']:.3f}" for runs in found)
-    assert f"| accuracy | {cells} |" in text
+    for heading, key in (
+        ("accuracy, six draws averaged", "accuracy"),
+        ("accuracy, one draw", "single_accuracy"),
+        ("NLL, six draws averaged", "nll"),
+    ):
+        row = " | ".join(f"{runs[0]['dense'][key]:.4f}" for runs in found)
+        assert f"| {heading} | {row} |" in text
+    row = " | ".join(f"{runs[0]['diagnostics']['kinetic_temperature']:.3g}" for runs in found)
+    assert f"| kinetic temperature | {row} |" in text
+    dense = [f"{runs[0]['dense']['accuracy']:.4f}" for runs in found]
+    assert f"has {dense[0]}, {dense[1]}, {dense[2]} and {dense[3]} at T = 1, 0.1, 0.01 and 0" in " ".join(
+        README.split()
+    )
+    gains = [100 * (runs[0]["dense"]["accuracy"] - runs[0]["dense"]["single_accuracy"]) for runs in found]
+    assert f"gains {min(gains):.1f} to {max(gains):.1f} points at every T" in text
     single, averaged, sgd = (
         f"{mean(*which):.4f}"
         for which in ((TWO_CHAINS, "single_accuracy"), (TWO_CHAINS, "accuracy"), ("sgd", "accuracy"))
