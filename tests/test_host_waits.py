@@ -26,7 +26,7 @@ from sgmcmc_prune.samplers import BAOAB, SGHMC
 
 READS = ("item", "tolist", "__bool__", "__float__", "__int__", "nonzero", "cpu", "numpy")
 #: What an epoch begins and ends with: its order goes to the device, and the mass matrix is checked.
-ONCE_AN_EPOCH = ("randperm", "median", "(mass > 0)")
+ONCE_AN_EPOCH = ("randperm", "median", "(mass >= floor")
 FROM_HOST = ("tensor", "as_tensor", "from_numpy", "new_tensor")
 
 

@@ -112,13 +112,14 @@ def check_mass(preconditioner: Preconditioner, name: str, p: Tensor, mass: Tenso
             f"the mass matrix {kind} gives {name!r} a mass of shape {tuple(mass.shape)}; it must be a scalar or of "
             f"shape {tuple(p.shape)}"
         )
+    if bool(((mass >= floor * (1 - ROUNDING)) & mass.isfinite()).all()):  # the only wait for a device
+        return
     if not bool((mass > 0).all()) or not bool(mass.isfinite().all()):
         raise RunError(f"the mass matrix {kind} gives {name!r} masses that are not positive and finite")
-    if not bool((mass >= floor * (1 - ROUNDING)).all()):
-        raise RunError(
-            f"the mass matrix {kind} gives {name!r} a mass of {float(mass.min()):.3g}, below its min_mass, {floor:g}, "
-            "by which the longest step and the narrowest prior are chosen; declare the smallest mass that it can give"
-        )
+    raise RunError(
+        f"the mass matrix {kind} gives {name!r} a mass of {float(mass.min()):.3g}, below its min_mass, {floor:g}, "
+        "by which the longest step and the narrowest prior are chosen; declare the smallest mass that it can give"
+    )
 
 
 Place = tuple[torch.Size, torch.dtype, torch.device]
