@@ -24,7 +24,7 @@ from sgmcmc_prune.report.style import DASHES, colours, legend_below, line, new_f
 SCORES = {"error": "error rate", "nll": "NLL (nats per example)"}
 COSTS = {"kept": "kept weights (share of the prunable)", "work": "multiply-adds per input, all members"}
 KINDS = ("single", "ensemble")
-MARKERS = ("", "x", "^")
+MARKERS = (".", "x", "^")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

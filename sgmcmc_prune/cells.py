@@ -108,7 +108,9 @@ class Files:
             return None
         result = read_json(path)
         rows = result if isinstance(result, list) else [result]
-        other = [f"{k} ({row[k]})" for k, v in cell.settings.items() for row in rows[:1] if row.get(k, v) != v]
+        other = [
+            f"{k} ({row[k]})" for k, v in _as_stored(cell.settings).items() for row in rows[:1] if row.get(k, v) != v
+        ]
         require(not other, f"{path} is of a cell with other {', '.join(other)}; choose another folder")
         return result
 
@@ -160,14 +162,21 @@ class Records:
     def keep(self, cell: Cell, result: Record) -> None:
         """Add the cell's record to the file, to which another process may have added others."""
         with locked(self.path.with_name(f".{self.path.name}.lock"), wait_seconds=math.inf):
-            self.write(self.path, sorted([*self.all, cell.settings | result], key=self._place))
+            record = cell.settings | finite_or_null(result)
+            self.write(self.path, sorted([*self.all, record], key=self._place))
 
     def _place(self, record: Record) -> int:
         return next((i for i, cell in enumerate(self.cells) if _is_of(record, cell)), -1)
 
 
 def _is_of(record: Record, cell: Cell) -> bool:
-    return all(record.get(key) == value for key, value in cell.settings.items())
+    return all(record.get(key) == value for key, value in _as_stored(cell.settings).items())
+
+
+def _as_stored(settings: Record) -> Record:
+    """As JSON gives them back: tuples are lists."""
+    stored: Record = json.loads(json.dumps(settings))
+    return stored
 
 
 def complete(
@@ -258,10 +267,17 @@ class _Course:
         cell = self.todo[index]
         try:
             result = future.result()
-            if result is not None:
-                self.grid.keep(cell, result)
         except RunError as error:
             self.failed[cell.name] = str(error)
+            self.claims.release(cell.name)
+            return
+        try:
+            if result is not None:
+                self.grid.keep(cell, result)
+        except ValueError as error:  # a file that somebody damaged meanwhile: the result goes beside it
+            aside = self.grid.claims.with_name(f"{cell.name.replace('/', '-')}.not-kept.json")
+            write_json(aside, {"settings": cell.settings, "result": finite_or_null(result)})
+            self.failed[cell.name] = f"{error} (its result is in {aside})"
             return
         finally:
             self.claims.release(cell.name)

@@ -272,21 +272,22 @@ class Compare(Comparison):
     """Folder of the comparison."""
     jobs: int = 1
     """Processes at once."""
-    reference: str = "inclusion-in-chain"
-    """Method that the others are measured against in the printed table."""
+    reference: str | None = None
+    """Method that the others are measured against in the printed table; by default the track's, or the first of it."""
 
     def __call__(self) -> None:
         """Compute what is missing, write the table, print it."""
         from sgmcmc_prune.cells import interruption_in_words
         from sgmcmc_prune.compare.comparison import compare
         from sgmcmc_prune.compare.methods import find
-        from sgmcmc_prune.compare.table import summary
+        from sgmcmc_prune.compare.table import default_reference, summary
 
         comparison = Comparison(**{f.name: getattr(self, f.name) for f in fields(Comparison)})
-        find(self.reference)
+        if self.reference is not None:
+            find(self.reference)
         with interruption_in_words():
             rows = compare(comparison, self.out, self.jobs)
-        print(f"{summary(rows, self.reference)}\n\ntable: {self.out / 'comparison.csv'}")
+        print(f"{summary(rows, self.reference or default_reference(rows))}\n\ntable: {self.out / 'comparison.csv'}")
 
 
 @dataclass(frozen=True)

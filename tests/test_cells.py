@@ -195,3 +195,33 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("fcntl.lockf", refused)
     with pytest.raises(ValueError, match=r"claims: its file system offers no locks \(No locks available\); choose"):
         Claims(tmp_path / "claims").take("cell")
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    grid = Records(product(begun_once, {"value": [1]}, places={"folder": str(tmp_path)}), tmp_path / "file" / "r.json")
+    with pytest.raises(ValueError, match=r"r.json.claims cannot be written \((Not a directory|File exists)\); choose"):
+        complete(grid, progress=False, threads=1)
+
+
+def odd(value: int, pair: list[int], folder: str) -> Record:
+    """A cell with a result that is no number, and settings that JSON gives back in another form."""
+    (Path(folder) / f"begun{time.monotonic_ns()}").touch()
+    if value == 2:
+        (Path(folder) / "r.json").write_text('{"runs": [')
+    return {"r": float("nan")}
+
+
+def test_results_that_are_no_number_and_tuples_are_kept(tmp_path: Path) -> None:
+    cells = product(odd, {"value": [1]}, {"pair": (1, 2)}, {"folder": str(tmp_path)})
+    for _ in range(2):
+        complete(Records(cells, tmp_path / "r.json"), progress=False, threads=1)
+    assert read_json(tmp_path / "r.json")["runs"] == [{"value": 1, "pair": [1, 2], "r": None}]
+    assert len(list(tmp_path.glob("begun*"))) == 1
+
+
+def test_a_result_whose_file_was_damaged_meanwhile_goes_beside_it(tmp_path: Path) -> None:
+    cells = product(odd, {"value": [2]}, {"pair": (1, 2)}, {"folder": str(tmp_path)})
+    with pytest.raises(RunError, match=r"its result is in .*value 2.not-kept.json"):
+        complete(Records(cells, tmp_path / "r.json"), progress=False, threads=1)
+    assert read_json(tmp_path / "value 2.not-kept.json")["result"] == {"r": None}

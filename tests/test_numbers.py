@@ -288,3 +288,28 @@ def test_what_is_said_of_five_seeds_of_the_regression_is_their_result() -> None:
     for run in runs:
         assert re.search(rf"^{run['seed']} +{run['rhat_max']:.4f} +{run['ess_min']:.0f} ", table, re.MULTILINE)
         assert run["off"] == []
+
+
+def test_what_is_said_of_whole_filters_is_that_of_the_rows() -> None:
+    """No method's difference to chance is told apart from zero, at any target."""
+    rows = [row for row in read_csv(RESULTS / "structured_lenet.csv") if row["kind"] == "single"]
+    text = " ".join((ROOT / "docs" / "guide.md").read_text().split())
+
+    def accuracy(method: str, target: float | None) -> str:
+        found = [row["accuracy"] for row in rows if (row["method"], row["sparsity"]) == (method, target)]
+        assert len(found) == 3
+        return f"{np.mean(found):.4f}"
+
+    assert f"dense {accuracy('dense', None)} with 416,520 multiply-adds" in text
+    said = ", ".join(
+        f"{accuracy(m, 0.5)} {how}" for m, how in (("filter-norm", "by norm"), ("filter-in-chain", "in a chain"))
+    )
+    assert f"133,740 multiply-adds, {said}, {accuracy('filter-taylor', 0.5)} by Taylor importance" in text
+    assert f"and {accuracy('filter-random', 0.5)} at random" in text
+    assert {row["cut_flops"] for row in rows if row["sparsity"] == 0.5 and row["method"].startswith("filter")} == {
+        133_740
+    }
+    for method in ("filter-norm", "filter-in-chain", "filter-taylor"):
+        for target in (0.3, 0.5, 0.7):
+            mean, half = mean_and_half_width(paired(rows, method, "filter-random", target, "accuracy"))
+            assert abs(mean) < half

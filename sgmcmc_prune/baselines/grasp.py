@@ -6,7 +6,8 @@ The gradient flow is how fast the loss falls at first, |g|^2. Removing a weight 
 
 with the Hessian H of the loss. Weights whose removal raises the flow most, or lowers it least, go: the highest S.
 Scores here are -S, so that high ones are kept. Logits are divided by a temperature before the loss, as in the authors'
-code.
+code. What is kept is not scaled to its mask, as SNIP's is here: such masks raise the flow already, and MLPs that were
+scaled as well learned little or nothing at a learning rate of 0.1 (3,000 images of Fashion-MNIST, two seeds).
 
 References
 ----------
@@ -113,4 +114,5 @@ def fit(
     scores = gradient_flow(model, *first, likelihood)
     mask = target_sparsity(scores, single_weights(model), sparsity)
     how: dict[str, Any] = {"spent": PASSES * len(first[1]), "seed": seed, "name": "grasp", "progress": progress}
+    how |= {"rescale": False}
     return train_sparse(model, train, mask, scores, recipe, likelihood, **how)

@@ -37,6 +37,7 @@ def train_sparse(
     seed: int,
     name: str,
     progress: bool,
+    rescale: bool = True,
 ) -> Fit:
     """Train a network under a mask that was found at its start.
 
@@ -57,10 +58,13 @@ def train_sparse(
     name : str
         Of the progress bar.
     progress : bool
+    rescale : bool
+        Whether each unit's weights are fitted to the inputs that it still has.
     """
     trainer = Trainer.of_recipe(recipe, model, train, likelihood, seed)
     trainer.gradient_evaluations += spent
-    fit_to_mask(trainer.parameters, mask)
+    if rescale:
+        fit_to_mask(trainer.parameters, mask)
     trainer.set_mask(mask)
     trainer.run(trainer.num_steps, name=name, progress=progress)
     return Fit(model, trainer.cost, (), scores, single_weights(model), mask)

@@ -52,8 +52,11 @@ def synaptic_flow(model: nn.Module, example: Tensor, mask: Mapping[str, Tensor])
     Raises
     ------
     ValueError
-        If the network bends positive numbers (tanh, normalisation by the input's own moments): R is no flow then.
+        If the network bends positive numbers (tanh, normalisation by the input's own moments) or takes tokens: R is no
+        flow then.
     """
+    if not example.is_floating_point():
+        raise ValueError("synflow needs inputs that are numbers: of tokens there is no input of ones")
     model = copy.deepcopy(model).double()
     ones = torch.ones_like(example[:1], dtype=torch.float64)
     positive = {name: p.detach().abs() for name, p in model.named_parameters()}

@@ -56,6 +56,11 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     chosen = comparison.methods or tuple(TRACKS[comparison.track])
     for name in chosen:
         find(name)
+        track = TRACKS["structured"]
+        whole = comparison.track != "structured" or name in track or name not in ALL
+        require(
+            whole, f"method {name} prunes single weights; the track structured has {', '.join(track)}, and your own"
+        )
     require(jobs >= 1, f"jobs is {jobs}; it must be at least 1")
     config = run_config(comparison, comparison.seeds[0])
     check_device(config.device)

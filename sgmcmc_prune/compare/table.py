@@ -57,6 +57,16 @@ def results(rows: Sequence[Row], kind: str) -> list[Row]:
     return [row for row in rows if row["kind"] == kind]
 
 
+#: What the methods of a track are measured against, if nothing is said.
+REFERENCES = ("inclusion-in-chain", "sgd-magnitude-one-shot", "filter-norm")
+
+
+def default_reference(rows: Sequence[Row]) -> str:
+    """The track's reference where the rows have it, else their first method."""
+    methods = [row["method"] for row in rows]
+    return str(next((name for name in REFERENCES if name in methods), methods[0]))
+
+
 def summary(rows: Sequence[Row], reference: str) -> str:
     """Means over seeds with 95 % intervals, best accuracy first, and differences to a reference, paired by seed.
 

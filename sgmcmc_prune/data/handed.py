@@ -89,15 +89,21 @@ def class_names(data: Any, count: int) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Empty where `classes` is missing, or does not hold a name of its own for each label.
+        Empty where `classes` is missing, or holds no names.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer names than classes, or two of them are the same.
     """
     while not hasattr(data, "classes") and hasattr(data, "dataset"):
         data = data.dataset
     names = getattr(data, "classes", ())
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         return ()
-    names = tuple(names[:count])
-    return names if len(set(names)) == count else ()
+    if names and count and len(set(names[:count])) < count:
+        raise ValueError(f"classes has {len(names)} names, {', '.join(names)}, for {count} labels; give each its own")
+    return tuple(names[:count])
 
 
 def _check_loader(loader: "DataLoader[Any]", what: str) -> None:

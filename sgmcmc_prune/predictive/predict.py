@@ -288,7 +288,7 @@ def _fitted(batch: Tensor, like: Tensor) -> Tensor:
 
 
 def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
         raise ValueError(f"{name} is {value}; it must be an integer, at least 1")
 
 

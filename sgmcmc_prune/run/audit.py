@@ -94,8 +94,8 @@ def audit_run(config: RunConfig) -> tuple[list[str], list[str]]:
     from sgmcmc_prune.run.run import Run
 
     check_device(config.device)
-    check_choices(config)
     check_prior(config)
+    check_choices(config)
     run = Run(config)
     data, num_data = run.data, run.num_data
     size = max(b for b in range(1, config.data.batch_size + 1) if num_data % b == 0)

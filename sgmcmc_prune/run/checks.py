@@ -55,6 +55,8 @@ def prior_class(config: RunConfig) -> type[Prior]:
     family = choices.load("prior", name)
     if not (isinstance(family, type) and issubclass(family, Prior)):
         raise ValueError(f"prior {name!r} is no subclass of sgmcmc_prune.priors.Prior")
+    if not isinstance(family.settings, tuple):
+        raise ValueError(f"prior {name!r} has settings {family.settings!r}; they must be a tuple of names: ('a',)")
     if unknown := set(family.settings) - {f.name for f in fields(PriorConfig)}:
         raise ValueError(f"prior {name!r} reads {', '.join(sorted(unknown))}, no setting of a run's prior")
     return family

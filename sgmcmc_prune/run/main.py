@@ -170,6 +170,7 @@ def _prepare(job: Run, overwrite: bool, world: Ranks, held: ExitStack) -> None:
     """Take the directory for oneself, refuse what cannot run, and only then delete or write anything in it."""
     config, out = job.config, job.places.directory
     _check_processes(config, world)
+    check_prior(config)  # before criteria, which another prior may not give
     check_choices(config)
     made = _take(out, held)
     try:
@@ -227,7 +228,6 @@ def _ranks_per_chain(config: RunConfig, world: Ranks) -> int:
 def _check(job: Run, world: Ranks) -> None:
     """Build one chain and its pruners, so that a bad setting is refused before a directory is made."""
     config = job.config
-    check_prior(config)
     if config.schedule.cycles < 1:
         raise ValueError(f"schedule.cycles is {config.schedule.cycles}; a run draws in at least one cycle")
     foreign_inputs(job)

@@ -34,11 +34,10 @@ class Claims:
         Raises
         ------
         ValueError
-            If the file system offers no locks.
+            If the file cannot be written, or its file system offers no locks.
         """
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._file = self._opened()
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _place(name))
         except OSError as error:
@@ -48,6 +47,13 @@ class Claims:
                 f"{self.path}: its file system offers no locks ({error.strerror}); choose a folder on another"
             ) from None
         return True
+
+    def _opened(self) -> int:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise ValueError(f"{self.path} cannot be written ({error.strerror}); choose another folder") from None
 
     def release(self, name: str) -> None:
         """Let another process have it."""
@@ -62,4 +68,4 @@ class Claims:
 
 
 def _place(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") % _PLACES
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:8], "little") % _PLACES
