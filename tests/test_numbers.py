@@ -57,6 +57,15 @@ def test_a_row_of_the_table_is_that_of_its_results(line: str, source: tuple[Any,
     assert nll == f"{mean(variant, 'nll', *rest):.3f}"
 
 
+def test_what_one_network_of_the_chains_has_is_its_result() -> None:
+    one, sgd = (
+        mean(TWO_CHAINS, "single_accuracy", "expected_log_odds", 0.95),
+        mean("sgd", "accuracy", "root_mean_square", 0.95),
+    )
+    assert f"at 95 % it has {one:.4f} where SGD has {sgd:.4f}." in " ".join(README.split())
+    assert (mean(TWO_CHAINS, "members"), mean(TWO_CHAINS, "members", "expected_log_odds", 0.95)) == (24, 8)
+
+
 def test_the_cifar_table_is_that_of_its_results() -> None:
     runs = json.loads((RESULTS / "cifar10_resnet20.json").read_text())
 
