@@ -288,6 +288,8 @@ class Compare(Comparison):
         with interruption_in_words():
             rows = compare(comparison, self.out, self.jobs)
         print(f"{summary(rows, self.reference or default_reference(rows))}\n\ntable: {self.out / 'comparison.csv'}")
+        if all(row["reason"] for row in rows):  # each says why
+            sys.exit(1)
 
 
 @dataclass(frozen=True)

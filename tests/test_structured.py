@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+from sgmcmc_prune import cli
 from sgmcmc_prune.baselines.taylor import Taylor
 from sgmcmc_prune.compare.cell import load_problem
+from sgmcmc_prune.compare.comparison import compare
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Problem
 from sgmcmc_prune.compare.methods import TRACKS, find
-from sgmcmc_prune.compare.score import rows
+from sgmcmc_prune.compare.score import blank, rows
+from sgmcmc_prune.compare.table import default_reference
 from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.run.config import DataConfig, ModelConfig
@@ -85,3 +88,22 @@ def test_taylor_is_the_squared_change_of_the_loss_to_first_order() -> None:
         changes.append((slope * w).sum(1).detach().square())  # of the loss, without this row
     expected = 0.75 * changes[0] + 0.25 * changes[1]
     torch.testing.assert_close(taylor({"w": w}, groups)["w"], expected)
+
+
+def test_methods_of_single_weights_are_refused(tmp_path: Path) -> None:
+    comparison = Comparison(track="structured", methods=("snip",), data=DataConfig(name="fashion-mnist"))
+    with pytest.raises(ValueError, match="method snip prunes single weights; the track structured has filter-norm, "):
+        compare(comparison, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_comparison_without_a_result_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = [blank(find("synflow"), 0, "does not apply: it bends")]
+    monkeypatch.setattr("sgmcmc_prune.compare.comparison.compare", lambda *_: empty)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["compare", "--methods", "synflow"])
+    assert stop.value.code == 1
+    assert "synflow, seed 0: does not apply: it bends" in capsys.readouterr().out
+    assert default_reference(empty) == "synflow"

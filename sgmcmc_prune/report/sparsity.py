@@ -121,8 +121,7 @@ def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: S
     if around is not None and np.isfinite(around).all():
         ax.axhspan(float(dense - around[0]), float(dense + around[1]), color=INK, alpha=0.08, linewidth=0)
     for place, criterion in enumerate(criteria):
-        # Error bars of criteria at one sparsity stand side by side.
-        dodge = 1 + 0.04 * (place - (len(criteria) - 1) / 2) if around is not None else 1.0
+        dodge = _dodge(runs, key, place, len(criteria))
         for kind in kinds(runs):
             kept, mean, half, failed = curve(runs, key, when, criterion, kind)
             if len(kept) and not failed.all():
@@ -142,6 +141,12 @@ def _draw_control(ax: "Axes", runs: Sequence[Metrics], key: str) -> None:
     ax.plot(*rows[1:].T, color=INK, **CONTROL)
 
 
+def _dodge(runs: Sequence[Metrics], key: str, place: int, criteria: int) -> float:
+    """By how much a criterion is moved aside: error bars of several at one sparsity stand side by side."""
+    bars = errors(runs, key, np.array([0.5]), np.array([0.0])) is not None
+    return 1 + 0.04 * (place - (criteria - 1) / 2) if bars else 1.0
+
+
 def errors(runs: Sequence[Metrics], key: str, mean: np.ndarray, half: np.ndarray) -> np.ndarray | None:
     """How far 95 % intervals reach below and above, shape (2, ...); None where nothing is known of them."""
     if len(runs) > 1:
@@ -156,11 +161,12 @@ def errors(runs: Sequence[Metrics], key: str, mean: np.ndarray, half: np.ndarray
 def _draw_failed(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str]) -> None:
     """Add the curves of criteria that failed somewhere, in the range that there is; arrows where they leave it."""
     low, high = ax.get_ylim()
-    for criterion in criteria:
+    for place, criterion in enumerate(criteria):
         for kind in kinds(runs):
             kept, mean, _, failed = curve(runs, key, when, criterion, kind)
             if not failed.any():
                 continue
+            kept = kept * _dodge(runs, key, place, len(criteria))
             colour = criterion_colour(criterion)
             (drawn,) = ax.plot(kept, mean, color=colour, lw=1.4, **looks_of(kind))
             drawn.set_in_layout(False)  # most of it may be cut off
