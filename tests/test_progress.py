@@ -142,3 +142,17 @@ def test_tensorboard_has_the_numbers_of_the_file(tmp_path: Path, monkeypatch: py
     for (name, value, step), written in zip(Recorded.scalars["chain0"], expected, strict=True):
         assert (name, step) == (written[0], written[2])
         assert value == pytest.approx(written[1], rel=1e-5)
+
+
+def test_the_last_row_is_of_the_last_step_and_of_all_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the trace has no record of that step: here it has every seventh of 80."""
+    monkeypatch.setattr(step_size, "FIT_STEPS", 50)
+    monkeypatch.setattr("sgmcmc_prune.run.stages.MOST_RECORDS", 11)
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    schedule = ScheduleConfig(burn_in=20, cycles=1, explore=0, sample=60, relax=0, draws=30)
+    settings = {"likelihood": "gaussian", "schedule": schedule, "chains": 1, "progress": False}
+    found = sample(torch.nn.Linear(2, 1), (x, x[:, 0]), out=tmp_path, **settings)  # type: ignore[arg-type]
+    last = list(csv.DictReader((tmp_path / "progress" / "chain0.csv").read_text().splitlines()))[-1]
+    assert last["step"] == "80"
+    assert float(last["ess"]) > 0
+    assert found.inference_data()["training"].sizes["record"] == 11

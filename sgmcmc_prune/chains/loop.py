@@ -173,21 +173,27 @@ class Stage:
         skip(bar, chain.step)
 
     def write(self, chain: Chain, plan: Plan, bar: Any) -> None:
-        """What a step leaves: a record of the trace, a draw, the end of a cycle."""
-        if chain.step % self.record_every == 0:
+        """What a step leaves: a draw, a record of the trace, the end of a cycle; and a look at the chain."""
+        recorded = chain.step % self.record_every == 0
+        if recorded:
+            chain.settle()
+        if plan.collect:
+            for group, values in self.recorder.draw(chain, plan).items():
+                self.store.append(group, chain.index, chain.draws - 1, values)
+            self.weights.save(chain.index, chain.draws - 1, network_state(chain.model))
+        if recorded or chain.finished:
             chain.settle()
             record = self.recorder.record(chain, plan)
-            self.store.append("training", chain.index, chain.records, record)
-            chain.records += 1
+            if recorded:
+                self.store.append("training", chain.index, chain.records, record)
+                chain.records += 1
+            if chain.finished:
+                self.store.flush()  # the last look sees all draws
             seen = self.monitor.look(chain, plan, record)
             bar.set_postfix_str(
                 f"{plan.phase} loss {chain.loss:.3f}{seen} T_K {record['kinetic_temperature']:.2f} "
                 f"sparsity {record['sparsity']:.2f}"
             )
-        if plan.collect:
-            for group, values in self.recorder.draw(chain, plan).items():
-                self.store.append(group, chain.index, chain.draws - 1, values)
-            self.weights.save(chain.index, chain.draws - 1, network_state(chain.model))
         if plan.end_of_cycle:
             self._end_cycle(chain, plan)
         bar.update(1)
