@@ -110,7 +110,13 @@ def _panel(ax: Any, points: Sequence[dict[str, Any]], cost: str, score: str, loo
     for p in pareto_front(points, cost, score):
         ax.plot(p[cost], p[score], "o", markersize=6, color=looks[p["method"]]["color"])
     ax.set(xscale="log", yscale="log")
-    for axis, subs in ((ax.xaxis, (1.0, 3.0)), (ax.yaxis, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))):
+    wide, narrow = (
+        ((1.0, 3.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
+        ((1.0, 2.0, 3.0, 5.0, 7.0), (1.0, 1.1, 1.2, 1.5, 3.0, 9.0)),
+    )
+    for place, axis in enumerate((ax.xaxis, ax.yaxis)):
+        low, high = axis.get_view_interval()
+        subs = (narrow if high < 10 ** (1 - place / 2) * low else wide)[place]
         axis.set_major_locator(LogLocator(subs=subs, numticks=12))
         axis.set_major_formatter(
             FuncFormatter(lambda x, _: f"{x:g}" if x < 1000 else f"{x / 1000:g}k" if x < 1e6 else f"{x / 1e6:g}M")

@@ -423,12 +423,14 @@ class Posterior:
         Parameters
         ----------
         path : str or Path, optional
-            Where the page is copied to; by default it stays in the run's directory.
+            Where the page is copied to; by default it stays in the run's directory. A missing folder is made.
         """
         page = write_report(self.path)
         if path is None:
             return page
-        return Path(shutil.copyfile(page, path))
+        place = Path(path).expanduser()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return Path(shutil.copyfile(page, place))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,7 @@ def test_a_regression_of_ones_own(posterior: Posterior) -> None:
     assert predicted.mean.shape == low.shape == (5, 1)
     assert bool((low < high).all())
     assert posterior.report().is_file()
+    assert posterior.report(posterior.path.parent / "new" / "page.html").is_file()
     assert posterior.summary().index.str.startswith("outputs[").any()
     for layer, inclusion in posterior.inclusion().items():
         assert inclusion.probability.shape[0] == 2, layer
@@ -163,6 +165,26 @@ def test_classes_have_the_names_that_a_data_set_gives_them() -> None:
     assert tuple(tree["posterior"]["class"].values) == Fruit.classes
     first = int(tree["posterior"]["probe"][0])
     assert f"logits[{first}, plum]" in found.summary().index
+
+
+class Named(torch.utils.data.Dataset[Any]):
+    """Its targets are the names of the classes."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, str]:
+        return torch.zeros(3), ("fig", "plum")[index % 2]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [Named(), (torch.zeros(2, 3), ["fig", "plum"]), (torch.zeros(2, 3), np.array(["fig", "plum"]))],
+    ids=["dataset", "list", "array"],
+)
+def test_targets_that_are_text_are_refused_in_words(data: Any) -> None:
+    with pytest.raises(ValueError, match=r"data: targets are text, such as 'fig'; give labels 0, 1, \.\.\., and their"):
+        sample(network(), data, likelihood="categorical", progress=False)
 
 
 def test_the_mean_is_that_of_the_draws(posterior: Posterior) -> None:

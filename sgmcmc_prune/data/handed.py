@@ -63,6 +63,8 @@ def as_tensors(data: Any, what: str = "data") -> tuple[Tensor, Tensor, int | Non
         return inputs, targets, size
     if isinstance(data, Dataset):
         return *_all_examples(data, what, default_collate), None
+    if isinstance(data, tuple | list) and len(data) == 2:
+        _refuse_text(data[1], what)
     if isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(p, Tensor | np.ndarray) for p in data):
         inputs, targets = (torch.as_tensor(part).detach() for part in data)
         if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
@@ -151,7 +153,18 @@ def _all_examples(dataset: Any, what: str, collate: Any) -> tuple[Tensor, Tensor
     return inputs, targets
 
 
+def _refuse_text(targets: Any, what: str) -> None:
+    """A name of a class in place of its label."""
+    if isinstance(targets, np.ndarray | list | tuple) and len(targets) and isinstance(targets[0], str):
+        raise ValueError(
+            f"{what}: targets are text, such as {str(targets[0])!r}; give labels 0, 1, ..., and their names as the "
+            "`classes` of a Dataset"
+        )
+
+
 def _pair(batch: Any, what: str) -> tuple[Tensor, Tensor]:
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        _refuse_text(batch[1], what)
     if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(p, Tensor) for p in batch)):
         found = f"{len(batch)} parts" if isinstance(batch, tuple | list) else type(batch).__name__
         raise ValueError(f"{what}: an example gives {found}; it must be (input, target), which collate to two tensors")
