@@ -41,6 +41,12 @@ def test_the_largest_sparsity_whose_loss_is_within_its_noise() -> None:
     ]
 
 
+def test_few_examples_are_said_to_tell_nothing() -> None:
+    said = headline(metrics(0.867, row(0.81, 0.734), examples=15))[0]
+    assert said.startswith("At 81 % sparsity this network loses 13.3 ± ")
+    assert said.endswith("15 test examples are too few to tell how far it can be pruned.")
+
+
 def test_of_several_at_one_sparsity_the_one_that_loses_least() -> None:
     rows = [row(0.9, 0.897), row(0.9001, 0.899, "random"), row(0.9, 0.7, "signal_to_noise")]
     assert "loses 0.1 ± 0.6 points of accuracy, from 90.0 % (post hoc, random)" in headline(metrics(0.9, *rows))[0]

@@ -15,6 +15,8 @@ from sgmcmc_prune.text_table import missing
 #: any other score as a share of the dense one's.
 TOLERANCES = {"accuracy": 0.01, "nll": 0.01}
 TOLERANCE = 0.05
+#: A noise of an accuracy above which its examples are too few to tell the price of pruning.
+TOO_NOISY = 0.05
 #: Networks whose numbers of kept weights are in a smaller ratio than this count as equally sparse.
 ALIKE = 1.15
 WHEN = {"in_chain": "in the chain", "post_hoc": "post hoc"}
@@ -172,7 +174,10 @@ def _price_sentence(metrics: Metrics) -> str:
         best = min((p for p in fine if _kept(p.row) <= ALIKE * fewest), key=lambda price: price.lost)
         change = _change(best, first, heading, dense)
         why = "; the chain trained on" if best.lost < 0 and best.row["when"] == "in_chain" else ""
-        return f"At {_sparsity(best.row)} sparsity this network {change} ({_method(best.row)}{why})."
+        few = ""
+        if best.noise is not None and best.noise > TOO_NOISY:
+            few = f" {metrics['examples']:,} {metrics['split']} examples are too few to tell how far it can be pruned."
+        return f"At {_sparsity(best.row)} sparsity this network {change} ({_method(best.row)}{why}).{few}"
     best = min(found, key=lambda price: price.lost)
     limit = "its noise" if best.noise is not None else _tolerance_words(first)
     return (
