@@ -256,6 +256,7 @@ class _Course:
     def begin(self, index: int) -> bool:
         """Claim a cell; another process may have finished it before."""
         if not self.claims.take(self.todo[index].name):
+            self.bar.set_postfix_str(f"{self.todo[index].name} is computed by another process", refresh=False)
             raise Elsewhere
         if self.grid.find(self.todo[index]) is None:
             return True

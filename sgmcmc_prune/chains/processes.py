@@ -213,7 +213,8 @@ class LineBar:
 
     def close(self, message: str = "", given: Any = None) -> None:
         """Tell the parent what it was not told yet; what the last line gives is the worker's result."""
-        report = {"steps": self._steps, "skipped": self._skipped, "text": f"{self._stage}: {self._text}"}
+        text = f"{self._stage}: {self._text}" if self._text else self._stage
+        report = {"steps": self._steps, "skipped": self._skipped, "text": text}
         print(json.dumps({**report, "message": message, "given": given}), file=self._output, flush=True)
         self._steps, self._skipped, self._shown = 0, 0, time.monotonic()
 
