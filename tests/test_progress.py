@@ -104,6 +104,10 @@ def test_a_file_of_an_earlier_release_keeps_its_columns(tmp_path: Path) -> None:
     looking.look(chain, plan, {"kinetic_temperature": 1.0, "sparsity": 0.5})
     rows = list(csv.DictReader(place.read_text().splitlines()))
     assert list(rows[1].values())[1:] == ["6", "sample", "0.25", "0.5", ""]
+    place.write_text(place.read_text() + "3.0,7,sam")  # a kill cut this line
+    chain.step, chain.finished = 8, True
+    looking.look(chain, plan, {"kinetic_temperature": 1.0, "sparsity": 0.5})
+    assert list(csv.DictReader(place.read_text().splitlines()))[-1]["step"] == "8"
 
 
 class Recorded:

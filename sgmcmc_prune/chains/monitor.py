@@ -130,8 +130,11 @@ class Monitor:
             "phase": plan.phase,
             **{name: f"{value:.6g}" if math.isfinite(value) else "" for name, value in numbers.items()},
         }
-        begun = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        begun = [line for line in text.splitlines() if line]
         with path.open("a", newline="", encoding="utf-8") as file:
+            if text and not text.endswith("\n"):  # a kill cut the last line
+                file.write("\n")
             writer = csv.DictWriter(file, begun[0].split(",") if begun else list(row), extrasaction="ignore")
             if not begun:
                 writer.writeheader()
