@@ -274,6 +274,8 @@ def test_choosing_a_temperature_quotes_its_results() -> None:
         assert f"| {heading} | {row} |" in text
     row = " | ".join(f"{runs[0]['diagnostics']['kinetic_temperature']:.3g}" for runs in found)
     assert f"| kinetic temperature | {row} |" in text
+    plain = [f"{cells[f'batch, plain, T={t}'][0]['dense']['accuracy']:.4f}" for t in ("1", "0.01")]
+    assert f"narrower, with {plain[0]} at T = 1 and {plain[1]} at 0.01." in text
     dense = [f"{runs[0]['dense']['accuracy']:.4f}" for runs in found]
     assert f"has {dense[0]}, {dense[1]}, {dense[2]} and {dense[3]} at T = 1, 0.1, 0.01 and 0" in " ".join(
         README.split()
