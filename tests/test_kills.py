@@ -27,7 +27,7 @@ def long_run(execution: str) -> RunConfig:
     return small(
         **{
             "execution": execution,
-            "schedule.burn_in": 1500.0,
+            "schedule.burn_in": 2500.0,
             "schedule.cycles": 4,
             "schedule.explore": 50.0,
             "schedule.sample": 20.0,
