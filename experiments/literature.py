@@ -284,3 +284,47 @@ def verdicts(experiment: Experiment, cells: shared.Cells) -> list[str]:
         line(f"in the chain, {key[1]}", lambda run, key=key: float(shared.find(run, "in_chain", key)["accuracy"]))
         for key in keys
     ]
+
+
+#: A chain of eleven epochs for ResNet-20 on CIFAR-10, judged on held-out images: choices are made with it.
+ON_HELD_OUT: dict[str, Any] = {
+    "chains": 1,
+    "data.validation": HELD_OUT,
+    "evaluate": "validation",
+    "em.kind": "fixed",
+    "prior.family": "gaussian",
+    "prior.slab_variance": 0.04,
+    "prior.dense_variance": 0.04,
+    "schedule.burn_in": 9.0,
+    "schedule.cycles": 1,
+    "schedule.explore": 0.0,
+    "schedule.sample": 2.0,
+    "schedule.relax": 0.5,
+    "schedule.draws": 6,
+}
+
+
+def sweep_on_held_out(
+    name: str,
+    title: str,
+    about: str,
+    script: str,
+    variants: Mapping[str, Mapping[str, Any]],
+    table: Callable[[shared.Cells], str],
+    argv: list[str] | None = None,
+) -> None:
+    """Run the cells of `ON_HELD_OUT` with the changes of each variant that are missing, then write the table."""
+    parser = shared.sweep_parser(about, name, list(variants), script)
+    parser.set_defaults(seeds=[0], evaluate="validation")
+    shared.add_places(parser)
+    a = parser.parse_args(argv)
+    with shared.in_words():
+        machine = {"data.data_dir": a.data_dir, "device": a.device, "precision": precision("auto", "desk", a.device)}
+        common = ON_HELD_OUT | machine
+        configs = {
+            (v, s): replace(PRESETS["cifar10"](), **common | dict(variants[v]) | {"seed": s})
+            for v in a.variants
+            for s in a.seeds
+        }
+    cells = shared.sweep(a, shared.run_or_resume, lambda *cell: {"config": to_json(configs[cell])})
+    shared.write_runs(a, cells, title, f"{about}\n{table(cells)}")

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,12 @@ class Cell:
     function: Callable[..., Any]
     settings: Record
     places: Record = field(default_factory=dict)
+
+    @cached_property
+    def stored(self) -> Record:
+        """The settings as JSON gives them back: tuples are lists."""
+        settings: Record = json.loads(json.dumps(self.settings))
+        return settings
 
 
 def product(
@@ -108,9 +115,7 @@ class Files:
             return None
         result = read_json(path)
         rows = result if isinstance(result, list) else [result]
-        other = [
-            f"{k} ({row[k]})" for k, v in _as_stored(cell.settings).items() for row in rows[:1] if row.get(k, v) != v
-        ]
+        other = [f"{k} ({row[k]})" for k, v in cell.stored.items() for row in rows[:1] if row.get(k, v) != v]
         require(not other, f"{path} is of a cell with other {', '.join(other)}; choose another folder")
         return result
 
@@ -170,13 +175,7 @@ class Records:
 
 
 def _is_of(record: Record, cell: Cell) -> bool:
-    return all(record.get(key) == value for key, value in _as_stored(cell.settings).items())
-
-
-def _as_stored(settings: Record) -> Record:
-    """As JSON gives them back: tuples are lists."""
-    stored: Record = json.loads(json.dumps(settings))
-    return stored
+    return all(record.get(key) == value for key, value in cell.stored.items())
 
 
 def complete(

@@ -10,31 +10,11 @@ draws are not from the posterior at T: minibatch noise heats, and a chain that i
 noise balances. Short chains with six draws say nothing of R-hat, and the table has none.
 """
 
-from argparse import Namespace
 from typing import Any
 
 from experiments import shared
-from experiments.literature import DENSE, HELD_OUT, precision
-from sgmcmc_prune.run.config import RunConfig
-from sgmcmc_prune.run.presets import PRESETS
-from sgmcmc_prune.settings import replace, to_json
+from experiments.literature import DENSE, sweep_on_held_out
 
-COMMON: dict[str, Any] = {
-    "chains": 1,
-    "data.validation": HELD_OUT,
-    "evaluate": "validation",
-    "em.kind": "fixed",
-    "prior.family": "gaussian",
-    "prior.slab_variance": 0.04,
-    "prior.dense_variance": 0.04,
-    "schedule.burn_in": 9.0,
-    "schedule.cycles": 1,
-    "schedule.explore": 0.0,
-    "schedule.sample": 2.0,
-    "schedule.relax": 0.5,
-    "schedule.draws": 6,
-    **DENSE,
-}
 TEMPERATURES = (1.0, 0.1, 0.01, 0.0)
 NORMALISATIONS = {"batch": "batch", "group": "group", "filter response": "filter_response"}
 AUGMENTATIONS = {"augmented": "crop_flip", "plain": "none"}
@@ -44,19 +24,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.normalisation": option,
         "data.augmentation": augmentation,
         "sampler.temperature": t,
+        **DENSE,
     }
     for norm, option in NORMALISATIONS.items()
     for images, augmentation in AUGMENTATIONS.items()
     for t in TEMPERATURES
 }
 HEADER = ("normalisation", "images", "T", "seeds", "accuracy", "one draw", "NLL", "ECE", "kinetic T", "config. T")
-
-
-def config_of(variant: str, seed: int, a: Namespace) -> RunConfig:
-    """The configuration of one cell."""
-    machine = {"data.data_dir": a.data_dir, "device": a.device, "precision": precision("auto", "desk", a.device)}
-    config: RunConfig = replace(PRESETS["cifar10"](), **COMMON | VARIANTS[variant] | machine | {"seed": seed})
-    return config
 
 
 def table(cells: shared.Cells) -> str:
@@ -74,17 +48,6 @@ def _temperature(seen: list[float]) -> str:
     return f"{sum(seen) / len(seen):.3g}"
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Run the cells that are missing, then write the table."""
-    parser = shared.sweep_parser(__doc__ or "", "cifar10_temperature", list(VARIANTS), __file__)
-    parser.set_defaults(seeds=[0], evaluate="validation")
-    shared.add_places(parser)
-    a = parser.parse_args(argv)
-    with shared.in_words():
-        configs = {(v, s): config_of(v, s, a) for v in a.variants for s in a.seeds}
-    cells = shared.sweep(a, shared.run_or_resume, lambda *cell: {"config": to_json(configs[cell])})
-    shared.write_runs(a, cells, "Temperatures for ResNet-20 on CIFAR-10", f"{__doc__}\n{table(cells)}")
-
-
 if __name__ == "__main__":
-    main()
+    title = "Temperatures for ResNet-20 on CIFAR-10"
+    sweep_on_held_out("cifar10_temperature", title, __doc__ or "", __file__, VARIANTS, table)

@@ -14,19 +14,14 @@ References
 Wang, Zhang, Grosse: Picking winning tickets before training by preserving gradient flow (ICLR 2020), equation 8.
 """
 
-import copy
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from sgmcmc_prune.baselines.fit import Fit
-from sgmcmc_prune.baselines.sparse_start import train_sparse, variance_scaling
-from sgmcmc_prune.baselines.training import Recipe, single_weights
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.baselines.sparse_start import fit_by_score
+from sgmcmc_prune.baselines.training import Recipe
 from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
-from sgmcmc_prune.pruning.decision import target_sparsity
 from sgmcmc_prune.pruning.masks import prunable
 
 #: What the authors divide logits by.
@@ -108,11 +103,12 @@ def fit(
     RunError
         If the loss is not finite.
     """
-    model = copy.deepcopy(model)
-    variance_scaling(prunable(model), seed)
-    first = MinibatchStream(*train, min(examples, len(train[1])), seed, 1).batch(0)
-    scores = gradient_flow(model, *first, likelihood)
-    mask = target_sparsity(scores, single_weights(model), sparsity)
-    how: dict[str, Any] = {"spent": PASSES * len(first[1]), "seed": seed, "name": "grasp", "progress": progress}
-    how |= {"rescale": False}
-    return train_sparse(model, train, mask, scores, recipe, likelihood, **how)
+    return fit_by_score(
+        *(model, train, sparsity, recipe, gradient_flow, likelihood),
+        examples=examples,
+        passes=PASSES,
+        seed=seed,
+        name="grasp",
+        progress=progress,
+        rescale=False,
+    )

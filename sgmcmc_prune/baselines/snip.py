@@ -13,19 +13,14 @@ References
 Lee, Ajanthan, Torr: SNIP: single-shot network pruning based on connection sensitivity (ICLR 2019), equation 4.
 """
 
-import copy
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from sgmcmc_prune.baselines.fit import Fit
-from sgmcmc_prune.baselines.sparse_start import train_sparse, variance_scaling
-from sgmcmc_prune.baselines.training import Recipe, single_weights
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.baselines.sparse_start import fit_by_score
+from sgmcmc_prune.baselines.training import Recipe
 from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
-from sgmcmc_prune.pruning.decision import target_sparsity
 from sgmcmc_prune.pruning.masks import prunable
 
 
@@ -94,10 +89,12 @@ def fit(
     RunError
         If the loss is not finite.
     """
-    model = copy.deepcopy(model)
-    variance_scaling(prunable(model), seed)
-    first = MinibatchStream(*train, min(examples, len(train[1])), seed, 1).batch(0)
-    scores = connection_sensitivity(model, *first, likelihood)
-    mask = target_sparsity(scores, single_weights(model), sparsity)
-    how: dict[str, Any] = {"spent": len(first[1]), "seed": seed, "name": "snip", "progress": progress}
-    return train_sparse(model, train, mask, scores, recipe, likelihood, **how)
+    return fit_by_score(
+        *(model, train, sparsity, recipe, connection_sensitivity, likelihood),
+        examples=examples,
+        passes=1,
+        seed=seed,
+        name="snip",
+        progress=progress,
+        rescale=True,
+    )

@@ -12,17 +12,67 @@ References
 Evci, Ioannou, Keskin, Dauphin: Gradient flow in sparse neural networks and how lottery tickets win (arXiv 2010.03533).
 """
 
+import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.training import Recipe, Trainer, single_weights
+from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.likelihoods import Likelihood
-from sgmcmc_prune.pruning.masks import Mask
+from sgmcmc_prune.pruning.decision import target_sparsity
+from sgmcmc_prune.pruning.masks import Mask, prunable
+
+#: A network at its start and a batch (inputs, targets) under a likelihood to scores of single weights, higher = keep.
+Score = Callable[[nn.Module, Tensor, Tensor, Likelihood], Mapping[str, Tensor]]
+
+
+def fit_by_score(
+    model: nn.Module,
+    train: tuple[Tensor, Tensor],
+    sparsity: float,
+    recipe: Recipe,
+    score: Score,
+    likelihood: Likelihood,
+    *,
+    examples: int,
+    passes: int,
+    seed: int,
+    name: str,
+    progress: bool,
+    rescale: bool,
+) -> Fit:
+    """Draw a start, prune it once by the scores of one batch, then train what is left.
+
+    Parameters
+    ----------
+    model : Module
+        Gives the architecture, and the start of all parameters that are not pruned; it is not changed.
+    train, sparsity, recipe, likelihood
+        As of every such method.
+    score : callable
+    examples, passes : int
+        Training examples behind the scores, and the backward passes that each of them takes.
+    seed, name, progress, rescale
+        As of `train_sparse`.
+    """
+    model = copy.deepcopy(model)
+    variance_scaling(prunable(model), seed)
+    first = MinibatchStream(*train, min(examples, len(train[1])), seed, 1).batch(0)
+    scores = score(model, *first, likelihood)
+    mask = target_sparsity(scores, single_weights(model), sparsity)
+    return train_sparse(
+        *(model, train, mask, scores, recipe, likelihood),
+        spent=passes * len(first[1]),
+        seed=seed,
+        name=name,
+        progress=progress,
+        rescale=rescale,
+    )
 
 
 def train_sparse(
@@ -37,7 +87,7 @@ def train_sparse(
     seed: int,
     name: str,
     progress: bool,
-    rescale: bool = True,
+    rescale: bool,
 ) -> Fit:
     """Train a network under a mask that was found at its start.
 

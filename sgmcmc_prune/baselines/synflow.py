@@ -15,7 +15,6 @@ Tanaka, Kunin, Yamins, Ganguli: Pruning neural networks without any data by iter
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -126,5 +125,11 @@ def fit(
     model = copy.deepcopy(model)
     variance_scaling(prunable(model), seed)
     mask, scores = synflow_mask(model, train[0][:1], sparsity, rounds)
-    how: dict[str, Any] = {"spent": 0, "seed": seed, "name": "synflow", "progress": progress}
-    return train_sparse(model, train, mask, scores, recipe, likelihood, **how)
+    return train_sparse(
+        *(model, train, mask, scores, recipe, likelihood),
+        spent=0,
+        seed=seed,
+        name="synflow",
+        progress=progress,
+        rescale=True,
+    )

@@ -175,14 +175,14 @@ class Stage:
     def write(self, chain: Chain, plan: Plan, bar: Any) -> None:
         """What a step leaves: a draw, a record of the trace, the end of a cycle; and a look at the chain."""
         recorded = chain.step % self.record_every == 0
-        if recorded:
+        looked_at = recorded or chain.finished
+        if looked_at:
             chain.settle()
         if plan.collect:
             for group, values in self.recorder.draw(chain, plan).items():
                 self.store.append(group, chain.index, chain.draws - 1, values)
             self.weights.save(chain.index, chain.draws - 1, network_state(chain.model))
-        if recorded or chain.finished:
-            chain.settle()
+        if looked_at:
             record = self.recorder.record(chain, plan)
             if recorded:
                 self.store.append("training", chain.index, chain.records, record)

@@ -54,9 +54,9 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
         If a cell's process crashed, when the others are finished. A method that fails is a row with its reason.
     """
     chosen = comparison.methods or tuple(TRACKS[comparison.track])
+    track = TRACKS["structured"]
     for name in chosen:
         find(name)
-        track = TRACKS["structured"]
         whole = comparison.track != "structured" or name in track or name not in ALL
         require(
             whole, f"method {name} prunes single weights; the track structured has {', '.join(track)}, and your own"
