@@ -20,7 +20,6 @@ from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.chains.smaller import SmallerChain, _cut, cut
-from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.preconditioners import RMSprop
 from sgmcmc_prune.priors import SpikeSlab
@@ -318,7 +317,7 @@ def test_only_chains_that_have_settled_are_cut(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValueError, match="the mass matrix still adapts"):
         cut(chain)
     chain = made()
-    chain.pruner = Pruner(make_criterion("magnitude"), (0.5, 0.9), {})
+    chain.pruner = Pruner("magnitude", (0.5, 0.9), {})
     with pytest.raises(ValueError, match="the mask still grows"):
         cut(chain)
     chain = made()

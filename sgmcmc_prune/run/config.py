@@ -127,7 +127,7 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """The prior on the weights. Each family has some of these settings; one that is set and not read is refused.
+    """The prior on the weights. Each family has some of these settings; a run names those that are given and not read.
 
     Parameters
     ----------
