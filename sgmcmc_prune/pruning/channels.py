@@ -242,6 +242,8 @@ class _Walk:
         if line is None:
             return None
         numbers, varies = line
+        if rule.groups:
+            varies = self._together(numbers, varies, rule.groups)
         if rule.own and layer is not None:
             self.channels.own[str(node.target)] = numbers
             weight = getattr(layer, "weight", None)
@@ -250,6 +252,13 @@ class _Walk:
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             self.channels.normed |= set(numbers.tolist())
         return self._laid(node, rule, numbers, varies)
+
+    def _together(self, numbers: Tensor, varies: Tensor, groups: int) -> Tensor:
+        """Channels that are normalised by common statistics: they are one class, and vary if one of them does."""
+        for group in numbers.view(groups, -1).tolist():
+            for channel in group[1:]:
+                self.channels.join(group[0], channel)
+        return varies.view(groups, -1).amax(1, keepdim=True).expand(groups, len(varies) // groups).flatten()
 
     def _moved(self, node: fx.Node, found: Followed) -> Followed | None:
         """An operation that only moves values, or averages over places."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from sgmcmc_prune.models.coupling import Coupling, coupling, pads_with_zeros
+from sgmcmc_prune.models.coupling import Coupling, coupling, pads_with_zeros, set_number
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.channels import Channels, follow, nonzero
@@ -285,8 +285,7 @@ def _narrow(model: nn.Module, path: str, index: Tensor, kept: Kept, made: bool) 
         small = value.index_select(dim, index.to(value.device))
         is_parameter = isinstance(value, nn.Parameter)
         setattr(module, name, nn.Parameter(small, value.requires_grad) if is_parameter else small)
-    for name in rule.made if made else rule.read:
-        setattr(module, name, len(index))
+    set_number(module, rule.made if made else rule.read, len(index))
 
 
 def _select(value: Tensor, kept: Mapping[int, Tensor]) -> Tensor:
