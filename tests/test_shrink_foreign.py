@@ -309,3 +309,34 @@ def test_a_group_normalisation_without_values_of_its_own_stays() -> None:
     shrunk = shrink(model, whole_nodes(model, {"0": 2}), inputs)
     assert num_parameters(shrunk.model) == num_parameters(model)
     assert "GroupNorm" in shrunk.obstacles["0"]
+
+
+@pytest.mark.parametrize("what", ["values", "projection", "both, of all"])
+def test_a_head_that_gives_nothing_goes_with_its_queries_and_keys(what: str, tmp_path: Path) -> None:
+    """Its values are constant (they move to the projection's bias), or nobody reads them. One head stays."""
+
+    def make(*_: object) -> nn.Module:
+        return models.VisionTransformer((3, 8, 8), 4, patch=4, width=12, depth=2, heads=3, hidden=10)
+
+    model, inputs = make_random(make()), torch.randn(2, 3, 8, 8)
+    mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
+    if what != "projection":
+        mask["blocks.0.attention.qkv.weight"][24 + 4 : 24 + 8] = False  # the second of three heads of four channels
+    if what != "values":
+        mask["blocks.1.attention.proj.weight"][:, 4 if what == "projection" else 0 :] = False
+    small = shrink(model, mask, inputs).model
+    shapes = [tuple(small.get_submodule(f"blocks.{block}.attention.qkv").weight.shape) for block in (0, 1)]
+    assert shapes == [(24 if what != "projection" else 36, 12), (12 if what != "values" else 36, 12)]
+    torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs), rtol=1e-5, atol=1e-5)
+    save_network(tmp_path / "net.safetensors", small, About("user:make", None, (3, 8, 8), 4, (0.0,), (1.0,)))
+    read, _ = load_network(
+        tmp_path / "net.safetensors", lambda *_: models.VisionTransformer((3, 8, 8), 4, 4, 12, 2, 3, 10)
+    )
+    torch.testing.assert_close(outputs(read, inputs), outputs(small, inputs), rtol=0, atol=0)
+
+
+def test_a_part_of_a_head_stays() -> None:
+    model, inputs = make_random(vit()), torch.randn(2, 3, 8, 8)
+    mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
+    mask["blocks.0.attention.proj.weight"][:, :3] = False  # three of the four channels of a head
+    assert num_parameters(shrink(model, mask, inputs).model) == num_parameters(model)
