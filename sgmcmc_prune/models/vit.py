@@ -54,6 +54,12 @@ class Attention(nn.Module):
         return self.proj(mixed.transpose(1, 2).flatten(2))
 
 
+def projections(model: nn.Module) -> dict[str, int]:
+    """The weights that read what attention heads give, by name, and how many heads each reads."""
+    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, Attention)}
+    return {f"{name}.proj.weight": a.proj.in_features // a.head_size for name, a in found.items()}
+
+
 class Feedforward(nn.Sequential):
     """Two linear layers with GELU between them."""
 

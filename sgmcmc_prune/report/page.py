@@ -35,7 +35,7 @@ SHRUNK = (
 )
 NOT_SHRUNK = (
     "No mask has emptied a whole node, so that no network can be made physically smaller: masked weights are zeros "
-    "that a dense matrix product multiplies all the same. prior.group node or filter masks whole nodes."
+    "that a dense matrix product multiplies all the same. prior.group node, filter or head masks whole ones."
 )
 
 
