@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.training import Recipe, Trainer, single_weights
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.batches import TrainSet, minibatches
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.likelihoods import Likelihood
 from sgmcmc_prune.pruning.decision import target_sparsity
@@ -33,7 +33,7 @@ Score = Callable[[nn.Module, Tensor, Tensor, Likelihood], Mapping[str, Tensor]]
 
 def fit_by_score(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     sparsity: float,
     recipe: Recipe,
     score: Score,
@@ -62,7 +62,7 @@ def fit_by_score(
     """
     model = copy.deepcopy(model)
     variance_scaling(prunable(model), seed)
-    first = MinibatchStream(*train, min(examples, len(train[1])), seed, 1).batch(0)
+    first = minibatches(train, min(examples, len(train[1])), seed, 1).batch(0)
     scores = score(model, *first, likelihood)
     mask = target_sparsity(scores, single_weights(model), sparsity)
     return train_sparse(
@@ -77,7 +77,7 @@ def fit_by_score(
 
 def train_sparse(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     mask: Mask,
     scores: Mapping[str, Tensor],
     recipe: Recipe,
@@ -95,7 +95,7 @@ def train_sparse(
     ----------
     model : Module
         At its start; trained in place.
-    train : tuple of Tensor
+    train : TrainSet
     mask : mask
     scores : mapping of str to Tensor, shape (G,)
         Of single weights: what the mask was made from.

@@ -23,6 +23,7 @@ from torch.func import functional_call
 from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.sparse_start import train_sparse, variance_scaling
 from sgmcmc_prune.baselines.training import Recipe, single_weights
+from sgmcmc_prune.data.batches import TrainSet
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning.decision import target_sparsity
@@ -84,7 +85,7 @@ def synflow_mask(
 
 def fit(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     sparsity: float,
     recipe: Recipe,
     *,
@@ -99,7 +100,7 @@ def fit(
     ----------
     model : Module
         Gives the architecture, and the start of all parameters that are not pruned; it is not changed.
-    train : tuple of Tensor
+    train : TrainSet
         Inputs (n, ...) and targets (n, ...), on the model's device.
     sparsity : float
         Fraction of the prunable weights to mask, in [0, 1).

@@ -30,7 +30,8 @@ class Problem:
     config : RunConfig
         Its data, model, device and seed are the problem's; the rest concerns Markov chains alone.
     data : Data
-        A method may train on `train` and choose on `validation`.
+        A method may train on `train`, whose minibatches `data.batches.minibatches` augments if that was asked for (it
+        is `Augmented` then, and no pair), and choose on `validation`.
     sparsities : tuple of float
         Targets, rising, inside (0, 1).
     epochs : int
