@@ -16,7 +16,7 @@ from pathlib import Path
 from sgmcmc_prune.cells import Files, complete, product
 from sgmcmc_prune.compare.cell import compute_stored, load, rows_path, run_config
 from sgmcmc_prune.compare.config import Comparison
-from sgmcmc_prune.compare.methods import ALL, TRACKS, find
+from sgmcmc_prune.compare.methods import ALL, TRACKS, check_track, find
 from sgmcmc_prune.compare.score import Row
 from sgmcmc_prune.compare.table import write_csv
 from sgmcmc_prune.data.batches import Augmented
@@ -56,13 +56,9 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
         If a cell's process crashed, when the others are finished. A method that fails is a row with its reason.
     """
     chosen = comparison.methods or tuple(TRACKS[comparison.track])
-    track = TRACKS["structured"]
     for name in chosen:
         find(name)
-        whole = comparison.track != "structured" or name in track or name not in ALL
-        require(
-            whole, f"method {name} prunes single weights; the track structured has {', '.join(track)}, and your own"
-        )
+        check_track(name, comparison.track)
     require(jobs >= 1, f"jobs is {jobs}; it must be at least 1")
     config = run_config(comparison, comparison.seeds[0])
     check_device(config.device)

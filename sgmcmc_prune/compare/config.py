@@ -20,6 +20,7 @@ class Comparison:
         "trained": every method trains as it likes, within the budget. "one-shot": every method starts from the same
         network, or the same chain, of a seed, which has spent the budget, and trains no more; what a method looks at
         then is counted on top. "structured": whole filters and nodes are pruned, and cut out for the table.
+        "ensembles": one network against `members` networks that have as many weights together, and the same budget.
     sparsities
         Targets, rising, inside (0, 1).
     seeds
@@ -45,7 +46,7 @@ class Comparison:
     """
 
     methods: tuple[str, ...] = ()
-    track: Literal["trained", "one-shot", "structured"] = "trained"
+    track: Literal["trained", "one-shot", "structured", "ensembles"] = "trained"
     sparsities: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98, 0.99)
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 30
