@@ -17,7 +17,7 @@ from sgmcmc_prune.compare.table import default_reference, summary
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run.config import DataConfig, ModelConfig
 
-SEVERAL = {"inclusion-draws", "gradual-ensemble", "rigl-ensemble"}
+SEVERAL = {"inclusion-draws", "inclusion-chains", "gradual-ensemble", "rigl-ensemble"}
 MEMBERS = 3
 
 
@@ -59,7 +59,7 @@ def test_all_have_the_same_weights_and_the_same_budget(problem: Problem, name: s
         assert torch.equal(candidate.predict(inputs), candidate.single(inputs)) == (name not in SEVERAL)
 
 
-@pytest.mark.parametrize("name", ["gradual-ensemble", "rigl-ensemble"])
+@pytest.mark.parametrize("name", ["gradual-ensemble", "rigl-ensemble", "inclusion-chains"])
 def test_members_start_apart(problem: Problem, name: str, tmp_path: Path) -> None:
     candidate = next(find(name).fit(problem, tmp_path))
     first, second, _ = (mask["2.weight"] for mask in candidate.masks)

@@ -174,6 +174,14 @@ class Trainer:
                     average.masked_fill_(~held, 0)
         self.mask = mask
 
+    def release(self) -> None:
+        """Train all weights from now on; the optimiser's averages begin anew."""
+        self.mask = None
+        for state in self.optimizer.state.values():
+            for average in state.values():
+                if isinstance(average, Tensor):
+                    average.zero_()
+
     def _gradient(self) -> float:
         loss = self.gradient(*self.stream.batch(self.step))
         if not math.isfinite(loss):

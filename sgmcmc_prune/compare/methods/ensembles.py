@@ -2,8 +2,9 @@
 
 A target sparsity 1 - d is that of all networks of a predictor together, counted in the weights of one dense network: M
 members (`members` of the comparison) are pruned to 1 - d / M each. All members together spend the budget that the one
-network has alone. Ours has the draws of one chain under one mask; beside them stand M trainings, each from its own
-start: pruned gradually, or sparse from the first step, which is FreeTickets' idea.
+network has alone. Ours has the draws of one chain under one mask, or the means of M chains, each from its own start
+and under its own mask; beside them stand M trainings from starts of their own: pruned gradually, or sparse from the
+first step, which is FreeTickets' idea.
 """
 
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from sgmcmc_prune.compare.method import Candidate, Method, Problem
 from sgmcmc_prune.compare.methods import chains, point_estimates
 from sgmcmc_prune.compare.methods.point_estimates import Member, in_memory
 from sgmcmc_prune.compare.methods.settings import grid
+from sgmcmc_prune.compare.networks import together
 
 #: Of the trained track, what is one network.
 _ALONE = ("gradual-magnitude", "rigl")
@@ -25,7 +27,7 @@ def methods() -> Iterator[Method]:
     """All methods of the track."""
     yield from (method for method in point_estimates.methods() if method.name in _ALONE)
     scope = "every network"
-    for name, chain in (("inclusion-mean", _mean), ("inclusion-draws", _draws)):
+    for name, chain in (("inclusion-mean", _mean), ("inclusion-draws", _draws), ("inclusion-chains", _chains)):
         yield Method(name, "sgmcmc", "this library", scope, lambda problem: None, chain, grid("in_chain"))
     lakshminarayanan, liu = (
         "Lakshminarayanan et al. 2017, of gradual-magnitude",
@@ -56,6 +58,15 @@ def _draws(problem: Problem, folder: Path) -> Iterator[Candidate]:
     found = chains.in_chain(replace(problem, sparsities=members), folder, _CRITERION)
     for target, candidate in zip(problem.sparsities, found, strict=True):
         yield replace(candidate, target=target)
+
+
+def _chains(problem: Problem, folder: Path) -> Iterator[Candidate]:
+    """The means of chains that share the budget."""
+    count = problem.members
+    short = replace(problem, epochs=problem.epochs / count)
+    for target in problem.sparsities:
+        sparsity = of_member(problem, target)
+        yield together(target, list(chains.grown(short, folder / f"{target:g}", sparsity, _CRITERION, chains=count)))
 
 
 def _independent(problem: Problem, folder: Path, train: Member) -> Iterator[Candidate]:
