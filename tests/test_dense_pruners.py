@@ -124,12 +124,27 @@ def test_a_unit_keeps_its_variance_under_a_mask() -> None:
     torch.testing.assert_close(weight / before, torch.tensor([1.0, 2.0, 2.0])[:, None].expand(3, 4))
 
 
-def test_the_variance_of_a_scaled_start_is_one_over_fan_in() -> None:
+@pytest.mark.parametrize("gain", [1, 2])
+def test_the_variance_of_a_scaled_start_is_its_gain_over_fan_in(gain: float) -> None:
     """60,000 draws: the standard error of a variance is 0.6 % of it, and the bound three of these."""
     weight = torch.empty(600, 4, 5, 5)
-    variance_scaling({"w": weight}, seed=0)
-    assert float(weight.var() * 100) == pytest.approx(1, abs=0.018)
-    assert float(weight.abs().max()) < 2.28 * 0.1
+    variance_scaling({"w": weight}, seed=0, gain=gain)
+    assert float(weight.var() * 100) == pytest.approx(gain, abs=0.018 * gain)
+    assert float(weight.abs().max()) < 2.28 * 0.1 * gain**0.5
+
+
+@pytest.mark.parametrize(("method", "gain", "rows"), [(snip, 1, True), (grasp, 2, False), (synflow, 1, False)])
+def test_what_a_mask_at_the_start_leaves_is_drawn_as_in_the_paper(method: Any, gain: float, rows: bool) -> None:
+    """Untrained (a rate of nearly nothing): the kept weights are those of the start, SNIP's scaled to each unit."""
+    start = network()
+    variance_scaling(masks.prunable(start), 0, gain)
+    still = Recipe(steps=1, batch_size=30, lr=1e-12)
+    fitted = method.fit(network(), clusters(), 0.5, still)
+    expected = masks.prunable(start)
+    if rows:
+        fit_to_mask({name: p.data for name, p in expected.items()}, fitted.mask)
+    for name, weight in masks.prunable(fitted.model).items():
+        torch.testing.assert_close(weight, expected[name] * fitted.mask[name])
 
 
 @pytest.mark.slow

@@ -5,9 +5,10 @@ The gradient flow is how fast the loss falls at first, |g|^2. Removing a weight 
     S_k = -w_k (H g)_k,
 
 with the Hessian H of the loss. Weights whose removal raises the flow most, or lowers it least, go: the highest S.
-Scores here are -S, so that high ones are kept. Logits are divided by a temperature before the loss, as in the authors'
-code. What is kept is not scaled to its mask, as SNIP's is here: such masks raise the flow already, and MLPs that were
-scaled as well learned little or nothing at a learning rate of 0.1 (3,000 images of Fashion-MNIST, two seeds).
+Scores here are -S, so that high ones are kept. Weights start at variance 2 / fan-in (He), and logits are divided by a
+temperature before the loss, as in the authors' code. What is kept is not scaled to its mask, as SNIP's is here: such
+masks raise the flow already, and MLPs that were scaled as well learned little or nothing at a learning rate of 0.1
+(3,000 images of Fashion-MNIST, two seeds).
 
 References
 ----------
@@ -112,4 +113,5 @@ def fit(
         name="grasp",
         progress=progress,
         rescale=False,
+        gain=2.0,
     )

@@ -45,6 +45,7 @@ def fit_by_score(
     name: str,
     progress: bool,
     rescale: bool,
+    gain: float = 1.0,
 ) -> Fit:
     """Draw a start, prune it once by the scores of one batch, then train what is left.
 
@@ -59,9 +60,11 @@ def fit_by_score(
         Training examples behind the scores, and the backward passes that each of them takes.
     seed, name, progress, rescale
         As of `train_sparse`.
+    gain : float
+        As of `variance_scaling`.
     """
     model = copy.deepcopy(model)
-    variance_scaling(prunable(model), seed)
+    variance_scaling(prunable(model), seed, gain)
     first = minibatches(train, min(examples, len(train[1])), seed, 1).batch(0)
     scores = score(model, *first, likelihood)
     mask = target_sparsity(scores, single_weights(model), sparsity)
@@ -137,18 +140,20 @@ def fit_to_mask(parameters: Mapping[str, Tensor], mask: Mapping[str, Tensor]) ->
 
 
 @torch.no_grad()
-def variance_scaling(parameters: Mapping[str, Tensor], seed: int) -> None:
-    """Draw weights anew, in place: normals of variance 1 / fan-in, cut at two standard deviations.
+def variance_scaling(parameters: Mapping[str, Tensor], seed: int, gain: float = 1.0) -> None:
+    """Draw weights anew, in place: normals of variance gain / fan-in, cut at two standard deviations.
 
     Parameters
     ----------
     parameters : mapping of str to Tensor, shape (units, ...)
         All dimensions but the first are inputs.
     seed : int
+    gain : float
+        2 is He's for ReLU.
     """
     generator = seeded_generator("variance-scaling", seed)
     for weight in parameters.values():
         # A normal that is cut at two standard deviations has 0.8796 of its own.
-        std = 1 / (0.87962566103423978 * math.sqrt(weight[0].numel()))
+        std = math.sqrt(gain / weight[0].numel()) / 0.87962566103423978
         drawn = torch.nn.init.trunc_normal_(torch.empty(weight.shape), 0, std, -2 * std, 2 * std, generator)
         weight.copy_(drawn)

@@ -5,7 +5,8 @@ With every parameter replaced by its absolute value and an input of ones, R is t
     s_k = |w_k dR / d|w_k||
 
 is the part of R that flows through weight k. The scores of a layer add up to those of the next, so that no layer is
-emptied as long as the rounds are small: after round t of n the density is the final one to the power t / n.
+emptied as long as the rounds are small: after round t of n the density is the final one to the power t / n. What is
+kept trains as it was drawn, with variance 1 / fan-in, as in the paper, and not scaled to its mask, as SNIP's is here.
 
 References
 ----------
@@ -132,5 +133,5 @@ def fit(
         seed=seed,
         name="synflow",
         progress=progress,
-        rescale=True,
+        rescale=False,
     )
