@@ -22,8 +22,8 @@ from sgmcmc_prune.run.run import Run
 #: One for each way of looking at training images: minibatches, scores at the start, curvatures, a bound, a chain.
 QUICK = ["gradual-magnitude", "grasp", "synflow", "sun-mixture", "sghmc-sa", "mean-field-snr", "flat-map", "spam-opd"]
 QUICK += ["inclusion-in-chain", "expected-loss", "sgd-conditional-ggn", "obc", "filter-taylor", "deep-ensemble"]
-#: Of a chain as short as these, no reduction is made.
-SLOW = sorted(ALL.keys() - {*QUICK, "bmr-chain"})
+#: Of a chain as short as these, no reduction is made; one to a horseshoe takes minutes, and looks at nothing else.
+SLOW = sorted(ALL.keys() - {*QUICK, "bmr-chain", "bmr-horseshoe"})
 #: Rows of a picture that the transform of these tests overwrites.
 HIDDEN = 12
 

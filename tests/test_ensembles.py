@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.ours import ensembles
 from sgmcmc_prune.compare.cell import compute, load_problem
 from sgmcmc_prune.compare.comparison import compare
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Problem
 from sgmcmc_prune.compare.methods import TRACKS, find
 from sgmcmc_prune.compare.score import COLUMNS, blank
-from sgmcmc_prune.compare.table import default_reference, summary
+from sgmcmc_prune.compare.table import default_reference, read_csv, summary
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run.config import DataConfig, ModelConfig
 
@@ -102,3 +103,14 @@ def test_methods_of_another_track_are_refused(name: str, track: str, tmp_path: P
     with pytest.raises(ValueError, match=f"method {name} is one of the track .*; the track {track} has"):
         compare(small(track=track, methods=(name,)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_committed_table_has_one_budget_and_equal_weights() -> None:
+    table = ensembles.RESULTS / "ensembles_mlp.csv"
+    rows = [row for row in read_csv(table) if row["kind"] == "ensemble"]
+    budget = ensembles.COMPARISON.epochs * 10_000
+    assert {row["method"] for row in rows} == set(TRACKS["ensembles"])
+    for row in rows:
+        assert row["gradient_evaluations"] == pytest.approx(budget, rel=0.005)
+        assert row["members"] * (1 - row["achieved_sparsity"]) == pytest.approx(1 - row["sparsity"], abs=1e-4)
+    assert summary(read_csv(table), "gradual-magnitude", "ensembles") in table.with_suffix(".md").read_text()
