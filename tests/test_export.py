@@ -23,6 +23,7 @@ from sgmcmc_prune.run.presets import PRESETS
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.settings import replace
 from sgmcmc_prune.store.network import About, load_network, save_network
+from sgmcmc_prune.store.program import read_program, why_no_onnx, write_program
 from sgmcmc_prune.store.weights import WeightStore, average
 
 ABOUT = About("lenet", None, (1, 28, 28), 10, (0.5,), (0.25,))
@@ -130,10 +131,44 @@ def test_what_a_run_does_not_have_is_named(finished: Path, tmp_path: Path, choic
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net.pth", "net", "net.safetensors.gz"])
+@pytest.mark.parametrize("name", ["net.pt", "net.pth", "net", "net.safetensors.gz"])
 def test_another_format_is_refused_before_anything_is_read(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"safetensors files alone; name it net(\.safetensors)+$"):
+    with pytest.raises(ValueError, match=r"no format; name it net(\.safetensors)+, \.pt2 or \.onnx$"):
         export(tmp_path / "no run", tmp_path / name, NetworkChoice())
+
+
+def test_onnx_says_what_it_takes_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"onnx, onnxscript, onnxruntime not installed; pip install"):
+        export(tmp_path / "no run", tmp_path / "net.onnx", NetworkChoice())
+
+
+@pytest.mark.parametrize("ending", [".pt2", ".onnx"])
+def test_a_program_gives_what_the_weights_give(finished: Path, tmp_path: Path, ending: str) -> None:
+    """Any number of examples, the same scores, and the file says what it is."""
+    if ending == ".onnx" and why_no_onnx():
+        pytest.skip(why_no_onnx())
+    weights = export(finished, tmp_path / "net.safetensors", NetworkChoice(), rounds=6)
+    found = export(finished, tmp_path / f"net{ending}", NetworkChoice(), rounds=6)
+    assert found["scores"] == pytest.approx(weights["scores"], abs=1e-6)
+    assert found["pruned"] == weights["pruned"]
+    program, about = read_program(tmp_path / f"net{ending}")
+    network, as_weights = load_network(tmp_path / "net.safetensors")
+    assert about == as_weights
+    for count in (1, 7):
+        inputs = torch.randn(count, *about.input_shape)
+        torch.testing.assert_close(program(inputs), network(inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_program_cannot_hold_is_named(tmp_path: Path) -> None:
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    about = About("user:make", None, (3,), 3, (0.0,), (1.0,))
+    with pytest.raises(ValueError, match=r"Branching cannot be written as \.pt2 \(.*\); write \.safetensors"):
+        write_program(tmp_path / "net.pt2", Branching(), about, torch.randn(2, 3))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_no_file_to_export_to(tmp_path: Path) -> None:

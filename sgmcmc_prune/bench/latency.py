@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -36,6 +35,7 @@ from sgmcmc_prune.pruning.shrink import shrink
 from sgmcmc_prune.run.config import NetworkChoice
 from sgmcmc_prune.run.directory import open_run
 from sgmcmc_prune.run.export import chosen, without_noise
+from sgmcmc_prune.store.program import onnx_runtime, why_no_onnx
 from sgmcmc_prune.store.weights import average
 from sgmcmc_prune.text_table import format_rows
 
@@ -181,22 +181,15 @@ def _exported(small: nn.Module, inputs: Tensor) -> tuple[Callable[[Tensor], Any]
 
 def _in_onnx_runtime(small: nn.Module, inputs: Tensor) -> tuple[Callable[[Tensor], Any] | None, str]:
     """The network in ONNX Runtime, with as many threads as torch has; or None, and why not."""
-    absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if absent:
-        return None, f"{', '.join(absent)} not installed"
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    if absent := why_no_onnx():
+        return None, absent
     with TemporaryDirectory() as folder:
-        path = str(Path(folder) / "network.onnx")
+        path = Path(folder) / "network.onnx"
         try:
-            torch.onnx.export(small, (inputs,), path, dynamo=True, verbose=False)
+            torch.onnx.export(small, (inputs,), str(path), dynamo=True, verbose=False)
         except Exception as error:  # as torch.export, and for operations that ONNX has not
             return None, f"torch.onnx: {str(error).splitlines()[0]}"
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x.numpy()}), ""
+        return onnx_runtime(path)[0], ""
 
 
 @torch.no_grad()

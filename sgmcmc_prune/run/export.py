@@ -3,6 +3,7 @@
 The network is the mean of the draws of the last cycle under the mask: within a cycle a chain has one mode.
 """
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,8 @@ from sgmcmc_prune.run.decide import decided_post_hoc
 from sgmcmc_prune.run.directory import load_averages, open_run
 from sgmcmc_prune.run.evaluate import held_out_losses
 from sgmcmc_prune.run.run import Run
-from sgmcmc_prune.store.network import About, load_network, require_safetensors, save_network
+from sgmcmc_prune.store.network import About, load_network, save_network
+from sgmcmc_prune.store.program import PROGRAMS, read_program, require_program, write_program
 from sgmcmc_prune.store.weights import WeightStore, average
 from sgmcmc_prune.text_table import format_rows, number
 
@@ -46,7 +48,8 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     run_dir : Path
         A finished run that kept its weight draws.
     out : Path
-        The file, `*.safetensors`; `network_file.load_network` reads it.
+        The file: weights for `store.network.load_network` (.safetensors), or a program that needs none of this
+        library, of torch (.pt2) or of ONNX (.onnx).
     choice : NetworkChoice
     rounds : int
         Interleaved repeats of the latency.
@@ -63,7 +66,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     ValueError
         If `out` has another ending; if the run is not finished, does not have such a network, or kept no draws.
     """
-    require_safetensors(out)
+    _check_format(out)
     run = open_run(run_dir)
     if not run.places.metrics.is_file():
         raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")
@@ -77,8 +80,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     small, obstacle = _cut(plain, mask, data.train[0][:2])
     if obstacle:
         origin = f"{origin}; masked, not cut: {obstacle}"
-    save_network(out, small, _about(run, origin, noise))
-    read, _ = load_network(out, choices.load("network", config.model.name))
+    read = _written(out, small, _about(run, origin, noise), run)
     inputs, targets = run.evaluation_split
     scores = _scores(run, read, noise, inputs.cpu(), targets.cpu())
     example = data.train[0][: max(BATCHES)].cpu()
@@ -88,10 +90,38 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
         "split": config.evaluate,
         "scores": scores,
         "dense": _size(dense, example[:1]),
-        "pruned": _size(read, example[:1]),
+        "pruned": _size(small.cpu(), example[:1]),
         "latency": {batch: latency(dense.eval(), read, example[:batch], rounds) for batch in BATCHES},
         "bytes": out.stat().st_size,
     }
+
+
+def _check_format(out: Path) -> None:
+    """ValueError unless a network can be written to this path here."""
+    if out.suffix.lower() in PROGRAMS:
+        require_program(out)
+    elif out.suffix.lower() != ".safetensors":
+        raise ValueError(f"{out}: its ending is no format; name it {out.stem}.safetensors, .pt2 or .onnx")
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; give the name of a file")
+
+
+def _written(out: Path, network: nn.Module, about: About, run: Run) -> nn.Module:
+    """The network as it is read from the file that it was written to; ValueError if its outputs are others there."""
+    if out.suffix.lower() not in PROGRAMS:
+        save_network(out, network, about)
+        return load_network(out, choices.load("network", run.config.model.name))[0]
+    network, example = copy.deepcopy(network).cpu().eval(), run.data.train[0][:8].cpu()
+    write_program(out, network, about, example)
+    read, _ = read_program(out)
+    expected, found = network(example[:3]), read(example[:3])
+    if not torch.allclose(found, expected, rtol=1e-4, atol=1e-5):
+        off = float((found - expected).abs().max())
+        out.unlink()
+        raise ValueError(
+            f"written as {out.suffix}, the network has outputs that differ by {off:.2g}; write .safetensors"
+        )
+    return read
 
 
 def without_noise(network: nn.Module, run: Run) -> tuple[nn.Module, tuple[float, ...]]:

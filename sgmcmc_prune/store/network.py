@@ -66,7 +66,7 @@ class About:
 def require_safetensors(path: Path) -> None:
     """ValueError unless a network can be written to this path: another ending would promise another format."""
     if path.suffix.lower() != ".safetensors":
-        raise ValueError(f"{path}: networks are written as safetensors files alone; name it {path.stem}.safetensors")
+        raise ValueError(f"{path}: weights are written as safetensors files alone; name it {path.stem}.safetensors")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the name of a file")
 
