@@ -281,9 +281,27 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         (rows, if the run has one), `diagnostics`, `split`, `examples` (of that split), `seed`, `ood`, and
         `not_shrinkable`: why rows have no such sizes, or "".
     """
+    config = run.config
+    found = tables(run, progress)
+    return {
+        **found,
+        "diagnostics": {
+            **_diagnostics(config, run.places),
+            "inclusion": inclusion_errors(_averages(run)) if config.prior.mode != "em" else {},
+        },
+    }
+
+
+def _averages(run: Run) -> list[Any]:
+    """What each chain has averaged over its dense draws."""
+    return [load_averages(run.places, chain) for chain in range(run.config.chains)]
+
+
+def tables(run: Run, progress: bool = True) -> dict[str, Any]:
+    """What `evaluate` gives but the diagnostics, which alone need the Zarr store."""
     config, data, places, evaluator = run.config, run.data, run.places, Evaluator(run)
     draws = config.schedule.cycles * config.schedule.draws
-    chains = [load_averages(places, chain) for chain in range(config.chains)]
+    chains = _averages(run)
     rows = 1 + num_decided(config) + len(config.prune.in_chain) * len(config.prune.targets)
     rows += 1 + len(config.prune.targets) * bool(config.prune.in_chain) if config.control else 0
     with progress_bar(rows, "row", desc="evaluate", disable=not progress) as bar:
@@ -323,10 +341,6 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         "dense": dense,
         "pruned": pruned,
         **({"control": control} if control else {}),
-        "diagnostics": {
-            **_diagnostics(config, places),
-            "inclusion": inclusion_errors(chains) if config.prior.mode != "em" else {},
-        },
     }
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from sgmcmc_prune import __version__, choices
 from sgmcmc_prune.chains.batched import require_batchable
@@ -346,7 +345,7 @@ def _execution(job: Run, world: Ranks) -> dict[str, Any]:
     return {"mode": choice.mode, "predicted_seconds": choice.predicted_seconds}
 
 
-def _bar(total: int, progress: bool) -> tqdm:
+def _bar(total: int, progress: bool) -> Any:
     return progress_bar(total, "step", disable=not progress)
 
 
