@@ -24,7 +24,7 @@ from sgmcmc_prune.chains.batched import require_batchable
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import interruptible
-from sgmcmc_prune.chains.memory import require_memory
+from sgmcmc_prune.chains.memory import require_evaluation_memory, require_memory
 from sgmcmc_prune.chains.processes import num_workers, run_in_processes, worker_commands
 from sgmcmc_prune.chains.rehearsal import unchanged
 from sgmcmc_prune.criteria.base import make_criterion
@@ -250,6 +250,8 @@ def _check(job: Run, world: Ranks) -> None:
         require_batchable(chain)
     at_once = {"processes": num_workers(config.chains), "batched": config.chains}
     require_memory(chain, at_once.get(config.execution, 1) if world.size == 1 else 1)
+    if config.prune.post_hoc:
+        require_evaluation_memory(chain, config.chains)
 
 
 def _rehearse_own(job: Run, model: nn.Module, chain: Chain) -> None:
