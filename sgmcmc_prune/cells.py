@@ -165,10 +165,14 @@ class Records:
         return next((record for record in self.all if _is_of(record, cell)), None)
 
     def keep(self, cell: Cell, result: Record) -> None:
-        """Add the cell's record to the file, to which another process may have added others."""
+        """Add the cell's record to the file, to which another process may have added others.
+
+        A file that was removed meanwhile is written again, with all that it held when it was last read.
+        """
         with locked(self.path.with_name(f".{self.path.name}.lock"), wait_seconds=math.inf):
+            others = self.all if self.path.is_file() else self._all
             record = cell.settings | finite_or_null(result)
-            self.write(self.path, sorted([*self.all, record], key=self._place))
+            self.write(self.path, sorted([*others, record], key=self._place))
 
     def _place(self, record: Record) -> int:
         return next((i for i, cell in enumerate(self.cells) if _is_of(record, cell)), -1)

@@ -95,6 +95,17 @@ def test_records_stand_in_the_order_of_their_cells(tmp_path: Path) -> None:
     assert Records(cells, path).find(cells[2]) == {"seed": 2, "steps": 10, "score": 2.0}
 
 
+def test_records_of_a_file_that_was_removed_meanwhile_are_written_again(tmp_path: Path) -> None:
+    cells = product(invert, {"value": [1, 2]})
+    grid = Records(cells, tmp_path / "results.json")
+    write_json(grid.path, {"runs": [{"value": 7, "inverse": 1 / 7}]})
+    grid.keep(cells[1], {"inverse": 0.5})
+    assert grid.find(cells[1]) is not None
+    grid.path.unlink()
+    grid.keep(cells[0], {"inverse": 1.0})
+    assert [record["value"] for record in grid.all] == [7, 1, 2]
+
+
 def test_after_a_signal_finished_cells_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One of the two cells finishes although it was told to stop; the third never starts."""
     cells = product(stubborn, {"seconds": [2.0, 60.0, 61.0]}, places={"folder": str(tmp_path)})

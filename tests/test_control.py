@@ -115,7 +115,9 @@ def test_table_and_page_show_the_control(finished: Path) -> None:
     assert "Gradient evaluations, dense: 5,700, and 5,700 of the chains" in table
     assert "control: sgd in 2 networks" in shown
     assert shown.count(">sgd<") == 3
-    figure = quality_against_sparsity(RunData.open(finished)).figure
+    picture = quality_against_sparsity(RunData.open(finished))
+    assert "Dotted: the networks of the control" in picture.caption
+    figure = picture.figure
     assert figure is not None
     dotted = [drawn for drawn in figure.axes[1].lines if drawn.get_marker() == "P"]
     (pruned,) = (drawn.get_ydata() for drawn in dotted)

@@ -121,3 +121,21 @@ def test_chains_that_are_taken_together_are_not_cut() -> None:
 def test_a_run_without_a_fork_has_nothing_to_cut() -> None:
     with pytest.raises(ValueError, match=r"prune\.cut cuts forks, and prune\.in_chain names none"):
         config(**{"prune.in_chain": ()})
+
+
+def test_a_run_prunes_whole_heads(tmp_path: Path) -> None:
+    """Two of the four heads of a layer go, with their queries, keys and values."""
+    vit = ("patch=14", "width=16", "depth=1", "heads=4", "hidden=8")
+    changes = {"model.name": "vit", "model.options": vit, "prior.group": "head", "prior.spike_variance": 0.01}
+    metrics = run(config(**changes, **{"prune.targets": (0.5,)}), tmp_path / "out", progress=False)
+    mask = masks.load(tmp_path / "out" / "forks" / "root_mean_square" / "masks" / "chain0-0.5.safetensors")
+    heads = mask["blocks.0.attention.proj.weight"].view(16, 4, 4)
+    assert sorted(heads.all(2).all(0).tolist()) == sorted(heads.any(2).any(0).tolist()) == [False, False, True, True]
+    dense, (row,) = metrics["dense"], [row for row in metrics["pruned"] if row["when"] == "in_chain"]
+    a_head = 3 * 4 * (16 + 1) + 4 * 16  # queries, keys and values with their biases, and columns of the projection
+    assert row["parameters"] == dense["parameters"] - 2 * a_head
+
+
+def test_a_network_without_heads_prunes_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has no layer of the type .*Attention"):
+        run(config(**{"prior.group": "head", "prior.spike_variance": 0.01}), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Numbers in the README come from files of results."""
+"""Numbers in the README and in docs/results.md come from files of results."""
 
 import itertools
 import json
@@ -14,7 +14,7 @@ from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
 from sgmcmc_prune.predictive.intervals import mean_and_half_width
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
+README, SAID = ((ROOT / file).read_text() for file in ("README.md", "docs/results.md"))
 TWO_CHAINS, RESULTS = "slab variance per layer, 2 chains", ROOT / "experiments" / "ours" / "results"
 
 
@@ -50,7 +50,7 @@ def mean(variant: str, key: str, criterion: str = "", decision: Any = None) -> f
     ],
 )
 def test_a_row_of_the_table_is_that_of_its_results(line: str, source: tuple[Any, ...]) -> None:
-    (row,) = [text for text in README.splitlines() if line in text]
+    (row,) = [text for text in SAID.splitlines() if line in text]
     accuracy, nll = re.findall(r"0\.\d+", row)
     variant, *rest = source
     assert accuracy == f"{mean(variant, 'accuracy', *rest):.4f}"
@@ -62,7 +62,7 @@ def test_what_one_network_of_the_chains_has_is_its_result() -> None:
         mean(TWO_CHAINS, "single_accuracy", "expected_log_odds", 0.95),
         mean("sgd", "accuracy", "root_mean_square", 0.95),
     )
-    assert f"at 95 % it has {one:.4f} where SGD has {sgd:.4f}." in " ".join(README.split())
+    assert f"at 95 % it has {one:.4f} where SGD has {sgd:.4f}." in " ".join(SAID.split())
     assert (mean(TWO_CHAINS, "members"), mean(TWO_CHAINS, "members", "expected_log_odds", 0.95)) == (24, 8)
 
 
@@ -81,12 +81,12 @@ def test_the_cifar_table_is_that_of_its_results() -> None:
         ("| the same under a spike and slab, by log-odds |", "spike and slab"),
         ("| SGD, gradual magnitude pruning |", "sgd"),
     ):
-        (text,) = [each for each in README.splitlines() if line in each]
+        (text,) = [each for each in SAID.splitlines() if line in each]
         found = [means(variant, target, ("accuracy", "nll", "ece")) for target in (None, 0.9, 0.95)]
         assert re.findall(r"0\.\d+ / 0\.\d+ / 0\.\d+", text) == [f"{a:.4f} / {n:.3f} / {e:.3f}" for a, n, e in found]
     for target in (None, 0.9, 0.95):  # at one budget
         assert len({row(run, target)["gradient_evaluations"] for each in runs.values() for run in each}) == 1
-    text = " ".join(README.split())
+    text = " ".join(SAID.split())
     behind = [
         row(g, 0.95)["accuracy"] - row(s, 0.95)["accuracy"] for g, s in zip(runs["gaussian"], runs["sgd"], strict=True)
     ]
@@ -123,8 +123,8 @@ def test_the_cifar_table_is_that_of_its_results() -> None:
 def test_the_certificate_has_as_many_rows_as_the_readme_says() -> None:
     certificate = json.loads((ROOT / "benchmarks" / "certify.json").read_text())
     assert certificate["passed"]
-    assert f"All {len(certificate['rows'])} rows" in README
-    assert f"false-alarm rate of {certificate['false_alarm']}" in " ".join(README.split())
+    assert f"All {len(certificate['rows'])} rows" in SAID
+    assert f"false-alarm rate of {certificate['false_alarm']}" in " ".join(SAID.split())
 
 
 @pytest.mark.parametrize("target", [0.95, 0.99])
@@ -135,20 +135,20 @@ def test_the_correction_quotes_the_first_seed_of_the_comparison(target: float) -
         (row,) = [row for row in rows if row["sparsity"] == target and row["kind"] == "single"]
         assert row["gradient_evaluations"] == 400_000
         found.append(f"{row['accuracy']:.4f}")
-    text = " ".join(README.split())
+    text = " ".join(SAID.split())
     assert re.search(rf"at {target:.0%}".replace("%", " %") + rf"[^;]* {found[0]} and [^;]*{found[1]}", text)
 
 
 def test_the_correction_quotes_the_independent_seeds() -> None:
     lines = (ROOT / "benchmarks" / "opponents" / "plain.jsonl").read_text().splitlines()
     runs = [run for run in map(json.loads, lines) if run["method"] == "gradual-magnitude"]
-    assert " and ".join(f"{run['accuracy']:.4f}" for run in runs) in " ".join(README.split())
+    assert " and ".join(f"{run['accuracy']:.4f}" for run in runs) in " ".join(SAID.split())
 
 
 def test_the_bias_of_em_is_that_of_its_table() -> None:
     table = (RESULTS / "exact_inclusion.md").read_text()
     worst = max(float(row.split("|")[6]) for row in table.splitlines() if "| em |" in row)
-    assert f"off by up to {worst:.2f}" in README
+    assert f"off by up to {worst:.2f}" in SAID
 
 
 def test_the_table_of_the_long_comparison_is_that_of_its_cells() -> None:
@@ -176,7 +176,7 @@ def test_the_uci_table_and_what_is_said_of_it_are_those_of_the_results() -> None
 
     outside = set()
     for name in ("bostonHousing", "concrete", "wine-quality-red", "yacht"):
-        (row,) = [line for line in README.splitlines() if line.startswith(f"| {name} |")]
+        (row,) = [line for line in SAID.splitlines() if line.startswith(f"| {name} |")]
         means = [[sum(scores(name, m, key)) / 3 for key in ("rmse", "nll")] for m in methods]
         assert row == f"| {name} | " + " | ".join(f"{rmse:.3f} / {nll:.3f}" for rmse, nll in means) + " |"
         for key, other in itertools.product(("rmse", "nll"), ("mean field", "ensemble")):
@@ -192,7 +192,7 @@ def test_the_uci_table_and_what_is_said_of_it_are_those_of_the_results() -> None
         for name in ("bostonHousing", "concrete", "wine-quality-red", "yacht")
         for rhat in scores(name, "posterior", "rhat")
     ]
-    assert "largest R-hat is 1.3 to 2.0" in README
+    assert "largest R-hat is 1.3 to 2.0" in SAID
     assert (round(min(rhats), 1), round(max(rhats), 1)) == (1.3, 2.0)
     assert {r["passes"] for r in runs} == {24_000}
 
@@ -277,9 +277,7 @@ def test_choosing_a_temperature_quotes_its_results() -> None:
     plain = [f"{cells[f'batch, plain, T={t}'][0]['dense']['accuracy']:.4f}" for t in ("1", "0.01")]
     assert f"narrower, with {plain[0]} at T = 1 and {plain[1]} at 0.01." in text
     dense = [f"{runs[0]['dense']['accuracy']:.4f}" for runs in found]
-    assert f"has {dense[0]}, {dense[1]}, {dense[2]} and {dense[3]} at T = 1, 0.1, 0.01 and 0" in " ".join(
-        README.split()
-    )
+    assert f"has {dense[0]}, {dense[1]}, {dense[2]} and {dense[3]} at T = 1, 0.1, 0.01 and 0" in " ".join(SAID.split())
     gains = [100 * (runs[0]["dense"]["accuracy"] - runs[0]["dense"]["single_accuracy"]) for runs in found]
     assert f"gains {min(gains):.1f} to {max(gains):.1f} points at every T" in text
     single, averaged, sgd = (
@@ -326,3 +324,11 @@ def test_what_is_said_of_whole_filters_is_that_of_the_rows() -> None:
         for target in (0.3, 0.5, 0.7):
             mean, half = mean_and_half_width(paired(rows, method, "filter-random", target, "accuracy"))
             assert abs(mean) < half
+
+
+def test_the_readme_quotes_the_page_of_results() -> None:
+    """Each number of its summary and its correction stands there, too, where the tests above compare it."""
+    summary = README[README.index("## What it does, measured") : README.index("## Read on")]
+    numbers = re.findall(r"\d+(?:[.,]\d+)+|\b570\b", summary)
+    assert len(numbers) > 10
+    assert [number for number in numbers if number not in SAID] == []

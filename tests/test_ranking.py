@@ -71,7 +71,7 @@ def mask_post_hoc(draws: list[Draw], group: str, mode: str, criterion: str, temp
 
 def mask_in_chain(draws: list[Draw], group: str, mode: str, criterion: str, temperature: float, allocation: str) -> Any:
     prior = prior_of(draws[0], group, mode)
-    pruner = Pruner(make_criterion(criterion), (0.6,), groups_of(prior), allocation=allocation, smoothing=0.3)
+    pruner = Pruner(criterion, (0.6,), groups_of(prior), allocation=allocation, smoothing=0.3)
     lr = {"lr": 0.1, "lr_explore": 0.1, "lr_min": 0.1, "momentum": 0.9, "temperature": temperature}
     schedule = Cyclical(**lr, burn_in=0, cycles=1, explore=19, sample=4)  # type: ignore[arg-type]
     for step, draw in enumerate(draws[:-1], 1):

@@ -25,7 +25,7 @@ from sgmcmc_prune.report.comparison import names_apart
 from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_histograms, quantity
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData, shortened
-from sgmcmc_prune.report.sparsity import draw
+from sgmcmc_prune.report.sparsity import draw, quality_against_sparsity
 from sgmcmc_prune.report.style import Picture, legend_below, line, new_figure
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace, running_mean
@@ -177,6 +177,16 @@ def test_em_responsibilities_are_not_called_posterior(copy: Path) -> None:
     assert picture.figure is not None
     assert "posterior inclusion probability" not in picture.caption + picture.alt
     assert quantity(RunConfig()) == "posterior inclusion probability"
+
+
+def test_a_caption_names_what_is_drawn_alone(copy: Path) -> None:
+    run = RunData.open(copy)
+    assert run.metrics is not None
+    told = quality_against_sparsity(run).caption
+    assert "Hollow" in told
+    assert "control" not in told
+    run.metrics["pruned"] = [row for row in run.metrics["pruned"] if row["decision"] == "target"]
+    assert "Hollow" not in quality_against_sparsity(run).caption
 
 
 def test_gaussian_prior_has_no_inclusion(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

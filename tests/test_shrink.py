@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from sgmcmc_prune import models
+from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
 from sgmcmc_prune.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -475,3 +476,12 @@ class Branching(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer({torch.Size([1, 4]): x}[x.shape])
+
+
+def test_a_network_with_a_learned_noise_is_cut_in_its_inside() -> None:
+    model = make_random(LearnedNoise(models.MLP((4,), 2, (8, 6)), 2))
+    mask, inputs = whole_nodes(model, {"network.layers.0": 3}), torch.randn(5, 4)
+    shrunk = shrink(model, mask, inputs)
+    assert shrunk.model.network.layers[0].out_features == 3
+    assert shrunk.model.log_noise.shape == (2,)
+    torch.testing.assert_close(outputs(shrunk.model, inputs), outputs(masked(model, mask), inputs))

@@ -128,6 +128,14 @@ def group_norm() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 6, 3), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
 
 
+def small_groups() -> nn.Module:
+    """Groups of two channels, within a residual branch and on the stream."""
+    branch = [nn.Conv2d(8, 12, 3, padding=1), nn.GroupNorm(6, 12), nn.Tanh(), nn.Conv2d(12, 8, 3, padding=1)]
+    first = [nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.ReLU()]
+    last = [nn.GroupNorm(4, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)]
+    return nn.Sequential(*first, Sum(nn.Sequential(*branch, nn.GroupNorm(2, 8))), *last)
+
+
 def dense_net() -> nn.Module:
     def layer(channels: int) -> nn.Module:
         first = [nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, 10, 1, bias=False)]
@@ -169,6 +177,7 @@ FOREIGN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "depthwise separable": (separable, (3, 8, 8)),
     "prelu": (prelu_mlp, (6,)),
     "group norm": (group_norm, (3, 8, 8)),
+    "small groups": (small_groups, (3, 8, 8)),
     "dense net": (dense_net, (3, 8, 8)),
     "mixer": (mixer, (3, 8, 8)),
     "vision transformer": (vit, (3, 8, 8)),
@@ -282,3 +291,52 @@ def test_an_emptied_depthwise_filter_takes_its_channel_along() -> None:
     small = shrink(model, mask, inputs).model
     assert (small[0].out_channels, small[2].groups, small[2].in_channels, small[4].in_channels) == (3, 3, 3, 3)
     torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_a_group_of_channels_that_are_normalised_together_goes_as_one() -> None:
+    layers = [nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8), nn.ReLU(), nn.Conv2d(8, 4, 1)]
+    model, inputs = make_random(nn.Sequential(*layers)), torch.randn(2, 3, 6, 6)
+    mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
+    mask["0.weight"][[0, 1, 2, 4]] = False  # one whole group, and one channel each of two
+    small = shrink(model, mask, inputs).model
+    assert (small[0].out_channels, small[1].num_groups, small[1].num_channels, small[3].in_channels) == (6, 3, 6, 6)
+    torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs), rtol=1e-5, atol=1e-5)
+
+
+def test_a_group_normalisation_without_values_of_its_own_stays() -> None:
+    layers = [nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8, affine=False), nn.ReLU(), nn.Conv2d(8, 4, 1)]
+    model, inputs = make_random(nn.Sequential(*layers)), torch.randn(2, 3, 6, 6)
+    shrunk = shrink(model, whole_nodes(model, {"0": 2}), inputs)
+    assert num_parameters(shrunk.model) == num_parameters(model)
+    assert "GroupNorm" in shrunk.obstacles["0"]
+
+
+@pytest.mark.parametrize("what", ["values", "projection", "both, of all"])
+def test_a_head_that_gives_nothing_goes_with_its_queries_and_keys(what: str, tmp_path: Path) -> None:
+    """Its values are constant (they move to the projection's bias), or nobody reads them. One head stays."""
+
+    def make(*_: object) -> nn.Module:
+        return models.VisionTransformer((3, 8, 8), 4, patch=4, width=12, depth=2, heads=3, hidden=10)
+
+    model, inputs = make_random(make()), torch.randn(2, 3, 8, 8)
+    mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
+    if what != "projection":
+        mask["blocks.0.attention.qkv.weight"][24 + 4 : 24 + 8] = False  # the second of three heads of four channels
+    if what != "values":
+        mask["blocks.1.attention.proj.weight"][:, 4 if what == "projection" else 0 :] = False
+    small = shrink(model, mask, inputs).model
+    shapes = [tuple(small.get_submodule(f"blocks.{block}.attention.qkv").weight.shape) for block in (0, 1)]
+    assert shapes == [(24 if what != "projection" else 36, 12), (12 if what != "values" else 36, 12)]
+    torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs), rtol=1e-5, atol=1e-5)
+    save_network(tmp_path / "net.safetensors", small, About("user:make", None, (3, 8, 8), 4, (0.0,), (1.0,)))
+    read, _ = load_network(
+        tmp_path / "net.safetensors", lambda *_: models.VisionTransformer((3, 8, 8), 4, 4, 12, 2, 3, 10)
+    )
+    torch.testing.assert_close(outputs(read, inputs), outputs(small, inputs), rtol=0, atol=0)
+
+
+def test_a_part_of_a_head_stays() -> None:
+    model, inputs = make_random(vit()), torch.randn(2, 3, 8, 8)
+    mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
+    mask["blocks.0.attention.proj.weight"][:, :3] = False  # three of the four channels of a head
+    assert num_parameters(shrink(model, mask, inputs).model) == num_parameters(model)

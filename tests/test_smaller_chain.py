@@ -20,7 +20,6 @@ from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.chains.record import Recorder
 from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.chains.smaller import SmallerChain, _cut, cut
-from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.preconditioners import RMSprop
 from sgmcmc_prune.priors import SpikeSlab
@@ -40,6 +39,17 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
             *(nn.Conv2d(2, 6, 3), nn.Tanh(), nn.Conv2d(6, 5, 2), nn.SiLU(), nn.Flatten(), nn.Linear(45, 3))
         ),
         (2, 6, 6),
+    ),
+    "group norm": (
+        lambda: nn.Sequential(
+            *(nn.Conv2d(2, 8, 3), nn.GroupNorm(4, 8), nn.Tanh(), nn.Conv2d(8, 6, 2), nn.GroupNorm(3, 6), nn.SiLU()),
+            *(nn.Flatten(), nn.Linear(54, 3)),
+        ),
+        (2, 6, 6),
+    ),
+    "attention": (
+        lambda: models.VisionTransformer((2, 4, 4), 3, patch=2, width=12, depth=1, heads=3, hidden=8),
+        (2, 4, 4),
     ),
 }
 STEPS = 100
@@ -171,6 +181,24 @@ def test_a_hundred_steps_are_those_of_the_masked_chain(name: str, prior: str) ->
     assert small.stays == {}
     go(masked, small)
     assert masked.draws > 10
+    assert_same(masked, small, 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "dead"),
+    [
+        ("group norm", {"0.weight": slice(2, 6), "3.weight": slice(0, 2)}),
+        ("attention", {"blocks.0.attention.qkv.weight": slice(24, 28), "blocks.0.feedforward.0.weight": slice(0, 3)}),
+    ],
+)
+def test_groups_of_channels_and_heads_go_as_one(name: str, dead: dict[str, slice]) -> None:
+    chain = make(name, "gaussian", SGHMC, torch.float64)
+    mask = {n: torch.ones_like(p, dtype=torch.bool) for n, p in masks.prunable(chain.model).items()}
+    for layer, rows in dead.items():
+        mask[layer][rows] = False
+    masked, small = pair(chain, mask)
+    assert all(small.parameters[layer].shape[0] < masked.parameters[layer].shape[0] for layer in dead)
+    go(masked, small)
     assert_same(masked, small, 1e-10)
 
 
@@ -318,7 +346,7 @@ def test_only_chains_that_have_settled_are_cut(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValueError, match="the mass matrix still adapts"):
         cut(chain)
     chain = made()
-    chain.pruner = Pruner(make_criterion("magnitude"), (0.5, 0.9), {})
+    chain.pruner = Pruner("magnitude", (0.5, 0.9), {})
     with pytest.raises(ValueError, match="the mask still grows"):
         cut(chain)
     chain = made()

@@ -20,7 +20,6 @@ PAPER = {
     "data.batch_size": 64,
     "sampler.lr": 0.5,
     "sampler.lr_explore": 0.5,
-    "sampler.momentum": 0.1,
     "sampler.temperature": 2e-5,
     "sampler.explore_temperature": 0.0,
     "prior.family": "gaussian",
@@ -34,12 +33,14 @@ PAPER = {
 }
 #: One long cycle instead of four, with the same twelve draws.
 ONE_CYCLE = {"schedule.cycles": 1, "schedule.explore": 185.0, "schedule.sample": 15.0, "schedule.draws": 12}
+SGHMC = {"sampler.momentum": 0.1}
+SGLD = {"sampler.name": "sgld"}
 VARIANTS = {
-    "cyclical SGHMC": {},
-    "cyclical SGLD": {"sampler.name": "sgld"},
-    "SGHMC": ONE_CYCLE,
-    "SGLD": ONE_CYCLE | {"sampler.name": "sgld"},
-    "cyclical SGHMC T=1": {"sampler.temperature": 1.0},
+    "cyclical SGHMC": SGHMC,
+    "cyclical SGLD": SGLD,
+    "SGHMC": ONE_CYCLE | SGHMC,
+    "SGLD": ONE_CYCLE | SGLD,
+    "cyclical SGHMC T=1": SGHMC | {"sampler.temperature": 1.0},
 }
 PUBLISHED = [
     ("cyclical SGHMC", "dense", "95.73 +- .03"),

@@ -16,6 +16,7 @@ from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.rehearsal import ROUNDING, relative, unchanged
 from sgmcmc_prune.chains.schedules import Plan
 from sgmcmc_prune.likelihoods import Likelihood, mean_nll
+from sgmcmc_prune.predictive.predict import one_by_one_is_an_error
 from sgmcmc_prune.pruning.prunable import trainable
 
 #: Examples on which batching is tried.
@@ -45,7 +46,8 @@ def _failure(chain: Chain) -> str | None:
             return f"every pass changes the buffer {moved[0]!r}, which batched networks do not keep"
         try:
             networks = BatchedNetworks(models[1:])
-            networks.gradients(chain.likelihood, torch.stack([inputs, inputs]), torch.stack([targets, targets]))
+            with one_by_one_is_an_error():
+                networks.gradients(chain.likelihood, torch.stack([inputs, inputs]), torch.stack([targets, targets]))
         except Exception as error:  # torch.func refuses what it cannot batch with errors of many kinds
             return f"torch.func cannot batch the network ({str(error).splitlines()[0]})"
     for name, p in trainable(models[0]).items():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune.chains.schedules import Plan
-from sgmcmc_prune.criteria.base import Criterion
+from sgmcmc_prune.criteria.base import Criterion, make_criterion
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
@@ -29,7 +29,8 @@ class Pruner:
 
     Parameters
     ----------
-    criterion : Criterion
+    criterion : Criterion or str
+        One, or the name of one.
     targets : sequence of float
         Increasing sparsities.
     groups : mapping of str to GroupMap
@@ -58,7 +59,7 @@ class Pruner:
 
     def __init__(
         self,
-        criterion: Criterion,
+        criterion: Criterion | str,
         targets: Sequence[float],
         groups: Mapping[str, GroupMap],
         *,
@@ -73,7 +74,8 @@ class Pruner:
     ) -> None:
         if list(targets) != sorted(set(targets)) or not targets or not 0 < targets[0] <= targets[-1] < 1:
             raise ValueError(f"targets are {list(targets)}; give increasing sparsities inside (0, 1)")
-        self.criterion, self.targets, self.groups = criterion, tuple(targets), dict(groups)
+        self.criterion = make_criterion(criterion) if isinstance(criterion, str) else criterion
+        self.targets, self.groups = tuple(targets), dict(groups)
         self.allocation, self.growth, self.cycles, self.seed = allocation, growth, cycles, seed
         self.every, self.smoothing, self.remaining = every, smoothing, remaining
         self.reference = reference

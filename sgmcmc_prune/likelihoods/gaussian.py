@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.distributions import Normal
 
 from sgmcmc_prune.likelihoods.base import Mixture, ObservationModel, columns
@@ -47,11 +47,10 @@ class LearnedNoise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map examples to outputs (n, 2 k): means, then log s."""
         mean = self.network(x)
-        if not isinstance(mean, Tensor):
+        if not isinstance(mean, Tensor | fx.Proxy):  # what `pruning.shrink` traces it with
             raise ValueError(f"the network returns a {type(mean).__name__}; it must return one tensor")
-        if mean.ndim == 1:
-            mean = mean.unsqueeze(1)
-        return torch.cat([mean, self.log_noise.expand(len(mean), -1)], dim=1)
+        means: Any = mean.reshape(x.shape[0], -1)
+        return torch.cat([means, self.log_noise.expand(x.shape[0], -1)], dim=1)
 
 
 class Gaussian(ObservationModel):

@@ -6,7 +6,7 @@ what stands before it and behind it stays.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -37,6 +37,9 @@ class Coupling:
         The dimensions of a mixing layer's weight that are the channels made and read.
     made, read : tuple of str
         Attributes that hold their numbers.
+    groups : int
+        In how many groups of neighbours the channels are normalised together, which go together or not at all; 0: each
+        is for itself.
     """
 
     mixes: bool = False
@@ -47,6 +50,7 @@ class Coupling:
     inputs: int = 1
     made: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    groups: int = 0
 
     def matrix(self, layer: nn.Module) -> Tensor:
         """A view of a mixing layer's weight, of shape (made, read, ...)."""
@@ -80,6 +84,13 @@ def _norm(layer: nn.Module, rule: Coupling = _ANY_IMAGES) -> Coupling:
     return replace(rule, own=any(value.ndim > 0 for value in values), made=("num_features",))
 
 
+def _group_norm(layer: nn.Module) -> Coupling | None:
+    assert isinstance(layer, nn.GroupNorm)
+    if not layer.affine:  # a file would not say how many channels it has left
+        return None
+    return replace(_ANY_IMAGES, own=True, made=("num_channels",), groups=layer.num_groups)
+
+
 def _prelu(layer: nn.Module) -> Coupling:
     assert isinstance(layer, nn.PReLU)
     return _ELEMENTWISE if layer.num_parameters == 1 else Coupling(own=True, axis=1, made=("num_parameters",))
@@ -90,6 +101,7 @@ _RULES: dict[type[nn.Module], Callable[[nn.Module], Coupling | None]] = {
     _ConvNd: _convolution,
     _BatchNorm: _norm,
     **{kind: partial(_norm, rule=_spatial(k)) for k, kind in enumerate(_INSTANCE_NORMS, 1)},
+    nn.GroupNorm: _group_norm,
     nn.PReLU: _prelu,
     FilterResponseNorm: lambda _: Coupling(own=True, axis=1, ndims=(4,)),
     ThresholdedLinear: lambda _: Coupling(own=True, axis=1, ndims=(4,)),
@@ -164,6 +176,14 @@ def set_sizes(layer: nn.Module, shape: torch.Size) -> None:
     """Have a layer say the sizes that its weight has."""
     rule = coupling(layer)
     if rule is not None:
-        sizes = dict.fromkeys(rule.made, shape[rule.outputs]) | {name: shape[rule.inputs] for name in rule.read}
-        for name, size in sizes.items():
-            setattr(layer, name, size)
+        set_number(layer, rule.made, shape[rule.outputs])
+        if rule.read:
+            set_number(layer, rule.read, shape[rule.inputs])
+
+
+def set_number(layer: nn.Module, names: Sequence[str], number: int) -> None:
+    """Have a layer say how many channels it makes or reads, in the attributes of these names."""
+    if isinstance(layer, nn.GroupNorm):  # whole groups have gone
+        layer.num_groups = layer.num_groups * number // layer.num_channels
+    for name in names:
+        setattr(layer, name, number)

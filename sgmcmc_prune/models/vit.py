@@ -36,19 +36,28 @@ class PatchEmbedding(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; one linear layer makes queries, keys and values."""
+    """Multi-head self-attention; one linear layer makes queries, keys and values.
+
+    It has as many heads as its weights: whole ones can be cut out.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.head_size, self.dropout = width // heads, dropout
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (n, tokens, width) to tokens."""
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).unflatten(2, (3, -1, self.head_size)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
         return self.proj(mixed.transpose(1, 2).flatten(2))
+
+
+def projections(model: nn.Module) -> dict[str, int]:
+    """The weights that read what attention heads give, by name, and how many heads each reads."""
+    found = {name: layer for name, layer in model.named_modules() if isinstance(layer, Attention)}
+    return {f"{name}.proj.weight": a.proj.in_features // a.head_size for name, a in found.items()}
 
 
 class Feedforward(nn.Sequential):

@@ -1,5 +1,6 @@
 """The posterior predictive, streamed over draws: memory does not grow with the number of draws."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -228,6 +229,14 @@ def _forward_all(model: nn.Module, weights: Sequence[Mapping[str, Tensor]]) -> C
         return torch.as_tensor(outputs).movedim(0, -1)
 
     return forward
+
+
+@contextmanager
+def one_by_one_is_an_error() -> Iterator[None]:
+    """Make an error of torch's warning that an operation is done one by one, for want of a rule for batches."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*batching rule", UserWarning)
+        yield
 
 
 def pool(predictives: Iterable[Predictive]) -> Predictive:

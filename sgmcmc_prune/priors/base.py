@@ -42,7 +42,7 @@ class Prior(ABC):
 
     # ruff: noqa: B027
 
-    #: The settings of a run's `prior` that it reads, beside its options; one that is set and not read is refused.
+    #: The settings of a run's `prior` that it reads, beside its options; a run names what is given and not read.
     settings: ClassVar[tuple[str, ...]] = ()
 
     @classmethod

@@ -219,3 +219,8 @@ def adaptation(settings: EMSettings, prior: Prior, min_variance: float) -> Any:
         # Twice the floor: a Student-t density curves (nu + 1) / nu times as much at 0 as the Gaussian of its scale.
         return ScaleEM(settings, prior, math.sqrt(2 * min_variance))
     return prior.adaptation(settings, min_variance)
+
+
+def learns(family: type[Prior]) -> bool:
+    """Whether the hyperparameters of this kind of prior are learned, unless `EMSettings.kind` is "fixed"."""
+    return issubclass(family, SpikeSlab | ScaleFamily) or family.adaptation is not Prior.adaptation

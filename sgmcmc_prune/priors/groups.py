@@ -1,4 +1,4 @@
-"""Which weights share one indicator: weight, kernel, filter, node, input feature, or a user's index map."""
+"""Which weights share one indicator: weight, kernel, filter, node, input feature, head, or a user's index map."""
 
 from collections.abc import Callable
 from itertools import product
@@ -65,6 +65,14 @@ class GroupMap:
         self.num_groups, self.group_size = len(sizes), sizes.float()
         self._sizes = {}
         return self
+
+    @classmethod
+    def heads(cls, shape: tuple[int, ...], count: int) -> "GroupMap":
+        """The weights of a projection, of shape (out, in), that read each of so many heads: neighbouring columns."""
+        if len(shape) != 2 or count < 1 or shape[1] % count:
+            raise ValueError(f"a projection of shape {tuple(shape)} does not read {count} heads")
+        columns = torch.arange(shape[1]) // (shape[1] // count)
+        return cls.from_index(columns.expand(shape))
 
     def sizes(self, like: Tensor) -> Tensor:
         """`group_size` with the type and on the device of another tensor; once it was there, nothing is copied."""

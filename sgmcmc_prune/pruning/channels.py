@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sgmcmc_prune.models.coupling import Coupling, coupling, coupling_of_function, is_weighted
+from sgmcmc_prune.models.vit import Attention
 from sgmcmc_prune.pruning.graph import Values, asks_shape, module_of, moved, moves, where_it_ends
 
 #: What makes each channel of one tensor out of that channel of all tensors.
@@ -113,7 +114,9 @@ def follow(graph: fx.GraphModule, values: Values) -> Channels:
         Of one pass over a few different inputs, in evaluation mode.
     """
     nodes = list(graph.graph.nodes)
-    layers = [m for n in nodes if (m := module_of(graph, n)) is not None and is_weighted(m)]
+    modules = [m for n in nodes if (m := module_of(graph, n)) is not None]
+    layers = [part for m in modules for part in ((m.qkv, m.proj) if isinstance(m, Attention) else (m,))]
+    layers = [layer for layer in layers if is_weighted(layer)]
     count = 1 + sum(_num_nodes(layer) for layer in layers)
     tags = torch.rand(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sort().values
     walk = _Walk(graph, values, Channels(tags, list(range(count))))
@@ -162,8 +165,11 @@ class _Walk:
         rule = coupling_of_function(node.target) if module is None else coupling(module)
         if len(inputs) > 1:
             return self._several(node, inputs)
+        if isinstance(module, Attention):
+            return self._attended(node, module, inputs[0])
         if module is not None and rule is not None and rule.mixes:
-            return self._mixed(node, module, rule, inputs[0])
+            made, varies = self._mixed(str(node.target), module, inputs[0], self.values[node.all_input_nodes[0]])
+            return self._laid(node, rule, made, varies)
         if moves(self.graph, node, self.values):
             return self._moved(node, inputs[0])
         if rule is not None and node.op != "get_attr":
@@ -197,20 +203,40 @@ class _Walk:
         lines = (line.view(places).expand(shape).contiguous() for line in (self.channels.tags[numbers], varies))
         return Followed(*lines)
 
-    def _mixed(self, node: fx.Node, layer: nn.Module, rule: Coupling, found: Followed) -> Followed:
-        """A layer that reads all channels for each one that it makes."""
-        weight, name, line = rule.matrix(layer).detach().cpu(), str(node.target), self._line(found, rule)
+    def _mixed(self, name: str, layer: nn.Module, found: Followed, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The channels that a layer makes that reads all channels for each of them, and which of them vary."""
+        rule = coupling(layer)
+        assert rule is not None
+        weight, line = rule.matrix(layer).detach().cpu(), self._line(found, rule)
         if line is None or len(line[0]) != weight.shape[1] or not self._in_order(line[0]):
             why = f"{name!r} reads its nodes in another order, or flattened together with others"
             self.channels.pin(found.labels, why)
             varies = torch.ones(weight.shape[1], dtype=torch.float64)
         else:
             self.channels.columns[name], varies = line
-            self.channels.constants[name] = self._constants(self.values[node.all_input_nodes[0]], rule, varies)
+            self.channels.constants[name] = self._constants(value, rule, varies)
         made = torch.arange(self.made, self.made + len(weight))
         self.made += len(weight)
         self.channels.rows[name] = made
-        return self._laid(node, rule, made, (nonzero(weight).double() * varies).amax(1))
+        return made, (nonzero(weight).double() * varies).amax(1)
+
+    def _attended(self, node: fx.Node, layer: Attention, found: Followed) -> Followed | None:
+        """Queries, keys and values of each head, and a projection of what the heads give.
+
+        The channels of a head are one class. It gives weighted means of its values over the tokens: of one that is the
+        same at every token, for every input, that value itself.
+        """
+        name, rule, value = str(node.target), coupling(layer.proj), self.values[node.all_input_nodes[0]]
+        assert rule is not None
+        made, varies = self._mixed(f"{name}.qkv", layer.qkv, found, value)
+        for head in made.view(3, -1, layer.head_size).transpose(0, 1).flatten(1).tolist():
+            for channel in head[1:]:
+                self.channels.join(head[0], channel)
+        values = layer.qkv(value).chunk(3, -1)[2]
+        numbers, varies = made.chunk(3)[2], varies.chunk(3)[2]
+        varies = self._constants(values, rule, varies).isnan().cpu().double()
+        given = Followed(*(line.expand(values.shape).contiguous() for line in (self.channels.tags[numbers], varies)))
+        return self._laid(node, rule, *self._mixed(f"{name}.proj", layer.proj, given, values))
 
     def _in_order(self, numbers: Tensor) -> bool:
         """Whether the nodes of each layer lie in its order, each at several places side by side or all place by place.
@@ -242,6 +268,8 @@ class _Walk:
         if line is None:
             return None
         numbers, varies = line
+        if rule.groups:
+            varies = self._together(numbers, varies, rule.groups)
         if rule.own and layer is not None:
             self.channels.own[str(node.target)] = numbers
             weight = getattr(layer, "weight", None)
@@ -250,6 +278,13 @@ class _Walk:
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             self.channels.normed |= set(numbers.tolist())
         return self._laid(node, rule, numbers, varies)
+
+    def _together(self, numbers: Tensor, varies: Tensor, groups: int) -> Tensor:
+        """Channels that are normalised by common statistics: they are one class, and vary if one of them does."""
+        for group in numbers.view(groups, -1).tolist():
+            for channel in group[1:]:
+                self.channels.join(group[0], channel)
+        return varies.view(groups, -1).amax(1, keepdim=True).expand(groups, len(varies) // groups).flatten()
 
     def _moved(self, node: fx.Node, found: Followed) -> Followed | None:
         """An operation that only moves values, or averages over places."""

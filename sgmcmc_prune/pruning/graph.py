@@ -70,13 +70,19 @@ class Site:
 
 
 class _Tracer(fx.Tracer):
-    """Takes this library's per-channel layers whole, as torch's own."""
+    """Takes this library's per-channel layers whole, as torch's own, and others that it is told."""
+
+    def __init__(self, whole: tuple[type[nn.Module], ...]) -> None:
+        super().__init__()
+        self.whole = (FilterResponseNorm, ThresholdedLinear, *whole)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, FilterResponseNorm | ThresholdedLinear) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, self.whole) or super().is_leaf_module(m, module_qualified_name)
 
 
-def trace(model: nn.Module, supported: Sequence[type[nn.Module]] | None = None) -> fx.GraphModule:
+def trace(
+    model: nn.Module, supported: Sequence[type[nn.Module]] | None = None, whole: tuple[type[nn.Module], ...] = ()
+) -> fx.GraphModule:
     """Trace a network symbolically.
 
     Parameters
@@ -84,6 +90,8 @@ def trace(model: nn.Module, supported: Sequence[type[nn.Module]] | None = None) 
     model : Module
     supported : sequence of types, optional
         The layers that may hold parameters; a convolution must pad with zeros. Without, any may, anywhere.
+    whole : tuple of types
+        Modules into which the tracer does not look.
 
     Raises
     ------
@@ -91,7 +99,7 @@ def trace(model: nn.Module, supported: Sequence[type[nn.Module]] | None = None) 
         If its forward depends on values, uses a layer twice, or holds parameters in anything but the supported layers.
     """
     try:
-        graph = fx.GraphModule(model, _Tracer().trace(model))
+        graph = fx.GraphModule(model, _Tracer(whole).trace(model))
     except Exception as error:  # a user's forward, run with symbols instead of tensors, may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(

@@ -8,8 +8,9 @@ b after normalisation and activation, which is seldom zero. What it adds to the 
   convolution pads make the sum depend on the place.
 
 Both are exact. Then nobody reads constant nodes any more, and every node that nobody reads is cut out, from the last
-layer to the first. Nodes that are added to each other, as those of a residual stream, go together (`channels.py`); what
-an operation reads whose coupling is not known stays (`models/coupling.py` has those that are).
+layer to the first. Nodes that are added to each other, as those of a residual stream, go together (`channels.py`), and
+so do all of an attention head; what an operation reads whose coupling is not known stays (`models/coupling.py` has
+those that are).
 """
 
 import copy
@@ -19,7 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from sgmcmc_prune.models.coupling import Coupling, coupling, pads_with_zeros
+from sgmcmc_prune.models.coupling import Coupling, coupling, is_weighted, pads_with_zeros, set_number
+from sgmcmc_prune.models.vit import Attention
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.channels import Channels, follow, nonzero
@@ -89,7 +91,7 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor, trains
     masks.apply(mask, dict(masked.named_parameters()))
     folded = copy.deepcopy(masked)
     with evaluation_mode(folded):
-        graph = trace(folded)
+        graph = trace(folded, whole=(Attention,))
         interpreter = fx.Interpreter(graph, garbage_collect_values=False)
         try:
             interpreter.run(example)
@@ -261,15 +263,15 @@ def _unread(model: nn.Module, channels: Channels, rows: Classes, columns: Classe
 def _obstacles(graph: fx.GraphModule, channels: Channels) -> dict[str, str]:
     """The layers none of whose nodes can go, and why."""
     stay, found = channels.pinned_roots(), dict[str, str]()
+    for name, rows in channels.rows.items():
+        reasons = [stay.get(root, "") for root in channels.roots(rows).tolist()]
+        found |= {name: reasons[0]} if all(reasons) else {}
     for node in graph.graph.nodes:
-        layer, name = module_of(graph, node), str(node.target)
-        if layer is None:
+        layer = module_of(graph, node)
+        if layer is None or is_weighted(layer) or isinstance(layer, Attention) or coupling(layer) is not None:
             continue
-        if name in channels.rows:
-            reasons = [stay.get(root, "") for root in channels.roots(channels.rows[name]).tolist()]
-            found |= {name: reasons[0]} if all(reasons) else {}
-        elif coupling(layer) is None and any(p.ndim > 1 for p in layer.parameters()):
-            found[name] = f"how layers of type {type(layer).__name__} couple channels is not known"
+        if any(p.ndim > 1 for p in layer.parameters()):
+            found[str(node.target)] = f"how layers of type {type(layer).__name__} couple channels is not known"
     return found
 
 
@@ -285,8 +287,7 @@ def _narrow(model: nn.Module, path: str, index: Tensor, kept: Kept, made: bool) 
         small = value.index_select(dim, index.to(value.device))
         is_parameter = isinstance(value, nn.Parameter)
         setattr(module, name, nn.Parameter(small, value.requires_grad) if is_parameter else small)
-    for name in rule.made if made else rule.read:
-        setattr(module, name, len(index))
+    set_number(module, rule.made if made else rule.read, len(index))
 
 
 def _select(value: Tensor, kept: Mapping[int, Tensor]) -> Tensor:

@@ -35,7 +35,7 @@ SHRUNK = (
 )
 NOT_SHRUNK = (
     "No mask has emptied a whole node, so that no network can be made physically smaller: masked weights are zeros "
-    "that a dense matrix product multiplies all the same. prior.group node or filter masks whole nodes."
+    "that a dense matrix product multiplies all the same. prior.group node, filter or head masks whole ones."
 )
 
 
@@ -113,9 +113,12 @@ def _departures(run: RunData) -> str:
     lines = run.info.get("departures")
     if lines is None:
         return "<p>Not recorded yet.</p>"
+    unread = run.info.get("unread")
+    told = "<p>Settings that were given and that nothing reads:</p>" + markup.items(unread) if unread else ""
     if not lines:
-        return "<p>None recorded.</p>"
-    return "<p>The draws are not exact draws from the stated posterior, for these reasons:</p>" + markup.items(lines)
+        return "<p>None recorded.</p>" + told
+    because = "<p>The draws are not exact draws from the stated posterior, for these reasons:</p>"
+    return because + markup.items(lines) + told
 
 
 def _table(run: RunData) -> str:

@@ -115,9 +115,12 @@ class RunData:
 
     def groups(self, chain: int) -> dict[str, GroupMap]:
         """Which weights share an indicator, for every layer with inclusion probabilities."""
-        state = self._state(chain)
+        state, kind = self._state(chain), self.config.prior.group
         shapes = {name: tuple(state["moments"][name]["mean"].shape) for name in state["inclusion"]}
-        return {name: GroupMap(self.config.prior.group, shape) for name, shape in shapes.items()}
+        if kind == "head":
+            counts = {name: len(included) for name, included in inclusion_probabilities(state).items()}
+            return {name: GroupMap.heads(shape, counts[name]) for name, shape in shapes.items()}
+        return {name: GroupMap(kind, shape) for name, shape in shapes.items()}
 
     def _state(self, chain: int) -> Mapping[str, Any]:
         try:

@@ -1,6 +1,6 @@
 """Quality against sparsity, post hoc and in the chain: one run, or the mean of runs that differ in their seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,28 +49,40 @@ def quality_against_sparsity(run: RunData) -> Picture:
         return Picture("sparsity", title, "The run has not been evaluated yet: there is no metrics.json.")
     if not run.metrics["pruned"]:
         return Picture("sparsity", title, "Nothing was pruned in this run.")
-    split, scores = run.metrics["split"], run.metrics.get("scores", CLASSES)
-    first, *others = (scores[key] for key in scores)
-    better = "Higher" if run.metrics.get("higher_is_better", True) else "Lower"
-    rest = f", lower {' and '.join(others)}" if better == "Higher" else ""
-    caption = (
-        f"Posterior predictive on the {split} split against the share of pruned weights. The scales are logarithmic "
-        "in the kept share, and for classes in the error and the NLL. Dashed: the dense predictive. Dotted: "
-        "the networks of a control, if the run has one, pruned at the same targets, and dense. Hollow: the decisions "
-        "that inclusion probabilities take without a target, the median probability model and the false "
-        f"discovery rate. {better} {first} is better{rest}. Networks that have failed (less than half of the dense "
-        "accuracy, or twice the dense error) do not set the range of a panel: where they leave it an arrow stands at "
-        "its edge, and the table has their values."
-    )
-    if run.metrics.get("examples") and "accuracy" in scores:
-        caption += (
-            f" Bars and grey band: 95 % intervals of an accuracy on {run.metrics['examples']:,} examples (binomial, "
-            "one seed). Networks judged on the same examples differ by less than their bars suggest."
-        )
+    scores = run.metrics.get("scores", CLASSES)
     keys = [key for key in scores if key not in ("brier", "coverage")]
     figure = draw([run.metrics], keys)
     named = ", ".join(scores[key] for key in keys)
-    return Picture("sparsity", title, caption, f"{named} against sparsity, one line per criterion.", figure)
+    return Picture(
+        "sparsity",
+        title,
+        " ".join(_told(run.metrics, scores)),
+        f"{named} against sparsity, one line per criterion.",
+        figure,
+    )
+
+
+def _told(metrics: Metrics, scores: Mapping[str, str]) -> Iterator[str]:
+    """What is drawn, and nothing that is not."""
+    classes = "accuracy" in scores
+    where = "in the kept share, in the error and the NLL" if classes else "in the kept share"
+    yield f"Posterior predictive on the {metrics['split']} split against the share of pruned weights, on scales that"
+    yield f"are logarithmic {where}. Dashed: the dense predictive."
+    if metrics.get("control"):
+        yield "Dotted: the networks of the control, pruned at the same targets, and dense."
+    if any(row["decision"] != "target" for row in metrics["pruned"]):
+        yield "Hollow: decisions that take no target."
+    first, *others = scores.values()
+    if metrics.get("higher_is_better", True):
+        yield f"Higher {first} is better, lower {' and '.join(others)}."
+    else:
+        yield f"Lower {first} is better."
+    if any(_quality(metrics, row) < FAILED for row in metrics["pruned"]):
+        yield "Networks that have failed (less than half of the dense accuracy, or twice the dense error) do not set"
+        yield "the range of a panel: where they leave it an arrow stands at its edge, and the table has their values."
+    if metrics.get("examples") and classes:
+        yield f"Bars and grey band: 95 % intervals of an accuracy on {metrics['examples']:,} examples (binomial, one"
+        yield "seed). Networks judged on the same examples differ by less than their bars suggest."
 
 
 def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":

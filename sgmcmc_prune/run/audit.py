@@ -90,11 +90,11 @@ def audit_run(config: RunConfig) -> tuple[list[str], list[str]]:
     """
     from sgmcmc_prune.chains.batched import obstacle
     from sgmcmc_prune.pruning.shrink import why_not_shrinkable
-    from sgmcmc_prune.run.checks import check_choices, check_device, check_prior
+    from sgmcmc_prune.run.checks import check_choices, check_device
     from sgmcmc_prune.run.run import Run
+    from sgmcmc_prune.run.unread import unread_settings
 
     check_device(config.device)
-    check_prior(config)
     check_choices(config)
     run = Run(config)
     data, num_data = run.data, run.num_data
@@ -106,6 +106,7 @@ def audit_run(config: RunConfig) -> tuple[list[str], list[str]]:
     lines = [
         *found.lines(),
         *(f"departs from the posterior: {line}" for line in found.departures),
+        *(f"note: {line}" for line in unread_settings(run)),
         f"batched chains: {obstacle(chain) or 'possible'}",
         f"cutting nodes out: {why_not_shrinkable(chain.model, data.train[0][:2]) or 'possible'}",
     ]

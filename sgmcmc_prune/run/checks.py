@@ -11,7 +11,6 @@ from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.machine import bfloat16
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.run.config import PriorConfig, RunConfig
-from sgmcmc_prune.run.presets import PRESETS
 
 
 def check_choices(config: RunConfig) -> None:
@@ -60,31 +59,6 @@ def prior_class(config: RunConfig) -> type[Prior]:
     if unknown := set(family.settings) - {f.name for f in fields(PriorConfig)}:
         raise ValueError(f"prior {name!r} reads {', '.join(sorted(unknown))}, no setting of a run's prior")
     return family
-
-
-def check_prior(config: RunConfig) -> None:
-    """Refuse what was set of the prior, and is not read by its family.
-
-    A value was set if it is neither the default nor the preset's. Under a prior with one variance, a `dense_variance`
-    equal to `slab_variance` says what holds.
-
-    Raises
-    ------
-    ValueError
-    """
-    family, prior = prior_class(config), config.prior
-    preset = PRESETS[config.preset]().prior if config.preset in PRESETS else PriorConfig()
-    latent = ("indicator_every",) if family.sample_latent is not Prior.sample_latent else ()
-    read = (*family.settings, *latent)
-    for field in fields(PriorConfig):
-        value, unset = getattr(prior, field.name), (field.default, getattr(preset, field.name))
-        if field.name in ("family", "options", "group", *read) or value in unset:
-            continue
-        if field.name != "dense_variance" or value != prior.slab_variance:
-            raise ValueError(
-                f"prior.{field.name} is {value!r}, and prior.family {prior.family} does not read it: of these settings "
-                f"it has {', '.join(('group', *read))}; leave it at {field.default!r}"
-            )
 
 
 def check_growth(name: str) -> None:

@@ -127,7 +127,7 @@ class SamplerConfig:
 
 @dataclass(frozen=True)
 class PriorConfig:
-    """The prior on the weights. Each family has some of these settings; one that is set and not read is refused.
+    """The prior on the weights. Each family has some of these settings; a run names those that are given and not read.
 
     Parameters
     ----------
@@ -140,7 +140,8 @@ class PriorConfig:
     mode
         How the indicators are treated: summed out, sampled, or held at their expectation (the paper's EM).
     group
-        The weights that share an indicator, and are pruned together under any prior.
+        The weights that share an indicator, and are pruned together under any prior. Of a "head" they are those that
+        read what an attention head gives; no other weights are pruned then.
     inclusion_rate
         Starting probability of the slab.
     spike
@@ -161,7 +162,7 @@ class PriorConfig:
     family: str = "spike_slab"
     options: tuple[str, ...] = ()
     mode: Literal["marginal", "gibbs", "em"] = "marginal"
-    group: Literal["weight", "kernel", "filter", "node", "input"] = "weight"
+    group: Literal["weight", "kernel", "filter", "node", "input", "head"] = "weight"
     spike: Literal["gaussian", "laplace"] = "gaussian"
     inclusion_rate: float = 0.5
     spike_variance: float = 1e-4
@@ -250,8 +251,8 @@ class PruneConfig:
         Whether hyperparameters go on adapting while a fork explores.
     cut
         Whether a fork goes on in the cut network under its last mask: faster where the mask empties whole nodes, as
-        those of prior.group "node" and "filter" do. Weights that only empty nodes read or send go then, too, so the
-        row of that target has a higher sparsity than was asked for.
+        those of prior.group "node", "filter" and "head" do. Weights that only empty nodes read or send go then, too, so
+        the row of that target has a higher sparsity than was asked for.
     """
 
     targets: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98)

@@ -29,7 +29,7 @@ from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.predictive.metrics import auroc, reliability
-from sgmcmc_prune.predictive.predict import Predictive, outputs_of, outputs_of_draws
+from sgmcmc_prune.predictive.predict import Predictive, one_by_one_is_an_error, outputs_of, outputs_of_draws
 from sgmcmc_prune.pruning import batchnorm, masks
 from sgmcmc_prune.pruning.masked import put_on
 from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
@@ -220,8 +220,9 @@ def batchable(network: nn.Module, inputs: Tensor) -> bool:
     if sum(value.numel() for value in state.values()) > SMALL or batchnorm.layers(network):
         return False
     try:
-        together = outputs_of_draws(network, [state, state], inputs)
-    except (RuntimeError, ValueError):
+        with one_by_one_is_an_error():
+            together = outputs_of_draws(network, [state, state], inputs)
+    except (RuntimeError, ValueError, UserWarning):
         return False
     return bool(torch.allclose(together[1], outputs_of(network, inputs), rtol=1e-5, atol=1e-6))
 

@@ -34,6 +34,8 @@ from sgmcmc_prune.text_table import format_rows, number
 
 #: Inputs in a pass whose latency is measured.
 BATCHES = (1, 256)
+#: About how long each measurement of it takes.
+SECONDS_OF_A_BLOCK = 0.03
 
 
 def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) -> dict[str, Any]:
@@ -242,11 +244,15 @@ def latency(dense: nn.Module, pruned: nn.Module, inputs: Tensor, rounds: int = 3
     dict
         Medians `dense` and `pruned`, and their paired `ratio` with its 95 % interval.
     """
-    steps = max(1, 256 // len(inputs))
 
-    def passes(model: nn.Module) -> Callable[[], None]:
+    def passes(model: nn.Module, steps: int) -> Callable[[], None]:
         return timing.block(torch.no_grad()(partial(model, inputs)), steps)
 
-    seconds = timing.interleaved({"dense": passes(dense), "pruned": passes(pruned)}, rounds, progress=False)
+    (one,) = timing.interleaved({"dense": passes(dense, 1)}, 1, progress=False)["dense"]
+    steps = max(1, min(256, int(SECONDS_OF_A_BLOCK / one)))  # on a busy machine a pass may take a hundred times longer
+
+    seconds = timing.interleaved(
+        {"dense": passes(dense, steps), "pruned": passes(pruned, steps)}, rounds, progress=False
+    )
     found: dict[str, Any] = {name: 1e3 * sorted(each)[len(each) // 2] / steps for name, each in seconds.items()}
     return {**found, "ratio": vars(timing.paired_ratio(seconds["pruned"], seconds["dense"]))}

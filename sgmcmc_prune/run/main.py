@@ -11,6 +11,7 @@ the chains (`distributed`), and return an empty dict when those are finished.
 import os
 import platform
 import shutil
+import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ from sgmcmc_prune.machine import distributed
 from sgmcmc_prune.machine.distributed import LostRank, Ranks
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.priors.rehearsal import rehearse_prior
-from sgmcmc_prune.run.checks import check_choices, check_device, check_precision, check_prior
+from sgmcmc_prune.run.checks import check_choices, check_device, check_precision
 from sgmcmc_prune.run.conditional import check_conditional
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import rehearse_criterion
@@ -49,6 +50,7 @@ from sgmcmc_prune.run.stages import (
     take_batched,
     take_chain,
 )
+from sgmcmc_prune.run.unread import unread_settings
 from sgmcmc_prune.samplers import tiers
 from sgmcmc_prune.samplers.rehearsal import rehearse_sampler
 from sgmcmc_prune.settings import to_json
@@ -169,7 +171,6 @@ def _prepare(job: Run, overwrite: bool, world: Ranks, held: ExitStack) -> None:
     """Take the directory for oneself, refuse what cannot run, and only then delete or write anything in it."""
     config, out = job.config, job.places.directory
     _check_processes(config, world)
-    check_prior(config)  # before criteria, which another prior may not give
     check_choices(config)
     made = _take(out, held)
     try:
@@ -307,6 +308,9 @@ def _end_without_first(job: Run, reason: str) -> None:
 def _first_work(job: Run, progress: bool, world: Ranks, sampled: bool) -> dict[str, Any]:
     started = time.time()
     info = _describe(job, world)
+    if progress:
+        for line in info["unread"]:
+            tqdm.write(f"note: {line}", file=sys.stderr)
     before = _earlier(job.places.directory).get("seconds", 0.0)
     if not sampled:
         _write_info(job, {**info, "status": "running", "seconds": before})
@@ -410,6 +414,7 @@ def _describe(job: Run, world: Ranks) -> dict[str, Any]:
         "execution": _execution(job, world),
         "processes": _history(job.places.directory, {"processes": world.size, "ranks_per_chain": ranks}),
         "departures": departures(job, model, job.prior(model, 0), ranks),
+        "unread": unread_settings(job),
         **({"own": own} if (own := choices.places(config)) else {}),
     }
 

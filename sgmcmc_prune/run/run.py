@@ -26,6 +26,7 @@ from sgmcmc_prune.data.pictures import PictureInputs
 from sgmcmc_prune.data.prefetch import PrefetchedStream
 from sgmcmc_prune.likelihoods import ObservationModel, observation_model
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
+from sgmcmc_prune.models.vit import projections
 from sgmcmc_prune.preconditioners import Preconditioner
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.em import adaptation
@@ -231,9 +232,19 @@ class Run:
         Raises
         ------
         ValueError
-            If whole units shall be pruned, and it cannot be found which weights make the outputs.
+            If whole units shall be pruned, and it cannot be found which weights make the outputs; if heads shall be,
+            and the network has none.
         """
         kind, kept = self.config.prior.group, set[str]()
+        if kind == "head":
+            heads, weights = projections(model), prunable(model)
+            if not heads:
+                raise ValueError(
+                    "prior.group 'head' prunes attention heads, and the network has no layer of the type "
+                    "sgmcmc_prune.models.vit.Attention; use another group"
+                )
+            shapes = {name: tuple(weights[name].shape) for name in heads if name in weights}
+            return {name: GroupMap.heads(shape, heads[name]) for name, shape in shapes.items()}
         if kind in ("node", "filter", "input"):
             kept = output_weights(model, self.data.train[0][:EXAMPLES], dim=1 if kind == "input" else 0)
             if not kept and kind != "input":
