@@ -310,7 +310,7 @@ def _first_work(job: Run, progress: bool, world: Ranks, sampled: bool) -> dict[s
     info = _describe(job, world)
     if progress:
         for line in info["unread"]:
-            tqdm.write(f"note: {line}", file=sys.stderr)
+            print(f"note: {line}", file=sys.stderr, flush=True)
     before = _earlier(job.places.directory).get("seconds", 0.0)
     if not sampled:
         _write_info(job, {**info, "status": "running", "seconds": before})
