@@ -3,6 +3,7 @@
 import gc
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from small_run import small
 from torch import Tensor
 
+from sgmcmc_prune.chains import memory
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages, inclusion_errors
 from sgmcmc_prune.run.directory import StoredAverages, load_averages
 from sgmcmc_prune.run.evaluate import held_out_losses
@@ -100,3 +102,18 @@ def test_one_chain_is_in_memory_at_a_time(finished: Run, monkeypatch: pytest.Mon
     assert len(list(stored)) == len(stored) == 2
     with pytest.raises(IndexError):
         _ = stored[2]
+
+
+def test_the_numbers_of_the_guide_are_those_of_the_table() -> None:
+    root = Path(__file__).resolve().parents[1]
+    table = (root / "benchmarks" / "evaluation.md").read_text()
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| ")]
+    now = {(row[1], row[2]): int(row[6].replace(",", "")) for row in rows if row[1].isdigit()}
+    before = {(row[1], row[2]): int(row[4].replace(",", "")) for row in rows if row[1].isdigit()}
+    said = f"{now['2', '3'] / 1000:.1f} GB for two chains and {now['4', '3'] / 1000:.1f} GB for four"
+    assert said in (root / "docs" / "scaling.md").read_text()
+    weights = 11_164_352  # of ResNet-18 that may be pruned
+    each = [round((found["4", "3"] - found["2", "3"]) / 2 * 2**20 / weights) for found in (now, before)]
+    assert f"{each[0]} bytes a weight and chain beyond the second (before: {each[1]})" in table
+    for chains in (1, 2, 4):  # the estimate is above what was measured
+        assert (memory.READ + chains * memory.SCORED) * weights > now[str(chains), "3"] * 2**20

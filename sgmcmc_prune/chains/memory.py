@@ -14,7 +14,7 @@ BYTES_PER_GROUP = 7 * 8 + 4 + 1
 MOMENTS = 2
 #: Bytes a prunable weight that the masks on finished draws take: for the one chain whose averages are read, and for
 #: each chain its scores and masks. Rounded up from what `benchmarks/evaluation.py` measures for ResNet-18.
-READ, SCORED = 120, 30
+READ, SCORED = 160, 30
 
 
 def chain_bytes(chain: Chain) -> int:
