@@ -287,7 +287,8 @@ class Compare(Comparison):
             find(self.reference)
         with interruption_in_words():
             rows = compare(comparison, self.out, self.jobs)
-        print(f"{summary(rows, self.reference or default_reference(rows))}\n\ntable: {self.out / 'comparison.csv'}")
+        reference = self.reference or default_reference(rows)
+        print(f"{summary(rows, reference, comparison.track)}\n\ntable: {self.out / 'comparison.csv'}")
         if all(row["reason"] for row in rows):  # each says why
             sys.exit(1)
 

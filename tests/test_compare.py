@@ -273,7 +273,6 @@ def test_bad_input_is_one_line(
         ({"sparsities": (0.9, 0.5)}, "give rising numbers"),
         ({"seeds": ()}, "give at least one"),
         ({"epochs": 1}, "the shortest recipe needs 8"),
-        ({"data": DataConfig(augmentation="crop_flip")}, "compare needs 'none'"),
     ],
 )
 def test_a_bad_comparison_is_refused(changes: dict[str, object], message: str) -> None:

@@ -1,4 +1,4 @@
-"""SNIP, RigL, gradual magnitude, Sun et al. and Deng et al.: what each chooses, and the record each gives."""
+"""SNIP, RigL, AC/DC, gradual magnitude, Sun et al. and Deng et al.: what each chooses, and the record each gives."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import models
-from sgmcmc_prune.baselines import deng_sa, grasp, magnitude, rigl, snip, sun_mixture, synflow
+from sgmcmc_prune.baselines import acdc, deng_sa, grasp, magnitude, rigl, snip, sun_mixture, synflow
 from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.sparse_start import fit_to_mask, variance_scaling
 from sgmcmc_prune.baselines.training import Recipe, Trainer
@@ -69,6 +69,7 @@ FITS: dict[str, tuple[Callable[..., Fit], bool]] = {
     "synflow": (lambda model, train, **o: synflow.fit(model, train, 0.75, QUICK, **o), True),
     "rigl": (lambda model, train, **o: rigl.fit(model, train, 0.75, QUICK, rigl.Topology(every=10), **o), True),
     "static": (lambda model, train, **o: rigl.fit(model, train, 0.75, QUICK, rigl.Topology(drop=0.0), **o), True),
+    "acdc": (lambda model, train, **o: acdc.fit(model, train, 0.75, QUICK, acdc.Phases(pairs=3), **o), True),
     "gradual-magnitude": (
         lambda model, train, **o: magnitude.fit(model, train, QUICK, magnitude.Gradual(0.75, every=7), **o),
         True,
@@ -123,12 +124,27 @@ def test_a_unit_keeps_its_variance_under_a_mask() -> None:
     torch.testing.assert_close(weight / before, torch.tensor([1.0, 2.0, 2.0])[:, None].expand(3, 4))
 
 
-def test_the_variance_of_a_scaled_start_is_one_over_fan_in() -> None:
+@pytest.mark.parametrize("gain", [1, 2])
+def test_the_variance_of_a_scaled_start_is_its_gain_over_fan_in(gain: float) -> None:
     """60,000 draws: the standard error of a variance is 0.6 % of it, and the bound three of these."""
     weight = torch.empty(600, 4, 5, 5)
-    variance_scaling({"w": weight}, seed=0)
-    assert float(weight.var() * 100) == pytest.approx(1, abs=0.018)
-    assert float(weight.abs().max()) < 2.28 * 0.1
+    variance_scaling({"w": weight}, seed=0, gain=gain)
+    assert float(weight.var() * 100) == pytest.approx(gain, abs=0.018 * gain)
+    assert float(weight.abs().max()) < 2.28 * 0.1 * gain**0.5
+
+
+@pytest.mark.parametrize(("method", "gain", "rows"), [(snip, 1, True), (grasp, 2, False), (synflow, 1, False)])
+def test_what_a_mask_at_the_start_leaves_is_drawn_as_in_the_paper(method: Any, gain: float, rows: bool) -> None:
+    """Untrained (a rate of nearly nothing): the kept weights are those of the start, SNIP's scaled to each unit."""
+    start = network()
+    variance_scaling(masks.prunable(start), 0, gain)
+    still = Recipe(steps=1, batch_size=30, lr=1e-12)
+    fitted = method.fit(network(), clusters(), 0.5, still)
+    expected = masks.prunable(start)
+    if rows:
+        fit_to_mask({name: p.data for name, p in expected.items()}, fitted.mask)
+    for name, weight in masks.prunable(fitted.model).items():
+        torch.testing.assert_close(weight, expected[name] * fitted.mask[name])
 
 
 @pytest.mark.slow
@@ -270,6 +286,54 @@ def test_grown_weights_start_at_zero_with_a_clear_momentum() -> None:
     assert bool((momentum[first[name]] != 0).any())
 
 
+def test_dense_and_sparse_take_turns_as_by_hand() -> None:
+    """A quadratic loss of eight weights, all data in every step: SGD's recursion, its masks and its clear momentum."""
+    generator = torch.Generator().manual_seed(0)
+    best = torch.randn(2, 4, generator=generator, dtype=torch.float64)
+    start = 0.3 / best  # those that shall be large begin small
+    model = nn.Linear(4, 2, bias=False).double()
+    model.weight.data.copy_(start)
+    recipe = Recipe(lr=0.2, momentum=0.9, weight_decay=0.0, steps=40, batch_size=4)
+
+    def quadratic(outputs: Tensor, targets: Tensor) -> Tensor:
+        return 0.5 * (outputs - targets).square().sum(
+            1
+        )  # of the inputs e_i: the gradient of the mean is (W - best) / 4
+
+    data = (torch.eye(4, dtype=torch.float64), best.T.contiguous())
+    fitted = acdc.fit(model, data, 0.5, recipe, acdc.Phases(pairs=3), likelihood=quadratic)
+    w, momentum, kept, found = start, torch.zeros(2, 4).double(), torch.ones(2, 4).double(), []
+    for step in range(40):
+        gradient = (w - best) / 4
+        if step in (4, 14, 24, 34):
+            kept = (w.abs() >= w.abs().flatten().sort().values[4]).double()
+            momentum = momentum * kept
+            found.append(kept)
+        if step in (9, 19, 29):
+            kept, momentum = torch.ones(2, 4).double(), torch.zeros(2, 4).double()
+        w = w * kept
+        momentum = 0.9 * momentum + gradient * kept
+        w = (w - 0.2 * (1 + math.cos(math.pi * step / 40)) / 2 * momentum) * kept
+    torch.testing.assert_close(fitted.model.weight.detach(), w, rtol=1e-12, atol=1e-14)
+    assert torch.equal(fitted.mask["weight"], kept.bool())
+    assert int(kept.sum()) == 4
+    assert bool((found[-1] > found[0]).any()), "a weight that was masked first has come back"
+
+
+def test_phases_have_steps_or_are_refused() -> None:
+    assert acdc.Phases(0.1, 0.15, 3).begin(40) == {
+        4: True,
+        9: False,
+        14: True,
+        19: False,
+        24: True,
+        29: False,
+        34: True,
+    }
+    with pytest.raises(ValueError, match="10 steps are too few for 7 pairs of phases"):
+        acdc.fit(network(), clusters(), 0.5, Recipe(steps=10, batch_size=30))
+
+
 def test_gradual_masks_only_grow() -> None:
     fitted = magnitude.fit(network(), clusters(), QUICK, magnitude.Gradual(0.9, every=3))
     assert masks.sparsity(fitted.mask) == pytest.approx(0.9, abs=0.5 / 144)
@@ -392,6 +456,8 @@ def test_equal_seeds_give_equal_networks() -> None:
         (lambda: Recipe(steps=0), "steps is 0 and batch_size 128; both must be at least 1"),
         (lambda: rigl.Topology(drop=1.0), "every is 100, drop 1.0 and stop 0.75"),
         (lambda: magnitude.Gradual(0.9, begin=0.8), "begin is 0.8, end 0.75 and every 100"),
+        (lambda: acdc.Phases(warm_up=0.9), "warm_up is 0.9, fine_tune 0.15 and pairs 7; give fractions > 0"),
+        (lambda: acdc.fit(network(), clusters(), 1.0, QUICK), "sparsity is 1.0"),
         (lambda: sun_mixture.Recipe(plain_steps=10_000), "plain_steps is 10000 of 10000 steps"),
         (lambda: deng_sa.Recipe(draws=0), "half_life is 3449, steps 10000, prune_every 400, draws 0"),
         (lambda: deng_sa.Recipe(temperature=0), "temperature is 0, final_temperature"),

@@ -3,11 +3,18 @@
 import ast
 import json
 import re
+import runpy
 import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
+
+from sgmcmc_prune.baselines import grasp, snip, synflow
+from sgmcmc_prune.baselines.training import single_weights
+from sgmcmc_prune.pruning.decision import target_sparsity
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "opponents"
 TABLE = FOLDER.with_suffix(".md")
@@ -70,3 +77,21 @@ def test_the_scatter_of_iterates_is_that_of_the_results() -> None:
                 assert f"from {min(seen):.4f} to {max(seen):.4f}" in text
     differences = [abs(means["theirs", seed] - means["ours", seed]) for seed in (0, 1)]
     assert f"agree to {max(differences):.4f}" in text
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp", "synflow"])
+def test_theirs_and_ours_choose_the_same_weights_at_one_start(name: str) -> None:
+    """In float64, so that no weight is decided by rounding."""
+    plain = runpy.run_path(str(FOLDER / "plain.py"))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, 4))
+    model, x, y = model.double(), torch.randn(50, 30).double(), torch.arange(50) % 4
+    ours = {
+        "snip": lambda: target_sparsity(snip.connection_sensitivity(model, x, y), single_weights(model), 0.8),
+        "grasp": lambda: target_sparsity(grasp.gradient_flow(model, x, y), single_weights(model), 0.8),
+        "synflow": lambda: synflow.synflow_mask(model, x, 0.8)[0],
+    }[name]()
+    given = (model, x) if name == "synflow" else (model, x, y)
+    theirs = plain[f"{name}_masks"](*given, 0.8)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[layer], theirs[layer]) for layer in ours)

@@ -1,4 +1,6 @@
-"""Independent opponents in plain torch: gradual magnitude, RigL and SNIP on Fashion-MNIST, nothing of the package used.
+"""Independent opponents in plain torch on Fashion-MNIST, nothing of the package used.
+
+Gradual magnitude, AC/DC, RigL, SNIP, GraSP and SynFlow:
 
     python benchmarks/opponents/plain.py gradual-magnitude --network lenet --sparsity 0.95 --seeds 0 1 2 --data DIR
 
@@ -9,6 +11,7 @@ here.
 """
 
 import argparse
+import copy
 import gzip
 import json
 import math
@@ -143,42 +146,102 @@ def move(model: nn.Module, masks: Masks, fraction: float) -> Masks:
     return moved
 
 
-def snip_masks(model: nn.Module, x: Tensor, y: Tensor, sparsity: float) -> Masks:
-    """|w dL/dw| on one batch, at a start of variance 1 / fan-in."""
+def draw_start(model: nn.Module, gain: float) -> None:
+    """Weights anew, of variance gain / fan-in; one (SNIP's) is a normal cut at two deviations, two is He's."""
     for w in weights(model).values():
-        std = w[0].numel() ** -0.5 / 0.8796
-        nn.init.trunc_normal_(w, 0, std, -2 * std, 2 * std)
+        std = (gain / w[0].numel()) ** 0.5
+        if gain == 1:
+            nn.init.trunc_normal_(w, 0, std / 0.8796, -2 * std / 0.8796, 2 * std / 0.8796)
+        else:
+            nn.init.normal_(w, 0, std)
+
+
+def snip_masks(model: nn.Module, x: Tensor, y: Tensor, sparsity: float) -> Masks:
+    """|w dL/dw| on one batch."""
     F.cross_entropy(model(x), y).backward()
     return global_mask({n: (w * w.grad).abs().detach() for n, w in weights(model).items()}, sparsity)
 
 
-def train(model: nn.Module, data: Data, a: argparse.Namespace, generator: torch.Generator) -> int:
-    """The three methods; see `Fit`."""
+def grasp_masks(model: nn.Module, x: Tensor, y: Tensor, sparsity: float) -> Masks:
+    """Remove where -w (H g) is largest: H g is the gradient of g'v at v = g, of the loss of logits / 200."""
+    named = weights(model)
+    g = torch.autograd.grad(F.cross_entropy(model(x) / 200, y), list(named.values()), create_graph=True)
+    hg = torch.autograd.grad(sum((a * a.detach()).sum() for a in g), list(named.values()))
+    return global_mask({n: (w * h).detach() for (n, w), h in zip(named.items(), hg, strict=True)}, sparsity)
+
+
+def synflow_masks(model: nn.Module, x: Tensor, sparsity: float) -> Masks:
+    """A hundred rounds of |w dR/dw|, R the sum of the outputs for an input of ones, all parameters at their size."""
+    flow = copy.deepcopy(model).double()
+    with torch.no_grad():
+        for p in flow.parameters():
+            p.abs_()
+    named, ones = weights(flow), torch.ones_like(x[:1], dtype=torch.float64)
+    for k in range(1, 101):
+        flow.zero_grad()
+        flow(ones).sum().backward()
+        masks = global_mask({n: (w * w.grad).detach() for n, w in named.items()}, 1 - (1 - sparsity) ** (k / 100))
+        apply(flow, masks)
+    return masks
+
+
+def at_start(model: nn.Module, data: Data, a: argparse.Namespace, generator: torch.Generator) -> tuple[Masks, int]:
+    """The masks before the first step, and the gradient evaluations that they took."""
     (x, y), method = data, a.method
-    masks, spent, steps = global_mask({n: w.detach().abs() for n, w in weights(model).items()}, 0.0), 0, STEPS
+    if method in ("gradual-magnitude", "acdc"):
+        return largest(model, 0.0), 0
     if method == "rigl":
-        masks = random_masks(model, a.sparsity, generator)
-    if method == "snip":
-        first = torch.randperm(TRAIN, generator=generator)[:512]
-        masks, spent = snip_masks(model, x[first], y[first], a.sparsity), 512
-        steps = round((EPOCHS * TRAIN - 512) / BATCH)
-    if method != "gradual-magnitude":
+        return random_masks(model, a.sparsity, generator), 0
+    draw_start(model, a.gain)
+    if method == "synflow":
+        return synflow_masks(model, x, a.sparsity), 0
+    first = torch.randperm(TRAIN, generator=generator)[:512]
+    masks = (snip_masks if method == "snip" else grasp_masks)(model, x[first], y[first], a.sparsity)
+    return masks, 512 if method == "snip" else 2 * 512
+
+
+def largest(model: nn.Module, sparsity: float) -> Masks:
+    """Keep the largest weights over all layers."""
+    return global_mask({n: w.detach().abs() for n, w in weights(model).items()}, sparsity)
+
+
+def turn(step: int, steps: int) -> int:
+    """AC/DC's phase: -1 is the dense warm-up of a tenth; even ones are sparse, and the last, the 14th, takes 15 %."""
+    return -1 if step < 0.1 * steps else min(14, int(14 * (step / steps - 0.1) / 0.75))
+
+
+def next_masks(model: nn.Module, masks: Masks, a: argparse.Namespace, step: int, steps: int) -> Masks:
+    """The masks under which a step moves, its gradients known."""
+    done, every = step / steps, steps // 50
+    if a.method == "gradual-magnitude":
+        every = max(1, round(0.45 * steps / 50))
+        if step == round(0.5 * steps):
+            return largest(model, a.sparsity)
+        if 0.05 <= done <= 0.5 and step % every == 0:
+            return largest(model, a.sparsity * (1 - (1 - (done - 0.05) / 0.45) ** 3))
+    if a.method == "rigl" and step and step % every == 0 and done < 0.75:
+        return move(model, masks, 0.15 * (1 + math.cos(math.pi * done / 0.75)))
+    if a.method == "acdc" and turn(step, steps) != turn(step - 1, steps):
+        return largest(model, 0.0 if turn(step, steps) % 2 else a.sparsity)
+    return masks
+
+
+def train(model: nn.Module, data: Data, a: argparse.Namespace, generator: torch.Generator) -> int:
+    """All methods; see `Fit`."""
+    x, y = data
+    masks, spent = at_start(model, data, a, generator)
+    steps = round((EPOCHS * TRAIN - spent) / BATCH)
+    if not a.as_drawn:
         scale_start(model, masks)
     optimizer = torch.optim.SGD(model.parameters(), a.lr, momentum=0.9, weight_decay=a.weight_decay)
-    every = max(1, round(0.45 * steps / 50)) if method == "gradual-magnitude" else steps // 50
     apply(model, masks)
     for step, batch in zip(range(steps), minibatches(generator), strict=False):
         optimizer.param_groups[0]["lr"] = cosine(a.lr, a.lr_min, step / steps)
         optimizer.zero_grad()
         F.cross_entropy(model(x[batch]), y[batch]).backward()
-        done = step / steps
-        if method == "gradual-magnitude" and 0.05 <= done <= 0.5 and step % every == 0:
-            now = a.sparsity * (1 - (1 - (done - 0.05) / 0.45) ** 3)
-            masks = global_mask({n: w.detach().abs() for n, w in weights(model).items()}, now)
-        if method == "gradual-magnitude" and step == round(0.5 * steps):
-            masks = global_mask({n: w.detach().abs() for n, w in weights(model).items()}, a.sparsity)
-        if method == "rigl" and step and step % every == 0 and done < 0.75:
-            masks = move(model, masks, 0.15 * (1 + math.cos(math.pi * done / 0.75)))
+        masks = next_masks(model, masks, a, step, steps)
+        if a.method == "acdc" and turn(step, steps) % 2 and turn(step, steps) != turn(step - 1, steps):
+            optimizer.state.clear()  # a dense phase begins without momentum
         apply(model, masks)
         for name, w in weights(model).items():
             w.grad *= masks[name]
@@ -240,12 +303,16 @@ def run(method: str, fit: Fit, a: argparse.Namespace, log: Path) -> None:
 
 
 def main() -> None:
-    """Run one of the three methods."""
+    """Run one of the methods."""
     p = arguments(__doc__, "lenet")
-    p.add_argument("method", choices=("gradual-magnitude", "rigl", "snip"))
+    p.add_argument("method", choices=("gradual-magnitude", "acdc", "rigl", "snip", "grasp", "synflow"))
     p.add_argument("--lr", type=float, default=0.1)
     p.add_argument("--lr-min", type=float, default=0.0)
     p.add_argument("--weight-decay", type=float, default=5e-4)
+    p.add_argument(
+        "--gain", type=float, default=1.0, help="variance of a start times its fan-in (SNIP, GraSP, SynFlow)"
+    )
+    p.add_argument("--as-drawn", action="store_true", help="do not scale what a mask at the start leaves")
     a = p.parse_args()
     run(a.method, train, a, Path(__file__).with_suffix(".jsonl"))
 

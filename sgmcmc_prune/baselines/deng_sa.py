@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from sgmcmc_prune.baselines.fit import Fit, Weights
 from sgmcmc_prune.baselines.training import Trainer, single_weights
 from sgmcmc_prune.criteria.magnitude import magnitude
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.batches import TrainSet, minibatches
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.machine.progress import counted
 from sgmcmc_prune.priors import GroupMap, SpikeSlab
@@ -97,7 +97,7 @@ class Recipe:
 
 def fit(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     sparsity: float,
     recipe: Recipe,
     *,
@@ -111,7 +111,7 @@ def fit(
     ----------
     model : Module
         Its weights are the start; it is not changed.
-    train : tuple of Tensor
+    train : TrainSet
         Inputs (n, ...) and targets (n, ...), on the model's device.
     sparsity : float
         S, in [0, 1), of every layer.
@@ -149,10 +149,10 @@ def fit(
 
 
 def _begin(
-    model: nn.Module, train: tuple[Tensor, Tensor], recipe: Recipe, likelihood: Likelihood, seed: int
+    model: nn.Module, train: TrainSet, recipe: Recipe, likelihood: Likelihood, seed: int
 ) -> tuple[Trainer, SGHMC, EM]:
     """The loop around SGHMC, the sampler, and the EM that adapts its prior."""
-    stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
+    stream = minibatches(train, recipe.batch_size, seed, 0)
     prior, floor = _prior(model, recipe, stream.num_data)
     sampler = SGHMC(
         model.named_parameters(),

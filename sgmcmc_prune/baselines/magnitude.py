@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.training import Recipe, Trainer, single_weights
 from sgmcmc_prune.criteria.magnitude import magnitude
+from sgmcmc_prune.data.batches import TrainSet
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
@@ -68,7 +69,7 @@ Ranking = Callable[[Mapping[str, Tensor], Mapping[str, GroupMap]], Mapping[str, 
 
 def fit(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     recipe: Recipe,
     gradual: Gradual | None = None,
     *,
@@ -85,7 +86,7 @@ def fit(
     ----------
     model : Module
         Its weights are the start; it is not changed.
-    train : tuple of Tensor
+    train : TrainSet
         Inputs (n, ...) and targets (n, ...), on the model's device.
     recipe : Recipe
     gradual : Gradual, optional

@@ -29,6 +29,7 @@ from sgmcmc_prune.baselines.sparse_start import fit_to_mask
 from sgmcmc_prune.baselines.training import MaskUpdate, Recipe, Trainer, single_weights
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.criteria.random import random
+from sgmcmc_prune.data.batches import TrainSet
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.pruning import masks
@@ -107,7 +108,7 @@ def move_connections(
 
 def fit(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     sparsity: float,
     recipe: Recipe,
     topology: Topology | None = None,
@@ -122,7 +123,7 @@ def fit(
     ----------
     model : Module
         Its weights are the start; it is not changed.
-    train : tuple of Tensor
+    train : TrainSet
         Inputs (n, ...) and targets (n, ...), on the model's device.
     sparsity : float
         Fraction of the prunable weights to mask, in [0, 1); the same at every step.

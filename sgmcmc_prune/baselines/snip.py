@@ -20,6 +20,7 @@ from torch.func import functional_call
 from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.sparse_start import fit_by_score
 from sgmcmc_prune.baselines.training import Recipe
+from sgmcmc_prune.data.batches import TrainSet
 from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
 from sgmcmc_prune.pruning.masks import prunable
 
@@ -50,7 +51,7 @@ def connection_sensitivity(
 
 def fit(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     sparsity: float,
     recipe: Recipe,
     *,
@@ -65,7 +66,7 @@ def fit(
     ----------
     model : Module
         Gives the architecture, and the start of all parameters that are not pruned; it is not changed.
-    train : tuple of Tensor
+    train : TrainSet
         Inputs (n, ...) and targets (n, ...), on the model's device.
     sparsity : float
         Fraction of the prunable weights to mask, in [0, 1).

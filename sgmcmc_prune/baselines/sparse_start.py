@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.training import Recipe, Trainer, single_weights
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.batches import TrainSet, minibatches
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.likelihoods import Likelihood
 from sgmcmc_prune.pruning.decision import target_sparsity
@@ -33,7 +33,7 @@ Score = Callable[[nn.Module, Tensor, Tensor, Likelihood], Mapping[str, Tensor]]
 
 def fit_by_score(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     sparsity: float,
     recipe: Recipe,
     score: Score,
@@ -45,6 +45,7 @@ def fit_by_score(
     name: str,
     progress: bool,
     rescale: bool,
+    gain: float = 1.0,
 ) -> Fit:
     """Draw a start, prune it once by the scores of one batch, then train what is left.
 
@@ -59,10 +60,12 @@ def fit_by_score(
         Training examples behind the scores, and the backward passes that each of them takes.
     seed, name, progress, rescale
         As of `train_sparse`.
+    gain : float
+        As of `variance_scaling`.
     """
     model = copy.deepcopy(model)
-    variance_scaling(prunable(model), seed)
-    first = MinibatchStream(*train, min(examples, len(train[1])), seed, 1).batch(0)
+    variance_scaling(prunable(model), seed, gain)
+    first = minibatches(train, min(examples, len(train[1])), seed, 1).batch(0)
     scores = score(model, *first, likelihood)
     mask = target_sparsity(scores, single_weights(model), sparsity)
     return train_sparse(
@@ -77,7 +80,7 @@ def fit_by_score(
 
 def train_sparse(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     mask: Mask,
     scores: Mapping[str, Tensor],
     recipe: Recipe,
@@ -95,7 +98,7 @@ def train_sparse(
     ----------
     model : Module
         At its start; trained in place.
-    train : tuple of Tensor
+    train : TrainSet
     mask : mask
     scores : mapping of str to Tensor, shape (G,)
         Of single weights: what the mask was made from.
@@ -137,18 +140,20 @@ def fit_to_mask(parameters: Mapping[str, Tensor], mask: Mapping[str, Tensor]) ->
 
 
 @torch.no_grad()
-def variance_scaling(parameters: Mapping[str, Tensor], seed: int) -> None:
-    """Draw weights anew, in place: normals of variance 1 / fan-in, cut at two standard deviations.
+def variance_scaling(parameters: Mapping[str, Tensor], seed: int, gain: float = 1.0) -> None:
+    """Draw weights anew, in place: normals of variance gain / fan-in, cut at two standard deviations.
 
     Parameters
     ----------
     parameters : mapping of str to Tensor, shape (units, ...)
         All dimensions but the first are inputs.
     seed : int
+    gain : float
+        2 is He's for ReLU.
     """
     generator = seeded_generator("variance-scaling", seed)
     for weight in parameters.values():
         # A normal that is cut at two standard deviations has 0.8796 of its own.
-        std = 1 / (0.87962566103423978 * math.sqrt(weight[0].numel()))
+        std = math.sqrt(gain / weight[0].numel()) / 0.87962566103423978
         drawn = torch.nn.init.trunc_normal_(torch.empty(weight.shape), 0, std, -2 * std, 2 * std, generator)
         weight.copy_(drawn)

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.fit import Cost, Fit
 from sgmcmc_prune.baselines.training import Trainer, single_weights
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.batches import MinibatchStream, TrainSet, minibatches
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.machine.progress import counted
 from sgmcmc_prune.priors import Gaussian, SpikeSlab
@@ -94,7 +94,7 @@ class Recipe:
 
 def fit(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     recipe: Recipe,
     sparsity: float | None = None,
     *,
@@ -109,7 +109,7 @@ def fit(
     ----------
     model : Module
         Its weights are the start; it is not changed.
-    train : tuple of Tensor
+    train : TrainSet
         Inputs (n, ...) and targets (n, ...), on the model's device.
     recipe : Recipe
     sparsity : float, optional
@@ -137,7 +137,7 @@ def fit(
     if sparsity is not None:
         check_sparsity(sparsity)
     model = copy.deepcopy(model)
-    stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
+    stream = minibatches(train, recipe.batch_size, seed, 0)
     mixture = _mixture(model, recipe)
     _check_stable(recipe, stream.num_data)
     spent = _train(model, stream, likelihood, recipe, mixture, sparsity, progress)

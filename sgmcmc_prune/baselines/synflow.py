@@ -5,7 +5,8 @@ With every parameter replaced by its absolute value and an input of ones, R is t
     s_k = |w_k dR / d|w_k||
 
 is the part of R that flows through weight k. The scores of a layer add up to those of the next, so that no layer is
-emptied as long as the rounds are small: after round t of n the density is the final one to the power t / n.
+emptied as long as the rounds are small: after round t of n the density is the final one to the power t / n. What is
+kept trains as it was drawn, with variance 1 / fan-in, as in the paper, and not scaled to its mask, as SNIP's is here.
 
 References
 ----------
@@ -23,6 +24,7 @@ from torch.func import functional_call
 from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.sparse_start import train_sparse, variance_scaling
 from sgmcmc_prune.baselines.training import Recipe, single_weights
+from sgmcmc_prune.data.batches import TrainSet
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning.decision import target_sparsity
@@ -84,7 +86,7 @@ def synflow_mask(
 
 def fit(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     sparsity: float,
     recipe: Recipe,
     *,
@@ -99,7 +101,7 @@ def fit(
     ----------
     model : Module
         Gives the architecture, and the start of all parameters that are not pruned; it is not changed.
-    train : tuple of Tensor
+    train : TrainSet
         Inputs (n, ...) and targets (n, ...), on the model's device.
     sparsity : float
         Fraction of the prunable weights to mask, in [0, 1).
@@ -131,5 +133,5 @@ def fit(
         seed=seed,
         name="synflow",
         progress=progress,
-        rescale=True,
+        rescale=False,
     )

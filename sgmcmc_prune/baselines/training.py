@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.fit import Cost
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.batches import MinibatchStream, TrainSet, minibatches
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import Likelihood, mean_nll
 from sgmcmc_prune.machine.progress import counted
@@ -108,10 +108,10 @@ class Trainer:
 
     @classmethod
     def of_recipe(
-        cls, recipe: Recipe, model: nn.Module, train: tuple[Tensor, Tensor], likelihood: Likelihood, seed: int
+        cls, recipe: Recipe, model: nn.Module, train: TrainSet, likelihood: Likelihood, seed: int
     ) -> "Trainer":
         """The loop of a point estimate: the recipe's optimiser and steps, on minibatches of the training data."""
-        stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
+        stream = minibatches(train, recipe.batch_size, seed, 0)
         return cls(model, stream, likelihood, recipe.build(model), recipe.steps)
 
     @property
@@ -174,6 +174,14 @@ class Trainer:
                 if isinstance(average, Tensor) and average.shape == kept.shape:
                     average.masked_fill_(~held, 0)
         self.mask = mask
+
+    def release(self) -> None:
+        """Train all weights from now on; the optimiser's averages begin anew."""
+        self.mask = None
+        for state in self.optimizer.state.values():
+            for average in state.values():
+                if isinstance(average, Tensor):
+                    average.zero_()
 
     def _gradient(self) -> float:
         loss = self.gradient(*self.stream.batch(self.step))

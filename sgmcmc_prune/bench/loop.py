@@ -163,7 +163,7 @@ def _taken(chain: Any, stage: Stage, bar: Any) -> None:
 
 def plain(run: Run, sparsity: float, steps: int = 10_000, every: int = 100) -> Callable[[], Any]:
     """One step of what one writes by hand: one-cycle SGD; with a sparsity, gradual magnitude pruning on the way."""
-    (inputs, labels), config = run.data.train, run.config
+    (inputs, labels), config = run.data.train[:2], run.config
     model = run.model(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=steps)

@@ -13,6 +13,7 @@ from sgmcmc_prune.compare.search import SEARCH_SEED, Choice, of_trials, search
 from sgmcmc_prune.data import ood
 from sgmcmc_prune.run.config import PriorConfig, RunConfig
 from sgmcmc_prune.run.data import load_data
+from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.settings import from_json
 from sgmcmc_prune.store.files import read_json
 
@@ -90,6 +91,7 @@ def load_problem(comparison: Comparison, out: Path, seed: int) -> tuple[Problem,
     """The problem of a seed, and the out-of-distribution inputs if any were named."""
     config = run_config(comparison, seed)
     data = load_data(config)
+    data = replace(data, train=Run(config, data=data).train)
     problem = Problem(
         config, data, comparison.sparsities, comparison.epochs, comparison.members, out / "shared" / f"seed{seed}"
     )

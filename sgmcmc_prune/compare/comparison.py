@@ -16,11 +16,13 @@ from pathlib import Path
 from sgmcmc_prune.cells import Files, complete, product
 from sgmcmc_prune.compare.cell import compute_stored, load, rows_path, run_config
 from sgmcmc_prune.compare.config import Comparison
-from sgmcmc_prune.compare.methods import ALL, TRACKS, find
+from sgmcmc_prune.compare.methods import ALL, TRACKS, check_track, find
 from sgmcmc_prune.compare.score import Row
 from sgmcmc_prune.compare.table import write_csv
+from sgmcmc_prune.data.batches import Augmented
 from sgmcmc_prune.run.checks import check_choices, check_device
 from sgmcmc_prune.run.data import load_data
+from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.settings import require, to_json
 from sgmcmc_prune.store.files import locked, read_json, write_json
 from sgmcmc_prune.store.result_table import data_label
@@ -54,19 +56,18 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
         If a cell's process crashed, when the others are finished. A method that fails is a row with its reason.
     """
     chosen = comparison.methods or tuple(TRACKS[comparison.track])
-    track = TRACKS["structured"]
     for name in chosen:
         find(name)
-        whole = comparison.track != "structured" or name in track or name not in ALL
-        require(
-            whole, f"method {name} prunes single weights; the track structured has {', '.join(track)}, and your own"
-        )
+        check_track(name, comparison.track)
     require(jobs >= 1, f"jobs is {jobs}; it must be at least 1")
     config = run_config(comparison, comparison.seeds[0])
     check_device(config.device)
     check_choices(config)
-    dataset = load_data(config).dataset
-    judged = {"split": comparison.evaluate, "data": data_label(**dataset.origin)}
+    data = load_data(config)
+    trained_on = data_label(**data.dataset.origin)
+    if isinstance(Run(config, data=data).train, Augmented):
+        trained_on += f", {config.data.augmentation}"
+    judged = {"split": comparison.evaluate, "data": trained_on}
     out.mkdir(parents=True, exist_ok=True)
     with locked(out / ".lock", wait_seconds=30):
         _agree(comparison, out)

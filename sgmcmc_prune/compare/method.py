@@ -30,10 +30,11 @@ class Problem:
     config : RunConfig
         Its data, model, device and seed are the problem's; the rest concerns Markov chains alone.
     data : Data
-        A method may train on `train` and choose on `validation`.
+        A method may train on `train`, whose minibatches `data.batches.minibatches` augments if that was asked for (it
+        is `Augmented` then, and no pair), and choose on `validation`.
     sparsities : tuple of float
         Targets, rising, inside (0, 1).
-    epochs : int
+    epochs : float
         Budget of *each* candidate in passes over the training data: backward passes of one example, over their number.
         Methods are built from `steps`, and spend all of them.
     members : int
@@ -47,7 +48,7 @@ class Problem:
     config: RunConfig
     data: Data
     sparsities: tuple[float, ...]
-    epochs: int
+    epochs: float
     members: int
     shared: Path
     settings: Settings = field(default_factory=dict)

@@ -1,12 +1,13 @@
 """From a fit and a mask to a candidate of the comparison."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.fit import Fit
-from sgmcmc_prune.compare.method import Candidate, Problem, Ties
+from sgmcmc_prune.baselines.fit import Cost, Fit
+from sgmcmc_prune.compare.method import Candidate, Predict, Problem, Ties
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import match_layer_sparsity, target_sparsity, tied
@@ -22,6 +23,17 @@ def under_mask(
     whole = complete(chosen, fit.model)
     pruned = fit.under(whole, problem.statistics)
     return Candidate(target, [whole], pruned.single, pruned.predict, pruned.members, fit.cost, ties)
+
+
+def together(target: float | None, members: Sequence[Candidate]) -> Candidate:
+    """The candidate that the single networks of several make, each under its own mask."""
+    cost = sum((member.cost for member in members), Cost(0, 0.0))
+    predict = partial(_average, [member.single for member in members])
+    return Candidate(target, [m.masks[0] for m in members], members[0].single, predict, len(members), cost)
+
+
+def _average(predictions: Sequence[Predict], inputs: Tensor) -> Tensor:
+    return torch.stack([predict(inputs) for predict in predictions]).mean(0)
 
 
 def at_sparsities(problem: Problem, fit: Fit, allocation: str = "global") -> Iterator[Candidate]:

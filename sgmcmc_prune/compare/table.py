@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sgmcmc_prune.compare.score import COLUMNS, OTHERS, Row
@@ -28,6 +28,12 @@ _WHOLE = (
 HEADER = (
     *("method", "target", "kept", "unmasked mult-adds", "cut mult-adds", "seeds", "accuracy", "NLL", "ECE", "members"),
     *("Δ accuracy", "Δ NLL"),
+)
+#: Scores of an ensemble, and the columns of its table.
+SCORES = ("accuracy", "nll", "ece", "brier", "ood_auroc")
+TOGETHER = (
+    *("method", "target", "members", "kept together", "mult-adds together", "seeds", "accuracy", "Δ", "NLL", "Δ"),
+    *("ECE", "Δ", "Brier", "Δ", "AUROC", "Δ"),
 )
 
 
@@ -58,7 +64,7 @@ def results(rows: Sequence[Row], kind: str) -> list[Row]:
 
 
 #: What the methods of a track are measured against, if nothing is said.
-REFERENCES = ("inclusion-in-chain", "sgd-magnitude-one-shot", "filter-norm")
+REFERENCES = ("inclusion-in-chain", "sgd-magnitude-one-shot", "filter-norm", "gradual-magnitude")
 
 
 def default_reference(rows: Sequence[Row]) -> str:
@@ -67,18 +73,17 @@ def default_reference(rows: Sequence[Row]) -> str:
     return str(next((name for name in REFERENCES if name in methods), methods[0]))
 
 
-def summary(rows: Sequence[Row], reference: str) -> str:
+def summary(rows: Sequence[Row], reference: str, track: str = "trained") -> str:
     """Means over seeds with 95 % intervals, best accuracy first, and differences to a reference, paired by seed.
 
-    What each network cost, what a search chose and why a method has no result stand below.
+    On the track "ensembles" all networks of a predictor are counted together. What each network cost, what a search
+    chose and why a method has no result stand below.
     """
     parts = []
-    for kind in ("single", "ensemble"):
-        found = results(rows, kind)
-        keys = {(row["sparsity"], row["method"]) for row in found}
-        order = sorted(keys, key=lambda key: (key[0] is None, key[0], -_mean(found, *key), key[1]))
-        lines = [_line(found, method, target, reference) for target, method in order]
-        parts.append(f"{kind} (Δ: minus {reference}, paired by seed)\n" + format_rows(HEADER, lines))
+    if track == "ensembles":
+        parts.append(_table(rows, "ensemble", reference, TOGETHER, _line_together))
+    else:
+        parts += [_table(rows, kind, reference, HEADER, _line) for kind in ("single", "ensemble")]
     parts.append(
         "gradient evaluations of a network\n" + format_rows(("method", "evaluations", "training"), _spent(rows))
     )
@@ -91,6 +96,17 @@ def summary(rows: Sequence[Row], reference: str) -> str:
     parts += _tied(rows)
     reasons = sorted({f"{row['method']}, seed {row['seed']}: {row['reason']}" for row in rows if row["reason"]})
     return "\n\n".join([*parts, *(["no result:\n" + "\n".join(reasons)] if reasons else [])])
+
+
+def _table(
+    rows: Sequence[Row], kind: str, reference: str, header: Sequence[str], line: Callable[..., list[str]]
+) -> str:
+    """The lines of one kind of row, by target, best accuracy first."""
+    found = results(rows, kind)
+    keys = {(row["sparsity"], row["method"]) for row in found}
+    order = sorted(keys, key=lambda key: (key[0] is None, key[0], -_mean(found, *key), key[1]))
+    lines = [line(found, method, target, reference) for target, method in order]
+    return f"{kind} (Δ: minus {reference}, paired by seed)\n" + format_rows(header, lines)
 
 
 def _tied(rows: Sequence[Row]) -> list[str]:
@@ -146,6 +162,25 @@ def _line(rows: Sequence[Row], method: str, target: float | None, reference: str
     members = f"{sum(row['members'] for row in own) / len(own):g}"
     work = [_count([row.get(name) for row in own]) for name in ("flops", "cut_flops")]
     return [method, _label(target), f"{kept:.1%}", *work, str(len(own)), *scores, members, *differences]
+
+
+def _line_together(rows: Sequence[Row], method: str, target: float, reference: str) -> list[str]:
+    """What all networks of a predictor have together, and every score with its difference."""
+    own = _of(rows, target, method)
+    kept = sum((1 - row["achieved_sparsity"]) * row["members"] for row in own) / len(own)
+    members = f"{sum(row['members'] for row in own) / len(own):g}"
+    cells = [
+        method,
+        _label(target),
+        members,
+        f"{kept:.1%}",
+        _count([row["inference_flops"] for row in own]),
+        str(len(own)),
+    ]
+    known = [score for score in SCORES if own[0][score] is not None]
+    scores = {score: _interval([row[score] for row in own]) for score in known}
+    differences = {s: _interval(paired(rows, method, reference, target, s)) for s in known if method != reference}
+    return cells + [found.get(score, "-") for score in SCORES for found in (scores, differences)]
 
 
 def _count(values: Sequence[int | None]) -> str:

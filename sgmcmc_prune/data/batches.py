@@ -1,6 +1,7 @@
 """Minibatches as a pure function of the step."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,49 @@ from sgmcmc_prune.data.seeding import seeded_generator
 Transform = Callable[[Tensor, int, int], Tensor]
 #: All positions of a batch.
 WHOLE = slice(None)
+
+
+class Augmented(NamedTuple):
+    """Training examples that a network sees augmented, never as they are.
+
+    Attributes
+    ----------
+    inputs, targets : Tensor, shape (n, ...)
+    augment : callable
+        A stream's (seed, chain) to what it does to its minibatches.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    augment: Callable[[int, int], Transform]
+
+
+#: What a network is trained on: inputs and targets, as they are or augmented.
+TrainSet = tuple[Tensor, Tensor] | Augmented
+
+
+def minibatches(train: TrainSet, batch_size: int, seed: int, chain: int) -> "MinibatchStream":
+    """The minibatches of training examples (see `MinibatchStream`), augmented where these say so."""
+    return MinibatchStream(train[0], train[1], batch_size, seed, chain, _transform(train, seed, chain))
+
+
+def chosen(train: TrainSet, index: Tensor | slice, seed: int, chain: int, step: int) -> tuple[Tensor, Tensor]:
+    """Some of the training examples, as a minibatch of a stream would show them.
+
+    Parameters
+    ----------
+    train : TrainSet
+    index : Tensor, shape (k,), or slice
+        Places of the examples, on their device.
+    seed, chain, step : int
+        Of the augmentation.
+    """
+    inputs, targets, transform = train[0][index], train[1][index], _transform(train, seed, chain)
+    return inputs if transform is None else transform(inputs, step, 0), targets
+
+
+def _transform(train: TrainSet, seed: int, chain: int) -> Transform | None:
+    return train.augment(seed, chain) if isinstance(train, Augmented) else None
 
 
 class MinibatchStream:

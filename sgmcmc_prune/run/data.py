@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sgmcmc_prune import choices
 from sgmcmc_prune import data as datasets
+from sgmcmc_prune.data.batches import TrainSet
 from sgmcmc_prune.data.image_data import Dataset, LabelledImages, held_out, hold_out
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.likelihoods import Likelihood, ObservationModel
@@ -15,10 +16,13 @@ from sgmcmc_prune.run.config import RunConfig
 
 @dataclass(frozen=True)
 class Data:
-    """The splits of a run on its device: targets, and inputs as tensors (or `PictureInputs`, read on demand)."""
+    """The splits of a run on its device: targets, and inputs as tensors (or `PictureInputs`, read on demand).
+
+    `train` may be `Augmented`; where it is not, the configuration of a run says what its minibatches are.
+    """
 
     dataset: Dataset
-    train: tuple[Tensor, Tensor]
+    train: TrainSet
     validation: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
 

@@ -40,6 +40,28 @@ def regression() -> RunConfig:
     )
 
 
+def smaller() -> RunConfig:
+    """Whole nodes of an MLP, pruned in the chain: what `export` writes is smaller and faster, in about two minutes."""
+    return RunConfig(
+        preset="smaller",
+        model=ModelConfig(name="mlp"),
+        # Wider than for single weights: where hundreds share an indicator, the valley before a narrow spike is deep.
+        prior=PriorConfig(group="node", spike_variance=0.002),
+        # Nodes of layers of different width do not compare by their log-odds.
+        prune=PruneConfig(
+            targets=(0.5, 0.75),
+            allocation="layerwise",
+            post_hoc=("inclusion_probability", "root_mean_square"),
+            decisions=(),
+            cycles=2,
+            explore=2.0,
+            cut=True,
+        ),
+        execution="processes",
+        keep_weight_draws=True,
+    )
+
+
 def fashion_mnist() -> RunConfig:
     """LeNet on the official Fashion-MNIST: two chains."""
     return RunConfig(
@@ -101,6 +123,7 @@ def imagenet() -> RunConfig:
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "demo": demo,
     "regression": regression,
+    "smaller": smaller,
     "fashion-mnist": fashion_mnist,
     "cifar10": cifar10,
     "cifar100": cifar100,

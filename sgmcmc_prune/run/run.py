@@ -20,7 +20,7 @@ from sgmcmc_prune.chains.schedules import Cyclical, Phase
 from sgmcmc_prune.chains.smaller import CuttingChain
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.data.augmentation import Augmentation
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.batches import Augmented, MinibatchStream, TrainSet, Transform, minibatches
 from sgmcmc_prune.data.image_data import Dataset
 from sgmcmc_prune.data.pictures import PictureInputs
 from sgmcmc_prune.data.prefetch import PrefetchedStream
@@ -195,22 +195,30 @@ class Run:
         completed = self.likelihood.completed(model, width).to(self.config.device)
         return models.in_fast_layout(m.name, completed, self.config.precision)
 
+    @cached_property
+    def train(self) -> TrainSet:
+        """The training examples, augmented if that was asked for; ValueError if they are no images then."""
+        data, kind = self.data, self.config.data.augmentation
+        if kind == "none" or isinstance(data.train, Augmented):
+            return data.train
+        if len(data.input_shape) != 3 or len(data.dataset.mean) != data.input_shape[0]:
+            raise ValueError(f"data.augmentation {kind!r} changes images; examples have shape {data.input_shape}")
+        moments = (data.dataset.mean, data.dataset.std)
+        mean, std = (torch.tensor(moment, device=self.config.device) for moment in moments)
+
+        def augment(seed: int, chain: int) -> Transform:
+            return Augmentation(kind, data.input_shape[-1], -mean / std, seed, chain)
+
+        return Augmented(*data.train, augment)
+
     def stream(self, chain: int, batch_size: int | None = None) -> MinibatchStream:
         """The minibatches of one chain, augmented if that was asked for, and read ahead if they are not in memory."""
-        config, data = self.config, self.data
-        (inputs, labels), d = data.train, config.data
-        batch_size = batch_size or d.batch_size
-        augment = None
-        if d.augmentation != "none":
-            if len(data.input_shape) != 3 or len(data.dataset.mean) != data.input_shape[0]:
-                raise ValueError(
-                    f"data.augmentation {d.augmentation!r} changes images; examples have shape {data.input_shape}"
-                )
-            mean, std = (torch.tensor(moment, device=config.device) for moment in (data.dataset.mean, data.dataset.std))
-            augment = Augmentation(d.augmentation, data.input_shape[-1], -mean / std, config.seed, chain)
-        if isinstance(inputs, PictureInputs):
-            return PrefetchedStream(inputs, labels, batch_size, config.seed, chain, augment, d.workers)
-        return MinibatchStream(inputs, labels, batch_size, config.seed, chain, augment)
+        train, seed, d = self.train, self.config.seed, self.config.data
+        size = batch_size or d.batch_size
+        if isinstance(train[0], PictureInputs):
+            augment = train.augment(seed, chain) if isinstance(train, Augmented) else None
+            return PrefetchedStream(train[0], train[1], size, seed, chain, augment, d.workers)
+        return minibatches(train, size, seed, chain)
 
     def statistics_batches(self) -> Callable[[], list[Tensor]]:
         """Input batches for the statistics of BatchNorm, as training sees them, under a key of their own.

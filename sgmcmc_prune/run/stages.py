@@ -244,7 +244,7 @@ def _static(run: Run, probes: Probes, parameters: Mapping[str, Tensor], layers: 
 def check_inputs(run: Run, model: nn.Module) -> None:
     """ValueError where any example of a run holds an integer for which the network has no entry."""
     data = run.data
-    for what, (inputs, _) in (("training", data.train), ("validation", data.validation), ("test", data.test)):
+    for what, (inputs, _) in (("training", data.train[:2]), ("validation", data.validation), ("test", data.test)):
         check_lookups(model, inputs, f"{what} inputs")
 
 
@@ -256,7 +256,7 @@ def rehearsed(run: Run, model: nn.Module) -> Rehearsal:
     ValueError
         For a network that cannot be sampled.
     """
-    inputs, labels = (part[: min(EXAMPLES, run.config.data.batch_size)] for part in run.data.train)
+    inputs, labels = (part[: min(EXAMPLES, run.config.data.batch_size)] for part in run.data.train[:2])
     return rehearse(model, inputs, labels, run.likelihood, run.num_outputs)
 
 

@@ -34,14 +34,14 @@ from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.training import Trainer, single_weights
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.criteria.signal_to_noise import signal_to_noise
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.batches import MinibatchStream, TrainSet, minibatches
 from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
 from sgmcmc_prune.priors.groups import GroupMap
 
 
 def fit(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     method: str,
     recipe: Recipe,
     *,
@@ -60,7 +60,7 @@ def fit(
     ----------
     model : nn.Module
         Gives the architecture; its own weights are neither used nor changed. It runs in training mode.
-    train : tuple of Tensor
+    train : TrainSet
         Inputs (n, ...) and targets (n, ...), on the model's device.
     method : str
         One of `METHODS`.
@@ -155,7 +155,7 @@ class PosteriorTrainer(Trainer):
 
 
 def _begin(
-    method: str, model: nn.Module, train: tuple[Tensor, Tensor], recipe: Recipe, likelihood: Likelihood, seed: int
+    method: str, model: nn.Module, train: TrainSet, recipe: Recipe, likelihood: Likelihood, seed: int
 ) -> PosteriorTrainer:
     """The posterior before its first step, and what trains it."""
     if method not in METHODS:
@@ -163,7 +163,7 @@ def _begin(
     layers = layers_of(model)
     generator = torch.Generator(train[0].device).manual_seed(seed)
     posterior = NetworkPosterior(layers, _scales(method, layers), generator, point=method == "flat-map")
-    stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
+    stream = minibatches(train, recipe.batch_size, seed, 0)
     return PosteriorTrainer(model, posterior, stream, likelihood, recipe.lr, generator)
 
 

@@ -28,7 +28,7 @@ from sgmcmc_prune.baselines.laplace.posterior import LaplaceFit, LaplacePosterio
 from sgmcmc_prune.baselines.laplace.prior import PrecisionPrior
 from sgmcmc_prune.baselines.laplace.recipe import Recipe
 from sgmcmc_prune.baselines.training import Trainer
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.batches import WHOLE, TrainSet, chosen, minibatches
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.models.layers import find_layers
@@ -39,7 +39,7 @@ from sgmcmc_prune.pruning.decision import target_sparsity
 
 def fit(
     model: nn.Module,
-    train: tuple[Tensor, Tensor],
+    train: TrainSet,
     recipe: Recipe,
     *,
     likelihood: Likelihood = categorical,
@@ -54,7 +54,7 @@ def fit(
     ----------
     model : Module
         Its weights are the start; it is not changed.
-    train : tuple of Tensor
+    train : TrainSet
         Inputs (n, ...) and targets (n, ...), on the model's device.
     recipe : Recipe
     likelihood : callable
@@ -125,17 +125,17 @@ class _Trainer(Trainer):
     def __init__(
         self,
         model: nn.Module,
-        train: tuple[Tensor, Tensor],
+        train: TrainSet,
         recipe: Recipe,
         likelihood: Likelihood,
         skip: Collection[str],
         seed: int,
     ) -> None:
-        stream = MinibatchStream(*train, recipe.batch_size, seed, 0)
+        stream = minibatches(train, recipe.batch_size, seed, 0)
         optimizer = torch.optim.Adam if recipe.optimizer == "adam" else partial(torch.optim.SGD, momentum=0.9)
         built = optimizer(model.parameters(), lr=recipe.lr)
         super().__init__(model, stream, likelihood, built, recipe.steps, recipe.lr_min)
-        self.recipe, self.seed = recipe, seed
+        self.recipe, self.seed, self.train = recipe, seed, train
         names = [name for layer in find_layers(model, skip) for name in (layer.weight, layer.bias) if name]
         self.weights = {name: self.parameters[name] for name in names}
         self.groups = {n: GroupMap("weight", tuple(w.shape)) for n, w in self.weights.items() if w.ndim >= 2}
@@ -167,11 +167,13 @@ class _Trainer(Trainer):
 
     def curvature(self) -> Curvature:
         """At the present weights; masked weights have none, which takes them out of the evidence."""
-        inputs, targets, num_data = self.stream.inputs, self.stream.targets, self.stream.num_data
+        num_data = self.stream.num_data
+        index: Tensor | slice = WHOLE
         if self.recipe.curvature_share < 1:
             count = math.ceil(self.recipe.curvature_share * num_data)
             order = torch.randperm(num_data, generator=seeded_generator("curvature", self.seed, self.step))
-            inputs, targets = (part[order[:count].to(part.device)] for part in (inputs, targets))
+            index = order[:count].to(self.train[0].device)
+        inputs, targets = chosen(self.train, index, self.seed, 1, self.step)
         found = self._compute(self.model, inputs, targets, seed=self.seed + self.step, num_data=num_data)
         self.gradient_evaluations += found.gradient_evaluations
         blocks = dict(found.blocks)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from sgmcmc_prune.baselines.training import Trainer
 from sgmcmc_prune.baselines.variational.graph import find_sites, mask_readers, trace
 from sgmcmc_prune.baselines.variational.posterior import GaussianPosterior, VariationalFit, as_fit, point_spike
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.batches import TrainSet, minibatches
 from sgmcmc_prune.likelihoods import Likelihood, categorical
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning.masks import Mask
@@ -26,7 +26,7 @@ from sgmcmc_prune.pruning.masks import Mask
 
 def fit_ivon(
     model: nn.Module,
-    data: tuple[Tensor, Tensor],
+    data: TrainSet,
     steps: int,
     batch_size: int,
     likelihood: Likelihood = categorical,
@@ -43,8 +43,8 @@ def fit_ivon(
     ----------
     model : Module
         Left as it is.
-    data : (inputs, targets)
-        The N training examples.
+    data : TrainSet
+        The N training examples, inputs and targets.
     steps, batch_size : int
     likelihood : Likelihood
         Without parameters of its own.
@@ -72,7 +72,7 @@ def fit_ivon(
     except ImportError as error:
         raise ValueError("IVON needs the package ivon-opt: pip install ivon-opt") from error
     network = copy.deepcopy(model)
-    stream = MinibatchStream(*data, batch_size, seed, 0)
+    stream = minibatches(data, batch_size, seed, 0)
     num_data = stream.num_data
     decay = 1 / (num_data * prior_std**2)
     optimizer = IVON(network.parameters(), lr, ess=num_data, beta2=beta2, weight_decay=decay, hess_init=hess_init)
@@ -84,7 +84,7 @@ def fit_ivon(
     hessian = torch.cat([group["hess"] for group in optimizer.param_groups])
     variance = _unflatten(network, 1 / (num_data * (hessian + decay)))
     posterior = ivon_posterior(network, variance, prior_std)
-    return as_fit(posterior, likelihood, data[0], trainer.cost, history, draws=10, seed=seed)
+    return as_fit(posterior, likelihood, data, trainer.cost, history, draws=10, seed=seed)
 
 
 class _IvonTrainer(Trainer):

@@ -14,6 +14,7 @@ from sgmcmc_prune.baselines import kl
 from sgmcmc_prune.baselines.fit import Cost, Fit
 from sgmcmc_prune.baselines.variational.evidence import point_spike_log_odds
 from sgmcmc_prune.baselines.variational.factors import GateRule, noise_like
+from sgmcmc_prune.data.batches import TrainSet, chosen
 from sgmcmc_prune.likelihoods import Bernoulli, Categorical, Likelihood
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.priors.groups import GroupMap
@@ -25,6 +26,8 @@ from sgmcmc_prune.pruning.masks import Mask
 #: average over draws of weights; the means. To see what pruning costs compare the first with the third, and the second
 #: with the fourth.
 PREDICTORS = ("monte_carlo", "mean", "median_sampled", "median_mean")
+#: Training examples behind normalisation statistics, at most.
+STATISTICS = 10_000
 
 
 class Posterior(Protocol):
@@ -131,7 +134,7 @@ class VariationalFit(Fit):
     likelihood : Likelihood
         As trained (a learned noise included). Of a regression `single` and `predict` give mean responses.
     inputs : Tensor
-        Training inputs, from which normalisation statistics are re-estimated after pruning.
+        Training inputs as training saw them, from which normalisation statistics are re-estimated after pruning.
     seed : int
         Of the draws.
     bound, bound_error : float
@@ -207,7 +210,7 @@ def mean_network(posterior: Posterior, inputs: Tensor, gates: GateRule = "mean")
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
     batch = min(1000, len(inputs))
-    batchnorm.reestimate(model, (inputs[i * batch : (i + 1) * batch] for i in range(min(10, len(inputs) // batch))))
+    batchnorm.reestimate(model, (inputs[i * batch : (i + 1) * batch] for i in range(len(inputs) // batch)))
     return model
 
 
@@ -220,7 +223,7 @@ def drawn(posterior: Posterior, count: int, seed: int, gates: GateRule = "sample
 def as_fit(
     posterior: Posterior,
     likelihood: Likelihood,
-    inputs: Tensor,
+    train: TrainSet,
     cost: Cost,
     history: Sequence[Mapping[str, float]],
     draws: int,
@@ -228,6 +231,7 @@ def as_fit(
     bound: tuple[float, float] = (math.nan, math.nan),
 ) -> VariationalFit:
     """The fit of a trained posterior, with so many draws."""
+    inputs, _ = chosen(train, slice(STATISTICS), seed, 1, 0)
     scores, groups = posterior.log_odds()
     return VariationalFit(
         model=mean_network(posterior, inputs),

@@ -23,7 +23,7 @@ from sgmcmc_prune.baselines.variational.families import Family, mean_field
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork, bayesianise
 from sgmcmc_prune.baselines.variational.posterior import VariationalFit, as_fit
 from sgmcmc_prune.baselines.variational.watchdogs import MOVED_AFTER, OnEmpty, Watchdog
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.batches import MinibatchStream, TrainSet, minibatches
 from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
 from sgmcmc_prune.machine.progress import counted
 from sgmcmc_prune.pruning.masks import Mask
@@ -96,7 +96,7 @@ class LearnedGaussian(nn.Module):
 
 def fit(
     model: nn.Module,
-    data: Data,
+    data: TrainSet,
     settings: Settings,
     likelihood: Likelihood = categorical,
     *,
@@ -109,8 +109,8 @@ def fit(
     ----------
     model : Module
         Left as it is.
-    data : (inputs, targets)
-        The N training examples, on the model's device.
+    data : TrainSet
+        The N training examples, inputs and targets, on the model's device.
     settings : Settings
     likelihood : Likelihood
         A module's parameters (a learned noise) are trained, too, in a copy.
@@ -133,13 +133,13 @@ def fit(
     """
     network, likelihood = bayesianise(model, settings.family), copy.deepcopy(likelihood)
     network.mask_weights(mask or {})
-    stream = MinibatchStream(*data, settings.batch_size, settings.seed, 0)
+    stream = minibatches(data, settings.batch_size, settings.seed, 0)
     with _seeded(settings.seed, data[0].device):
         trainer = BoundTrainer(network, stream, likelihood, settings)
         history = _train(trainer, progress)
         bound = lower_bound(network, likelihood, data, settings.bound_draws, settings.batch_size)
     posterior = settings.family.posterior(network)
-    return as_fit(posterior, likelihood, data[0], trainer.cost, history, settings.draws, settings.seed, bound)
+    return as_fit(posterior, likelihood, data, trainer.cost, history, settings.draws, settings.seed, bound)
 
 
 def kl_weight(progress: float, warm_up: float) -> float:
@@ -163,9 +163,9 @@ def step_loss(
 
 @torch.no_grad()
 def lower_bound(
-    network: VariationalNetwork, likelihood: Likelihood, data: Data, draws: int = 32, batch_size: int = 1000
+    network: VariationalNetwork, likelihood: Likelihood, data: TrainSet, draws: int = 32, batch_size: int = 1000
 ) -> tuple[float, float]:
-    """Estimate the evidence lower bound of all data, in nats (running normalisation statistics).
+    """Estimate the evidence lower bound of all data, in nats (running normalisation statistics, nothing augmented).
 
     Returns
     -------

@@ -8,6 +8,7 @@ from sgmcmc_prune.compare.methods import (
     bmr,
     chain_reduction,
     chains,
+    ensembles,
     expected_loss,
     laplace,
     mixtures,
@@ -18,15 +19,27 @@ from sgmcmc_prune.compare.methods import (
 )
 
 _FAMILIES = (chains, expected_loss, chain_reduction, point_estimates, mixtures, variational, bmr, laplace)
-#: By track: trained under the mask or before it with the whole budget; one shot, from one network of a seed; and whole
-#: units, trained under the mask.
+#: By track: trained under the mask or before it with the whole budget; one shot, from one network of a seed; whole
+#: units, trained under the mask; and one network against several at equal non-zeros.
 TRACKS: dict[str, dict[str, Method]] = {
     "trained": {method.name: method for method in chain.from_iterable(family.methods() for family in _FAMILIES)},
     "one-shot": {method.name: method for method in one_shot.methods()},
     "structured": {method.name: method for method in structured.methods()},
+    "ensembles": {method.name: method for method in ensembles.methods()},
 }
+#: Tracks on which a name means something else than on the others: they take their own methods alone.
+APART = ("structured", "ensembles")
 METHODS: dict[str, Method] = TRACKS["trained"]
 ALL: dict[str, Method] = {name: method for track in TRACKS.values() for name, method in track.items()}
+
+
+def check_track(name: str, track: str) -> None:
+    """ValueError if a method of the library is not one of a track."""
+    of = [other for other, methods in TRACKS.items() if name in methods]
+    if of and track not in of and (track in APART or all(other in APART for other in of)):
+        raise ValueError(
+            f"method {name} is one of the track {of[0]}; the track {track} has {', '.join(TRACKS[track])}, and your own"
+        )
 
 
 def find(name: str) -> Method:

@@ -145,12 +145,20 @@ def _post_hoc(problem: Problem, folder: Path, mode: str, criterion: str) -> Iter
 def in_chain(problem: Problem, folder: Path, criterion: str, allocation: str = "global") -> Iterator[Candidate]:
     """A chain for each target, whose mask grows to it."""
     for target in problem.sparsities:
-        config = replace(_in_chain_config(problem, target, criterion), **{"prune.allocation": allocation})
-        out = folder / f"{target:g}"
-        seconds = run_once(problem, config, out)
-        stage = RunPlaces(out).stage(criterion)
-        fit = drawn(problem, stage, 0, 1, problem.members, chain_steps(problem, config), seconds)
-        path, groups = stage.mask(0, target), Run(config, data=problem.data).groups(fit.model)
+        yield from grown(problem, folder / f"{target:g}", target, criterion, allocation)
+
+
+def grown(
+    problem: Problem, out: Path, target: float, criterion: str, allocation: str = "global", chains: int = 1
+) -> Iterator[Candidate]:
+    """A candidate of each of so many chains, whose masks grow to a target; each chain takes the problem's steps."""
+    changes = {"prune.allocation": allocation, "chains": chains}
+    config = replace(_in_chain_config(problem, target, criterion), **changes)
+    seconds, steps = run_once(problem, config, out) / chains, chain_steps(problem, config)
+    stage = RunPlaces(out).stage(criterion)
+    for index in range(chains):
+        fit = drawn(problem, stage, 0, 1, problem.members, steps, seconds, index)
+        path, groups = stage.mask(index, target), Run(config, data=problem.data).groups(fit.model)
         ties = Ties(masks.load_tied(path), sum(group.num_groups for group in groups.values()))
         yield under_mask(problem, fit, target, masks.load(path), ties)
 
@@ -161,7 +169,7 @@ def shared_name(chain: str, settings: Settings) -> str:
 
 
 def run_once(problem: Problem, config: RunConfig, out: Path) -> float:
-    """Run a chain and its forks, go on with them, or wait for who runs them; without `run`'s own evaluation.
+    """Run chains and their forks, go on with them, or wait for who runs them; without `run`'s own evaluation.
 
     Returns
     -------
@@ -176,14 +184,24 @@ def run_once(problem: Problem, config: RunConfig, out: Path) -> float:
             write_json(run.places.config, to_json(config))
             for criterion in run.stages:
                 open_stage(run, criterion)
-            take_chain(run, 0, Silent())
+            for index in range(config.chains):
+                take_chain(run, index, Silent())
             write_json(finished, {"seconds": time.perf_counter() - started})
         return float(read_json(finished)["seconds"])
 
 
-def drawn(problem: Problem, stage: StagePlaces, start: int, cycles: int, draws: int, steps: int, seconds: float) -> Fit:
+def drawn(
+    problem: Problem,
+    stage: StagePlaces,
+    start: int,
+    cycles: int,
+    draws: int,
+    steps: int,
+    seconds: float,
+    chain: int = 0,
+) -> Fit:
     """The draws of some cycles of `draws` each, and the mean of the last of them."""
     weights, model = WeightStore(stage.draws), problem.network()
-    found = [weights.load(0, draw) for draw in range(start * draws, (start + cycles) * draws)]
+    found = [weights.load(chain, draw) for draw in range(start * draws, (start + cycles) * draws)]
     load_network_state(model, {**network_state(model), **average(found[-draws:])})
     return Fit(model, Cost(steps * problem.batch_size, seconds), found)

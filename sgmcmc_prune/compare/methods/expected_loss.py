@@ -17,7 +17,7 @@ from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config, drawn
 from sgmcmc_prune.compare.methods.settings import grid
 from sgmcmc_prune.compare.networks import at_sparsities
 from sgmcmc_prune.criteria.expected_loss import expected_loss
-from sgmcmc_prune.data.batches import MinibatchStream
+from sgmcmc_prune.data.batches import minibatches
 from sgmcmc_prune.likelihoods import categorical, mean_nll
 from sgmcmc_prune.pruning.masks import prunable
 from sgmcmc_prune.run.run import Run
@@ -57,7 +57,7 @@ def curvature(problem: Problem, model: nn.Module, weights: Weights, batches: int
     """
     model.load_state_dict(weights, strict=False)
     model.train()
-    stream = MinibatchStream(*problem.data.train, problem.batch_size, problem.seed, 0)
+    stream = minibatches(problem.data.train, problem.batch_size, problem.seed, 0)
     parameters = prunable(model)
     gradients: dict[str, list[Tensor]] = {name: [] for name in parameters}
     for step in range(batches):

@@ -27,6 +27,7 @@ from sgmcmc_prune.compare.networks import at_sparsity, under_mask
 from sgmcmc_prune.criteria.lamp import lamp
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.criteria.random import random
+from sgmcmc_prune.data.batches import chosen
 from sgmcmc_prune.likelihoods import categorical
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.pruning.conditional.prune import (
@@ -42,6 +43,7 @@ from sgmcmc_prune.pruning.conditional.prune import (
 )
 from sgmcmc_prune.pruning.decision import match_layer_sparsity, target_sparsity
 from sgmcmc_prune.pruning.masks import Mask
+from sgmcmc_prune.run.conditional import CURVATURE_CHAIN
 from sgmcmc_prune.run.decide import chain_scores
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store import checkpoint
@@ -194,12 +196,12 @@ def _taken(
 
 
 def _follow(how: Conditional, problem: Problem, start: Start, choose: list[Choose]) -> Iterator[Pruned]:
-    inputs, labels = problem.data.train
+    train = problem.data.train
 
     def examples(stage: int, count: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(problem.seed * 2**16 + stage)
-        index = torch.randperm(problem.num_data, generator=generator)[:count].to(inputs.device)
-        return inputs[index], labels[index]
+        index = torch.randperm(problem.num_data, generator=generator)[:count].to(train[0].device)
+        return chosen(train, index, problem.seed, CURVATURE_CHAIN, stage)
 
     own = network_state(start.fit.model)
     draws = [{**own, **draw} for draw in start.fit.draws] or [own]

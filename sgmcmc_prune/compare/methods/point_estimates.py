@@ -3,22 +3,24 @@
 A point estimate is an ensemble of one. `deep-ensemble` shares the budget among several shorter trainings.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sgmcmc_prune.baselines import grasp, magnitude, rigl, snip, synflow
+from sgmcmc_prune.baselines import acdc, grasp, magnitude, rigl, snip, synflow
 from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.baselines.training import Recipe
-from sgmcmc_prune.compare.method import ONE_EACH, ONE_FOR_ALL, Candidate, Cost, Method, Predict, Problem
+from sgmcmc_prune.compare.method import ONE_EACH, ONE_FOR_ALL, Candidate, Method, Problem
 from sgmcmc_prune.compare.methods.settings import SETTINGS, grid
-from sgmcmc_prune.compare.networks import at_layer_sparsities, at_sparsities, under_mask
+from sgmcmc_prune.compare.networks import at_layer_sparsities, at_sparsities, together, under_mask
 from sgmcmc_prune.criteria.random import random
+
+#: Trains one network of an ensemble: problem, sparsity, recipe and the member's number to its fit.
+Member = Callable[[Problem, float, Recipe, int], Fit]
 
 
 def methods() -> Iterator[Method]:
@@ -33,6 +35,7 @@ def methods() -> Iterator[Method]:
         yield _method(name, han, fit, optimizer, ONE_FOR_ALL)
     yield _method("sgd-random", "control: layer sparsities of sgd-magnitude", _random, training=ONE_FOR_ALL)
     yield _method("gradual-magnitude", zhu, partial(_sparse, fit=_gradual))
+    yield _method("acdc", "Peste et al. 2021", partial(_sparse, fit=_acdc))
     yield _method("snip", "Lee, Ajanthan and Torr 2019", partial(_sparse, fit=_snip))
     yield _method("grasp", "Wang, Zhang and Grosse 2020", partial(_sparse, fit=_grasp))
     scope = "networks that pass positive numbers on unbent (ReLU); images in memory"
@@ -80,8 +83,13 @@ def _sparse(problem: Problem, folder: Path, fit: Any) -> Iterator[Candidate]:
         yield under_mask(problem, fit(problem, target), target)
 
 
-def _gradual(problem: Problem, target: float, settings: Recipe | None = None, member: int = 0) -> Fit:
-    settings, seed = settings or recipe(problem), problem.seed * 2**16 + member
+def _gradual(problem: Problem, target: float) -> Fit:
+    return gradual_member(problem, target, recipe(problem), 0)
+
+
+def gradual_member(problem: Problem, target: float, settings: Recipe, member: int) -> Fit:
+    """One network of an ensemble by gradual magnitude, from its own start and on its own minibatches."""
+    seed = problem.seed * 2**16 + member
     return magnitude.fit(problem.network(member), problem.data.train, settings, gradual(settings, target), seed=seed)
 
 
@@ -90,6 +98,11 @@ def gradual(settings: Recipe, target: float, allocation: str = "global") -> magn
     share = SETTINGS["gradual"]
     every = max(1, round(settings.steps * (share["end"] - share["begin"]) / share["updates"]))
     return magnitude.Gradual(target, share["begin"], share["end"], every, allocation)
+
+
+def _acdc(problem: Problem, target: float) -> Fit:
+    phases = acdc.Phases(**SETTINGS["acdc"])
+    return acdc.fit(problem.network(), problem.data.train, target, recipe(problem), phases, seed=problem.seed)
 
 
 def _snip(problem: Problem, target: float) -> Fit:
@@ -119,20 +132,26 @@ def _flows(problem: Problem) -> str | None:
 
 
 def _rigl(problem: Problem, target: float, drop: float) -> Fit:
-    topology = rigl.Topology(every=max(1, problem.steps // SETTINGS["gradual"]["updates"]), drop=drop)
-    return rigl.fit(problem.network(), problem.data.train, target, recipe(problem), topology, seed=problem.seed)
+    return _moving(problem, target, recipe(problem), drop, problem.network(), problem.seed)
+
+
+def rigl_member(problem: Problem, target: float, settings: Recipe, member: int) -> Fit:
+    """One network of an ensemble by RigL, from its own start, first mask and minibatches."""
+    return _moving(problem, target, settings, 0.3, problem.network(member), problem.seed * 2**16 + member)
+
+
+def _moving(problem: Problem, target: float, settings: Recipe, drop: float, start: nn.Module, seed: int) -> Fit:
+    topology = rigl.Topology(every=max(1, settings.steps // SETTINGS["gradual"]["updates"]), drop=drop)
+    return rigl.fit(start, problem.data.train, target, settings, topology, seed=seed)
 
 
 def _deep_ensemble(problem: Problem, folder: Path) -> Iterator[Candidate]:
     count = SETTINGS["deep-ensemble"]["networks"]
-    parts = [recipe(problem, steps=(problem.steps + member) // count) for member in range(count)]
     for target in problem.sparsities:
-        fits = [_gradual(problem, target, part, member) for member, part in enumerate(parts)]
-        each = [under_mask(problem, fit, target) for fit in fits]
-        cost = sum((fit.cost for fit in fits), Cost(0, 0.0))
-        predict = partial(_average, [member.predict for member in each])
-        yield Candidate(target, [member.masks[0] for member in each], each[0].single, predict, count, cost)
+        yield independent(problem, target, count, partial(gradual_member, problem, target))
 
 
-def _average(predictions: Sequence[Predict], inputs: Tensor) -> Tensor:
-    return torch.stack([predict(inputs) for predict in predictions]).mean(0)
+def independent(problem: Problem, target: float, count: int, train: Callable[[Recipe, int], Fit]) -> Candidate:
+    """The candidate of so many trainings that share the budget; `train` takes a recipe and the number of a member."""
+    parts = [recipe(problem, steps=(problem.steps + member) // count) for member in range(count)]
+    return together(target, [under_mask(problem, train(part, member), target) for member, part in enumerate(parts)])

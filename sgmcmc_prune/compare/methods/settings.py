@@ -45,6 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # Masks per training, by gradual pruning and by RigL; members that share the budget.
     "gradual": {"updates": 50, "begin": 0.05, "end": 0.5},
     "deep-ensemble": {"networks": 4},
+    "acdc": {"warm_up": 0.1, "fine_tune": 0.15, "pairs": 7},
     "sun-mixture": {"lr": 0.1, "plain": 0.5, "fine_tune": 0.1, "fine_tune_lr": 0.01},
     "sghmc-sa": {"lr": 0.1, "half_life": 0.1, "fine_tune": 0.25},
     # With a wide slab and narrow factors, closing every gate is the cheapest way to lower the loss.
