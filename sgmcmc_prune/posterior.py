@@ -29,7 +29,7 @@ from sgmcmc_prune.report import write_report
 from sgmcmc_prune.run.conditional import check_conditional, take_conditional
 from sgmcmc_prune.run.config import PruneConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages
-from sgmcmc_prune.run.directory import load_averages, load_prior, open_run
+from sgmcmc_prune.run.directory import StoredAverages, load_averages, load_prior, open_run
 from sgmcmc_prune.run.evaluate import Evaluator, Predictor, held_out_losses, stage_row
 from sgmcmc_prune.run.headline import headline
 from sgmcmc_prune.run.probed import probed
@@ -489,7 +489,7 @@ class Pruned:
         >>> network(x[:5]).shape  # the mean, and the logarithm of the noise
         torch.Size([5, 2])
         """
-        weights = average(list(self.draws.of_chain(chain)))
+        weights = average(self.draws.of_chain(chain))
         model = self.run.model(chain).cpu()
         return masked_network(model, weights, self.masks[chain], self.run.statistics_batches()).eval()
 
@@ -540,7 +540,7 @@ def _post_hoc(posterior: Posterior, run: Run) -> Pruned:
     if make_criterion(run.config.prune.post_hoc[0]).moves:
         return _moved(posterior, run)
     evaluator = Evaluator(run)
-    states = [load_averages(run.places, chain) for chain in range(posterior.chains)]
+    states = StoredAverages(run.places, posterior.chains)
     found = list(decided_post_hoc(run.config, evaluator.groups, states, held_out_losses(run)))
     if not found:
         chosen, target = run.config.prune.post_hoc[0], run.config.prune.decisions[0]

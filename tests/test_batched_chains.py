@@ -134,6 +134,15 @@ class TestMemory:
         with pytest.raises(ValueError, match=r"at once: 3, which need .* on cpu .* execution 'loop'"):
             memory.require_memory(one, 3)
 
+    def test_masks_that_memory_could_not_hold_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        one = chain("mlp", 0)
+        weights = sum(one.parameters[name].numel() for name in one.moments)
+        assert memory.evaluation_bytes(one, 3) == (memory.READ + 3 * memory.SCORED) * weights
+        monkeypatch.setattr(memory, "free_bytes", lambda device: memory.evaluation_bytes(one, 3))
+        memory.require_evaluation_memory(one, 3)
+        with pytest.raises(ValueError, match=r"finished draws of 4 chains need .* fewer chains"):
+            memory.require_evaluation_memory(one, 4)
+
     def test_free_memory_is_positive_where_known(self) -> None:
         assert memory.free_bytes(torch.device("cpu")) is None or memory.free_bytes(torch.device("cpu")) > 0  # type: ignore[operator]
 

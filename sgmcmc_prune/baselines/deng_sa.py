@@ -26,10 +26,11 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.fit import Fit, Weights
-from sgmcmc_prune.baselines.training import Trainer, counted, single_weights
+from sgmcmc_prune.baselines.training import Trainer, single_weights
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.data.batches import TrainSet, minibatches
 from sgmcmc_prune.likelihoods import Likelihood, categorical
+from sgmcmc_prune.machine.progress import counted
 from sgmcmc_prune.priors import GroupMap, SpikeSlab
 from sgmcmc_prune.priors.em import EM
 from sgmcmc_prune.priors.em_settings import EMSettings

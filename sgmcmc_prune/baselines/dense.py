@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.training import Recipe, Trainer, counted
+from sgmcmc_prune.baselines.training import Recipe, Trainer
 from sgmcmc_prune.chains.forward import Precision, minibatch_nll, seeded
+from sgmcmc_prune.machine.progress import counted
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.predictive.metrics import summarise
 from sgmcmc_prune.predictive.predict import class_probabilities

@@ -36,9 +36,10 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.baselines.fit import Cost, Fit
-from sgmcmc_prune.baselines.training import Trainer, counted, single_weights
+from sgmcmc_prune.baselines.training import Trainer, single_weights
 from sgmcmc_prune.data.batches import MinibatchStream, TrainSet, minibatches
 from sgmcmc_prune.likelihoods import Likelihood, categorical
+from sgmcmc_prune.machine.progress import counted
 from sgmcmc_prune.priors import Gaussian, SpikeSlab
 from sgmcmc_prune.priors.spike_slab import check_hyperparameters, smallest_stable_spike
 from sgmcmc_prune.pruning import masks

@@ -5,7 +5,7 @@ An algorithm is then what differs: when it chooses a mask and from what, or anot
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,7 @@ from sgmcmc_prune.baselines.fit import Cost
 from sgmcmc_prune.data.batches import MinibatchStream, TrainSet, minibatches
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import Likelihood, mean_nll
+from sgmcmc_prune.machine.progress import counted
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 
@@ -199,15 +200,6 @@ class Trainer:
         self.optimizer.step()
         if self.mask is not None:
             masks.apply(self.mask, self.parameters)
-
-
-def counted(numbers: Sequence[int], name: str, unit: str, progress: bool) -> Iterable[int]:
-    """The numbers, with a progress bar if wanted; only then is tqdm needed."""
-    if not progress:
-        return numbers
-    from tqdm import tqdm
-
-    return tqdm(numbers, desc=name, unit=unit)
 
 
 def single_weights(model: nn.Module) -> dict[str, GroupMap]:

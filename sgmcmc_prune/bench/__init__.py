@@ -52,7 +52,7 @@ def run(
         result = smaller.bench_smaller(networks, rounds)
         return result, smaller.table(result)
     if what == "chains":
-        result = chains.bench_chains(networks, rounds=rounds)
+        result = chains.bench_chains(networks, rounds=rounds, device=device)
         return result, chains.table(result)
     result = predict.bench_predict(networks, rounds=rounds, device=device)
     return result, predict.table(result)

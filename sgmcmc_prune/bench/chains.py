@@ -35,8 +35,9 @@ def bench_chains(
     rounds: int = 15,
     batch_size: int = 128,
     progress: bool = True,
+    device: str = "cpu",
 ) -> dict[str, Any]:
-    """Measure every network on the CPU.
+    """Measure every network; processes on a CPU alone, for they would share a GPU.
 
     Returns
     -------
@@ -44,17 +45,22 @@ def bench_chains(
         `machine`, `chains` and `rows`: network, what `auto` chooses for a long run, chain steps a second by mode as it
         predicted and as measured, and the ratio of its time to that of each mode with its 95 % interval.
     """
-    workers = num_workers(chains)
+    workers = num_workers(chains) if device == "cpu" else 1
     # All choices come first: the processes of a benchmark that has just ended would disturb them.
     choices = {
         network: execution.choose(
-            partial(make, network, batch_size=batch_size), chains, STEPS, measured(network, batch_size, workers)
+            partial(make, network, batch_size=batch_size, device=device),
+            chains,
+            STEPS,
+            measured(network, batch_size, workers) if device == "cpu" else [],
         )
         for network in networks
     }
     rows = []
     for network, choice in choices.items():
-        candidates = modes(network, chains, batch_size, workers)
+        candidates = modes(network, chains, batch_size, device)
+        if device == "cpu":
+            candidates["processes"] = processes(network, chains, batch_size, workers)
         seconds = timing.interleaved(candidates, rounds, 2, f"bench chains {network}", progress)
         done = BLOCK[network] * chains
         rows.append(
@@ -74,9 +80,9 @@ def bench_chains(
     return {**found, "rounds": rounds, "rows": rows}
 
 
-def make(network: str, index: int, batch_size: int) -> Chain:
+def make(network: str, index: int, batch_size: int, device: str = "cpu") -> Chain:
     """One chain of `bench train`."""
-    return train.chain(network, train.NETWORKS[network][0], batch_size, "cpu", index)
+    return train.chain(network, train.NETWORKS[network][0], batch_size, device, index)
 
 
 def measured(network: str, batch_size: int, workers: int) -> list[list[str]]:
@@ -86,26 +92,32 @@ def measured(network: str, batch_size: int, workers: int) -> list[list[str]]:
     return [[*common, str(index)] for index in range(workers)]
 
 
-def modes(network: str, chains: int, batch_size: int, workers: int) -> dict[str, Callable[[], Any]]:
-    """A block of steps of all chains in every mode."""
+def modes(network: str, chains: int, batch_size: int, device: str) -> dict[str, Callable[[], Any]]:
+    """A block of steps of all chains in this process."""
     block = BLOCK[network]
-    alone = [make(network, k, batch_size) for k in range(chains)]
-    together = BatchedChains([make(network, k, batch_size) for k in range(chains)])
-    threads = max(1, torch.get_num_threads() // workers)
-    # One pool for each worker: a chain stays where it is.
-    context = multiprocessing.get_context("spawn")
-    pools = [ProcessPoolExecutor(1, context, torch.set_num_threads, (threads,)) for _ in range(workers)]
+    alone = [make(network, k, batch_size, device) for k in range(chains)]
+    together = BatchedChains([make(network, k, batch_size, device) for k in range(chains)])
 
     def loop() -> None:
         for chain in alone:
             timing.block(chain.advance, block)()
 
-    def processes() -> None:
-        waiting = [pools[k % workers].submit(take, network, k, batch_size, block) for k in range(chains)]
+    return {"loop": loop, "batched": timing.block(together.advance, block)}
+
+
+def processes(network: str, chains: int, batch_size: int, workers: int) -> Callable[[], Any]:
+    """The same in processes."""
+    threads = max(1, torch.get_num_threads() // workers)
+    # One pool for each worker: a chain stays where it is.
+    context = multiprocessing.get_context("spawn")
+    pools = [ProcessPoolExecutor(1, context, torch.set_num_threads, (threads,)) for _ in range(workers)]
+
+    def work() -> None:
+        waiting = [pools[k % workers].submit(take, network, k, batch_size, BLOCK[network]) for k in range(chains)]
         for future in waiting:
             future.result()
 
-    return {"loop": loop, "batched": timing.block(together.advance, block), "processes": processes}
+    return work
 
 
 def take(network: str, index: int, batch_size: int, steps: int) -> None:

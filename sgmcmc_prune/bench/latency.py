@@ -36,7 +36,6 @@ from sgmcmc_prune.run.config import NetworkChoice
 from sgmcmc_prune.run.directory import open_run
 from sgmcmc_prune.run.export import chosen, without_noise
 from sgmcmc_prune.store.program import onnx_runtime, why_no_onnx
-from sgmcmc_prune.store.weights import average
 from sgmcmc_prune.text_table import format_rows
 
 #: Inputs in a pass.
@@ -106,9 +105,9 @@ def of_run(directory: Path) -> Pruned:
     """The network of a finished run, pruned in the chain (or post hoc) by its first criterion to its largest target."""
     run = open_run(directory)
     choice = NetworkChoice(when="in_chain" if run.config.prune.in_chain else "post_hoc")
-    mask, draws, origin = chosen(run, directory, choice)
+    mask, weights, origin = chosen(run, directory, choice)
     network = run.model(choice.chain).cpu()
-    load_network_state(network, average(draws))
+    load_network_state(network, weights)
     plain, _ = without_noise(network, run)
     if plain is not network:
         mask = {name.removeprefix("network."): kept for name, kept in mask.items()}

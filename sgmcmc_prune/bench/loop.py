@@ -71,7 +71,7 @@ def _measured(
     """The rows of one network."""
     block = NETWORKS[network][2]
     config = _config(network, (rounds + 2) * block, batch_size, device)
-    run = Run(config, folder, _data(network, config))
+    run = Run(config, folder, random_pictures(NETWORKS[network][0], config, TRAIN, TEST))
     dense, seldom = _dense(run)
     loops = {"SGD, one cycle": plain(run, 0.0), "chain, dense": dense}
     loops |= {"SGD, gradual magnitude": plain(run, 0.9), "chain, pruned on the way": _fork(run)}
@@ -117,16 +117,16 @@ def _config(network: str, steps: int, batch_size: int, device: str) -> RunConfig
     return made
 
 
-def _data(network: str, config: RunConfig) -> Data:
-    """Random pictures."""
-    shape, g = NETWORKS[network][0], torch.Generator().manual_seed(0)
+def random_pictures(shape: tuple[int, ...], config: RunConfig, train: int, test: int) -> Data:
+    """So many training and test images of noise."""
+    g = torch.Generator().manual_seed(0)
 
     def images(count: int) -> Images:
         pixels = torch.randint(256, (count, *shape), generator=g, dtype=torch.uint8)
         return Images(pixels, torch.randint(10, (count,), generator=g))
 
     halves = (0.5,) * shape[0]
-    return split_data(Dataset("random", images(TRAIN), images(TEST), 10, halves, halves, {"official": False}), config)
+    return split_data(Dataset("random", images(train), images(test), 10, halves, halves, {"official": False}), config)
 
 
 def _dense(run: Run) -> tuple[Callable[[], Any], dict[str, Callable[[], Any]]]:

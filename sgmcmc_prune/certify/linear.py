@@ -4,11 +4,13 @@ Every replicate starts in the exact stationary law of the discretised chain, run
 wrong sampler drifts away, and is then measured over two more.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sgmcmc_prune.certify import recursions
@@ -41,6 +43,10 @@ class LinearCase:
     gradient_variance : float
         Of the noise added to gradients.
     replicates : int
+    dtype, device
+        Of the positions.
+    options : mapping
+        Further settings of the sampler.
     """
 
     sampler: str
@@ -53,6 +59,9 @@ class LinearCase:
     diagonal: bool = False
     gradient_variance: float = 0.0
     replicates: int = 4096
+    dtype: torch.dtype = torch.float64
+    device: str = "cpu"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def mass(self) -> Array | None:
@@ -83,6 +92,7 @@ class LinearCase:
         measured, d = _Measured(self), self.target.dimension
         settings: dict[str, Any] = {"lr": self.lr, "temperature": self.temperature, "seed": seed}
         settings |= {} if self.momentum is None else {"momentum": self.momentum}
+        settings |= {"dtype": self.dtype, "device": self.device, **self.options}
         chains = Replicates(self.make, self.target, self.replicates, mass=self.mass, **settings)
         chains.sampler.freeze()
         normals = np.random.default_rng(seed).standard_normal((self.replicates, 2 * d))
@@ -92,8 +102,8 @@ class LinearCase:
         steps = self.law.relaxation + every * MEASUREMENTS
         for t in chains.advance(steps, self.gradient_variance, seed):
             if t >= self.law.relaxation and (steps - 1 - t) % every == 0:
-                measured.add(chains.w.numpy(), chains.buffer)
-        return measured.rows(chains.w.numpy())
+                measured.add(chains.positions, chains.buffer)
+        return measured.rows(chains.positions)
 
 
 class _Measured:

@@ -65,11 +65,16 @@ class Replicates:
                 self.sampler.state[p]["mass"] = torch.from_numpy(mass).to(self.w).expand_as(p).clone()
 
     @property
+    def positions(self) -> Array:
+        """The positions, shape (R, d)."""
+        return self.w.double().cpu().numpy()
+
+    @property
     def buffer(self) -> Array | None:
         """Momentum buffers b, shape (R, d), of a sampler that has them."""
         states = [self.sampler.state[p] for p in self.parameters.values()]
         found = [s["momentum_buffer"] for s in states if "momentum_buffer" in s]
-        return torch.cat(found).numpy() if found else None
+        return torch.cat(found).double().cpu().numpy() if found else None
 
     def place(self, positions: Array, buffers: Array) -> None:
         """Put the replicates somewhere."""
@@ -77,7 +82,7 @@ class Replicates:
         if "momentum" in self.sampler.param_groups[0]:
             parts = torch.from_numpy(buffers).chunk(len(self.parameters))
             for p, part in zip(self.parameters.values(), parts, strict=True):
-                self.sampler.state[p]["momentum_buffer"] = part.clone()
+                self.sampler.state[p]["momentum_buffer"] = part.to(self.w, copy=True)
 
     def advance(self, steps: int, gradient_variance: float = 0.0, seed: int = 0) -> Iterator[int]:
         """Take steps, and yield after each; independent noise of the given variance is added to the gradients."""

@@ -5,7 +5,7 @@ sampler that is linear on a quadratic potential gets its equations in `recursion
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple, Protocol
@@ -70,22 +70,40 @@ def tier_cases() -> list[Case]:
             "SGHMC without momentum = SGLD", SGHMC, SGLD, settings={**plain, "momentum": 0.0}, reference_settings=plain
         )
     ]
-    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-    for device, make in product(devices, (SGHMC, SGLD)):
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         for tier in available(device)[1:]:
-            names = [{**plain, "implementation": name} for name in (tier, "reference")]
-            cases.append(
-                same(
-                    f"{make.__name__}, {tier} = reference, {device}",
-                    make,
-                    make,
-                    settings=names[0],
-                    reference_settings=names[1],
-                    dtype=torch.float32,
-                    device=device,
-                    tolerance=1e-5,
-                )
-            )
+            cases += equality_cases(tier, device, {"": {}})
+    return cases
+
+
+#: By a word for the table, the noises with which a tier must take the reference's steps.
+NOISES = {"": {}, " with random signs": {"noise": "rademacher"}}
+
+
+def equality_cases(tier: str, device: str, settings: Mapping[str, Any] = NOISES) -> list[Case]:
+    """A tier's SGHMC and SGLD against those of the reference, in float32."""
+    plain: dict[str, Any] = {"lr": 0.1, "temperature": 2.0}
+    return [
+        TierCase(
+            f"{make.__name__}{words}, {tier} = reference, {device}",
+            make,
+            make,
+            correlated_gaussian(3),
+            settings={**plain, **further, "implementation": tier},
+            reference_settings={**plain, **further, "implementation": "reference"},
+            dtype=torch.float32,
+            device=device,
+            tolerance=1e-5,
+        )
+        for (words, further), make in product(settings.items(), (SGHMC, SGLD))
+    ]
+
+
+def tier_suite(tier: str, device: str, replicates: int = 4096) -> list[Case]:
+    """One tier by itself, in float32: the reference's steps, and the exact law of a Gaussian at a finite step."""
+    cases, options = equality_cases(tier, device), {"implementation": tier}
+    for name in ("SGHMC", "SGLD"):
+        cases += linear_cases(name, 3, replicates=replicates, dtype=torch.float32, device=device, options=options)
     return cases
 
 
@@ -223,8 +241,13 @@ def certify(
         raise ValueError(f"seed is {seed}; choose 0 to 3999")
     if not 0 < false_alarm < 1:
         raise ValueError(f"false_alarm is {false_alarm}; it must be inside (0, 1)")
+    return certified(progress(quick_suite() if quick else full_suite()), seed, false_alarm, quick)
+
+
+def certified(cases: Iterable[Case], seed: int, false_alarm: float, quick: bool) -> Certificate:
+    """Run some cases, each with its own noise."""
     started = time.process_time()
     rows: list[Row] = []
-    for number, case in enumerate(progress(quick_suite() if quick else full_suite())):
+    for number, case in enumerate(cases):
         rows += case.rows(10**6 * seed + 10 * number)
     return Certificate(rows, false_alarm, seed, quick, time.process_time() - started)

@@ -63,4 +63,4 @@ class TierCase:
         chains.sampler.freeze()
         for _ in chains.advance(STEPS):
             pass
-        return chains.w.double().cpu().numpy()
+        return chains.positions

@@ -12,6 +12,9 @@ from sgmcmc_prune.priors.spike_slab import SpikeSlab
 BYTES_PER_GROUP = 7 * 8 + 4 + 1
 #: Tensors shaped like a prunable parameter that `Moments` keeps.
 MOMENTS = 2
+#: Bytes a prunable weight that the masks on finished draws take: for the one chain whose averages are read, and for
+#: each chain its scores and masks. Rounded up from what `benchmarks/evaluation.py` measures for ResNet-18.
+READ, SCORED = 160, 30
 
 
 def chain_bytes(chain: Chain) -> int:
@@ -46,6 +49,28 @@ def fits(chain: Chain, at_once: int) -> bool:
     """Whether that many chains like this one fit into what is free; yes where the system does not say."""
     free = free_bytes(_device(chain))
     return free is None or at_once * chain_bytes(chain) <= free
+
+
+def evaluation_bytes(chain: Chain, chains: int) -> int:
+    """Bytes that masks on the finished draws of so many chains like this one take, with single weights as groups."""
+    weights = sum(chain.parameters[name].numel() for name in chain.moments)
+    return (READ + chains * SCORED) * weights
+
+
+def require_evaluation_memory(chain: Chain, chains: int) -> None:
+    """Refuse a run whose masks could not be chosen on a CPU's memory; they are chosen when its chains are finished.
+
+    Raises
+    ------
+    ValueError
+        If the estimate is more than what is free.
+    """
+    need, free = evaluation_bytes(chain, chains), free_bytes(torch.device("cpu"))
+    if free is not None and need > free:
+        raise ValueError(
+            f"masks on the finished draws of {chains} chains need {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB are "
+            "free; take fewer chains, a smaller network or a machine with more, or no prune.post_hoc"
+        )
 
 
 def require_memory(chain: Chain, at_once: int) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from tqdm import tqdm
 
 from sgmcmc_prune.chains.loop import catch_signals, skip
 from sgmcmc_prune.errors import Interrupted, RunError
@@ -84,7 +83,7 @@ def run_in_processes(directory: Path, chains: int, total: int, progress: bool = 
 def run_workers(
     commands: Sequence[Sequence[str]],
     jobs: int,
-    bar: tqdm,
+    bar: Any,
     ended: Callable[[int, Future[Any]], object] = lambda index, future: future.result(),
     begin: Callable[[int], bool] = lambda index: True,
 ) -> None:
@@ -145,7 +144,7 @@ def run_workers(
             raise
 
 
-def _follow(command: Sequence[str], bar: tqdm, stop: threading.Event, running: "list[subprocess.Popen[str]]") -> Any:
+def _follow(command: Sequence[str], bar: Any, stop: threading.Event, running: "list[subprocess.Popen[str]]") -> Any:
     """Run one worker and move the bar with it; return what it gave."""
     process, given = start_worker(command), None
     running.append(process)

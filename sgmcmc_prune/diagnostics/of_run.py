@@ -123,8 +123,9 @@ def of_weights(run_dir: str | Path, memory: int = MEMORY, progress: bool = False
         if bad := WeightStore(RunPlaces(Path(run_dir)).draws).first_damaged(chain, length):
             raise ValueError(bad[1])
     names = [str(name) for name in tree["sample_stats"].to_dataset()["parameter"].values]
-    draws = {name: from_files([chain[:length] for chain in files], name) for name in names}
-    return {name: _of_parameter(streamed, memory, progress) for name, streamed in draws.items()}
+    # One parameter after the other: each maps every file, and a process may have 65,530 maps.
+    paths = [chain[:length] for chain in files]
+    return {name: _of_parameter(from_files(paths, name), memory, progress) for name in names}
 
 
 def _of_parameter(draws: StreamedDraws, memory: int, progress: bool) -> dict[str, Any]:

@@ -7,13 +7,17 @@
 and this mean is taken by `DistributedDataParallel` while the backward pass is still running. Noise, minibatches, masks
 and hyperparameters are functions of (seed, chain, step) and of that mean, so every rank computes them for itself: no
 other tensor is sent. The loss and the wish to stop are numbers on the CPU, over gloo, also when gradients go over NCCL.
+
+What becomes of a run is decided once, by the first rank, or by one that is left where the first was killed.
 """
 
 import gc
 import os
+import signal
+import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,16 +27,33 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sgmcmc_prune.errors import RunError
+from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.machine.words import Words, meet
 
 #: Chains of one run need not end on the same day; a rank that dies is noticed at once all the same.
 PATIENCE = timedelta(days=30)
+#: Exit code of bad input, which no restart would mend.
+REFUSED = 2
+#: Errors that say that the input is bad.
+BAD_INPUT = (ValueError, TypeError, OSError)
+_HEARS_NO_MORE = "hears no more"
 
 T = TypeVar("T")
 
 
 class LostRank(RunError):
-    """Another process of the run is gone, or silent for too long."""
+    """Another process of the run is gone, or silent for too long.
+
+    Parameters
+    ----------
+    message : str
+    among : sequence of int
+        Numbers of the ranks of which one is lost.
+    """
+
+    def __init__(self, message: str, among: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.among = among
 
 
 @dataclass(frozen=True)
@@ -47,11 +68,20 @@ class Ranks:
         How many there are.
     group : ProcessGroup or None
         How they reach each other; None for a process alone.
+    offset : int
+        The number, among all processes of the run, of the first of them.
+    words : Words or None
+        What they leave for each other.
+    restarted : bool
+        Whether the launcher has started this command anew, after a rank failed.
     """
 
     rank: int = 0
     size: int = 1
     group: Any = None
+    offset: int = 0
+    words: Words | None = None
+    restarted: bool = False
 
     @property
     def first(self) -> bool:
@@ -104,16 +134,100 @@ class Ranks:
                 )
 
     def first_only(self, work: Callable[[], T]) -> T | None:
-        """Let the first rank work while the others wait; if it fails, it alone says why, and the others exit with 1."""
-        result, failed = None, self.first
+        """Let the first rank work while the others wait; if it fails, it alone says why, and all exit with one code."""
+        result, code = None, 0
         try:
             if self.first:
-                result, failed = work(), False
+                with self.telling():
+                    result = work()
+        except BaseException as error:
+            code = exit_code(error)
+            raise
         finally:
-            failed = self.any(failed)
-        if failed:
-            raise SystemExit(1)
+            code = int(self.sum(code))
+        if code:
+            raise SystemExit(code)
         return result
+
+    def together(self, work: Callable[[], object]) -> None:
+        """Let every rank work; where one fails, it says why, and the others that it did.
+
+        Raises
+        ------
+        LostRank
+            On the ranks that did not fail; if the first failed, they exit without a word.
+        """
+        if self.size == 1:
+            return
+        error = None
+        try:
+            with self.telling():
+                work()
+        except Exception as failed:
+            error = failed
+        code = 0 if error is None else exit_code(error)
+        words: list[Any] = [None] * self.size
+        with self._hearing():
+            dist.all_gather_object(words, (code, str(error)), self.group)
+        if error is not None:
+            raise error
+        bad = {rank: why for rank, why in enumerate(words) if why[0]}
+        if not bad:
+            return
+        if 0 in bad:
+            raise SystemExit(bad[0][0])
+        rank, (code, why) = next(iter(bad.items()))
+        place = self.words.place(rank) if self.words else f"rank {rank}"
+        raise (ValueError if code == REFUSED else LostRank)(f"{place} of {self.size} cannot go on: {why}")
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Leave a word for the others when this rank fails, and hear theirs when another is lost."""
+        try:
+            yield
+        except LostRank as lost:
+            with deaf():
+                raise self._explained(lost) from lost.__cause__
+        except Exception as error:
+            if self.words is not None:
+                self.words.leave(str(error), isinstance(error, BAD_INPUT))
+            raise
+
+    def _explained(self, lost: LostRank) -> LostRank:
+        """The same with the rank that was lost, and its reason if it has left one."""
+        if self.words is None:
+            return lost
+        words = self.words
+        words.leave(_HEARS_NO_MORE)
+        said = words.of([rank for rank in lost.among if rank != self.rank])
+        reasons = [f"{words.place(r)} failed: {w}" for r, w in said.items() if w not in (None, _HEARS_NO_MORE)]
+        silent = [rank for rank, word in said.items() if word is None]
+        gone = [f"{words.place(rank)} ended without a word" for rank in silent]
+        return LostRank("; ".join([str(lost), *(reasons or gone)]), silent)
+
+    @contextmanager
+    def others_wait(self) -> Iterator[None]:
+        """Let the first rank work while the others `wait_for_first`, and tell them how it ended."""
+        code = 0
+        try:
+            yield
+        except BaseException as error:
+            code = exit_code(error)
+            raise
+        finally:
+            with suppress(LostRank):  # one that is killed while it waits changes nothing of the work
+                self.sum(code)
+
+    def wait_for_first(self) -> None:
+        """Wait until the first rank has ended its work: a launcher gives its agents a few minutes to end together.
+
+        Raises
+        ------
+        SystemExit
+            With the exit code of the first rank, if it failed; it alone says why.
+        """
+        if code := int(self.sum(0)):
+            raise SystemExit(code)
 
     def _reduced(self, values: list[float], operation: Any) -> Tensor:
         message = torch.tensor(values, dtype=torch.float64)
@@ -132,13 +246,35 @@ class Ranks:
             if self.size == 1:
                 raise
             raise LostRank(
-                f"rank {self.rank} of {self.size} hears no more from another rank, which was killed, failed or was "
-                f"silent for longer than rank_timeout ({str(error).splitlines()[0]}); `resume` goes on from the last "
-                "checkpoint"
+                f"rank {self.offset + self.rank} of {dist.get_world_size()} hears no more from another rank, which was "
+                f"killed, failed or was silent for longer than rank_timeout ({str(error).splitlines()[0]}); `resume` "
+                "goes on from the last checkpoint",
+                range(self.offset, self.offset + self.size),
             ) from error
 
 
 ALONE = Ranks()
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of a process that ends with an error, as the command line gives it."""
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    return REFUSED if isinstance(error, BAD_INPUT) else 1
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Let nothing but SIGKILL come between (main thread): a launcher that sees a dead rank stops the others at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def checksum(parameters: Mapping[str, Tensor]) -> int:
@@ -161,11 +297,6 @@ def resume_command(out: Path) -> str:
     return f"sgmcmc-prune resume {out}"
 
 
-def restarted() -> bool:
-    """Whether `torchrun` has started this command anew, after a rank failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 @contextmanager
 def world() -> Iterator[Ranks]:
     """All the processes of a run: what `torchrun` started, or this process alone.
@@ -177,28 +308,45 @@ def world() -> Iterator[Ranks]:
         yield ALONE
         return
     ours = not dist.is_initialized()
-    if ours:
-        _join()
+    words, restarted = _join() if ours else (None, False)
     try:
-        yield Ranks(dist.get_rank(), size, dist.group.WORLD)
+        yield Ranks(dist.get_rank(), size, dist.group.WORLD, words=words, restarted=restarted)
     finally:
         if ours:
             gc.collect()  # what belongs to a group must be gone before the group is
             dist.destroy_process_group()
 
 
-def _join() -> None:
-    """Meet the other processes where the launcher says.
+def _join() -> tuple[Words, bool]:
+    """Meet the other processes where the launcher says; say whether it has started them before.
 
-    `torchrun` keeps one store of addresses over its restarts: each restart must look for its own, not for the dead.
+    `torchrun` keeps one store of addresses over its restarts: each restart must look for its own, not for the dead. The
+    number of the restart does not tell them apart, for each agent counts its own.
+
+    Raises
+    ------
+    SystemExit
+        If the command was refused when it was started before: nothing has changed, and it was said why.
     """
     store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
-    store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    while isinstance(store, dist.PrefixStore):
+        store = store.underlying_store
+    store = dist.PrefixStore(f"sgmcmc_prune {os.environ.get('TORCHELASTIC_RUN_ID', '')}", store)
+    if store.check(["refused"]):
+        raise SystemExit(REFUSED)
+    meeting = meet(store, rank, size)
+    restarted = store.check(["begun"]) or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    words = Words(store, meeting, rank)
+    store_of_meeting = dist.PrefixStore(f"addresses {meeting}", store)
     backend = "gloo"
     if torch.cuda.is_available():
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store_of_meeting, rank=rank, world_size=size, timeout=PATIENCE)
+    dist.all_reduce(torch.zeros(1))  # all have looked whether there was a start before
+    store.set("begun", "yes")
+    words.learn_hosts(size)
+    return words, restarted
 
 
 def ranks_per_chain(processes: int, chains: int, batch_size: int, wanted: int | None) -> int:
@@ -257,4 +405,4 @@ def divide(everyone: Ranks, chains: int, each: int, timeout: float) -> tuple[Ran
     made = [
         dist.new_group(list(range(g * each, (g + 1) * each)), timeout=timedelta(seconds=timeout)) for g in range(groups)
     ]
-    return Ranks(everyone.rank % each, each, made[mine]), range(mine, chains, groups)
+    return Ranks(everyone.rank % each, each, made[mine], mine * each, everyone.words), range(mine, chains, groups)

@@ -1,45 +1,42 @@
-"""Progress of long work: a bar in a terminal, a line a minute in a log file."""
+"""Progress of long work: a bar in a terminal, a line a minute in a log file; only what is shown needs tqdm."""
 
 import sys
-import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tqdm import tqdm
 
-#: Seconds between two lines of a log.
-LOG_SECONDS = 60.0
-_LINE = "{desc}: {percentage:.0f}% ({n_fmt}/{total_fmt} {unit}s) after {elapsed}, {remaining} left{postfix}"
+class Silent:
+    """A bar that shows nothing but what is written to it."""
 
+    disable, n, initial = True, 0, 0
 
-class LogBar(tqdm):
-    """A bar for a file: whole lines, a minute apart, and one at the end; nothing is overwritten."""
+    def __enter__(self) -> "Silent":
+        return self
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        self._shown = time.monotonic()
-        super().__init__(*arguments, **{**options, "bar_format": _LINE, "mininterval": LOG_SECONDS})
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(self, n: int = 1) -> None:
+        """Count, for nobody."""
+
+    def skip(self, steps: int) -> None:
+        """Count what was done before, for nobody."""
 
     def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
-        """Set what stands before the colon; tqdm would add one of its own."""
-        self.set_description_str(desc, refresh)
+        """Say nothing."""
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Print a line if it is time for one."""
-        if time.monotonic() - self._shown >= LOG_SECONDS:
-            self._print()
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+        """Say nothing."""
 
     def close(self) -> None:
-        """Print the last line."""
-        if not bool(self.disable):
-            self.disable: bool = True
-            self._decr_instances(self)
-            self._print()
+        """Nothing is open."""
 
-    def _print(self) -> None:
-        self._shown = time.monotonic()
-        print(str(self), file=self.fp, flush=True)
+    def write(self, message: str) -> None:
+        """Print a line."""
+        print(message, flush=True)
 
 
-def bar(total: int, unit: str, *, desc: str | None = None, initial: int = 0, disable: bool = False) -> tqdm:
+def bar(total: int, unit: str, *, desc: str | None = None, initial: int = 0, disable: bool = False) -> Any:
     """A progress bar on standard error.
 
     Parameters
@@ -53,8 +50,25 @@ def bar(total: int, unit: str, *, desc: str | None = None, initial: int = 0, dis
         How many were done before.
     disable : bool
         Show nothing.
+
+    Returns
+    -------
+    tqdm or Silent
     """
+    if disable:
+        return Silent()
+    from tqdm import tqdm
+
+    from sgmcmc_prune.machine.log_bar import LogBar
+
     kind = tqdm if sys.stderr.isatty() else LogBar
-    return kind(
-        total=total, unit=unit, desc=desc, initial=initial, disable=disable, dynamic_ncols=True, mininterval=0.5
-    )
+    return kind(total=total, unit=unit, desc=desc, initial=initial, dynamic_ncols=True, mininterval=0.5)
+
+
+def counted(numbers: Sequence[int], name: str, unit: str, progress: bool) -> Iterable[int]:
+    """The numbers, with a progress bar if wanted."""
+    if not progress:
+        return numbers
+    from tqdm import tqdm
+
+    return tqdm(numbers, desc=name, unit=unit)

@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from sgmcmc_prune.machine.progress import counted
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def interleaved(
     """
     names = list(candidates)
     seconds: dict[str, list[float]] = {name: [] for name in names}
-    for r in tqdm(range(warm_up + rounds), desc=title, unit="round", disable=not progress):
+    for r in counted(range(warm_up + rounds), title, "round", progress):
         turns = names[r % len(names) :] + names[: r % len(names)] if order is None else order.sample(names, len(names))
         for name in turns:
             began = clock()

@@ -174,7 +174,7 @@ def decided_post_hoc(
     config : RunConfig
     groups : mapping of str to GroupMap
     chains : sequence of mapping
-        The saved averages of each.
+        The saved averages of each, which may be read when they are asked for.
     losses : callable
         A chain and a mask to the losses of its draws on held-out examples, (draws, examples).
 
@@ -186,12 +186,13 @@ def decided_post_hoc(
     p = config.prune
     others = without_target(config)
     seeds = [config.seed * 2**16 + c for c in range(len(chains))]
-    sizes = [chain_magnitudes(state, groups) for state in chains] if p.post_hoc else []
+    # By number: a chain's averages are gone when the next one's are read (`directory.StoredAverages`).
+    sizes = [chain_magnitudes(chains[c], groups) for c in range(len(chains))] if p.post_hoc else []
     first: list[Scores] = []
     for name, criterion in ((name, make_criterion(name)) for name in p.post_hoc):
         if criterion.moves:  # `conditional.take_conditional`
             continue
-        scores = [chain_scores(name, state, groups, seed) for state, seed in zip(chains, seeds, strict=True)]
+        scores = [chain_scores(name, chains[c], groups, seed) for c, seed in enumerate(seeds)]
         first = first or scores
         for target in p.targets:
             each = zip(first if criterion.copies_layers else scores, sizes, seeds, strict=True)
@@ -205,17 +206,19 @@ def decided_post_hoc(
             yield Decided(name, "target", target, None, sum(tied) / len(tied) / num_groups(groups), found)
         for decide in (d for d in others if d.applies(criterion)):
             evidence = [
-                decisions.Evidence(s, _inclusion(criterion, name, state, groups, s), seed, partial(losses, chain))
-                for chain, (s, state, seed) in enumerate(zip(scores, chains, seeds, strict=True))
+                decisions.Evidence(s, _inclusion(criterion, name, chains, c, groups, s), seed, partial(losses, c))
+                for c, (s, seed) in enumerate(zip(scores, seeds, strict=True))
             ]
             with choices.calling("decision", decide.name):
                 found = [decide(each, groups) for each in evidence]
             yield Decided(name, decide.name, None, decide.level, 0.0, found)
 
 
-def _inclusion(criterion: Criterion, name: str, state: State, groups: Groups, scores: Scores) -> Scores:
-    """Inclusion probabilities by a criterion that has them; none by others."""
-    return criterion.inclusion(ChainAverages(state, groups, name), scores) if criterion.probabilities else {}
+def _inclusion(
+    criterion: Criterion, name: str, chains: Sequence[State], chain: int, groups: Groups, scores: Scores
+) -> Scores:
+    """Inclusion probabilities of a chain by a criterion that has them; none by others."""
+    return criterion.inclusion(ChainAverages(chains[chain], groups, name), scores) if criterion.probabilities else {}
 
 
 def num_decided(config: RunConfig) -> int:
@@ -255,17 +258,21 @@ def inclusion_errors(chains: Sequence[State]) -> dict[str, Any]:
         the share of groups whose probability is within two standard errors of 1/2. The last two are NaN where batches
         are too few.
     """
-    if not all(state["inclusion"] for state in chains):
-        return {}
-    averages = [inclusion_averages(state) for state in chains]
+    found: dict[str, list[tuple[Tensor, float, int]]] = {}
+    for c in range(len(chains)):
+        if not chains[c]["inclusion"]:
+            return {}
+        for name, average in inclusion_averages(chains[c]).items():
+            error = average.standard_error
+            near = float(((average.included - 0.5).abs() <= 2 * error).double().sum())
+            found.setdefault(name, []).append((error, near, average.batches))
     errors, undecided = {}, {}
-    for name in averages[0]:
-        error = torch.cat([a[name].standard_error for a in averages])
-        margin = (torch.cat([a[name].included for a in averages]) - 0.5).abs()
+    for name, each in found.items():
+        error = torch.cat([error for error, _, _ in each])
         known = not bool(error.isnan().any())
         errors[name] = float(error.median())
-        undecided[name] = float((margin <= 2 * error).double().mean()) if known else math.nan
-    batches = min(average.batches for a in averages for average in a.values())
+        undecided[name] = sum(near for _, near, _ in each) / len(error) if known else math.nan
+    batches = min(count for each in found.values() for _, _, count in each)
     return {"batches": batches, "standard_error": errors, "undecided": undecided}
 
 

@@ -1,5 +1,6 @@
 """A run's directory as it is read again: its configuration, which must be that of its draws, and its averages."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,32 @@ def load_averages(places: RunPlaces, chain: int) -> dict[str, Any]:
     path = places.averages(chain)
     state = checkpoint.load(path if path.is_file() else places.checkpoint(chain))
     return {key: state[key] for key in ("inclusion", "moments", "observed", "prior") if key in state}
+
+
+class StoredAverages(Sequence[dict[str, Any]]):
+    """What is kept of every chain, as `load_averages` gives it: one chain's is in memory at a time.
+
+    Parameters
+    ----------
+    places : RunPlaces
+    chains : int
+    """
+
+    def __init__(self, places: RunPlaces, chains: int) -> None:
+        self.places, self.chains = places, chains
+        self._latest: tuple[int, dict[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return self.chains
+
+    def __getitem__(self, chain: Any) -> Any:
+        """Of one chain, read again unless it is the one that was asked for last."""
+        if not 0 <= chain < self.chains:
+            raise IndexError(chain)
+        if self._latest is None or self._latest[0] != chain:
+            self._latest = None  # before the next one takes its place
+            self._latest = chain, load_averages(self.places, chain)
+        return self._latest[1]
 
 
 def load_prior(run: Run, model: nn.Module, chain: int) -> Prior:

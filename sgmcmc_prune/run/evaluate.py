@@ -36,7 +36,7 @@ from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
 from sgmcmc_prune.run.conditional import take_conditional
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_errors, num_decided, num_groups
-from sgmcmc_prune.run.directory import evaluation_settings, load_averages
+from sgmcmc_prune.run.directory import StoredAverages, evaluation_settings
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.damage import damage_named
 from sgmcmc_prune.store.files import finite_or_null, read_json, write_json
@@ -282,9 +282,24 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         (rows, if the run has one), `diagnostics`, `split`, `examples` (of that split), `seed`, `ood`, and
         `not_shrinkable`: why rows have no such sizes, or "".
     """
+    config = run.config
+    found = tables(run, progress)
+    return {
+        **found,
+        "diagnostics": {
+            **_diagnostics(config, run.places),
+            "inclusion": inclusion_errors(StoredAverages(run.places, config.chains))
+            if config.prior.mode != "em"
+            else {},
+        },
+    }
+
+
+def tables(run: Run, progress: bool = True) -> dict[str, Any]:
+    """What `evaluate` gives but the diagnostics, which alone need the Zarr store."""
     config, data, places, evaluator = run.config, run.data, run.places, Evaluator(run)
     draws = config.schedule.cycles * config.schedule.draws
-    chains = [load_averages(places, chain) for chain in range(config.chains)]
+    chains = StoredAverages(places, config.chains)
     rows = 1 + num_decided(config) + len(config.prune.in_chain) * len(config.prune.targets)
     rows += 1 + len(config.prune.targets) * bool(config.prune.in_chain) if config.control else 0
     with progress_bar(rows, "row", desc="evaluate", disable=not progress) as bar:
@@ -324,10 +339,6 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
         "dense": dense,
         "pruned": pruned,
         **({"control": control} if control else {}),
-        "diagnostics": {
-            **_diagnostics(config, places),
-            "inclusion": inclusion_errors(chains) if config.prior.mode != "em" else {},
-        },
     }
 
 

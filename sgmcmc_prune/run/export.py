@@ -26,7 +26,7 @@ from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.pruning.shrink import shrink
 from sgmcmc_prune.run.config import NetworkChoice
 from sgmcmc_prune.run.decide import decided_post_hoc
-from sgmcmc_prune.run.directory import load_averages, open_run
+from sgmcmc_prune.run.directory import StoredAverages, open_run
 from sgmcmc_prune.run.evaluate import held_out_losses
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.network import About, load_network, save_network
@@ -71,9 +71,9 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     if not run.places.metrics.is_file():
         raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")
     config, data = run.config, run.data
-    mask, draws, origin = chosen(run, run_dir, choice)
+    mask, weights, origin = chosen(run, run_dir, choice)
     dense, _ = without_noise(run.model(choice.chain).cpu(), run)
-    network = masked_network(run.model(choice.chain), average(draws), mask, run.statistics_batches())
+    network = masked_network(run.model(choice.chain), weights, mask, run.statistics_batches())
     plain, noise = without_noise(network, run)
     if plain is not network:
         mask = {name.removeprefix("network."): kept for name, kept in mask.items()}
@@ -202,8 +202,8 @@ def table(result: dict[str, Any]) -> str:
     return f"{result['origin']}: {scores}\n\n{text}"
 
 
-def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask, list[dict[str, Tensor]], str]:
-    """The mask, the draws of the last cycle under it, and both in words."""
+def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask, dict[str, Tensor], str]:
+    """The mask, the mean of the draws of the last cycle under it, and both in words."""
     config = run.config
     criteria = config.prune.in_chain if choice.when == "in_chain" else config.prune.post_hoc
     targets = config.prune.targets
@@ -245,13 +245,13 @@ def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask, 
         f"{decided} ({masks.sparsity(mask):.1%} of the weights pruned), mean of {last - first} draws"
     )
     try:
-        return mask, [weights.load(choice.chain, draw) for draw in range(first, last)], origin
+        return mask, average(weights.load(choice.chain, draw) for draw in range(first, last)), origin
     except ValueError as error:
         raise ValueError(f"{error}; a run keeps its draws with --keep-weight-draws") from None
 
 
 def _post_hoc_mask(run: Run, choice: NetworkChoice, criterion: str, target: float | None) -> masks.Mask:
-    states = [load_averages(run.places, chain) for chain in range(run.config.chains)]
+    states = StoredAverages(run.places, run.config.chains)
     has = set[str]()
     for decided in decided_post_hoc(run.config, run.groups(run.model(0)), states, held_out_losses(run)):
         wanted = (decided.criterion, decided.decision) == (criterion, choice.decision)

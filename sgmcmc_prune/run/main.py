@@ -13,26 +13,25 @@ import platform
 import shutil
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from sgmcmc_prune import __version__, choices
 from sgmcmc_prune.chains.batched import require_batchable
 from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.execution import Mode, choose
 from sgmcmc_prune.chains.loop import interruptible
-from sgmcmc_prune.chains.memory import require_memory
+from sgmcmc_prune.chains.memory import require_evaluation_memory, require_memory
 from sgmcmc_prune.chains.processes import num_workers, run_in_processes, worker_commands
 from sgmcmc_prune.chains.rehearsal import unchanged
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine import distributed
-from sgmcmc_prune.machine.distributed import Ranks
+from sgmcmc_prune.machine.distributed import LostRank, Ranks
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.priors.rehearsal import rehearse_prior
 from sgmcmc_prune.run.checks import check_choices, check_device, check_precision
@@ -93,6 +92,7 @@ def run(config: RunConfig, out: Path, overwrite: bool = False, progress: bool = 
 def start(job: Run, overwrite: bool = False, progress: bool = True) -> dict[str, Any]:
     """As `run`, of a run whose parts may be objects instead of names."""
     with distributed.world() as world, ExitStack() as held:
+        world.together(lambda: job.data)
         world.first_only(lambda: _prepare(job, overwrite, world, held))
         return _work(job, progress, world)
 
@@ -121,10 +121,9 @@ def resume(out: Path, progress: bool = True, job: Run | None = None) -> dict[str
                 f"{out} holds a run with other settings; give the same ones, another directory or overwrite=True"
             )
         job = job or open_run(out)
+        world.together(lambda: job.data)
         if not job.config.keep_weight_draws and _finished(out):
-            if not world.first:
-                return {}
-            return _stored(job)
+            return world.first_only(lambda: _stored(job)) or {}
         return _work(job, progress, world)
 
 
@@ -175,7 +174,7 @@ def _prepare(job: Run, overwrite: bool, world: Ranks, held: ExitStack) -> None:
     check_choices(config)
     made = _take(out, held)
     try:
-        if distributed.restarted() and RunPlaces(out).config.is_file() and load_config(out) == config:
+        if world.restarted and RunPlaces(out).config.is_file() and load_config(out) == config:
             return
         old = [path for path in out.iterdir() if path != RunPlaces(out).lock]
         if old and not overwrite:
@@ -252,6 +251,8 @@ def _check(job: Run, world: Ranks) -> None:
         require_batchable(chain)
     at_once = {"processes": num_workers(config.chains), "batched": config.chains}
     require_memory(chain, at_once.get(config.execution, 1) if world.size == 1 else 1)
+    if config.prune.post_hoc:
+        require_evaluation_memory(chain, config.chains)
 
 
 def _rehearse_own(job: Run, model: nn.Module, chain: Chain) -> None:
@@ -272,31 +273,59 @@ def _rehearse_own(job: Run, model: nn.Module, chain: Chain) -> None:
 
 
 def _work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
+    sampled = world.any(world.first and _finished(job.places.directory))
     if not world.first:
-        _run_ranks(job, False, world)
+        _others_work(job, world, sampled)
         return {}
     with interruptible():
-        return _first_work(job, progress, world)
+        return _first_work(job, progress, world, sampled)
 
 
-def _first_work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
-    started, sampled = time.time(), _finished(job.places.directory)
+def _others_work(job: Run, world: Ranks, sampled: bool) -> None:
+    """The part of a rank that is not the first; it stays until the first has evaluated the run.
+
+    If the first was killed, one of the others writes what became of the run: the first would hold the lock.
+    """
+    try:
+        with world.telling():
+            if not sampled:
+                _run_ranks(job, False, world)
+            world.wait_for_first()
+    except LostRank as lost:
+        with distributed.deaf():
+            if 0 in lost.among:
+                _end_without_first(job, str(lost))
+        raise
+
+
+def _end_without_first(job: Run, reason: str) -> None:
+    with suppress(ValueError), locked(job.places.lock, wait_seconds=3):
+        info = _earlier(job.places.directory)
+        if info.get("status") == "running":
+            _write_info(job, {**info, "status": "failed", "error": reason})
+
+
+def _first_work(job: Run, progress: bool, world: Ranks, sampled: bool) -> dict[str, Any]:
+    started = time.time()
     info = _describe(job, world)
     if progress:
         for line in info["unread"]:
-            tqdm.write(f"note: {line}", file=sys.stderr)
+            print(f"note: {line}", file=sys.stderr, flush=True)
     before = _earlier(job.places.directory).get("seconds", 0.0)
     if not sampled:
         _write_info(job, {**info, "status": "running", "seconds": before})
     try:
         if not sampled:
-            _run_chains(job, progress, world, info["execution"]["mode"])
-        metrics = evaluate(job, progress)
+            with world.telling():
+                _run_chains(job, progress, world, info["execution"]["mode"])
+        with world.others_wait():
+            metrics = evaluate(job, progress)
     except (Exception, Interrupted) as error:  # whatever it is: nobody should wait for a run that has ended
         status = "interrupted" if isinstance(error, Interrupted) else "failed"
         if not sampled:  # what was sampled stays so, whatever its evaluation says
             ended = {"status": status, "error": str(error), "seconds": before + time.time() - started}
-            _write_info(job, {**info, **_damaged_checkpoints(job), **ended})
+            with distributed.deaf():
+                _write_info(job, {**info, **_damaged_checkpoints(job), **ended})
         raise
     info["departures"] += metrics["diagnostics"]["temperature"]["findings"]
     metrics["departures"] = len(info["departures"])
@@ -350,7 +379,7 @@ def _execution(job: Run, world: Ranks) -> dict[str, Any]:
     return {"mode": choice.mode, "predicted_seconds": choice.predicted_seconds}
 
 
-def _bar(total: int, progress: bool) -> tqdm:
+def _bar(total: int, progress: bool) -> Any:
     return progress_bar(total, "step", disable=not progress)
 
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from sgmcmc_prune import choices
 from sgmcmc_prune.chains.chain import Chain
@@ -37,8 +36,10 @@ from sgmcmc_prune.store.weights import WeightStore, estimate_bytes, require_spac
 RECORDS_PER_EPOCH, MOST_RECORDS = 4, 2000
 
 
-def take_chain(run: Run, index: int, bar: Any, ranks: Ranks = ALONE) -> None:
+def take_chain(run: Run, index: int, bar: Any, ranks: Ranks = ALONE, store: DrawStore | None = None) -> None:
     """Take one chain through all its stages, whose stores exist; of its ranks, the first alone writes.
+
+    `store` takes the place of the stages' own stores, where Zarr is missing: what only they would hold is then lost.
 
     Raises
     ------
@@ -52,7 +53,7 @@ def take_chain(run: Run, index: int, bar: Any, ranks: Ranks = ALONE) -> None:
             bar.set_description(f"chain {index}, {criterion or 'dense'}")
             chain = _stage_chain(run, criterion, index, ranks, bar)
             if ranks.first:
-                open_stage(run, criterion).run(chain, bar)
+                open_stage(run, criterion, store=store).run(chain, bar)
             else:
                 follow(run.places.stage(criterion), chain)
             ranks.wait()  # the next stage starts from what the first rank has written
@@ -168,9 +169,14 @@ def take_stage(run: Run, criterion: str, places: StagePlaces, progress: bool) ->
 
 
 def open_stage(
-    run: Run, criterion: str | None, ranks: int = 1, progress: bool = False, places: StagePlaces | None = None
+    run: Run,
+    criterion: str | None,
+    ranks: int = 1,
+    progress: bool = False,
+    places: StagePlaces | None = None,
+    store: DrawStore | None = None,
 ) -> Stage:
-    """Open the store of one stage, or create it (then `ranks` processes share each chain)."""
+    """Open the store of one stage unless it is given, or create it (then `ranks` processes share each chain)."""
     config, places, schedule = run.config, places or run.places.stage(criterion), run.schedule(criterion)
     model = run.model(0)
     prior, parameters = run.prior(model, 0), dict[str, Tensor](trainable(model))
@@ -187,14 +193,14 @@ def open_stage(
         run.statistics_batches(),
     )
     record_every = max(1, int(run.steps_per_epoch / RECORDS_PER_EPOCH), schedule.num_steps // MOST_RECORDS)
-    if places.store.exists():
+    if store is None and places.store.exists():
         store = DrawStore.open(places.store)
-    else:
+    elif store is None:
         needed = estimate_bytes(network_state(model), schedule.num_draws, config.chains)
         require_space(places.directory, needed)
         if progress:
             draws = config.chains * schedule.num_draws
-            tqdm.write(f"weight draws in {places.draws}: {draws}, {needed / 1e6:.1f} MB")
+            print(f"weight draws in {places.draws}: {draws}, {needed / 1e6:.1f} MB", flush=True)
         store = DrawStore.create(
             places.store,
             recorder.groups(schedule.num_draws, schedule.num_steps // record_every),
@@ -209,12 +215,12 @@ def open_stage(
                 "momentum": schedule(schedule.num_steps - 1).momentum,
             },
         )
-    outputs = run.likelihood.stored[0]
+    outputs, kept = run.likelihood.stored[0], store
     monitor = Monitor(
         run.likelihood,
         run.data.validation,
         run.data.dataset.unit,
-        lambda chain: store.written("posterior", chain, outputs),
+        lambda chain: kept.written("posterior", chain, outputs),
         places.progress,
         config.tensorboard,
     )

@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -160,9 +160,14 @@ def require_space(directory: str | Path, needed: int) -> None:
         )
 
 
-def average(draws: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of some draws; what is no floating-point number is the last draw's."""
-    return {
-        name: torch.stack([draw[name] for draw in draws]).mean(0) if last.is_floating_point() else last
-        for name, last in draws[-1].items()
-    }
+def average(draws: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of some draws, one in memory at a time; what is no floating-point number is the last draw's."""
+    sums: dict[str, Tensor] = {}
+    last: Mapping[str, Tensor] = {}
+    count = 0
+    for draw in draws:
+        count, last = count + 1, draw
+        for name, value in last.items():
+            if value.is_floating_point():
+                sums[name] = sums[name].add_(value) if name in sums else value.to(torch.float64, copy=True)
+    return {name: (sums[name] / count).to(value.dtype) if name in sums else value for name, value in last.items()}

@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.baselines.training import Trainer, counted
+from sgmcmc_prune.baselines.training import Trainer
 from sgmcmc_prune.baselines.variational.families import Family, mean_field
 from sgmcmc_prune.baselines.variational.network import VariationalNetwork, bayesianise
 from sgmcmc_prune.baselines.variational.posterior import VariationalFit, as_fit
 from sgmcmc_prune.baselines.variational.watchdogs import MOVED_AFTER, OnEmpty, Watchdog
 from sgmcmc_prune.data.batches import MinibatchStream, TrainSet, minibatches
 from sgmcmc_prune.likelihoods import Likelihood, categorical, mean_nll
+from sgmcmc_prune.machine.progress import counted
 from sgmcmc_prune.pruning.masks import Mask
 
 Data = tuple[Tensor, Tensor]

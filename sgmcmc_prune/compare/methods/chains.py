@@ -13,12 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from sgmcmc_prune.baselines.fit import Fit
 from sgmcmc_prune.compare.method import ONE_FOR_ALL, Candidate, Cost, Method, Problem, Settings, Ties
 from sgmcmc_prune.compare.methods.settings import LENGTHS, SETTINGS, grid
 from sgmcmc_prune.compare.networks import at_layer_sparsities, at_sparsities, under_mask
+from sgmcmc_prune.machine.progress import Silent
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.decision import median_probability_model
@@ -185,9 +184,8 @@ def run_once(problem: Problem, config: RunConfig, out: Path) -> float:
             write_json(run.places.config, to_json(config))
             for criterion in run.stages:
                 open_stage(run, criterion)
-            with tqdm(disable=True) as bar:
-                for index in range(config.chains):
-                    take_chain(run, index, bar)
+            for index in range(config.chains):
+                take_chain(run, index, Silent())
             write_json(finished, {"seconds": time.perf_counter() - started})
         return float(read_json(finished)["seconds"])
 

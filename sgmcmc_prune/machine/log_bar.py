@@ -1,0 +1,38 @@
+"""A progress bar of tqdm for a log file."""
+
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+#: Seconds between two lines of a log.
+LOG_SECONDS = 60.0
+_LINE = "{desc}: {percentage:.0f}% ({n_fmt}/{total_fmt} {unit}s) after {elapsed}, {remaining} left{postfix}"
+
+
+class LogBar(tqdm):
+    """A bar for a file: whole lines, a minute apart, and one at the end; nothing is overwritten."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._shown = time.monotonic()
+        super().__init__(*arguments, **{**options, "bar_format": _LINE, "mininterval": LOG_SECONDS})
+
+    def set_description(self, desc: str | None = None, refresh: bool | None = True) -> None:
+        """Set what stands before the colon; tqdm would add one of its own."""
+        self.set_description_str(desc, refresh)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Print a line if it is time for one."""
+        if time.monotonic() - self._shown >= LOG_SECONDS:
+            self._print()
+
+    def close(self) -> None:
+        """Print the last line."""
+        if not bool(self.disable):
+            self.disable: bool = True
+            self._decr_instances(self)
+            self._print()
+
+    def _print(self) -> None:
+        self._shown = time.monotonic()
+        print(str(self), file=self.fp, flush=True)
