@@ -301,6 +301,26 @@ def test_what_is_said_of_five_seeds_of_the_regression_is_their_result() -> None:
         assert run["off"] == []
 
 
+def test_what_is_said_of_the_preset_smaller_is_its_result() -> None:
+    runs = json.loads((RESULTS / "smaller_seeds.json").read_text())["runs"]
+    assert [run["seed"] for run in runs] == [0, 1, 2]
+    text = " ".join(README.split())
+
+    def three(numbers: list[float]) -> str:
+        return "{:.4f}, {:.4f} and {:.4f}".format(*numbers)
+
+    assert f"test images is {three([run['exported']['scores']['accuracy'] for run in runs])} with three seeds" in text
+    one, averaged = (three([run["dense"][key] for run in runs]) for key in ("single_accuracy", "accuracy"))
+    assert f"one dense draw has {one}, and the average of all 18 has {averaged} (" in text
+    assert {run["dense"]["members"] for run in runs} == {18}
+    shares = {round(r["exported"]["pruned"]["parameters"] / r["exported"]["dense"]["parameters"], 2) for r in runs}
+    times = sorted(run["exported"]["latency"]["1"]["ratio"]["median"] for run in runs)
+    (share,) = shares
+    assert (
+        f"has {share} of the parameters and takes {times[0]:.2f} to {times[-1]:.2f} of the time for one image" in text
+    )
+
+
 def test_what_is_said_of_whole_filters_is_that_of_the_rows() -> None:
     """No method's difference to chance is told apart from zero, at any target."""
     rows = [row for row in read_csv(RESULTS / "structured_lenet.csv") if row["kind"] == "single"]
