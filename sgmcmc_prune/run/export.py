@@ -24,7 +24,7 @@ from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.pruning.shrink import shrink
-from sgmcmc_prune.run.config import NetworkChoice
+from sgmcmc_prune.run.config import NetworkChoice, pruned_of
 from sgmcmc_prune.run.decide import decided_post_hoc
 from sgmcmc_prune.run.directory import StoredAverages, open_run
 from sgmcmc_prune.run.evaluate import held_out_losses
@@ -242,7 +242,7 @@ def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask, 
     decided = f"{100 * target:g} %" if choice.decision == "target" and target else choice.decision
     origin = (
         f"{run_dir.name}, chain {choice.chain}, {str(criterion).replace('_', ' ')}, {choice.when.replace('_', ' ')}, "
-        f"{decided} ({masks.sparsity(mask):.1%} of the weights pruned), mean of {last - first} draws"
+        f"{decided} ({masks.sparsity(mask):.1%} of the {pruned_of(config)} pruned), mean of {last - first} draws"
     )
     try:
         return mask, average(weights.load(choice.chain, draw) for draw in range(first, last)), origin
