@@ -46,6 +46,7 @@ def mean(variant: str, key: str, criterion: str = "", decision: Any = None) -> f
         ("in the chain, expected log-odds | 95 %", (TWO_CHAINS, "expected_log_odds", 0.95)),
         ("in the chain, expected log-odds | 98 %", (TWO_CHAINS, "expected_log_odds", 0.98)),
         ("root mean square of the weights | 98 %", (TWO_CHAINS, "root_mean_square", 0.98)),
+        ("in the chain, inclusion probability | 98 %", (TWO_CHAINS, "inclusion_probability", 0.98)),
         ("plain SGD, one network | 0 %", ("sgd",)),
         ("gradual magnitude pruning | 95 %", ("sgd", "root_mean_square", 0.95)),
         ("gradual magnitude pruning | 98 %", ("sgd", "root_mean_square", 0.98)),
