@@ -1,10 +1,14 @@
 """The table of opponents: its numbers are in the results files, and the independent code is independent."""
 
+import argparse
 import ast
+import importlib
+import itertools
 import json
 import re
 import runpy
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,12 @@ from torch import nn
 
 from sgmcmc_prune.baselines import grasp, snip, synflow
 from sgmcmc_prune.baselines.training import single_weights
+from sgmcmc_prune.compare.cell import load_problem
+from sgmcmc_prune.compare.config import Comparison
+from sgmcmc_prune.compare.methods import METHODS
+from sgmcmc_prune.models import MLP
 from sgmcmc_prune.pruning.decision import target_sparsity
+from sgmcmc_prune.run.config import DataConfig, ModelConfig
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "opponents"
 TABLE = FOLDER.with_suffix(".md")
@@ -95,3 +104,33 @@ def test_theirs_and_ours_choose_the_same_weights_at_one_start(name: str) -> None
     theirs = plain[f"{name}_masks"](*given, 0.8)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[layer], theirs[layer]) for layer in ours)
+
+
+def network(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    return MLP(input_shape, num_classes, widths=(8,))
+
+
+def test_the_plain_chain_is_ours_where_nothing_is_random(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From one start, all images in each batch and no noise: one mask, and one network to rounding."""
+    split = DataConfig(validation=6000, batch_size=1000)
+    comparison = Comparison(
+        sparsities=(0.9,), seeds=(0,), epochs=200, members=4, data=split, model=ModelConfig(name=f"{__name__}:network")
+    )
+    problem, _ = load_problem(comparison, tmp_path, 0)
+    problem = replace(problem, settings={"sampler.temperature": 0.0})
+    (candidate,) = METHODS["log-odds-in-chain"].fit(problem, tmp_path)
+
+    monkeypatch.syspath_prepend(str(FOLDER))
+    plain = importlib.import_module("plain_chain")
+    lengths = {"STEPS": 200, "BURN_IN": 12, "EXPLORE": 170, "GROWTH": 85, "RELAX": 2, "THIN": 4}
+    everything = {"minibatches": lambda generator: itertools.repeat(torch.arange(1000)), "BATCH": 1000, "TRAIN": 1000}
+    for name, value in {**lengths, **everything, "TEMPERATURE": 0.0}.items():
+        monkeypatch.setattr(plain, name, value)
+    model, settings = problem.network(), argparse.Namespace(sparsity=0.9, lr=0.1, slab_variance=0.3)
+    spent = plain.fit(model, problem.data.train, settings, torch.Generator())
+
+    assert spent == candidate.cost.gradient_evaluations
+    kept = {name: w != 0 for name, w in model.named_parameters() if w.ndim > 1}
+    assert all(torch.equal(kept[name], mask) for name, mask in candidate.masks[0].items())
+    x = problem.data.validation[0][:500]
+    torch.testing.assert_close(model(x).softmax(1).double(), candidate.single(x), atol=1e-5, rtol=0)
