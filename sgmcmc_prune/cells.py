@@ -172,7 +172,8 @@ class Records:
         with locked(self.path.with_name(f".{self.path.name}.lock"), wait_seconds=math.inf):
             others = self.all if self.path.is_file() else self._all
             record = cell.settings | finite_or_null(result)
-            self.write(self.path, sorted([*others, record], key=self._place))
+            self._all, self._version = sorted([*others, record], key=self._place), ()
+            self.write(self.path, self._all)
 
     def _place(self, record: Record) -> int:
         return next((i for i, cell in enumerate(self.cells) if _is_of(record, cell)), -1)

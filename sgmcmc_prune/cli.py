@@ -130,7 +130,8 @@ class Export(NetworkChoice):
     run_dir: tyro.conf.Positional[Path]
     """The run directory."""
     out: tyro.conf.Positional[Path]
-    """The safetensors file; `sgmcmc_prune.store.network.load_network` reads it."""
+    """The file: *.safetensors (`sgmcmc_prune.store.network.load_network` reads it), or a program that needs none of
+    this library, *.pt2 of torch.export or *.onnx."""
 
     def __call__(self) -> None:
         """Write the file, print the table."""

@@ -9,7 +9,7 @@ import math
 import shutil
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -447,9 +447,9 @@ class Pruned:
         On the run's held-out examples: sparsity, the scores of the likelihood, members, sizes, ties.
     """
 
-    run: Run
-    draws: Draws
-    masks: list[dict[str, Tensor]]
+    run: Run = field(repr=False)
+    draws: Draws = field(repr=False)
+    masks: list[dict[str, Tensor]] = field(repr=False)
     scores: dict[str, Any]
 
     @property

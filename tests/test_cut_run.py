@@ -13,6 +13,7 @@ from sgmcmc_prune.chains.schedules import Plan
 from sgmcmc_prune.chains.smaller import CuttingChain
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.headline import headline
 from sgmcmc_prune.run.main import resume, run
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.files import read_json
@@ -132,6 +133,8 @@ def test_a_run_prunes_whole_heads(tmp_path: Path) -> None:
     heads = mask["blocks.0.attention.proj.weight"].view(16, 4, 4)
     assert sorted(heads.all(2).all(0).tolist()) == sorted(heads.any(2).any(0).tolist()) == [False, False, True, True]
     dense, (row,) = metrics["dense"], [row for row in metrics["pruned"] if row["when"] == "in_chain"]
+    assert metrics["pruned_of"] == "attention heads"
+    assert "50 % of the attention heads pruned" in headline(metrics)[0]
     a_head = 3 * 4 * (16 + 1) + 4 * 16  # queries, keys and values with their biases, and columns of the projection
     assert row["parameters"] == dense["parameters"] - 2 * a_head
 

@@ -1,4 +1,4 @@
-"""The track of ensembles: one network and several at equal non-zeros, an equal budget, and scores of all together."""
+"""The track of ensembles: one network and several at equal weights, an equal budget, and scores of all together."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -70,7 +70,7 @@ def test_an_exported_network_predicts_as_the_masked_mean_of_the_last_cycle(finis
     )
     lines = table(result).splitlines()
     assert lines[0].startswith(f"{about.origin}: accuracy")
-    assert [line.split()[0] for line in lines[4:]] == ["dense", "pruned", "pruned"]
+    assert [line.split()[0] for line in lines[4:] if line] == ["dense", "pruned", "pruned", "inputs:"]
 
 
 def test_the_latency_of_a_run_is_that_of_its_pruned_network(finished: Path) -> None:
@@ -152,6 +152,10 @@ def test_a_program_gives_what_the_weights_give(finished: Path, tmp_path: Path, e
     found = export(finished, tmp_path / f"net{ending}", NetworkChoice(), rounds=6)
     assert found["scores"] == pytest.approx(weights["scores"], abs=1e-6)
     assert found["pruned"] == weights["pruned"]
+    assert found["bytes"] < 2 * weights["bytes"] + 100_000  # none of the data is in it
+    assert found["inputs"].startswith("inputs: (x - mean) / std of each channel")
+    content = (tmp_path / f"net{ending}").read_bytes()
+    assert str(Path(__file__).parents[1]).encode() not in content
     program, about = read_program(tmp_path / f"net{ending}")
     network, as_weights = load_network(tmp_path / "net.safetensors")
     assert about == as_weights
@@ -167,7 +171,7 @@ def test_what_a_program_cannot_hold_is_named(tmp_path: Path) -> None:
 
     about = About("user:make", None, (3,), 3, (0.0,), (1.0,))
     with pytest.raises(ValueError, match=r"Branching cannot be written as \.pt2 \(.*\); write \.safetensors"):
-        write_program(tmp_path / "net.pt2", Branching(), about, torch.randn(2, 3))
+        write_program(tmp_path / "net.pt2", Branching(), about)
     assert not list(tmp_path.iterdir())
 
 

@@ -15,6 +15,8 @@ from sgmcmc_prune.predictive.intervals import mean_and_half_width
 
 ROOT = Path(__file__).resolve().parents[1]
 README, SAID = ((ROOT / file).read_text() for file in ("README.md", "docs/results.md"))
+#: Seeds of the long comparison.
+SEEDS = 5
 TWO_CHAINS, RESULTS = "slab variance per layer, 2 chains", ROOT / "experiments" / "ours" / "results"
 
 
@@ -44,6 +46,7 @@ def mean(variant: str, key: str, criterion: str = "", decision: Any = None) -> f
         ("in the chain, expected log-odds | 95 %", (TWO_CHAINS, "expected_log_odds", 0.95)),
         ("in the chain, expected log-odds | 98 %", (TWO_CHAINS, "expected_log_odds", 0.98)),
         ("root mean square of the weights | 98 %", (TWO_CHAINS, "root_mean_square", 0.98)),
+        ("in the chain, inclusion probability | 98 %", (TWO_CHAINS, "inclusion_probability", 0.98)),
         ("plain SGD, one network | 0 %", ("sgd",)),
         ("gradual magnitude pruning | 95 %", ("sgd", "root_mean_square", 0.95)),
         ("gradual magnitude pruning | 98 %", ("sgd", "root_mean_square", 0.98)),
@@ -151,19 +154,36 @@ def test_the_bias_of_em_is_that_of_its_table() -> None:
     assert f"off by up to {worst:.2f}" in SAID
 
 
+def long_rows() -> list[dict[str, Any]]:
+    """The single networks of the long comparison on LeNet, at its targets."""
+    cells = ROOT / "benchmarks" / "comparison_long" / "lenet" / "cells"
+    rows = [row for file in sorted(cells.glob("*/rows.json")) for row in json.loads(file.read_text())]
+    return [row for row in rows if row["kind"] == "single" and not row["own_stopping_rule"]]
+
+
 def test_the_table_of_the_long_comparison_is_that_of_its_cells() -> None:
-    folder = ROOT / "benchmarks" / "comparison_long"
-    rows = re.findall(r"^\| ([a-z-]+) \| (0\..*) \|$", (folder / "README.md").read_text(), re.MULTILINE)
-    assert len(rows) == 8
-    for method, cells in rows:
-        found = json.loads((folder / "lenet" / "cells" / f"{method}-seed0" / "rows.json").read_text())
-        single = [row for row in found if row["kind"] == "single" and not row["own_stopping_rule"]]
-        expected = [
-            f"{row['accuracy']:.4f} / {row['nll']:.4f}"
-            for row in sorted(single, key=lambda row: float(row["sparsity"]))
-        ]
-        assert cells.split(" | ") == expected, method
-        assert all(row["gradient_evaluations"] == pytest.approx(400_000, rel=0.005) for row in single)
+    text, rows = (ROOT / "benchmarks" / "comparison_long" / "README.md").read_text(), long_rows()
+    lines = re.findall(r"^\| ([a-z-]+) \| (0\..*) \|$", text, re.MULTILINE)
+    assert len(lines) == 8
+    for method, cells in lines:
+        own = [row for row in rows if row["method"] == method]
+        assert len({row["seed"] for row in own}) == SEEDS
+        by_target = [[row for row in own if row["sparsity"] == target] for target in (0.8, 0.9, 0.95, 0.98, 0.99)]
+        expected = [[np.mean([row[key] for row in each]) for key in ("accuracy", "nll")] for each in by_target]
+        assert cells.split(" | ") == [f"{accuracy:.4f} / {nll:.4f}" for accuracy, nll in expected], method
+        assert all(row["gradient_evaluations"] == pytest.approx(400_000, rel=0.005) for row in own)
+
+
+def test_what_is_said_of_the_long_comparison_is_that_of_its_cells() -> None:
+    """The differences of gradual magnitude to our chain, paired by seed, with their intervals."""
+    text, rows = " ".join((ROOT / "benchmarks" / "comparison_long" / "README.md").read_text().split()), long_rows()
+    for score, sign in (("accuracy", -1), ("nll", 1)):
+        said = []
+        for target in (0.8, 0.9, 0.95, 0.98, 0.99):
+            differences = sign * np.array(paired(rows, "gradual-magnitude", "log-odds-in-chain", target, score))
+            mean, half = mean_and_half_width(differences)
+            said.append(f"{mean:.4f} ± {half:.4f}")
+        assert f"| {score if score == 'accuracy' else 'NLL'} | {' | '.join(said)} |" in text
 
 
 def test_the_uci_table_and_what_is_said_of_it_are_those_of_the_results() -> None:

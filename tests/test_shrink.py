@@ -485,3 +485,12 @@ def test_a_network_with_a_learned_noise_is_cut_in_its_inside() -> None:
     assert shrunk.model.network.layers[0].out_features == 3
     assert shrunk.model.log_noise.shape == (2,)
     torch.testing.assert_close(outputs(shrunk.model, inputs), outputs(masked(model, mask), inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_below_float32_is_cut_to_its_own_rounding(dtype: torch.dtype) -> None:
+    model = make_random(nn.Sequential(nn.Linear(7, 12), nn.Tanh(), nn.Linear(12, 3))).to(dtype)
+    mask, inputs = whole_nodes(model, {"0": 9}), torch.randn(5, 7).to(dtype)
+    small = shrink(model, mask, inputs).model
+    assert small[0].out_features == 9
+    torch.testing.assert_close(outputs(small, inputs), outputs(masked(model, mask), inputs), rtol=0.02, atol=0.02)

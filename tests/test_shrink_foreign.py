@@ -340,3 +340,16 @@ def test_a_part_of_a_head_stays() -> None:
     mask = {name: torch.ones_like(p, dtype=torch.bool) for name, p in masks.prunable(model).items()}
     mask["blocks.0.attention.proj.weight"][:, :3] = False  # three of the four channels of a head
     assert num_parameters(shrink(model, mask, inputs).model) == num_parameters(model)
+
+
+def test_attention_that_is_called_twice_is_named() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = models.vit.Attention(8, 2, 0.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.attention(self.attention(x))
+
+    with pytest.raises(ValueError, match="'attention' is used more than once"):
+        shrink(make_random(Twice()), {}, torch.randn(2, 5, 8))

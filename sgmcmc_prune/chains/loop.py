@@ -35,6 +35,20 @@ from sgmcmc_prune.store.weights import WeightStore
 RANK_CHECK_EVERY = 500
 
 
+#: A kinetic temperature that is no start of a burn-in any more: those are hot, by factors of tens.
+DIVERGED = 1e8
+
+
+def check_heat(chain: Chain, kinetic: float) -> None:
+    """RunError if a chain is so hot that it has diverged, though its loss is a number still."""
+    if kinetic > DIVERGED:
+        raise RunError(
+            f"chain {chain.index} diverged at step {chain.step}: its kinetic temperature is {kinetic:.2g}. Lower the "
+            f"step size (lr is {chain.sampler.param_groups[0]['lr']:.3g} at this step), or start from a chain that has "
+            "settled; what was stored before this step is kept"
+        )
+
+
 class Stage:
     """One stage of a run on disk: the dense chains, or one fork.
 
@@ -184,6 +198,7 @@ class Stage:
             self.weights.save(chain.index, chain.draws - 1, network_state(chain.model))
         if looked_at:
             record = self.recorder.record(chain, plan)
+            check_heat(chain, record["kinetic_temperature"])
             if recorded:
                 self.store.append("training", chain.index, chain.records, record)
                 chain.records += 1

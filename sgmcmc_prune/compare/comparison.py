@@ -64,6 +64,7 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     check_device(config.device)
     check_choices(config)
     data = load_data(config)
+    Run(config, data=data).model(0)  # a network that cannot be built is refused before any cell
     trained_on = data_label(**data.dataset.origin)
     if isinstance(Run(config, data=data).train, Augmented):
         trained_on += f", {config.data.augmentation}"

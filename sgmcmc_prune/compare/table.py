@@ -32,8 +32,8 @@ HEADER = (
 #: Scores of an ensemble, and the columns of its table.
 SCORES = ("accuracy", "nll", "ece", "brier", "ood_auroc")
 TOGETHER = (
-    *("method", "target", "members", "kept together", "mult-adds together", "seeds", "accuracy", "Δ", "NLL", "Δ"),
-    *("ECE", "Δ", "Brier", "Δ", "AUROC", "Δ"),
+    *("method", "target", "members", "kept together", "mult-adds together", "seeds", "accuracy", "Δ accuracy"),
+    *("NLL", "Δ NLL", "ECE", "Δ ECE", "Brier", "Δ Brier", "AUROC", "Δ AUROC"),
 )
 
 

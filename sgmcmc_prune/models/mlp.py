@@ -36,13 +36,14 @@ class MLP(nn.Module):
         self,
         input_shape: tuple[int, ...],
         num_classes: int,
-        widths: Sequence[int] = (400, 400),
+        widths: Sequence[int] | int = (400, 400),
         activation: str = "relu",
         bias: bool = True,
     ) -> None:
         super().__init__()
         if activation not in _ACTIVATIONS:
             raise ValueError(f"activation is {activation!r}; choose one of {', '.join(_ACTIVATIONS)}")
+        widths = (widths,) if isinstance(widths, int) else widths
         if any(width < 1 for width in widths):
             raise ValueError(f"widths are {tuple(widths)}; each must be at least 1")
         sizes = [math.prod(input_shape), *widths, num_classes]

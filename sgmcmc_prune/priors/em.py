@@ -40,6 +40,7 @@ Deng, Zhang, Liang, Lin: An adaptive empirical Bayesian method for sparse deep l
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -221,6 +222,16 @@ def adaptation(settings: EMSettings, prior: Prior, min_variance: float) -> Any:
     return prior.adaptation(settings, min_variance)
 
 
-def learns(family: type[Prior]) -> bool:
-    """Whether the hyperparameters of this kind of prior are learned, unless `EMSettings.kind` is "fixed"."""
-    return issubclass(family, SpikeSlab | ScaleFamily) or family.adaptation is not Prior.adaptation
+def settings_read(settings: EMSettings, family: type[Prior], mode: str) -> set[str]:
+    """Which of the settings count for a prior of some kind (of a `SpikeSlab`, in some mode)."""
+    names, clock = {field.name for field in fields(EMSettings)}, {"kind", "every", "start"}
+    fixed, smoothing = settings.kind == "fixed", {"decay", "delay"}
+    others = set() if settings.kind == "stochastic" else smoothing
+    if issubclass(family, SpikeSlab):
+        if fixed:  # the E-step goes on where responsibilities are held
+            return clock if mode == "em" else {"kind"}
+        unused = {"shared_variances", "variance_ratio"} if settings.learn_variances == "none" else set()
+        return names - others - unused
+    if issubclass(family, ScaleFamily):
+        return {"kind"} if fixed else clock | (smoothing - others)
+    return names if family.adaptation is not Prior.adaptation else set()

@@ -83,7 +83,8 @@ class Channels:
 
     def pinned_roots(self) -> dict[int, str]:
         """The classes that must stay, and why."""
-        return {self.root(channel): why for channel, why in reversed(self.pinned.items())} | {FOREIGN: "no layer's"}
+        found = {self.root(channel): why for channel, why in reversed(self.pinned.items())}
+        return found | {self.root(FOREIGN): "no layer's"}
 
     def parts(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
         """Rows, own values and columns."""

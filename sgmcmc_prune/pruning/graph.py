@@ -109,7 +109,7 @@ def trace(
     if supported is not None:
         _check_supported(graph, supported)
     called = [str(node.target) for node in graph.graph.nodes if node.op == "call_module"]
-    layers = [name for name in called if _is_cut(graph.get_submodule(name))]
+    layers = [name for name in called if _is_cut(module := graph.get_submodule(name)) or isinstance(module, whole)]
     for name in layers:
         _check_layer(name, graph.get_submodule(name), once=layers.count(name) == 1)
     for node in graph.graph.nodes:

@@ -251,8 +251,8 @@ class PruneConfig:
         Whether hyperparameters go on adapting while a fork explores.
     cut
         Whether a fork goes on in the cut network under its last mask: faster where the mask empties whole nodes, as
-        those of prior.group "node", "filter" and "head" do. Weights that only empty nodes read or send go then, too, so
-        the row of that target has a higher sparsity than was asked for.
+        those of prior.group "node" and "filter" do. Weights that only empty nodes read or send go then, too, so the
+        row of that target has a higher sparsity than was asked for.
     """
 
     targets: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98)
@@ -275,6 +275,11 @@ class PruneConfig:
     growth: float = 0.5
     em: bool = True
     cut: bool = False
+
+
+def pruned_of(config: "RunConfig") -> str:
+    """Of what a run's sparsity is the share."""
+    return "attention heads" if config.prior.group == "head" else "weights"
 
 
 @dataclass(frozen=True)

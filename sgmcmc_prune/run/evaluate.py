@@ -34,7 +34,7 @@ from sgmcmc_prune.pruning import batchnorm, masks
 from sgmcmc_prune.pruning.masked import put_on
 from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
 from sgmcmc_prune.run.conditional import take_conditional
-from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.config import RunConfig, pruned_of
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_errors, num_decided, num_groups
 from sgmcmc_prune.run.directory import StoredAverages, evaluation_settings
 from sgmcmc_prune.run.run import Run
@@ -328,6 +328,7 @@ def tables(run: Run, progress: bool = True) -> dict[str, Any]:
     return {
         "split": config.evaluate,
         "examples": len(evaluator.labels),
+        "pruned_of": pruned_of(run.config),
         "scores": dict(run.likelihood.headings),
         "higher_is_better": run.likelihood.higher_is_better,
         "seed": config.seed,

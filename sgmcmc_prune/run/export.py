@@ -24,7 +24,7 @@ from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.pruning.shrink import shrink
-from sgmcmc_prune.run.config import NetworkChoice
+from sgmcmc_prune.run.config import NetworkChoice, pruned_of
 from sgmcmc_prune.run.decide import decided_post_hoc
 from sgmcmc_prune.run.directory import StoredAverages, open_run
 from sgmcmc_prune.run.evaluate import held_out_losses
@@ -86,6 +86,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     example = data.train[0][: max(BATCHES)].cpu()
     return {
         "origin": origin,
+        "inputs": _inputs_in_words(_about(run, origin, noise)),
         "not_cut": obstacle or None,
         "split": config.evaluate,
         "scores": scores,
@@ -112,7 +113,7 @@ def _written(out: Path, network: nn.Module, about: About, run: Run) -> nn.Module
         save_network(out, network, about)
         return load_network(out, choices.load("network", run.config.model.name))[0]
     network, example = copy.deepcopy(network).cpu().eval(), run.data.train[0][:8].cpu()
-    write_program(out, network, about, example)
+    write_program(out, network, about, example.dtype)
     read, _ = read_program(out)
     expected, found = network(example[:3]), read(example[:3])
     if not torch.allclose(found, expected, rtol=1e-4, atol=1e-5):
@@ -133,6 +134,14 @@ def without_noise(network: nn.Module, run: Run) -> tuple[nn.Module, tuple[float,
         return network.network, tuple(network.log_noise.exp().tolist())
     known = run.likelihood.noise if isinstance(run.likelihood, Gaussian) else None
     return network, (known,) * run.data.dataset.target_width if isinstance(known, float) else ()
+
+
+def _inputs_in_words(about: About) -> str:
+    """What the file's network must be given, which the file says as "about", too."""
+    if about.features[0]:
+        return 'inputs: (x - centre) / scale of each feature, the pair `features` in what the file says "about" itself'
+    mean, std = (", ".join(f"{value:.4g}" for value in moment) for moment in (about.mean, about.std))
+    return f"inputs: (x - mean) / std of each channel, for x in [0, 1]; mean {mean}, std {std}"
 
 
 def _about(run: Run, origin: str, noise: tuple[float, ...]) -> About:
@@ -199,7 +208,7 @@ def table(result: dict[str, Any]) -> str:
         text = format_rows(header, rows) + note
     else:
         text = format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
-    return f"{result['origin']}: {scores}\n\n{text}"
+    return f"{result['origin']}: {scores}\n\n{text}\n\n{result['inputs']}"
 
 
 def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask, dict[str, Tensor], str]:
@@ -242,7 +251,7 @@ def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask, 
     decided = f"{100 * target:g} %" if choice.decision == "target" and target else choice.decision
     origin = (
         f"{run_dir.name}, chain {choice.chain}, {str(criterion).replace('_', ' ')}, {choice.when.replace('_', ' ')}, "
-        f"{decided} ({masks.sparsity(mask):.1%} of the weights pruned), mean of {last - first} draws"
+        f"{decided} ({masks.sparsity(mask):.1%} of the {pruned_of(config)} pruned), mean of {last - first} draws"
     )
     try:
         return mask, average(weights.load(choice.chain, draw) for draw in range(first, last)), origin

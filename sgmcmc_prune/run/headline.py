@@ -177,11 +177,11 @@ def _price_sentence(metrics: Metrics) -> str:
         few = ""
         if best.noise is not None and best.noise > TOO_NOISY:
             few = f" {metrics['examples']:,} {metrics['split']} examples are too few to tell how far it can be pruned."
-        return f"At {_sparsity(best.row)} sparsity this network {change} ({_method(best.row)}{why}).{few}"
+        return f"{_at(metrics, best.row)} this network {change} ({_method(best.row)}{why}).{few}"
     best = min(found, key=lambda price: price.lost)
     limit = "its noise" if best.noise is not None else _tolerance_words(first)
     return (
-        f"Every pruned network loses more than {limit}; the best of them, at {_sparsity(best.row)} sparsity "
+        f"Every pruned network loses more than {limit}; the best of them, {_at(metrics, best.row, 'at', 'with')} "
         f"({_method(best.row)}), {_change(best, first, heading, dense)}."
     )
 
@@ -213,6 +213,12 @@ def _tolerance_words(first: str) -> str:
 def _article(heading: str) -> str:
     """The article of a heading; one of capitals is spelt out ("an RMSE")."""
     return "an" if heading[:1] in ("AEFHILMNORSX" if heading.isupper() else "aeioAEIO") else "a"
+
+
+def _at(metrics: Metrics, row: Row, at: str = "At", with_: str = "With") -> str:
+    """The sparsity, and of what it is the share."""
+    of = metrics.get("pruned_of", "weights")
+    return f"{at} {_sparsity(row)} sparsity" if of == "weights" else f"{with_} {_sparsity(row)} of the {of} pruned"
 
 
 def _sparsity(row: Row) -> str:

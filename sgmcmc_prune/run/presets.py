@@ -16,7 +16,7 @@ from sgmcmc_prune.settings import replace
 
 
 def demo() -> RunConfig:
-    """LeNet on the Fashion-MNIST subset shipped with the package: two chains, under three minutes on two cores."""
+    """LeNet on the Fashion-MNIST subset shipped with the package: two chains, three to five minutes on two cores."""
     return RunConfig(keep_weight_draws=True, execution="processes")
 
 

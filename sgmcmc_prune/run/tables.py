@@ -150,12 +150,17 @@ def ood_lines(metrics: dict[str, Any]) -> list[str]:
 
 
 def unit_lines(metrics: dict[str, Any]) -> list[str]:
-    """In what scores of several targets are, and the RMSE of each in its own unit."""
+    """Of what sparsity is the share; in what scores of several targets are, and the RMSE of each in its own unit."""
+    of = metrics.get("pruned_of", "weights")
+    shares = [f"sparsity: share of the {of}, and of no other weights"] if of != "weights" else []
     found = metrics.get("rmse_by_target")
     if not found:
-        return []
+        return shares
     each = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-    return [f"scores of {len(found)} targets are in standard deviations of each; RMSE in their units, dense: {each}"]
+    return [
+        *shares,
+        f"scores of {len(found)} targets are in standard deviations of each; RMSE in their units, dense: {each}",
+    ]
 
 
 def starved_lines(metrics: dict[str, Any]) -> list[str]:

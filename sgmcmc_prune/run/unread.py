@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from sgmcmc_prune.priors.base import Prior
-from sgmcmc_prune.priors.em import learns
+from sgmcmc_prune.priors.em import settings_read
 from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
 from sgmcmc_prune.run.checks import prior_class
@@ -40,7 +40,7 @@ def unread_settings(run: Run) -> list[str]:
     family = prior_class(config)
     return [
         *_lines("prior", config.prior, preset.prior, *_of_prior(config, family)),
-        *_lines("em", config.em, preset.em, *_of_em(config.em, family)),
+        *_lines("em", config.em, preset.em, *_of_em(config, family)),
         *_lines("sampler", config.sampler, preset.sampler, *_of_sampler(config.sampler, run)),
     ]
 
@@ -48,26 +48,28 @@ def unread_settings(run: Run) -> list[str]:
 def _of_prior(config: RunConfig, family: type[Prior]) -> tuple[set[str], str]:
     """What is not read of a prior's settings, and by whom."""
     prior, read = config.prior, {"family", "options", "group", *family.settings}
-    if issubclass(family, SpikeSlab):
-        if prior.mode == "gibbs":
-            read.add("indicator_every")
-        reader = f"prior.family {prior.family} in mode {prior.mode}"
+    if family.sample_latent is SpikeSlab.sample_latent:
+        latent = prior.mode == "gibbs"
     else:
-        if family.sample_latent is not Prior.sample_latent:
-            read.add("indicator_every")
-        if prior.dense_variance == prior.slab_variance:  # its one variance, which holds for biases as well
-            read.add("dense_variance")
-        reader = f"prior.family {prior.family}"
-    return {field.name for field in fields(PriorConfig)} - read, reader
+        latent = family.sample_latent is not Prior.sample_latent
+    if latent:
+        read.add("indicator_every")
+    if prior.dense_variance == prior.slab_variance:  # of a prior with one variance, which holds for biases as well
+        read.add("dense_variance")
+    return {field.name for field in fields(PriorConfig)} - read, _named(config, family)
 
 
-def _of_em(em: EMSettings, family: type[Prior]) -> tuple[set[str], str]:
+def _of_em(config: RunConfig, family: type[Prior]) -> tuple[set[str], str]:
     names = {field.name for field in fields(EMSettings)}
-    if not learns(family):
-        return names, f"prior.family of the type {family.__name__}, which learns nothing,"
-    if em.kind == "fixed":
-        return names - {"kind"}, "em.kind fixed"
-    return ({"decay", "delay"} if em.kind != "stochastic" else set()), f"em.kind {em.kind}"
+    if not max(config.sampler.temperature, config.sampler.explore_temperature or 0.0) > 0:
+        return names, "EM, which takes draws at a temperature above 0,"
+    read = settings_read(config.em, family, config.prior.mode)
+    return names - read, f"em.kind {config.em.kind} under {_named(config, family)}"
+
+
+def _named(config: RunConfig, family: type[Prior]) -> str:
+    mode = f" in mode {config.prior.mode}" if issubclass(family, SpikeSlab) else ""
+    return f"prior.family {config.prior.family}{mode}"
 
 
 def _of_sampler(sampler: SamplerConfig, run: Run) -> tuple[set[str], str]:

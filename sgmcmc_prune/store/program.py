@@ -50,7 +50,7 @@ def require_program(path: Path) -> None:
         raise ValueError(f'{path} is to be ONNX, and {reason}; pip install ".[onnx]", or write .pt2 or .safetensors')
 
 
-def write_program(path: Path, network: nn.Module, about: About, example: Tensor) -> None:
+def write_program(path: Path, network: nn.Module, about: About, dtype: torch.dtype = torch.float32) -> None:
     """Write a network as a program; the file appears complete or not at all.
 
     Parameters
@@ -60,8 +60,9 @@ def write_program(path: Path, network: nn.Module, about: About, example: Tensor)
     network : nn.Module
         On the CPU, in evaluation mode.
     about : About
-    example : Tensor, shape (n, ...)
-        Two inputs or more, by which the network is traced.
+        Its `input_shape` is that of one example.
+    dtype : torch.dtype
+        Of the inputs.
 
     Raises
     ------
@@ -72,7 +73,8 @@ def write_program(path: Path, network: nn.Module, about: About, example: Tensor)
     said = json.dumps(asdict(about))
     try:
         with _quiet():
-            content = _as_onnx(network, said, example) if _is_onnx(path) else _as_torch(network, said, example)
+            traced = _traced(network, torch.zeros(2, *about.input_shape, dtype=dtype))
+            content = _as_onnx(traced, said) if _is_onnx(path) else _as_torch(traced, said)
     except Exception as error:  # both refuse what they cannot write with errors of many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
@@ -87,18 +89,21 @@ def _is_onnx(path: Path) -> bool:
 
 
 def _traced(network: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    """Of any number of examples."""
-    return torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    """Of any number of examples; a file holds the one that it was traced with, so it is none of the data."""
+    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # the paths of this machine
+    return program
 
 
-def _as_torch(network: nn.Module, said: str, example: Tensor) -> bytes:
+def _as_torch(traced: torch.export.ExportedProgram, said: str) -> bytes:
     file = io.BytesIO()
-    torch.export.save(_traced(network, example), file, extra_files={"about": said})
+    torch.export.save(traced, file, extra_files={"about": said})
     return file.getvalue()
 
 
-def _as_onnx(network: nn.Module, said: str, example: Tensor) -> bytes:
-    program = torch.onnx.export(_traced(network, example), (), dynamo=True, verbose=False)
+def _as_onnx(traced: torch.export.ExportedProgram, said: str) -> bytes:
+    program = torch.onnx.export(traced, (), dynamo=True, verbose=False)
     assert program is not None
     program.model.metadata_props["about"] = said
     content: bytes = program.model_proto.SerializeToString()

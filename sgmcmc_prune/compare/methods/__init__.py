@@ -20,7 +20,7 @@ from sgmcmc_prune.compare.methods import (
 
 _FAMILIES = (chains, expected_loss, chain_reduction, point_estimates, mixtures, variational, bmr, laplace)
 #: By track: trained under the mask or before it with the whole budget; one shot, from one network of a seed; whole
-#: units, trained under the mask; and one network against several at equal non-zeros.
+#: units, trained under the mask; and one network against several at equal weights.
 TRACKS: dict[str, dict[str, Method]] = {
     "trained": {method.name: method for method in chain.from_iterable(family.methods() for family in _FAMILIES)},
     "one-shot": {method.name: method for method in one_shot.methods()},

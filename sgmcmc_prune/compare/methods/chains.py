@@ -8,7 +8,7 @@ is the mean of the draws of the last cycle, in which the chain has one mode (hid
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -149,14 +149,19 @@ def in_chain(problem: Problem, folder: Path, criterion: str, allocation: str = "
 
 
 def grown(
-    problem: Problem, out: Path, target: float, criterion: str, allocation: str = "global", chains: int = 1
+    problem: Problem,
+    out: Path,
+    target: float,
+    criterion: str,
+    allocation: str = "global",
+    chains: Sequence[int] = (0,),
 ) -> Iterator[Candidate]:
-    """A candidate of each of so many chains, whose masks grow to a target; each chain takes the problem's steps."""
-    changes = {"prune.allocation": allocation, "chains": chains}
+    """A candidate of each of some chains, whose masks grow to a target; each chain takes the problem's steps."""
+    changes = {"prune.allocation": allocation, "chains": max(chains) + 1}
     config = replace(_in_chain_config(problem, target, criterion), **changes)
-    seconds, steps = run_once(problem, config, out) / chains, chain_steps(problem, config)
+    seconds, steps = run_once(problem, config, out, chains) / len(chains), chain_steps(problem, config)
     stage = RunPlaces(out).stage(criterion)
-    for index in range(chains):
+    for index in chains:
         fit = drawn(problem, stage, 0, 1, problem.members, steps, seconds, index)
         path, groups = stage.mask(index, target), Run(config, data=problem.data).groups(fit.model)
         ties = Ties(masks.load_tied(path), sum(group.num_groups for group in groups.values()))
@@ -168,8 +173,10 @@ def shared_name(chain: str, settings: Settings) -> str:
     return "-".join([chain, *(f"{name}={value:g}" for name, value in settings.items())])
 
 
-def run_once(problem: Problem, config: RunConfig, out: Path) -> float:
+def run_once(problem: Problem, config: RunConfig, out: Path, chains: Sequence[int] | None = None) -> float:
     """Run chains and their forks, go on with them, or wait for who runs them; without `run`'s own evaluation.
+
+    Of the configuration's chains those are run that are named; by default all.
 
     Returns
     -------
@@ -184,7 +191,7 @@ def run_once(problem: Problem, config: RunConfig, out: Path) -> float:
             write_json(run.places.config, to_json(config))
             for criterion in run.stages:
                 open_stage(run, criterion)
-            for index in range(config.chains):
+            for index in range(config.chains) if chains is None else chains:
                 take_chain(run, index, Silent())
             write_json(finished, {"seconds": time.perf_counter() - started})
         return float(read_json(finished)["seconds"])

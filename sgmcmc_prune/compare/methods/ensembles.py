@@ -1,10 +1,10 @@
-"""Ensembles: one network of density d against M networks of density d / M, at equal non-zeros and an equal budget.
+"""Ensembles: one network of density d against M networks of density d / M, at equal weights and an equal budget.
 
 A target sparsity 1 - d is that of all networks of a predictor together, counted in the weights of one dense network: M
-members (`members` of the comparison) are pruned to 1 - d / M each. All members together spend the budget that the one
-network has alone. Ours has the draws of one chain under one mask, or the means of M chains, each from its own start
-and under its own mask; beside them stand M trainings from starts of their own: pruned gradually, or sparse from the
-first step, which is FreeTickets' idea.
+members (`members` of the comparison) are pruned to 1 - d / M each. Biases, which are not pruned, come on top, M times.
+All members together spend the budget that the one network has alone. Ours has the draws of one chain under one mask, or
+the means of M chains, each from its own start and under its own mask; beside them stand M trainings from starts of
+their own: pruned gradually, or sparse from the first step, which is FreeTickets' idea.
 """
 
 from collections.abc import Iterator
@@ -62,11 +62,16 @@ def _draws(problem: Problem, folder: Path) -> Iterator[Candidate]:
 
 def _chains(problem: Problem, folder: Path) -> Iterator[Candidate]:
     """The means of chains that share the budget."""
-    count = problem.members
-    short = replace(problem, epochs=problem.epochs / count)
+    of_length: dict[int, list[int]] = {}
+    for member in range(problem.members):
+        of_length.setdefault((problem.steps + member) // problem.members, []).append(member)
     for target in problem.sparsities:
-        sparsity = of_member(problem, target)
-        yield together(target, list(chains.grown(short, folder / f"{target:g}", sparsity, _CRITERION, chains=count)))
+        sparsity, found = of_member(problem, target), list[Candidate]()
+        for steps, members in of_length.items():
+            short = replace(problem, epochs=steps * problem.batch_size / problem.num_data)
+            place = folder / f"{target:g}-{steps}"
+            found += chains.grown(short, place, sparsity, _CRITERION, chains=members)
+        yield together(target, found)
 
 
 def _independent(problem: Problem, folder: Path, train: Member) -> Iterator[Candidate]:
