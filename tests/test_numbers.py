@@ -158,8 +158,13 @@ def test_the_correction_quotes_the_long_comparison() -> None:
 
 def test_the_correction_quotes_the_independent_seeds() -> None:
     lines = (ROOT / "benchmarks" / "opponents" / "plain.jsonl").read_text().splitlines()
-    runs = [run for run in map(json.loads, lines) if run["method"] == "gradual-magnitude"]
-    assert " and ".join(f"{run['accuracy']:.4f}" for run in runs) in " ".join(SAID.split())
+    runs = [run for run in map(json.loads, lines) if run["sparsity"] == 0.95 and run.get("held_out", "last") == "last"]
+    for method, said in (
+        ("gradual-magnitude", "{}, {} and {} at 95 %"),
+        ("log-odds-in-chain", "our chain {} and {} ("),
+    ):
+        found = [f"{run['accuracy']:.4f}" for run in runs if run["method"] == method]
+        assert said.format(*found) in " ".join(SAID.split())
 
 
 def test_the_bias_of_em_is_that_of_its_table() -> None:

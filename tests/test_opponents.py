@@ -1,10 +1,14 @@
 """The table of opponents: its numbers are in the results files, and the independent code is independent."""
 
+import argparse
 import ast
+import importlib
+import itertools
 import json
 import re
 import runpy
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,13 @@ from torch import nn
 
 from sgmcmc_prune.baselines import grasp, snip, synflow
 from sgmcmc_prune.baselines.training import single_weights
+from sgmcmc_prune.compare.cell import load_problem
+from sgmcmc_prune.compare.config import Comparison
+from sgmcmc_prune.compare.methods import METHODS
+from sgmcmc_prune.data.image_data import held_out
+from sgmcmc_prune.models import MLP
 from sgmcmc_prune.pruning.decision import target_sparsity
+from sgmcmc_prune.run.config import DataConfig, ModelConfig
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "opponents"
 TABLE = FOLDER.with_suffix(".md")
@@ -24,10 +34,29 @@ def lines(file: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (FOLDER / file).read_text().splitlines()]
 
 
+def shown(row: dict[str, Any]) -> tuple[str, str]:
+    """Accuracy and NLL, as the tables show them."""
+    return f"{row['accuracy']:.4f}", f"{row['nll']:.4f}"
+
+
+def compared(method: str, target: float, seed: int) -> dict[str, Any]:
+    """The single network of a cell of the long comparison on LeNet."""
+    cell = FOLDER.parent / "comparison_long" / "lenet" / "cells" / f"{method}-seed{seed}" / "rows.json"
+    (row,) = [r for r in json.loads(cell.read_text()) if r["kind"] == "single" and r["sparsity"] == target]
+    return dict(row)
+
+
+def of_the_long_comparison() -> list[dict[str, Any]]:
+    """Networks of the independent code at the settings of the long comparison's cells."""
+    methods = ("log-odds-in-chain", "gradual-magnitude")
+    return [row for row in lines("plain.jsonl") if row["method"] in methods]
+
+
 def results() -> set[tuple[str, str]]:
-    """Accuracy and NLL of every network that was recorded, as the table shows them."""
+    """Every network that was recorded."""
     rows = [row for file in FOLDER.glob("*.jsonl") for row in lines(file.name)]
-    return {(f"{row['accuracy']:.4f}", f"{row['nll']:.4f}") for row in rows}
+    ours = [compared(row["method"], row["sparsity"], row["seed"]) for row in of_the_long_comparison()]
+    return {shown(row) for row in rows + ours}
 
 
 def test_every_pair_of_the_table_was_recorded() -> None:
@@ -45,6 +74,37 @@ def test_the_differences_are_those_of_their_rows() -> None:
         theirs_accuracy, theirs_nll, ours_accuracy, ours_nll = map(float, pair)
         assert float(accuracy) == pytest.approx(ours_accuracy - theirs_accuracy, abs=1e-9)
         assert float(nll) == pytest.approx(ours_nll - theirs_nll, abs=1e-9)
+
+
+def test_every_network_of_the_long_comparison_that_was_made_again_is_in_its_table() -> None:
+    rows = re.findall(
+        r"^\| ([a-z-]+) \| LeNet, (\d+) %, seed (\d), ([a-z]+) \| (\S+), (\S+) \| (\S+), (\S+) \|",
+        TABLE.read_text(),
+        re.MULTILINE,
+    )
+    made, said = of_the_long_comparison(), {tuple(row[:4]): tuple(row[4:]) for row in rows}
+    assert len(said) == len(made) == len(rows)
+    for row in made:
+        ours = compared(row["method"], row["sparsity"], row["seed"])
+        settings = [float(part.split("=")[1]) for part in ours["settings"].split(", ")]
+        assert settings == [row["lr"], row["slab_variance" if row["method"] == "log-odds-in-chain" else "weight_decay"]]
+        assert row["gradient_evaluations"] == ours["gradient_evaluations"] == 400_000
+        key = row["method"], f"{100 * row['sparsity']:.0f}", str(row["seed"]), row.get("held_out", "last")
+        assert said[key] == (*shown(row), *shown(ours))
+
+
+def test_what_is_said_of_the_independent_chain_is_that_of_its_rows() -> None:
+    text, agree, made = " ".join(TABLE.read_text().split()), 0, of_the_long_comparison()
+    for target, said in ((0.95, "{} more accuracy and {} less NLL at 95 %"), (0.99, "and {} and {} at 99 %")):
+        rows = [row for row in made if (row["method"], row["sparsity"]) == ("log-odds-in-chain", target)]
+        pairs = [(row, compared(row["method"], target, row["seed"])) for row in rows]
+        accuracy = [round(ours["accuracy"] - theirs["accuracy"], 4) for theirs, ours in pairs]
+        nll = [round(theirs["nll"] - round(ours["nll"], 4), 4) for theirs, ours in pairs]
+        agree += sum(x > 0 for x in accuracy)
+        assert sum(x > 0 for x in accuracy) + sum(x > 0 for x in nll) >= 2 * len(rows) - 1
+        assert said.format(*(f"{statistics.fmean(x):.4f}" for x in (accuracy, nll))) in text
+    assert agree == 10
+    assert "ten of eleven" in text
 
 
 def test_theirs_and_ours_spent_the_same() -> None:
@@ -95,3 +155,39 @@ def test_theirs_and_ours_choose_the_same_weights_at_one_start(name: str) -> None
     theirs = plain[f"{name}_masks"](*given, 0.8)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[layer], theirs[layer]) for layer in ours)
+
+
+def network(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    return MLP(input_shape, num_classes, widths=(8,))
+
+
+def test_the_plain_chain_is_ours_where_nothing_is_random(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From one start, all images in each batch and no noise: one mask, and one network to rounding."""
+    split = DataConfig(validation=6000, batch_size=1000)
+    comparison = Comparison(
+        sparsities=(0.9,), seeds=(0,), epochs=200, members=4, data=split, model=ModelConfig(name=f"{__name__}:network")
+    )
+    problem, _ = load_problem(comparison, tmp_path, 0)
+    problem = replace(problem, settings={"sampler.temperature": 0.0})
+    (candidate,) = METHODS["log-odds-in-chain"].fit(problem, tmp_path)
+
+    monkeypatch.syspath_prepend(str(FOLDER))
+    plain = importlib.import_module("plain_chain")
+    lengths = {"STEPS": 200, "BURN_IN": 12, "EXPLORE": 170, "GROWTH": 85, "RELAX": 2, "THIN": 4}
+    everything = {"minibatches": lambda generator: itertools.repeat(torch.arange(1000)), "BATCH": 1000, "TRAIN": 1000}
+    for name, value in {**lengths, **everything, "TEMPERATURE": 0.0}.items():
+        monkeypatch.setattr(plain, name, value)
+    model, settings = problem.network(), argparse.Namespace(sparsity=0.9, lr=0.1, slab_variance=0.3)
+    spent = plain.fit(model, problem.data.train, settings, torch.Generator())
+
+    assert spent == candidate.cost.gradient_evaluations
+    kept = {name: w != 0 for name, w in model.named_parameters() if w.ndim > 1}
+    assert all(torch.equal(kept[name], mask) for name, mask in candidate.masks[0].items())
+    x = problem.data.validation[0][:500]
+    torch.testing.assert_close(model(x).softmax(1).double(), candidate.single(x), atol=1e-5, rtol=0)
+
+
+def test_theirs_can_train_on_the_images_of_a_cell() -> None:
+    plain = runpy.run_path(str(FOLDER / "plain.py"))
+    assert torch.equal(plain["used"]("comparison", 1), (~held_out(60_000, 10_000, 1)).nonzero().flatten())
+    assert len(plain["used"]("random", 1).unique()) == len(plain["used"]("last", 1)) == 50_000

@@ -5,7 +5,8 @@ Gradual magnitude, AC/DC, RigL, SNIP, GraSP and SynFlow:
     python benchmarks/opponents/plain.py gradual-magnitude --network lenet --sparsity 0.95 --seeds 0 1 2 --data DIR
 
 They are written from the papers, and read the idx files themselves. Budget: EPOCHS passes over 50,000 images in batches
-of 128 (3,125 steps), SGD with momentum 0.9, a cosine; the last 10,000 training images are not used. One JSON line for
+of 128 (3,125 steps), SGD with momentum 0.9, a cosine; the last 10,000 training images are not used (with `--held-out
+random` others for each seed; with `comparison` those that `sgmcmc-prune compare` holds out for it). One JSON line for
 each seed goes to `plain.jsonl` beside this file. The other files of this folder take data, networks and scores from
 here.
 """
@@ -13,6 +14,7 @@ here.
 import argparse
 import copy
 import gzip
+import hashlib
 import json
 import math
 import time
@@ -36,14 +38,25 @@ def idx(folder: Path, name: str) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * len(dims)).reshape(dims)
 
 
-def load(folder: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Standardised training and test images with their labels."""
+def used(held_out: str, seed: int) -> Tensor:
+    """Which 50,000 training images are used."""
+    if held_out == "last":
+        return torch.arange(TRAIN)
+    if held_out == "random":
+        return torch.randperm(60_000, generator=torch.Generator().manual_seed(1000 + seed))[:TRAIN]
+    key = int.from_bytes(hashlib.blake2b(f"hold_out:{seed}".encode(), digest_size=8).digest(), "little")
+    return torch.randperm(60_000, generator=torch.Generator().manual_seed(key))[-TRAIN:].sort().values
+
+
+def load(folder: Path, held_out: str = "last", seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Standardised training images that are used, and test images, with their labels."""
     parts = []
     for part in ("train", "t10k"):
         images = torch.from_numpy(idx(folder, f"{part}-images-idx3-ubyte").copy()).float()[:, None] / 255
         labels = torch.from_numpy(idx(folder, f"{part}-labels-idx1-ubyte").copy()).long()
         parts += [(images - 0.2860) / 0.3530, labels]
-    return parts[0][:TRAIN], parts[1][:TRAIN], parts[2], parts[3]
+    which = used(held_out, seed)
+    return parts[0][which], parts[1][which], parts[2], parts[3]
 
 
 class LeNet(nn.Module):
@@ -272,6 +285,7 @@ def arguments(about: str, network: str = "mlp") -> argparse.ArgumentParser:
     p.add_argument("--network", choices=("lenet", "mlp"), default=network)
     p.add_argument("--sparsity", type=float, default=0.95)
     p.add_argument("--seeds", type=int, nargs="+", default=[0])
+    p.add_argument("--held-out", choices=("last", "random", "comparison"), default="last")
     p.add_argument("--data", type=Path, required=True)
     return p
 
@@ -279,8 +293,8 @@ def arguments(about: str, network: str = "mlp") -> argparse.ArgumentParser:
 def run(method: str, fit: Fit, a: argparse.Namespace, log: Path) -> None:
     """Fit the seeds, score them on the test images and append their lines."""
     torch.set_num_threads(1)
-    x, y, test_x, test_y = load(a.data)
     for seed in a.seeds:
+        x, y, test_x, test_y = load(a.data, a.held_out, seed)
         started = time.perf_counter()
         torch.manual_seed(seed)
         model = LeNet() if a.network == "lenet" else mlp()
