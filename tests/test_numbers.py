@@ -130,16 +130,30 @@ def test_the_certificate_has_as_many_rows_as_the_readme_says() -> None:
     assert f"false-alarm rate of {certificate['false_alarm']}" in " ".join(SAID.split())
 
 
-@pytest.mark.parametrize("target", [0.95, 0.99])
-def test_the_correction_quotes_the_first_seed_of_the_comparison(target: float) -> None:
-    cells, found = ROOT / "benchmarks" / "comparison_long" / "lenet" / "cells", []
-    for method in ("log-odds-in-chain", "gradual-magnitude"):
-        rows = json.loads((cells / f"{method}-seed0" / "rows.json").read_text())
-        (row,) = [row for row in rows if row["sparsity"] == target and row["kind"] == "single"]
-        assert row["gradient_evaluations"] == 400_000
-        found.append(f"{row['accuracy']:.4f}")
-    text = " ".join(SAID.split())
-    assert re.search(rf"at {target:.0%}".replace("%", " %") + rf"[^;]* {found[0]} and [^;]*{found[1]}", text)
+def test_the_correction_quotes_the_long_comparison() -> None:
+    rows, text, targets = long_rows(), " ".join(SAID.split()), (0.8, 0.9, 0.95, 0.98, 0.99)
+
+    def ahead(other: str, target: float, score: str) -> tuple[float, float]:
+        differences = np.array(paired(rows, other, "log-odds-in-chain", target, score))
+        mean, half = mean_and_half_width(-differences if score == "accuracy" else differences)
+        return float(mean), float(half)
+
+    nll = {target: ahead("gradual-magnitude", target, "nll") for target in targets}
+    assert all(mean > half for mean, half in nll.values())
+    least, most = ("{:.4f} ± {:.4f}".format(*nll[target]) for target in (0.8, 0.99))
+    assert f"by {least} at 80 % to {most} at 99 %" in text
+    outside = {t for t in targets if _above(ahead("gradual-magnitude", t, "accuracy"))}
+    assert outside == {0.9, 0.99}
+    for target in outside:
+        ours, theirs = (
+            np.mean([r["accuracy"] for r in rows if (r["method"], r["sparsity"]) == (method, target)])
+            for method in ("log-odds-in-chain", "gradual-magnitude")
+        )
+        assert f"at {100 * target:.0f} % ({ours:.4f} against {theirs:.4f})" in text
+    others = {row["method"] for row in rows} - {"log-odds-in-chain", "gradual-magnitude"}
+    for score in ("accuracy", "nll"):
+        ties = {(other, t) for other in others for t in targets if not _above(ahead(other, t, score))}
+        assert ties == ({("snip", 0.8)} if score == "accuracy" else {("rigl", 0.8)}), score
 
 
 def test_the_correction_quotes_the_independent_seeds() -> None:
@@ -168,7 +182,7 @@ def long_rows() -> list[dict[str, Any]]:
 
 def test_the_table_of_the_long_comparison_is_that_of_its_cells() -> None:
     text, rows = (ROOT / "benchmarks" / "comparison_long" / "README.md").read_text(), long_rows()
-    lines = re.findall(r"^\| ([a-z-]+) \| (0\..*) \|$", text, re.MULTILINE)
+    lines = re.findall(r"^\| ([a-z-]+) \| (0\.\d+ / .*) \|$", text, re.MULTILINE)
     assert len(lines) == 8
     for method, cells in lines:
         own = [row for row in rows if row["method"] == method]
