@@ -197,10 +197,6 @@ def test_the_comparison_takes_a_users_own_method(folder: Path, capsys: pytest.Ca
         ("--prior.options spike_variance=1e-12", "prior.options has spike_variance"),
         ("--prior.options seed=1", "prior.options has seed"),
         ("--prune.growth-schedule wrong:rises", "must fall from 1 to 0"),
-        (
-            "--prior.family own_prior:Cauchy --prior.slab-variance 1",
-            "prior.slab_variance is 1.0, and prior",
-        ),
         ("--prior.family wrong:Reads", "prior 'wrong:Reads' reads width, no setting of a run's prior"),
         ("--prior.family wrong:Opposite", "potential_gradient is not the slope of -log_density"),
         ("--prior.family wrong:Number", "must give a finite tensor of the shape of w"),

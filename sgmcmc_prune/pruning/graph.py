@@ -72,7 +72,7 @@ class Site:
 class _Tracer(fx.Tracer):
     """Takes this library's per-channel layers whole, as torch's own, and others that it is told."""
 
-    def __init__(self, whole: tuple[type[nn.Module], ...]) -> None:
+    def __init__(self, whole: tuple[type[nn.Module], ...] = ()) -> None:
         super().__init__()
         self.whole = (FilterResponseNorm, ThresholdedLinear, *whole)
 
