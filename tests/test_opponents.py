@@ -179,8 +179,9 @@ def test_the_plain_chain_is_ours_where_nothing_is_random(monkeypatch: pytest.Mon
     (candidate,) = METHODS["log-odds-in-chain"].fit(problem, tmp_path)
 
     monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("plain", "plain_chain"):  # other tests have modules of such names
-        monkeypatch.delitem(sys.modules, name, raising=False)
+    for name in ("plain", "plain_chain"):  # other tests have modules of such names: what was there comes back
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
     plain = importlib.import_module("plain_chain")
     lengths = {"STEPS": 200, "BURN_IN": 12, "EXPLORE": 170, "GROWTH": 85, "RELAX": 2, "THIN": 4}
     stream = MinibatchStream(torch.arange(1000), torch.zeros(1000), 100, 0, 0)
