@@ -104,6 +104,24 @@ def complete(
         return cells.complete(grid, jobs, threads, True, line)
 
 
+def table_of_seeds(
+    script: str,
+    description: str | None,
+    seeds: Sequence[int],
+    function: Callable[[int], dict[str, Any]],
+    header: Sequence[str],
+    row: Callable[[dict[str, Any]], list[str]],
+    text: str,
+    argv: list[str] | None,
+) -> None:
+    """A cell for each seed, kept in a file named as the script; write and print the table, with a line for each."""
+    args, name = parser(description, seeds, script).parse_args(argv), Path(script).stem
+    grid = Records(product(function, {"seed": args.seeds}), args.out / f"{name}.json")
+    table = markdown(header, [row(record) for record in complete(grid, args.jobs, threads=1)])
+    (args.out / f"{name}.md").write_text(f"{text}\n{table}\n", encoding="utf-8")
+    print(table)
+
+
 def run_dir(a: argparse.Namespace, variant: str, seed: int) -> Path:
     """The run directory of a sweep's cell."""
     folder: Path = a.runs / f"{variant.replace(',', '').replace(' ', '-')}-seed{seed}"

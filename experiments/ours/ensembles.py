@@ -8,22 +8,17 @@ grey, their middle 28 x 28 pixels. Nothing was chosen for this table: settings a
 test set is read once. An interrupted call goes on where it was; `--seeds` and `--methods` take a part.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace as changed
 from pathlib import Path
 
-from sgmcmc_prune.cells import interruption_in_words
-from sgmcmc_prune.compare.comparison import compare
+from experiments import tracks
 from sgmcmc_prune.compare.config import Comparison
-from sgmcmc_prune.compare.methods import TRACKS
 from sgmcmc_prune.compare.score import Row
-from sgmcmc_prune.compare.table import summary, write_csv
+from sgmcmc_prune.compare.table import summary
 from sgmcmc_prune.data import cifar
 from sgmcmc_prune.data.image_data import Dataset, Images
 from sgmcmc_prune.run.config import DataConfig, ModelConfig
-from sgmcmc_prune.settings import replace
-from sgmcmc_prune.store.files import atomic_path
 
 RESULTS = Path(__file__).parent / "results"
 COMPARISON = Comparison(
@@ -49,26 +44,17 @@ def grey_cifar10(data_dir: Path) -> Dataset:
 
 def write(rows: Sequence[Row]) -> None:
     """The table of all rows as CSV, and for readers."""
-    write_csv(RESULTS / "ensembles_mlp.csv", rows)
-    title = f"# Ensembles: perceptrons on Fashion-MNIST\n\n{(__doc__ or '').strip()}\n"
-    with atomic_path(RESULTS / "ensembles_mlp.md") as partial:
-        table = summary(rows, "gradual-magnitude", COMPARISON.track)
-        partial.write_text(f"{title}\n```\n{table}\n```\n", encoding="utf-8")
+    table = f"```\n{summary(rows, 'gradual-magnitude', COMPARISON.track)}\n```"
+    tracks.write(rows, RESULTS / "ensembles_mlp", "Ensembles: perceptrons on Fashion-MNIST", __doc__, table)
 
 
 def main() -> None:
     """Compute what is missing, and write both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/ensembles"))
+    parser = tracks.parser(__doc__, COMPARISON, "runs/ensembles")
     parser.add_argument("--data-dir", type=Path, help="as of `sgmcmc-prune run`")
     parser.add_argument("--foreign-dir", type=Path, required=True, help="CIFAR-10, as of `sgmcmc-prune run cifar10`")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(COMPARISON.seeds))
-    parser.add_argument("--methods", nargs="+", default=list(TRACKS["ensembles"]))
     chosen = parser.parse_args()
-    changes = {"seeds": tuple(chosen.seeds), "methods": tuple(chosen.methods), "data.data_dir": chosen.data_dir}
-    with interruption_in_words():
-        write(compare(replace(COMPARISON, ood_dir=chosen.foreign_dir, **changes), chosen.out, chosen.jobs))
+    write(tracks.compared(COMPARISON, chosen, ood_dir=chosen.foreign_dir, **{"data.data_dir": chosen.data_dir}))
 
 
 if __name__ == "__main__":

@@ -7,20 +7,14 @@ looked at on held-out training images of another training (seed 0, 8 epochs); th
 interrupted call goes on where it was; `--seeds` and `--methods` take a part.
 """
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import shared
-from sgmcmc_prune.cells import interruption_in_words
-from sgmcmc_prune.compare.comparison import compare
+from experiments import shared, tracks
 from sgmcmc_prune.compare.config import Comparison
-from sgmcmc_prune.compare.methods import TRACKS
 from sgmcmc_prune.compare.score import Row
-from sgmcmc_prune.compare.table import results, write_csv
+from sgmcmc_prune.compare.table import results
 from sgmcmc_prune.run.config import DataConfig, ModelConfig
-from sgmcmc_prune.settings import replace
-from sgmcmc_prune.store.files import atomic_path
 
 RESULTS = Path(__file__).parent / "results"
 COMPARISON = Comparison(
@@ -54,25 +48,15 @@ def mean(rows: Sequence[Row], score: str) -> float:
 
 def write(rows: Sequence[Row]) -> None:
     """The table of all rows as CSV, and for readers."""
-    write_csv(RESULTS / "one_shot_lenet.csv", rows)
-    text = [f"# One shot: LeNet on Fashion-MNIST\n\n{(__doc__ or '').strip()}\n"]
-    text += ["Accuracy / NLL on the test set, means over seeds. `shuffled`: accuracy of the control.\n"]
-    text += [f"## {kind}\n\n{table(rows, kind)}\n" for kind in ("single", "ensemble")]
-    with atomic_path(RESULTS / "one_shot_lenet.md") as partial:
-        partial.write_text("\n".join(text), encoding="utf-8")
+    text = ["Accuracy / NLL on the test set, means over seeds. `shuffled`: accuracy of the control."]
+    text += [f"## {kind}\n\n{table(rows, kind)}" for kind in ("single", "ensemble")]
+    tracks.write(rows, RESULTS / "one_shot_lenet", "One shot: LeNet on Fashion-MNIST", __doc__, "\n\n".join(text))
 
 
 def main() -> None:
     """Compute what is missing, and write both tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/one-shot"))
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(COMPARISON.seeds))
-    parser.add_argument("--methods", nargs="+", default=list(TRACKS["one-shot"]))
-    chosen = parser.parse_args()
-    comparison = replace(COMPARISON, seeds=tuple(chosen.seeds), methods=tuple(chosen.methods))
-    with interruption_in_words():
-        write(compare(comparison, chosen.out, chosen.jobs))
+    chosen = tracks.parser(__doc__, COMPARISON, "runs/one-shot").parse_args()
+    write(tracks.compared(COMPARISON, chosen))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments import shared
-from sgmcmc_prune.cells import Records, product
 from sgmcmc_prune.run.main import run
 from sgmcmc_prune.run.presets import PRESETS
 from sgmcmc_prune.settings import replace
@@ -34,12 +33,7 @@ def judged(seed: int) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> None:
     """Compute the runs that are missing; print and write the table."""
-    args = shared.parser(__doc__, SEEDS, __file__).parse_args(argv)
-    cells = product(judged, {"seed": args.seeds})
-    found = shared.complete(Records(cells, args.out / "regression_seeds.json"), args.jobs, threads=1)
-    table = shared.markdown(HEADER, [row(record) for record in found])
-    (args.out / "regression_seeds.md").write_text(f"{TEXT}\n{table}\n", encoding="utf-8")
-    print(table)
+    shared.table_of_seeds(__file__, __doc__, SEEDS, judged, HEADER, row, TEXT, argv)
 
 
 HEADER = ("seed", "R-hat, largest", "ESS, smallest", "tail ESS", "kinetic T", "configurational T", "OFF", "RMSE")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments import shared
-from sgmcmc_prune.cells import Records, product
 from sgmcmc_prune.run.config import NetworkChoice
 from sgmcmc_prune.run.export import export
 from sgmcmc_prune.run.main import run
@@ -65,12 +64,7 @@ def row(record: dict[str, Any]) -> list[str]:
 
 def main(argv: list[str] | None = None) -> None:
     """Compute the runs that are missing; print and write the table."""
-    args = shared.parser(__doc__, SEEDS, __file__).parse_args(argv)
-    cells = product(measured, {"seed": args.seeds})
-    found = shared.complete(Records(cells, args.out / "smaller_seeds.json"), args.jobs, threads=1)
-    table = shared.markdown(HEADER, [row(record) for record in found])
-    (args.out / "smaller_seeds.md").write_text(f"{TEXT}\n{table}\n", encoding="utf-8")
-    print(table)
+    shared.table_of_seeds(__file__, __doc__, SEEDS, measured, HEADER, row, TEXT, argv)
 
 
 TEXT = """# The preset `smaller`, three seeds
