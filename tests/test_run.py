@@ -13,6 +13,7 @@ import xarray as xr
 from lives import start_resume
 from small_run import assert_same_run, new_run, small
 
+from sgmcmc_prune.chains.loop import check_heat
 from sgmcmc_prune.data import fashion_mnist
 from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.pruning import masks
@@ -384,3 +385,12 @@ def test_a_run_builds_one_chain_to_check_it_and_then_each_that_steps_once(
     run(small(**{"prune.in_chain": ("magnitude",), "chains": 3}), tmp_path / "out", progress=False)
     assert sorted(built[1:], key=str) == sorted([(c, s) for c in range(3) for s in (None, "magnitude")], key=str)
     assert built[0] == (0, None)
+
+
+def test_a_runaway_chain_ends_though_its_loss_is_a_number() -> None:
+    job = Run(small())
+    chain = job.chain(0, job.schedule(None))
+    for kinetic in (340.0, math.nan):  # a hot start, and a sampler without momentum
+        check_heat(chain, kinetic)
+    with pytest.raises(RunError, match=r"^chain 0 diverged at step 0: its kinetic temperature is 4e\+16\. Lower"):
+        check_heat(chain, 4e16)

@@ -214,11 +214,15 @@ class Chain:
         """Raise RunError if the chain has diverged; on a GPU this waits for the device."""
         self.sampler.check()
         if not math.isfinite(self.loss):
-            group = self.sampler.param_groups[0]
-            raise RunError(
-                f"chain {self.index} diverged at step {self.step}: the loss is {self.loss}. Lower the step size "
-                f"(lr is {group['lr']:.3g} at this step); what was stored before this step is kept"
-            )
+            raise self.diverged(f"the loss is {self.loss}")
+
+    def diverged(self, why: str, instead: str = "") -> RunError:
+        """The error of a chain that has diverged; `instead` is another way out than smaller steps."""
+        return RunError(
+            f"chain {self.index} diverged at step {self.step}: {why}. Lower the step size "
+            f"(lr is {self.sampler.param_groups[0]['lr']:.3g} at this step){instead}; what was stored before this step "
+            "is kept"
+        )
 
     @torch.no_grad()
     def _accumulate_dot(self) -> None:

@@ -34,7 +34,6 @@ from sgmcmc_prune.store.weights import WeightStore
 #: Steps between two comparisons of the parameters of the ranks that share a chain.
 RANK_CHECK_EVERY = 500
 
-
 #: A kinetic temperature that is no start of a burn-in any more: those are hot, by factors of tens.
 DIVERGED = 1e8
 
@@ -42,11 +41,8 @@ DIVERGED = 1e8
 def check_heat(chain: Chain, kinetic: float) -> None:
     """RunError if a chain is so hot that it has diverged, though its loss is a number still."""
     if kinetic > DIVERGED:
-        raise RunError(
-            f"chain {chain.index} diverged at step {chain.step}: its kinetic temperature is {kinetic:.2g}. Lower the "
-            f"step size (lr is {chain.sampler.param_groups[0]['lr']:.3g} at this step), or start from a chain that has "
-            "settled; what was stored before this step is kept"
-        )
+        start = ", or start from a chain that has settled"
+        raise chain.diverged(f"its kinetic temperature is {kinetic:.2g}", start)
 
 
 class Stage:

@@ -63,10 +63,10 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     config = run_config(comparison, comparison.seeds[0])
     check_device(config.device)
     check_choices(config)
-    data = load_data(config)
-    Run(config, data=data).model(0)  # a network that cannot be built is refused before any cell
-    trained_on = data_label(**data.dataset.origin)
-    if isinstance(Run(config, data=data).train, Augmented):
+    run = Run(config, data=load_data(config))
+    run.model(0)  # a network that cannot be built is refused before any cell
+    trained_on = data_label(**run.data.dataset.origin)
+    if isinstance(run.train, Augmented):
         trained_on += f", {config.data.augmentation}"
     judged = {"split": comparison.evaluate, "data": trained_on}
     out.mkdir(parents=True, exist_ok=True)

@@ -90,6 +90,12 @@ class Channels:
         """Rows, own values and columns."""
         return self.rows, self.own, self.columns
 
+    def unite(self, rows: Tensor) -> None:
+        """Let the channels of each row be of one class."""
+        for first, *others in rows.tolist():
+            for channel in others:
+                self.join(first, channel)
+
     def join(self, first: int, second: int) -> None:
         """Let two channels be of one class."""
         self.parent[self.root(first)] = self.root(second)
@@ -115,10 +121,7 @@ def follow(graph: fx.GraphModule, values: Values) -> Channels:
         Of one pass over a few different inputs, in evaluation mode.
     """
     nodes = list(graph.graph.nodes)
-    modules = [m for n in nodes if (m := module_of(graph, n)) is not None]
-    layers = [part for m in modules for part in ((m.qkv, m.proj) if isinstance(m, Attention) else (m,))]
-    layers = [layer for layer in layers if is_weighted(layer)]
-    count = 1 + sum(_num_nodes(layer) for layer in layers)
+    count = 1 + sum(_num_nodes(module) for node in nodes if (module := module_of(graph, node)) is not None)
     tags = torch.rand(count, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sort().values
     walk = _Walk(graph, values, Channels(tags, list(range(count))))
     for node in nodes:
@@ -131,8 +134,13 @@ def nonzero(matrix: Tensor) -> Tensor:
     return (matrix != 0).reshape(*matrix.shape[:2], -1).any(2)
 
 
-def _num_nodes(layer: nn.Module) -> int:
-    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
+def _num_nodes(module: nn.Module) -> int:
+    """How many channels a module makes by weights."""
+    if isinstance(module, Attention):
+        return _num_nodes(module.qkv) + _num_nodes(module.proj)
+    if not is_weighted(module):
+        return 0
+    return int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)  # type: ignore[arg-type]
 
 
 class _Walk:
@@ -230,9 +238,7 @@ class _Walk:
         name, rule, value = str(node.target), coupling(layer.proj), self.values[node.all_input_nodes[0]]
         assert rule is not None
         made, varies = self._mixed(f"{name}.qkv", layer.qkv, found, value)
-        for head in made.view(3, -1, layer.head_size).transpose(0, 1).flatten(1).tolist():
-            for channel in head[1:]:
-                self.channels.join(head[0], channel)
+        self.channels.unite(made.view(3, -1, layer.head_size).transpose(0, 1).flatten(1))
         values = layer.qkv(value).chunk(3, -1)[2]
         numbers, varies = made.chunk(3)[2], varies.chunk(3)[2]
         varies = self._constants(values, rule, varies).isnan().cpu().double()
@@ -282,9 +288,7 @@ class _Walk:
 
     def _together(self, numbers: Tensor, varies: Tensor, groups: int) -> Tensor:
         """Channels that are normalised by common statistics: they are one class, and vary if one of them does."""
-        for group in numbers.view(groups, -1).tolist():
-            for channel in group[1:]:
-                self.channels.join(group[0], channel)
+        self.channels.unite(numbers.view(groups, -1))
         return varies.view(groups, -1).amax(1, keepdim=True).expand(groups, len(varies) // groups).flatten()
 
     def _moved(self, node: fx.Node, found: Followed) -> Followed | None:

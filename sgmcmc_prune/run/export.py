@@ -29,7 +29,7 @@ from sgmcmc_prune.run.decide import decided_post_hoc
 from sgmcmc_prune.run.directory import StoredAverages, open_run
 from sgmcmc_prune.run.evaluate import held_out_losses
 from sgmcmc_prune.run.run import Run
-from sgmcmc_prune.store.network import About, load_network, save_network
+from sgmcmc_prune.store.network import About, load_network, require_file, save_network
 from sgmcmc_prune.store.program import PROGRAMS, read_program, require_program, write_program
 from sgmcmc_prune.store.weights import WeightStore, average
 from sgmcmc_prune.text_table import format_rows, number
@@ -80,13 +80,14 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     small, obstacle = _cut(plain, mask, data.train[0][:2])
     if obstacle:
         origin = f"{origin}; masked, not cut: {obstacle}"
-    read = _written(out, small, _about(run, origin, noise), run)
+    about = _about(run, origin, noise)
+    read = _written(out, small, about, run)
     inputs, targets = run.evaluation_split
     scores = _scores(run, read, noise, inputs.cpu(), targets.cpu())
     example = data.train[0][: max(BATCHES)].cpu()
     return {
         "origin": origin,
-        "inputs": _inputs_in_words(_about(run, origin, noise)),
+        "inputs": _inputs_in_words(about),
         "not_cut": obstacle or None,
         "split": config.evaluate,
         "scores": scores,
@@ -103,8 +104,7 @@ def _check_format(out: Path) -> None:
         require_program(out)
     elif out.suffix.lower() != ".safetensors":
         raise ValueError(f"{out}: its ending is no format; name it {out.stem}.safetensors, .pt2 or .onnx")
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; give the name of a file")
+    require_file(out)
 
 
 def _written(out: Path, network: nn.Module, about: About, run: Run) -> nn.Module:

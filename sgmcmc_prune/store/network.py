@@ -67,6 +67,11 @@ def require_safetensors(path: Path) -> None:
     """ValueError unless a network can be written to this path: another ending would promise another format."""
     if path.suffix.lower() != ".safetensors":
         raise ValueError(f"{path}: weights are written as safetensors files alone; name it {path.stem}.safetensors")
+    require_file(path)
+
+
+def require_file(path: Path) -> None:
+    """ValueError if the path is that of a folder."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the name of a file")
 
