@@ -35,7 +35,7 @@ COMPARISON = Comparison(
     methods=METHODS,
     sparsities=(0.5, 0.6, 0.7, 0.8, 0.9, 0.95),
     data=DataConfig(name="cifar10", validation=5000, batch_size=128, augmentation="crop_flip"),
-    model=ModelConfig(name=f"{__name__}:network"),
+    model=ModelConfig(name="experiments.ours.public_checkpoint:network"),
     evaluate="test",
 )
 
