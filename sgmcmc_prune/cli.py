@@ -296,17 +296,13 @@ class Compare(Comparison):
 
 @dataclass(frozen=True)
 class Methods:
-    """List the methods that `compare` knows."""
+    """List the methods that `compare` knows, by track."""
 
     def __call__(self) -> None:
         """Print name, family, paper and scope of each."""
-        from sgmcmc_prune.compare.methods import ALL
+        from sgmcmc_prune.compare.methods.listing import listing
 
-        header = ("name", "family", "paper", "applies to")
-        lines = [header, *((m.name, m.family, m.paper, m.scope) for m in ALL.values())]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        for line in lines:
-            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print(listing())
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from sgmcmc_prune.compare.cell import compute, compute_stored, load_problem, row
 from sgmcmc_prune.compare.comparison import compare
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Candidate, Problem, Ties
-from sgmcmc_prune.compare.methods import ALL, METHODS, laplace, variational
+from sgmcmc_prune.compare.methods import ALL, METHODS, TRACKS, laplace, variational
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config
 from sgmcmc_prune.compare.networks import ties_of, under_mask
 from sgmcmc_prune.compare.score import COLUMNS, Row, blank
@@ -309,8 +309,16 @@ def test_an_interrupted_comparison_continues(tmp_path: Path) -> None:
 
 def test_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["methods"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["name", *ALL]
+    *blocks, legend = capsys.readouterr().out.split("\n\n")
+    for (track, methods), block in zip(TRACKS.items(), blocks, strict=True):
+        title, header, _, *lines = block.splitlines()
+        assert title.startswith(f"--track {track}: ")
+        assert header.split() == ["name", "family", "paper", "for"]
+        assert max(map(len, block.splitlines())) <= 110
+        scopes = dict(line.split(maxsplit=1) for line in legend.splitlines()[1:])
+        assert [(line.split()[0], scopes[line.split()[-1]]) for line in lines] == [
+            (method.name, method.scope) for method in methods.values()
+        ]
     assert all(m.paper and m.scope for m in ALL.values())
 
 
