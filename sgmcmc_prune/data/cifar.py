@@ -281,10 +281,10 @@ def _pictures(root: Path) -> Dataset:
 
 
 def cifar10(data_dir: str | Path | None = None) -> Dataset:
-    """`load` of CIFAR-10."""
+    """CIFAR-10, from its official files or a download (`load`)."""
     return load("cifar10", data_dir)
 
 
 def cifar100(data_dir: str | Path | None = None) -> Dataset:
-    """`load` of CIFAR-100."""
+    """CIFAR-100, from its official files or a download (`load`)."""
     return load("cifar100", data_dir)
