@@ -420,7 +420,22 @@ def test_multiply_adds_of_a_network_that_loses_a_dimension_of_one() -> None:
     assert multiply_adds(Squeezed(4, 3), torch.zeros(1, 4)) == 12
 
 
-def test_unknown_multiply_adds_are_a_dash() -> None:
+def test_unknown_multiply_adds_are_a_dash_and_no_column_where_none_is_known() -> None:
     rows = [result("rigl", seed, 0.9, 0.125) | {"flops": None} for seed in (0, 1)]
-    line = next(line for line in summary(rows, "rigl").splitlines() if line.startswith("rigl"))
+    rows += [result("snip", seed, 0.9, 0.25) for seed in (0, 1)]
+    header, line = (next(x for x in summary(rows, "rigl").splitlines() if x.startswith(y)) for y in ("method", "rigl"))
     assert line.split()[3] == "-"
+    assert "unmasked mult-adds" in header
+    assert "cut mult-adds" not in header, "which no row knows"
+    assert "mult-adds" not in summary(rows[:2], "rigl")
+
+
+def test_the_table_of_ensembles_is_of_several_networks() -> None:
+    rows = [result(name, seed, 0.9, 0.5) for name in ("rigl", "snip") for seed in (0, 1)]
+    alone = [row | {"kind": "ensemble"} for row in rows]
+    assert "ensemble" not in summary(rows + alone, "rigl")
+    several = [row | {"members": 4 if row["method"] == "snip" else 1} for row in alone]
+    table = summary(rows + several, "rigl").split("\n\n")[1].splitlines()
+    assert [line.split()[0] for line in table[3:-1]] == ["snip"]
+    assert table[-1] == "of one network, as above: rigl"
+    assert "0.0000 ± 0.0000" in table[3], "differences are to the one network of the reference still"
