@@ -118,9 +118,9 @@ def sample(
         from there, and with a lower friction where batches are full than with minibatches. Chains start near modes of
         their own, where a short training from their random starts ends (`chains.step_size`).
     schedule : ScheduleConfig, optional
-        In epochs. By default 4,000 steps of burn-in, then 30,000 in which 250 draws are kept, of each chain. A fork of
-        `Posterior.prune(in_chain=True)` then explores for 2,000 steps and samples for 1,000, which go with a given
-        schedule's length: half of that long, half of those.
+        In epochs. By default 4,000 steps of burn-in, then 30,000 in which 250 draws are kept, of each chain; a fork of
+        `Posterior.prune(in_chain=True)` then explores for 2,000 steps and samples for 1,000. With a schedule that is
+        half as long the fork is half as long, too.
     batch_size : int, optional
         By default the loader's, or all examples up to 5,000, or (of up to 20,000) all that ten million multiply-adds of
         the network allow, which leaves no minibatch noise; above, as many as that, and 256 at least, and of tokens 256:
