@@ -9,15 +9,13 @@ from sgmcmc_prune.criteria.base import Criterion
 
 
 class Conditional(Criterion):
-    """Single weights of finished draws, removed by joint evidence, with every draw moved by the same conditional."""
+    """Weights or groups of finished draws, removed by joint evidence, with every draw moved by the same conditional."""
 
     kept_by_chains: ClassVar[bool] = True
     moves: ClassVar[bool] = True
 
     def refused(self, config: Any) -> str:
-        """It is taken post hoc, of single weights."""
+        """It is taken post hoc."""
         if "conditional" in config.prune.in_chain:
             return "criterion conditional moves finished draws; name it in prune.post_hoc, not in prune.in_chain"
-        if config.prior.group != "weight":
-            return f"criterion conditional removes single weights, and prior.group is {config.prior.group!r}"
         return ""

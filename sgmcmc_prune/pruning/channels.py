@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 
 from sgmcmc_prune.models.coupling import Coupling, coupling, coupling_of_function, is_weighted
 from sgmcmc_prune.models.vit import Attention
-from sgmcmc_prune.pruning.graph import Values, asks_shape, module_of, moved, moves, where_it_ends
+from sgmcmc_prune.pruning.graph import Values, asks_shape, module_of, moved, moves, trace, where_it_ends
 
 #: What makes each channel of one tensor out of that channel of all tensors.
 _MEETING = (
@@ -109,6 +109,24 @@ class Channels:
         """Channels by their labels; -1 for what is none."""
         at = torch.bucketize(labels.contiguous(), (self.tags[1:] + self.tags[:-1]) / 2)
         return at.masked_fill((self.tags[at] - labels).abs() > _CLOSE, -1)
+
+
+def channels_of(model: nn.Module, example: Tensor) -> tuple[fx.GraphModule, Channels]:
+    """Trace a network that is in evaluation mode, and follow its channels in one pass over a few different inputs.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be traced, or fails on such inputs.
+    """
+    graph = trace(model, whole=(Attention,))
+    interpreter = fx.Interpreter(graph, garbage_collect_values=False)
+    try:
+        interpreter.run(example)
+    except Exception as error:  # a user's forward may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{type(model).__name__} fails on inputs of shape {tuple(example.shape)}: {reason}") from error
+    return graph, follow(graph, interpreter.env)
 
 
 def follow(graph: fx.GraphModule, values: Values) -> Channels:

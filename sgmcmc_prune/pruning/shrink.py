@@ -24,8 +24,8 @@ from sgmcmc_prune.models.coupling import Coupling, coupling, is_weighted, pads_w
 from sgmcmc_prune.models.vit import Attention
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.pruning.channels import Channels, follow, nonzero
-from sgmcmc_prune.pruning.graph import module_of, trace
+from sgmcmc_prune.pruning.channels import Channels, channels_of, nonzero
+from sgmcmc_prune.pruning.graph import module_of
 
 Kept = dict[str, dict[int, Tensor]]
 #: By layer, the class of each of its rows or columns.
@@ -91,16 +91,7 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor, trains
     masks.apply(mask, dict(masked.named_parameters()))
     folded = copy.deepcopy(masked)
     with evaluation_mode(folded):
-        graph = trace(folded, whole=(Attention,))
-        interpreter = fx.Interpreter(graph, garbage_collect_values=False)
-        try:
-            interpreter.run(example)
-        except Exception as error:  # a user's forward may raise anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"{type(model).__name__} fails on inputs of shape {tuple(example.shape)}: {reason}"
-            ) from error
-        channels = follow(graph, interpreter.env)
+        graph, channels = channels_of(folded, example)
         _pass_constants_on(folded, channels, trains)
     shrunk = Shrunk(folded, _cut_classes(folded, channels), _obstacles(graph, channels))
     _check(shrunk.model, masked, example)

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from sgmcmc_prune import choices
+from sgmcmc_prune.chains.rehearsal import EXAMPLES
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.conditional.curvature import curvature, make
+from sgmcmc_prune.pruning.conditional.members import Members, check_blocks, members_of
 from sgmcmc_prune.pruning.conditional.prune import (
     Conditional,
     Weights,
@@ -39,12 +41,18 @@ def settings_of(run: Run) -> Conditional:
     )
 
 
+def members(run: Run, model: nn.Module) -> dict[str, Members]:
+    """Where the groups of a run's prior are."""
+    return members_of(model, run.groups(model), run.data.train[0][:EXAMPLES])
+
+
 def check_conditional(run: Run, model: nn.Module) -> None:
     """ValueError if joint evidence cannot be taken of a network, or a curvature has other options, or fails."""
-    settings, layers = settings_of(run), layers_of(model)
+    settings, groups = settings_of(run), members(run, model)
+    layers = layers_of(model, [own.layer for own in groups.values()])
     start = make(settings.curvature, dict(settings.options))
-    for layer in layers:
-        start(layer)
+    blocks = {layer.weight: start(layer).blocks(1.0) for layer in layers}
+    check_blocks(groups, blocks)
     if choices.is_own(settings.curvature):
         own, examples = [network_state(run.model(0))], (run.data.train[0][:2], run.data.train[1][:2])
         with choices.calling("curvature", settings.curvature):
@@ -76,6 +84,7 @@ def take_conditional(run: Run, stage: StagePlaces) -> None:
             _precision(run, model, chain),
             [by_evidence(sparsity, config.prune.allocation) for sparsity in way],
             settings,
+            members=members(run, model),
             likelihood=run.likelihood,
             num_data=run.num_data,
             statistics=run.statistics_batches(),

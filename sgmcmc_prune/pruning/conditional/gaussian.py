@@ -31,7 +31,10 @@ class Moved(NamedTuple):
 
 
 class Elimination(NamedTuple):
-    """What each weight cost at its turn, and that turn, counted from 0; (B, d). Infinity and d where it stays."""
+    """What each weight cost at its turn, and that turn, counted from 0; (B, d). Infinity and d where it stays.
+
+    Of groups (B, G), or (1, G) where a group is in all blocks, and G where it stays.
+    """
 
     loss: Tensor
     turn: Tensor
@@ -117,6 +120,74 @@ def eliminate(precision: Tensor, weights: Tensor, free: Tensor) -> Elimination:
         index = places_of(left)
         place, free, left = (x.gather(1, index) for x in (place, free, left))
         sigma, w = square(sigma, index), w.gather(1, index)
+    return found
+
+
+def eliminate_groups(
+    precision: Tensor, weights: Tensor, columns: Tensor, free: Tensor, together: bool
+) -> Elimination:
+    r"""Remove whole groups of weights one after the other, the cheapest first.
+
+    With S the columns of a group and :math:`\Sigma = P^{-1}`, the next group is the one with the smallest
+
+    .. math:: \Delta U(S) = \tfrac12 \sum_b w_{bS}' (\Sigma_{b,SS})^{-1} w_{bS},
+
+    summed over all blocks where it is in all of them, and then in each block that it is in
+
+    .. math:: w \leftarrow w - \Sigma_{:S} \Sigma_{SS}^{-1} w_S, \qquad
+              \Sigma \leftarrow \Sigma - \Sigma_{:S} \Sigma_{SS}^{-1} \Sigma_{S:}.
+
+    The losses of the first k turns sum to Delta U of the k groups together. Groups of one weight each that are in one
+    block are `eliminate`'s, which is faster.
+
+    Parameters
+    ----------
+    precision : Tensor, shape (B, d, d)
+        P, positive definite.
+    weights : Tensor, shape (B, d)
+        The mode, or the mean of draws.
+    columns : int Tensor, shape (G, k)
+        The places of each group in a block.
+    free : bool Tensor, shape (B, G), or (1, G) if together
+        Groups that may be removed.
+    together : bool
+        Whether a group is its columns in all blocks; else each block has groups of its own.
+
+    Returns
+    -------
+    Elimination
+
+    Raises
+    ------
+    ValueError
+        If a block of P is not positive definite.
+
+    References
+    ----------
+    Kurtic, Frantar, Alistarh: ZipLM (NeurIPS 2023), for columns in all rows.
+    """
+    sigma, w, free = torch.cholesky_inverse(_root(precision)), weights.clone(), free.clone()
+    found = Elimination(
+        torch.full_like(free, torch.inf, dtype=w.dtype), torch.full_like(free, free.shape[1], dtype=torch.long)
+    )
+    gone, each = torch.zeros_like(free), torch.arange(len(free), device=free.device)
+    unit, every = torch.eye(columns.shape[1]).to(sigma), torch.arange(len(sigma), device=free.device)
+    for turn in range(int(free.sum(1).max())):
+        inner = sigma[:, columns[:, :, None], columns[:, None, :]].where(~gone[:, :, None, None], unit)
+        inside = w[:, columns]
+        loss = (inside * torch.linalg.solve(inner, inside)).sum(2) / 2
+        loss = (loss.sum(0, keepdim=True) if together else loss).where(free, torch.inf)
+        cost, g = loss.min(1)
+        chosen = cost < torch.inf  # a block with nothing left to remove stays as it is
+        b, g = each[chosen], g[chosen]
+        found.loss[b, g], found.turn[b, g] = cost[chosen], turn
+        free[b, g], gone[b, g] = False, True
+        b, g = (every, g.expand(len(every))) if together else (b, g)
+        s = columns[g]
+        across = sigma[b[:, None], :, s].transpose(1, 2)  # (b, d, k)
+        step = torch.linalg.solve(sigma[b[:, None, None], s[:, :, None], s[:, None, :]], across, left=False)
+        w[b] -= (step @ w[b[:, None], s][:, :, None])[:, :, 0]
+        sigma[b] -= step @ across.transpose(1, 2)
     return found
 
 

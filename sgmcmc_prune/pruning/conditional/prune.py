@@ -1,11 +1,12 @@
 """Pruning a network, or its draws, by joint evidence: curvature, elimination, mask, and the move of what is left.
 
 In stages the mask grows to its target at equal ratios of density, and each stage takes the curvature anew, where the
-last one has moved the weights: the posterior is no Gaussian, and a far removal needs more than one expansion.
+last one has moved the weights: the posterior is no Gaussian, and a far removal needs more than one expansion. What is
+removed are single weights or whole groups (`members.py`).
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -15,11 +16,11 @@ from torch import Tensor, nn
 from sgmcmc_prune.likelihoods.base import Likelihood
 from sgmcmc_prune.models.layers import Layer, layers_with_rule
 from sgmcmc_prune.priors.base import Prior
-from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning.allocation import check_sparsity
 from sgmcmc_prune.pruning.conditional.blocks import Blocks, Layout
 from sgmcmc_prune.pruning.conditional.curvature import curvature, make
-from sgmcmc_prune.pruning.conditional.gaussian import condition, eliminate, places_of, square
+from sgmcmc_prune.pruning.conditional.gaussian import condition, eliminate, eliminate_groups, places_of, square
+from sgmcmc_prune.pruning.conditional.members import Members, check_blocks, left, single_weights
 from sgmcmc_prune.pruning.decision import target_sparsity
 from sgmcmc_prune.pruning.masks import Mask
 from sgmcmc_prune.pruning.prunable import prunable, trainable
@@ -64,17 +65,27 @@ class Pruned(NamedTuple):
     examples: int
 
 
-#: From the curvature, the draws, the prior's precision and the mask before, to the next mask.
-Choose = Callable[[Mapping[str, Blocks], Sequence[Weights], Weights, Mask], Mask]
+class Stage(NamedTuple):
+    """What a mask is chosen from: where the groups are, the curvature, the draws, the prior's precision, the last mask."""
+
+    members: Mapping[str, Members]
+    blocks: Mapping[str, Blocks]
+    draws: Sequence[Weights]
+    prior: Weights
+    mask: Mask
 
 
-def layers_of(model: nn.Module) -> list[Layer]:
-    """The layers of all prunable weights; ValueError that names one of which the curvature is not known.
+#: What gives the mask of a stage.
+Choose = Callable[[Stage], Mask]
+
+
+def layers_of(model: nn.Module, names: Collection[str] | None = None) -> list[Layer]:
+    """The layers of some weights, by default of all prunable ones; ValueError that names one without a curvature.
 
     A frozen bias does not move: its layer counts as one without.
     """
     rules = {layer.weight: layer for layer in layers_with_rule(model)}
-    weights = prunable(model)
+    weights = prunable(model) if names is None else dict.fromkeys(names)
     if unknown := [name for name in weights if name not in rules]:
         raise ValueError(
             f"{unknown[0]!r} belongs to no layer whose curvature is known: conditional pruning takes Linear, and "
@@ -84,27 +95,45 @@ def layers_of(model: nn.Module) -> list[Layer]:
     return [rules[n] if rules[n].bias in trained else replace(rules[n], bias=None) for n in weights]
 
 
-def scores(
-    blocks: Mapping[str, Blocks], draws: Sequence[Weights], prior: Weights, mask: Mask
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Score every weight by the order in which its block would lose it: what to keep, and what decides between equals.
+def scores(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Score every group by the order in which its block would lose it: what to keep, and what decides between equals.
 
-    The weights are the mean of the draws: about it, draws of the Gaussian itself add the same to every loss, 1/2.
-    The first is the largest loss up to the weight's turn: a global threshold then cuts each block's order at one place.
-    The second is the turn. Shape (G,), one weight a group; weights that a mask has removed have -infinity.
+    The weights are the mean of the draws: about it, draws of the Gaussian itself add the same to every loss, 1/2 for
+    each weight. The first is the largest loss up to the group's turn: a global threshold then cuts each block's order
+    at one place. The second is the turn. Shape (G,); groups that a mask has removed have -infinity.
     """
+    check_blocks(stage.members, stage.blocks)
     found: tuple[dict[str, Tensor], dict[str, Tensor]] = {}, {}
-    for name, layer_blocks in blocks.items():
+    kept = left(stage.members, stage.mask, _weights(stage))
+    for name, own in stage.members.items():
+        layer_blocks = stage.blocks[own.layer]
         layout = layer_blocks.layout
-        free, alive = (layout.kept(mask[name], bias) for bias in (False, True))
-        w, own_prior = _of_layer(layout, draws).mean(0), _of_layer(layout, [prior])[0]
+        w, prior = _of_layer(layout, stage.draws).mean(0), _of_layer(layout, [stage.prior])[0]
+        alive = layout.kept(kept[own.layer], True)
+        if own.single:
+            free = layout.kept(stage.mask[name], False)
+            parts = [
+                _scores(layer_blocks.precision(prior, some), w[some], free[some], alive[some])
+                for some in layer_blocks.slices()
+            ]
+            for of_all, part in zip(found, zip(*parts, strict=True), strict=True):
+                of_all[name] = layout.join(torch.cat(part))[name].flatten()
+            continue
+        free = (own.group.sum(stage.mask[name].double()) > 0).view(1 if own.together else len(w), -1)
         parts = [
-            _scores(layer_blocks.precision(own_prior, some), w[some], free[some], alive[some])
-            for some in layer_blocks.slices()
+            _group_scores(
+                layer_blocks.precision(prior, some), w[some], own, free if own.together else free[some], alive[some]
+            )
+            for some in ([slice(None)] if own.together else layer_blocks.slices())
         ]
         for of_all, part in zip(found, zip(*parts, strict=True), strict=True):
-            of_all[name] = layout.join(torch.cat(part))[name].flatten()
+            of_all[name] = torch.cat(part).flatten()
     return found
+
+
+def _weights(stage: Stage) -> dict[str, Tensor]:
+    """A weight of each layer, for its shape."""
+    return {name: stage.draws[0][name] for name in {*stage.members, *stage.blocks}}
 
 
 def _scores(precision: Tensor, weights: Tensor, free: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,19 +142,39 @@ def _scores(precision: Tensor, weights: Tensor, free: Tensor, alive: Tensor) -> 
     here = alive.gather(1, index).double()
     inner = square(precision, index) * here[:, :, None] * here[:, None, :] + torch.diag_embed(1 - here)
     loss, turn = eliminate(inner, weights.gather(1, index), free.gather(1, index))
-    by_turn = turn.argsort(1)
-    so_far = loss.gather(1, by_turn).cummax(1).values
     gone = torch.full_like(precision[:, 0], -torch.inf)
-    kept = gone.scatter(1, index, torch.empty_like(loss).scatter(1, by_turn, so_far))
-    return kept, gone.scatter(1, index, turn.double())
+    return gone.scatter(1, index, _so_far(loss, turn)), gone.scatter(1, index, turn.double())
 
 
-def move(blocks: Mapping[str, Blocks], draws: Sequence[Weights], prior: Weights, mask: Mask) -> list[dict[str, Tensor]]:
-    """Every draw with the weights that a mask removes at zero, and the others at their conditional mean."""
-    moved = [dict(draw) for draw in draws]
-    for name, layer_blocks in blocks.items():
+def _group_scores(
+    precision: Tensor, weights: Tensor, own: Members, free: Tensor, alive: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Both scores of the groups of some blocks, (B, G), or (1, G) where they are in all of them."""
+    here = alive.double()
+    inner = precision * here[:, :, None] * here[:, None, :] + torch.diag_embed(1 - here)
+    loss, turn = eliminate_groups(inner, weights * here, own.columns, free, own.together)
+    return _so_far(loss, turn).where(free, -torch.inf), turn.double().where(free, -torch.inf)
+
+
+def _so_far(loss: Tensor, turn: Tensor) -> Tensor:
+    """The largest loss up to each turn."""
+    by_turn = turn.argsort(1)
+    return torch.empty_like(loss).scatter(1, by_turn, loss.gather(1, by_turn).cummax(1).values)
+
+
+def move(stage: Stage, mask: Mask) -> list[dict[str, Tensor]]:
+    """Every draw with what a mask removes at zero, and the others at their conditional mean."""
+    moved = [dict(draw) for draw in stage.draws]
+    stays = left(stage.members, mask, _weights(stage))
+    for name, kept_weights in stays.items():
+        if name not in stage.blocks:  # it makes units, and reads none
+            for draw in moved:
+                draw[name] = draw[name].masked_fill(~kept_weights, 0)
+            continue
+        layer_blocks = stage.blocks[name]
         layout = layer_blocks.layout
-        kept, w, own_prior = layout.kept(mask[name], True), _of_layer(layout, draws), _of_layer(layout, [prior])[0]
+        kept, w = layout.kept(kept_weights, True), _of_layer(layout, stage.draws)
+        own_prior = _of_layer(layout, [stage.prior])[0]
         parts = [
             condition(layer_blocks.precision(own_prior, some), w[:, some], kept[some]).weights
             for some in layer_blocks.slices()
@@ -175,6 +224,7 @@ def follow(
     choose: Sequence[Choose],
     settings: Conditional,
     *,
+    members: Mapping[str, Members] | None = None,
     likelihood: Likelihood,
     num_data: int,
     statistics: Callable[[], Sequence[Tensor]] = tuple,
@@ -193,9 +243,11 @@ def follow(
     prior : callable
         Mean weights to the prior's precision, shaped like them, for every parameter of the layers.
     choose : sequence of callable
-        For each stage, what gives its mask, from the curvature, the draws, the precision and the last mask:
-        `by_evidence`, or `given`.
+        For each stage, what gives its mask: `by_evidence`, or `given`.
     settings : Conditional
+    members : mapping of str to Members, optional
+        Where the groups are that are removed, by name of the weight whose they are, as `members_of` finds them; by
+        default every weight is removed by itself.
     likelihood : callable
     num_data : int
         N, the number of training examples.
@@ -214,36 +266,37 @@ def follow(
     ValueError
         If a prunable weight belongs to no layer whose curvature is known, or the curvature is not positive definite.
     """
-    layers, parameters, seen = layers_of(model), prunable(model), 0
+    members = single_weights(model) if members is None else members
+    layers, weights, seen = layers_of(model, [own.layer for own in members.values()]), prunable(model), 0
     moved = [{n: v.detach().clone() for n, v in draw.items()} for draw in draws]
-    mask = {n: torch.ones_like(p, dtype=torch.bool) for n, p in parameters.items()}
+    mask = {name: torch.ones_like(weights[name], dtype=torch.bool) for name in members}
     start = make(settings.curvature, dict(settings.options))
-    for stage, choice in enumerate(choose):
-        data = examples(stage, settings.examples)
+    for number, choice in enumerate(choose):
+        data = examples(number, settings.examples)
         blocks = curvature(
             *(model, moved, data, layers, start),
             likelihood=likelihood,
             num_data=num_data,
             statistics=statistics,
-            seed=seed + stage,
+            seed=seed + number,
         )
-        precision = prior(average(moved))
-        mask = choice(blocks, moved, precision, mask)
-        moved, seen = move(blocks, moved, precision, mask), seen + len(data[0])
+        stage = Stage(members, blocks, moved, prior(average(moved)), mask)
+        mask = choice(stage)
+        moved, seen = move(stage, mask), seen + len(data[0])
         yield Pruned(mask, moved, seen)
 
 
 def by_evidence(sparsity: float, allocation: str = "global") -> Choose:
     """The mask of one sparsity by the order of elimination in every block."""
 
-    def choose(blocks: Mapping[str, Blocks], draws: Sequence[Weights], prior: Weights, mask: Mask) -> Mask:
-        groups = {name: GroupMap("weight", tuple(kept.shape)) for name, kept in mask.items()}
-        score, turn = scores(blocks, draws, prior, mask)
-        return target_sparsity(score, groups, sparsity, allocation, previous=mask, second=turn)
+    def choose(stage: Stage) -> Mask:
+        groups = {name: own.group for name, own in stage.members.items()}
+        score, turn = scores(stage)
+        return target_sparsity(score, groups, sparsity, allocation, previous=stage.mask, second=turn)
 
     return choose
 
 
 def given(mask: Mask) -> Choose:
     """A mask that is known before: the others are moved, and that is all."""
-    return lambda blocks, draws, prior, previous: mask
+    return lambda stage: mask
