@@ -1,4 +1,4 @@
-"""Whole groups by joint evidence: exact where the posterior is Gaussian, coupled as `shrink` couples, cut to the same."""
+"""Whole groups by joint evidence: exact where the posterior is Gaussian, and cut to the same network by `shrink`."""
 
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ NOISE, VARIANCE = 0.5, 2.0
 
 
 def two_layers(hidden: int = 5, outputs: int = 3) -> tuple[nn.Sequential, Tensor, Tensor, Tensor]:
-    """Linear layers of which the second is at the mode of its posterior; inputs, targets, and hidden values with a one."""
+    """Linear layers of which the second is at the mode of its posterior; inputs, targets, and hidden values."""
     generator = torch.Generator().manual_seed(2)
     model = nn.Sequential(nn.Linear(4, hidden), nn.Linear(hidden, outputs)).double()
     for p in model.parameters():

@@ -191,7 +191,6 @@ def test_a_run_prunes_its_draws_by_joint_evidence(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"prune.in_chain": ("conditional",)}, "conditional moves finished draws"),
-        ({"prior.group": "node"}, "removes single weights"),
         ({"model.name": f"{__name__}:gated"}, "'gate' belongs to no layer"),
         ({"prune.curvature_options": ("size=-1", "speed=3")}, "no option 'speed'"),
         ({"prune.curvature": f"{__name__}:Broken"}, "your curvature .*Broken fails: RuntimeError: no such thing"),

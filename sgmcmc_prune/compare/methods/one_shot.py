@@ -8,7 +8,7 @@ found how many weights each layer keeps, and no more.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from sgmcmc_prune.criteria.random import random
 from sgmcmc_prune.data.batches import chosen
 from sgmcmc_prune.likelihoods import categorical
 from sgmcmc_prune.models.state import load_network_state, network_state
+from sgmcmc_prune.pruning.conditional.members import Members
 from sgmcmc_prune.pruning.conditional.prune import (
     Choose,
     Conditional,
@@ -129,11 +130,17 @@ def trained(problem: Problem) -> Start:
     else:
         cost = Cost(0, 0.0)
         load_given_weights(model, problem.start)
-    groups, decay = single_weights(model), problem.num_data * recipe(problem).weight_decay
+    groups = single_weights(model)
     weights = dict(model.named_parameters())
     scores = {"magnitude": magnitude(weights, groups), "lamp": lamp(weights, groups)}
     fit = Fit(model, cost, scores=scores["magnitude"], groups=groups)
-    return Start(fit, lambda w: {n: torch.full_like(v, decay) for n, v in w.items()}, scores.__getitem__)
+    return Start(fit, decay(problem), scores.__getitem__)
+
+
+def decay(problem: Problem) -> Callable[[Weights], Weights]:
+    """The prior's precision that the weight decay of a recipe stands for: N times as much."""
+    precision = problem.num_data * recipe(problem).weight_decay
+    return lambda weights: {name: torch.full_like(w, precision) for name, w in weights.items()}
 
 
 def _train(problem: Problem, model: nn.Module) -> Cost:
@@ -212,6 +219,20 @@ def _taken(
 
 
 def _follow(how: Conditional, problem: Problem, start: Start, choose: list[Choose]) -> Iterator[Pruned]:
+    own = network_state(start.fit.model)
+    draws = [{**own, **draw} for draw in start.fit.draws] or [own]
+    return followed(how, problem, draws, start.precision, choose)
+
+
+def followed(
+    how: Conditional,
+    problem: Problem,
+    draws: Sequence[Weights],
+    precision: Callable[[Weights], Weights],
+    choose: Sequence[Choose],
+    members: Mapping[str, Members] | None = None,
+) -> Iterator[Pruned]:
+    """Networks of a problem through the masks of some stages, with curvatures of its training examples."""
     train = problem.data.train
 
     def examples(stage: int, count: int) -> tuple[Tensor, Tensor]:
@@ -219,10 +240,9 @@ def _follow(how: Conditional, problem: Problem, start: Start, choose: list[Choos
         index = torch.randperm(problem.num_data, generator=generator)[:count].to(train[0].device)
         return chosen(train, index, problem.seed, CURVATURE_CHAIN, stage)
 
-    own = network_state(start.fit.model)
-    draws = [{**own, **draw} for draw in start.fit.draws] or [own]
     return follow(
-        *(problem.network(), draws, examples, start.precision, choose, how),
+        *(problem.network(), draws, examples, precision, choose, how),
+        members=members,
         likelihood=categorical,
         num_data=problem.num_data,
         statistics=problem.statistics,

@@ -123,9 +123,7 @@ def eliminate(precision: Tensor, weights: Tensor, free: Tensor) -> Elimination:
     return found
 
 
-def eliminate_groups(
-    precision: Tensor, weights: Tensor, columns: Tensor, free: Tensor, together: bool
-) -> Elimination:
+def eliminate_groups(precision: Tensor, weights: Tensor, columns: Tensor, free: Tensor, together: bool) -> Elimination:
     r"""Remove whole groups of weights one after the other, the cheapest first.
 
     With S the columns of a group and :math:`\Sigma = P^{-1}`, the next group is the one with the smallest

@@ -4,7 +4,7 @@
 |---|---|
 | `weight`, `kernel` | some columns of one row |
 | `input`, `head` | some columns of all rows |
-| `filter`, `node` | the columns of the *next* layer that read the unit, of all its rows; the row that makes it follows |
+| `filter`, `node` | the columns of the *next* layer that read the unit, of all rows; the row that makes it follows |
 
 Which columns read a unit is what `shrink` goes by (`pruning/channels.py`).
 """
@@ -95,7 +95,7 @@ def _by_number(numbers: Tensor) -> Tensor:
 
 
 def _units(model: nn.Module, name: str, group: GroupMap, channels: Channels) -> Members:
-    """The columns that read the units of a layer; refused unless those of one next layer are all that goes with them."""
+    """The columns that read the units of a layer; refused unless they are all that goes with them, and of one layer."""
     path, said = name.rpartition(".")[0], f"units of {name!r} cannot be removed by joint evidence"
     if path not in channels.rows:
         raise ValueError(f"{said}: it is no layer of which each unit reads all channels, as a grouped convolution")
@@ -105,7 +105,9 @@ def _units(model: nn.Module, name: str, group: GroupMap, channels: Channels) -> 
     made = torch.cat([channels.roots(rows) for rows in channels.rows.values()])
     if int(torch.isin(made, roots).sum()) > len(roots) or len(roots.unique()) < len(roots):
         raise ValueError(f"{said}: they are added to other units, or go in groups, as in a residual stream")
-    readers = {reader: at for reader, c in channels.columns.items() if bool((at := _at(channels.roots(c), roots)).any())}
+    readers = {
+        reader: at for reader, c in channels.columns.items() if bool((at := _at(channels.roots(c), roots)).any())
+    }
     if len(readers) != 1:
         raise ValueError(f"{said}: they are read by {len(readers)} layers ({', '.join(readers)}), not by one")
     ((reader, at),) = readers.items()

@@ -66,7 +66,7 @@ class Pruned(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What a mask is chosen from: where the groups are, the curvature, the draws, the prior's precision, the last mask."""
+    """What a mask is chosen from: where the groups are, curvatures, draws, the prior's precision, and the last mask."""
 
     members: Mapping[str, Members]
     blocks: Mapping[str, Blocks]
