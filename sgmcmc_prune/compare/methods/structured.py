@@ -31,7 +31,8 @@ from sgmcmc_prune.criteria.random import random
 from sgmcmc_prune.likelihoods import categorical
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.pruning.conditional.members import Members, members_of
-from sgmcmc_prune.pruning.conditional.prune import Conditional, Pruned, by_evidence, path
+from sgmcmc_prune.pruning.conditional.prune import Choose, Conditional, Pruned, by_evidence, given, path
+from sgmcmc_prune.pruning.masks import Mask
 
 #: Of the trained track, those that prune nodes.
 _GATED = ("ss-ig", "ss-gl", "ss-ghs")
@@ -95,23 +96,27 @@ def _members(problem: Problem) -> dict[str, Members]:
     return members_of(model, problem.run.groups(model), problem.data.train[0][:EXAMPLES])
 
 
+def settings_of(problem: Problem) -> Conditional:
+    """How `filter-conditional` takes joint evidence."""
+    share = SETTINGS["filter-conditional"]
+    return Conditional(share["curvature"], {}, share["stages"], min(share["examples"], problem.num_data))
+
+
 def _conditional(problem: Problem, folder: Path) -> Iterator[Candidate]:
     """Dense to the end of a cosine, then units go and the others move, and a second cosine under the mask.
 
     The dense part is trained once; each candidate counts it.
     """
-    share = SETTINGS["filter-conditional"]
-    how = Conditional(share["curvature"], {}, share["stages"], min(share["examples"], problem.num_data))
+    how = settings_of(problem)
     steps = problem.steps_beside(how.stages * how.examples)
-    first = round(share["dense"] * steps)
+    first = round(SETTINGS["filter-conditional"]["dense"] * steps)
     dense = magnitude.fit(problem.network(), problem.data.train, recipe(problem, steps=first), seed=problem.seed)
     for target in problem.sparsities:
         began = time.perf_counter()
         pruned = joint(problem, dense.model, target, how)
         cost = dense.cost + Cost(pruned.examples, time.perf_counter() - began)
-        model = problem.network()
+        model, settings = problem.network(), recipe(problem, steps=steps - first)
         load_network_state(model, pruned.draws[0])
-        settings = recipe(problem, steps=steps - first)
         trainer = Trainer.of_recipe(settings, model, problem.data.train, categorical, problem.seed + 2**16)
         trainer.set_mask(pruned.mask)
         trainer.run(settings.steps)
@@ -120,6 +125,14 @@ def _conditional(problem: Problem, folder: Path) -> Iterator[Candidate]:
 
 def joint(problem: Problem, model: nn.Module, target: float, how: Conditional) -> Pruned:
     """The same share of the units of every layer, removed by joint evidence in stages."""
-    choose = [by_evidence(sparsity, "layerwise") for sparsity in path([target], how.stages)]
+    return _taken(problem, model, [by_evidence(s, "layerwise") for s in path([target], how.stages)], how)
+
+
+def moved(problem: Problem, model: nn.Module, mask: Mask, how: Conditional) -> Pruned:
+    """The units that a mask removes, removed at once, and the others moved."""
+    return _taken(problem, model, [given(mask)], how)
+
+
+def _taken(problem: Problem, model: nn.Module, choose: list[Choose], how: Conditional) -> Pruned:
     *_, last = followed(how, problem, [network_state(model)], decay(problem), choose, _members(problem))
     return last

@@ -185,7 +185,10 @@ def eliminate_groups(precision: Tensor, weights: Tensor, columns: Tensor, free: 
         across = sigma[b[:, None], :, s].transpose(1, 2)  # (b, d, k)
         step = torch.linalg.solve(sigma[b[:, None, None], s[:, :, None], s[:, None, :]], across, left=False)
         w[b] -= (step @ w[b[:, None], s][:, :, None])[:, :, 0]
-        sigma[b] -= step @ across.transpose(1, 2)
+        if len(b) == len(sigma):
+            sigma.baddbmm_(step, across.transpose(1, 2), alpha=-1)
+        else:
+            sigma[b] -= step @ across.transpose(1, 2)
     return found
 
 
