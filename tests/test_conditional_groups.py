@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sgmcmc_prune.likelihoods import categorical, gaussian
 from sgmcmc_prune.models import build
 from sgmcmc_prune.models.state import load_network_state, network_state
+from sgmcmc_prune.models.vit import projections
 from sgmcmc_prune.posterior import open_posterior
 from sgmcmc_prune.priors import Gaussian
 from sgmcmc_prune.priors.groups import GroupMap
@@ -172,6 +173,23 @@ def test_inputs_and_kernels_are_columns_of_the_layer_itself() -> None:
         assert bool((found.draws[0]["0.weight"][~mask] == 0).all())
         assert not torch.equal(found.draws[0]["0.weight"][mask], model[0].weight[mask])
         assert torch.equal(found.draws[0]["2.weight"], model[2].weight)
+
+
+def test_a_head_is_the_columns_of_a_projection_and_is_cut_whole() -> None:
+    model = build("vit", (1, 8, 8), 3, seed=0, width=8, depth=1, heads=2, hidden=4, patch=4).double()
+    ((name, heads),) = projections(model).items()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    x = torch.randn(30, 1, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    groups = {name: GroupMap.heads(tuple(before[name].shape), heads)}
+    (found,) = of_units(model, x, torch.randn(30, 3, dtype=torch.float64), groups, [by_evidence(0.5)])
+    assert found.mask[name].all(0).sum() == 4
+    changed = {n for n, p in before.items() if not torch.equal(p, found.draws[0][n])}
+    assert changed == {name, name.replace("weight", "bias")}
+    load_network_state(model, found.draws[0])
+    cut = shrink(model, found.mask, x[:4]).model
+    assert cut.get_parameter(name).shape == (8, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(cut.eval()(x), model.eval()(x), rtol=0, atol=1e-10)
 
 
 def lenet() -> tuple[nn.Module, dict[str, GroupMap], Tensor]:
