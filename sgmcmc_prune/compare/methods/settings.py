@@ -63,7 +63,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # Stages on the way to the largest target, and examples in each curvature.
     "conditional": {"stages": 12, "examples": 2000},
     # The dense part of the budget without the curvatures' examples; stages on the way to each target.
-    "filter-conditional": {"dense": 0.5, "curvature": "kfac", "stages": 4, "examples": 2000},
+    "filter-conditional": {"dense": 0.5, "curvature": "gram", "stages": 4, "examples": 2000},
     "horseshoe": {"iterations": 1000},  # of 5000, before each round: they cost no gradient evaluation, but hours
     # Passes over the data between two updates of the prior, and what each costs of another.
     "laplace": {"every": 1.0, "curvature_share": 0.1, "lr": 1e-3, "precision": 1.0},

@@ -9,7 +9,7 @@ trained track, and choose their layers' shares themselves.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ from sgmcmc_prune.criteria.random import random
 from sgmcmc_prune.likelihoods import categorical
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.pruning.conditional.members import Members, members_of
-from sgmcmc_prune.pruning.conditional.prune import Choose, Conditional, Pruned, by_evidence, given, path
-from sgmcmc_prune.pruning.masks import Mask
+from sgmcmc_prune.pruning.conditional.prune import Choose, Conditional, Pruned, by_evidence, path
 
 #: Of the trained track, those that prune nodes.
 _GATED = ("ss-ig", "ss-gl", "ss-ghs")
@@ -113,7 +112,8 @@ def _conditional(problem: Problem, folder: Path) -> Iterator[Candidate]:
     dense = magnitude.fit(problem.network(), problem.data.train, recipe(problem, steps=first), seed=problem.seed)
     for target in problem.sparsities:
         began = time.perf_counter()
-        pruned = joint(problem, dense.model, target, how)
+        choose = [by_evidence(sparsity, "layerwise") for sparsity in path([target], how.stages)]
+        pruned = joint(problem, dense.model, choose, how)
         cost = dense.cost + Cost(pruned.examples, time.perf_counter() - began)
         model, settings = problem.network(), recipe(problem, steps=steps - first)
         load_network_state(model, pruned.draws[0])
@@ -123,16 +123,7 @@ def _conditional(problem: Problem, folder: Path) -> Iterator[Candidate]:
         yield under_mask(problem, Fit(model, cost + trainer.cost), target, pruned.mask)
 
 
-def joint(problem: Problem, model: nn.Module, target: float, how: Conditional) -> Pruned:
-    """The same share of the units of every layer, removed by joint evidence in stages."""
-    return _taken(problem, model, [by_evidence(s, "layerwise") for s in path([target], how.stages)], how)
-
-
-def moved(problem: Problem, model: nn.Module, mask: Mask, how: Conditional) -> Pruned:
-    """The units that a mask removes, removed at once, and the others moved."""
-    return _taken(problem, model, [given(mask)], how)
-
-
-def _taken(problem: Problem, model: nn.Module, choose: list[Choose], how: Conditional) -> Pruned:
+def joint(problem: Problem, model: nn.Module, choose: Sequence[Choose], how: Conditional) -> Pruned:
+    """Units removed in stages, the others moved after each; what `choose` chooses."""
     *_, last = followed(how, problem, [network_state(model)], decay(problem), choose, _members(problem))
     return last
