@@ -301,6 +301,12 @@ def test_a_frozen_reader_is_refused() -> None:
         members_of(model, {"0.weight": GroupMap("node", (3, 4))}, torch.randn(3, 4))
 
 
+def test_groups_that_are_no_columns_are_refused() -> None:
+    for index in (torch.tensor([[0, 1, 0, 1], [0, 0, 1, 1]]), torch.tensor([[0, 1, 1, 1]] * 2)):
+        with pytest.raises(ValueError, match="'0.weight' are not columns of all rows"):
+            members_of(nn.Sequential(nn.Linear(4, 2)), {"0.weight": GroupMap.from_index(index)})
+
+
 def narrow(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     return nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(49, 8), nn.Tanh(), nn.Linear(8, num_classes))
 

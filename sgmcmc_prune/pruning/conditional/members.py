@@ -86,6 +86,8 @@ def _own(name: str, group: GroupMap, device: torch.device) -> Members:
     """Columns of the weight itself: each row has the same groups, or groups of its own."""
     numbers = group.expand(torch.arange(group.num_groups)).flatten(1)
     together = group.kind not in ("weight", "kernel")
+    if together and (bool((numbers != numbers[0]).any()) or len(numbers[0].bincount().unique()) > 1):
+        raise ValueError(f"groups of {name!r} are not columns of all rows, as many each, which joint evidence removes")
     return Members(group, name, _by_number(numbers[0]).to(device), together)
 
 

@@ -8,6 +8,7 @@ removed are single weights or whole groups (`members.py`).
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -111,23 +112,17 @@ def scores(stage: Stage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         w, prior = _of_layer(layout, stage.draws).mean(0), _of_layer(layout, [stage.prior])[0]
         alive = layout.kept(kept[own.layer], True)
         if own.single:
-            free = layout.kept(stage.mask[name], False)
-            parts = [
-                _scores(layer_blocks.precision(prior, some), w[some], free[some], alive[some])
-                for some in layer_blocks.slices()
-            ]
-            for of_all, part in zip(found, zip(*parts, strict=True), strict=True):
-                of_all[name] = layout.join(torch.cat(part))[name].flatten()
-            continue
-        free = (own.group.sum(stage.mask[name].double()) > 0).view(1 if own.together else len(w), -1)
+            free, score = layout.kept(stage.mask[name], False), _scores
+        else:
+            free = (own.group.sum(stage.mask[name].double()) > 0).view(1 if own.together else len(w), -1)
+            score = partial(_group_scores, own)
         parts = [
-            _group_scores(
-                layer_blocks.precision(prior, some), w[some], own, free if own.together else free[some], alive[some]
-            )
+            score(layer_blocks.precision(prior, some), w[some], free[some], alive[some])
             for some in ([slice(None)] if own.together else layer_blocks.slices())
         ]
         for of_all, part in zip(found, zip(*parts, strict=True), strict=True):
-            of_all[name] = torch.cat(part).flatten()
+            joined = torch.cat(part)
+            of_all[name] = (layout.join(joined)[name] if own.single else joined).flatten()
     return found
 
 
@@ -147,7 +142,7 @@ def _scores(precision: Tensor, weights: Tensor, free: Tensor, alive: Tensor) -> 
 
 
 def _group_scores(
-    precision: Tensor, weights: Tensor, own: Members, free: Tensor, alive: Tensor
+    own: Members, precision: Tensor, weights: Tensor, free: Tensor, alive: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Both scores of the groups of some blocks, (B, G), or (1, G) where they are in all of them."""
     here = alive.double()
