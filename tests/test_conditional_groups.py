@@ -303,7 +303,7 @@ def test_a_frozen_reader_is_refused() -> None:
 
 def test_groups_that_are_no_columns_are_refused() -> None:
     for index in (torch.tensor([[0, 1, 0, 1], [0, 0, 1, 1]]), torch.tensor([[0, 1, 1, 1]] * 2)):
-        with pytest.raises(ValueError, match="'0.weight' are not columns of all rows"):
+        with pytest.raises(ValueError, match=r"'0\.weight' are not columns of all rows"):
             members_of(nn.Sequential(nn.Linear(4, 2)), {"0.weight": GroupMap.from_index(index)})
 
 
