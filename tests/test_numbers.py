@@ -299,6 +299,17 @@ def test_the_moved_draws_are_those_of_their_record() -> None:
         assert f"| {criterion} | {cells} |" in text
 
 
+def test_the_heat_of_minibatches_is_that_of_its_record() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "minibatch_noise.json").read_text())
+    text = (ROOT / "docs" / "temperature.md").read_text()
+    shown = {row["way"]: [] for row in rows}
+    for row in rows:
+        if row["step"] in (0.01, 0.03):
+            shown[row["way"]].append(f"{row['stiff']:.2f} / {row['kinetic temperature']:.2f}")
+    lines = [f"| {way} | {' | '.join(cells)} |" for way, cells in shown.items()]
+    assert "\n".join(lines) in text
+
+
 def test_choosing_a_temperature_quotes_its_results() -> None:
     text = " ".join((ROOT / "docs" / "temperature.md").read_text().split())
     cells = json.loads((RESULTS / "cifar10_temperature.json").read_text())
