@@ -361,6 +361,26 @@ def test_what_is_said_of_the_preset_smaller_is_its_result() -> None:
     )
 
 
+def test_what_is_said_of_distilling_is_its_result() -> None:
+    runs = json.loads((RESULTS / "distilled.json").read_text())["runs"]
+    assert [(run["seed"], run["epochs"]) for run in runs] == [(0, 10), (1, 10), (2, 10)]
+    single, average, distilled = zip(*(run["networks"].values() for run in runs), strict=True)
+
+    def three(networks: Any) -> str:
+        return "{:.4f}, {:.4f} and {:.4f}".format(*(scores["accuracy"] for scores in networks))
+
+    text = " ".join((ROOT / "docs" / "guide.md").read_text().split())
+    assert f"from {three(single)} to {three(distilled)} with three seeds" in text
+    assert f"the average of the draws has {three(average)}; a gain of" in text
+    gains = np.array([d["accuracy"] - s["accuracy"] for d, s in zip(distilled, single, strict=True)])
+    mean, half = mean_and_half_width(gains)
+    assert f"a gain of {mean:.4f} ± {half:.4f}, which three seeds do not tell apart from none" in text
+    assert abs(mean) < half
+    worse = [[each["NLL"] > s["NLL"] for each, s in zip(other, single, strict=True)] for other in (distilled, average)]
+    assert worse[0] == worse[1]
+    assert sum(worse[0]) == 1
+
+
 def test_what_is_said_of_pruning_by_node_is_its_result() -> None:
     by_slab = nodes.slabs(json.loads((ROOT / "experiments/saha/results/saha_nodes.json").read_text())["runs"])
     assert {len(runs) for group in by_slab.values() for runs in group.values()} == {3, 5}
