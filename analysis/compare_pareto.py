@@ -4,8 +4,8 @@
     python analysis/compare_pareto.py runs/structured/comparison.csv --cut --out pareto.png
 
 One line per method joins its means over seeds at the target sparsities; a star is its own stopping rule. Methods of a
-family share a colour. The upper row shows single networks, the lower one ensembles; dots stand on the Pareto front of
-their panel: no other point is both cheaper (sparser) and better.
+family share a colour. The upper row shows single networks, the lower one ensembles; a halo marks the Pareto front of
+its panel: no other point is both cheaper (sparser) and better.
 """
 
 import argparse
@@ -18,13 +18,16 @@ import numpy as np
 
 from sgmcmc_prune.compare.score import Row
 from sgmcmc_prune.compare.table import read_csv, results
-from sgmcmc_prune.report.style import DASHES, colours, legend_below, line, new_figure, png, tidy
+from sgmcmc_prune.report.style import DASHES, INK, colours, legend_below, line, new_figure, png, tidy
 
 #: Both are better when lower, and on a logarithmic scale, so that methods that failed do not squash the others.
 SCORES = {"error": "error rate", "nll": "NLL (nats per example)"}
 COSTS = {"kept": "kept weights (share of the prunable)", "work": "multiply-adds per input, all members"}
 KINDS = ("single", "ensemble")
-MARKERS = (".", "x", "^")
+#: Open, so that one shows through another.
+MARKERS = ("o", "s", "^", "D", "v", "p")
+HALO = {"marker": "o", "linestyle": "none", "markersize": 13, "markeredgewidth": 0, "alpha": 0.3}
+STAR = {"marker": "*", "linestyle": "none", "markersize": 10, "markerfacecolor": "none"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,9 +93,13 @@ def draw(rows: Sequence[Row]) -> Any:
         for ax, (cost, score) in zip(axis_row, panels, strict=True):
             _panel(ax, points, cost, score, looks)
             tidy(ax, COSTS[cost], SCORES[score], "single networks" if kind == "single" else "ensembles")
-    handles = [line(name, markersize=4, **look) for name, look in looks.items()]
-    handles += [line("own stopping rule", color="#333333", marker="*", linestyle="none")]
-    handles += [line("Pareto front", color="#333333", marker="o", linestyle="none", markersize=6)]
+    lines = {row["method"] for row in rows if row["sparsity"] is not None}
+    handles = [
+        line(name, **(look if name in lines else {"color": look["color"]} | STAR)) for name, look in looks.items()
+    ]
+    if any(row["sparsity"] is None for row in rows):
+        handles += [line("own stopping rule", color=INK, **STAR)]
+    handles += [line("Pareto front", color=INK, **HALO)]
     legend_below(figure, handles, 5)
     return figure
 
@@ -104,11 +111,11 @@ def _panel(ax: Any, points: Sequence[dict[str, Any]], cost: str, score: str, loo
         own = [p for p in points if p["method"] == method]
         path = sorted((p[cost], p[score]) for p in own if p["target"] is not None)
         if path:
-            ax.plot(*zip(*path, strict=True), linewidth=1.1, markersize=4, **look)
+            ax.plot(*zip(*path, strict=True), **look)
         for x, y in [(p[cost], p[score]) for p in own if p["target"] is None]:
-            ax.plot(x, y, marker="*", markersize=9, linestyle="none", color=look["color"])
+            ax.plot(x, y, color=look["color"], **STAR)
     for p in pareto_front(points, cost, score):
-        ax.plot(p[cost], p[score], "o", markersize=6, color=looks[p["method"]]["color"])
+        ax.plot(p[cost], p[score], color=looks[p["method"]]["color"], **HALO)
     ax.set(xscale="log", yscale="log")
     wide, narrow = (
         ((1.0, 3.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)),
@@ -125,12 +132,19 @@ def _panel(ax: Any, points: Sequence[dict[str, Any]], cost: str, score: str, loo
 
 
 def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """A colour per family, and in it a dash and a marker per method."""
+    """A colour per family, and in it a dash and a marker per method; the same pair comes again after twelve."""
     families = list(dict.fromkeys(row["family"] for row in rows))
     shades, looks, count = dict(zip(families, colours(len(families)), strict=True)), {}, dict.fromkeys(families, 0)
     for method, family in dict.fromkeys((row["method"], row["family"]) for row in rows):
-        turn, dash = divmod(count[family], len(DASHES))
-        looks[method] = {"color": shades[family], "linestyle": DASHES[dash], "marker": MARKERS[turn % len(MARKERS)]}
+        looks[method] = {
+            "color": shades[family],
+            "linestyle": DASHES[count[family] % len(DASHES)],
+            "linewidth": 1.1,
+            "alpha": 0.8,
+            "marker": MARKERS[count[family] % len(MARKERS)],
+            "markersize": 5,
+            "markerfacecolor": "none",
+        }
         count[family] += 1
     return looks
 

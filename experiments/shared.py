@@ -7,8 +7,10 @@ where it was stopped. A sweep's cell is (variant, seed) with a run directory, an
 import argparse
 import json
 import math
+import shlex
 import statistics
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -48,11 +50,20 @@ def sweep_parser(description: str, name: str, variants: Sequence[str], script: s
     """The options that every sweep has; `name` is that of its results and of its folder of runs."""
     p = parser(description, (0, 1, 2), script)
     p.set_defaults(jobs=2, out=results(script) / name)
-    p.add_argument("--variants", nargs="+", choices=list(variants), default=list(variants))
+    add_names(p, "--variants", list(variants))
     p.add_argument("--evaluate", choices=("test", "validation"), default="test")
     p.add_argument("--runs", type=Path, default=ROOT / "runs" / name)
     p.add_argument("--tables-only", action="store_true", help="only write the tables of the finished cells")
     return p
+
+
+def add_names(p: argparse.ArgumentParser, option: str, names: Sequence[str]) -> None:
+    """Add an option that takes some of the names, by default all; the help lists them once, as a shell reads them."""
+    p.add_argument(option, nargs="+", choices=names, default=names, metavar="NAME", help="some of those below")
+    units = "  ".join(shlex.quote(name).replace(" ", "\N{NO-BREAK SPACE}") for name in names)  # no line ends in a name
+    lines = textwrap.wrap(units, 76, break_on_hyphens=False, initial_indent="  ", subsequent_indent="  ")
+    p.epilog = "\n".join([f"{option}, by default all:", *lines]).replace("\N{NO-BREAK SPACE}", " ")
+    p.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
 def add_places(p: argparse.ArgumentParser) -> None:

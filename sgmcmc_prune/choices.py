@@ -111,6 +111,7 @@ WITH_ARGUMENT: dict[str, dict[str, str]] = {
         "uci": f"{_DATA}.tables:uci",
         "csv": f"{_DATA}.tables:csv",
         "npz": f"{_DATA}.tables:npz",
+        "idx": f"{_DATA}.idx_folder:load",
     }
 }
 

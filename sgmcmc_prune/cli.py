@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 from pathlib import Path
 from types import FrameType
@@ -296,17 +296,33 @@ class Compare(Comparison):
 
 @dataclass(frozen=True)
 class Methods:
-    """List the methods that `compare` knows."""
+    """List the methods that `compare` knows, by track."""
 
     def __call__(self) -> None:
         """Print name, family, paper and scope of each."""
-        from sgmcmc_prune.compare.methods import ALL
+        from sgmcmc_prune.compare.methods.listing import listing
 
-        header = ("name", "family", "paper", "applies to")
-        lines = [header, *((m.name, m.family, m.paper, m.scope) for m in ALL.values())]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        for line in lines:
-            print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        print(listing())
+
+
+@dataclass(frozen=True)
+class List:
+    """List the names that every choice knows, with what they stand for and their options."""
+
+    kind: tyro.conf.Positional[str | None] = None
+    """Only this kind: network, data-set, likelihood, prior, sampler, mass-matrix, criterion, decision, curvature,
+    growth, control or method."""
+
+    def __call__(self) -> None:
+        """Print a block for each kind, the comparison's methods last."""
+        from sgmcmc_prune.compare.methods.listing import listing
+        from sgmcmc_prune.run.vocabulary import SETTINGS, vocabulary
+
+        blocks: dict[str, Callable[[], str]] = {kind.replace(" ", "-"): partial(vocabulary, kind) for kind in SETTINGS}
+        blocks["method"] = listing
+        if self.kind is not None and self.kind not in blocks:
+            raise ValueError(f"there is no kind of choice {self.kind!r}; choose one of {', '.join(blocks)}")
+        print("\n\n".join(blocks[kind]() for kind in ([self.kind] if self.kind else blocks)))
 
 
 @dataclass(frozen=True)
@@ -356,7 +372,7 @@ def _from_preset(name: str, command: type, configuration: Any) -> Any:
 def _command_type() -> Any:
     """Every command, with one sub-command of `run` and `audit` per preset."""
     commands = [_from_preset("run", Start, Run), _from_preset("audit", Audit, AuditRun)]
-    kinds = (Resume, Summary, Report, Export, Prepare, Certify, Bench, Compare, Methods, Reproduce)
+    kinds = (Resume, Summary, Report, Export, Prepare, Certify, Bench, Compare, Methods, List, Reproduce)
     commands += [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in kinds]
     return reduce(or_, commands)
 

@@ -378,7 +378,8 @@ class Posterior:
             By default inclusion probability post hoc and expected log-odds in the chain, where the prior has
             indicators, and magnitude where it has none.
         schedule : PruneConfig, optional
-            Lengths of the fork (`explore`, `sample`, `relax`, `draws`, `growth`) and the allocation.
+            Lengths of the fork (`explore`, `sample`, `relax`, `draws`, `growth`) and the allocation. By default the
+            run's own; those of `sample` go with the length of its schedule.
         progress : bool
             Show a progress bar.
 

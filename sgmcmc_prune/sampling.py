@@ -62,6 +62,7 @@ TRIAL_STEPS, TRIALS, ENOUGH, MOST_LOWERED = 500, 6, 0.7, 10.0
 #: Steps of the default schedule, and the draws that each chain keeps of them.
 BURN_IN, SAMPLE, DRAWS = 4000, 30_000, 250
 #: Steps of a fork that prunes in the chain: exploring (half of them while the mask grows), sampling, and its draws.
+#: They go with the default schedule; a shorter or longer one has a fork shorter or longer by the same factor.
 EXPLORE, SAMPLE_PRUNED, DRAWS_PRUNED = 2000, 1000, 50
 #: Targets with a standard deviation outside this range do not suit a learned noise's prior.
 SCALES = (0.05, 20.0)
@@ -117,7 +118,9 @@ def sample(
         from there, and with a lower friction where batches are full than with minibatches. Chains start near modes of
         their own, where a short training from their random starts ends (`chains.step_size`).
     schedule : ScheduleConfig, optional
-        In epochs. By default 4,000 steps of burn-in, then 30,000 in which 250 draws are kept, of each chain.
+        In epochs. By default 4,000 steps of burn-in, then 30,000 in which 250 draws are kept, of each chain; a fork of
+        `Posterior.prune(in_chain=True)` then explores for 2,000 steps and samples for 1,000. With a schedule that is
+        half as long the fork is half as long, too.
     batch_size : int, optional
         By default the loader's, or all examples up to 5,000, or (of up to 20,000) all that ten million multiply-adds of
         the network allow, which leaves no minibatch noise; above, as many as that, and 256 at least, and of tokens 256:
@@ -173,14 +176,10 @@ def sample(
     make_network = _network(model)
     size = batch_size or loader_batch or _batch_size(make_network(0), x, dataset)
     config = replace(
-        _defaults(min(size, len(x)), len(x), prior or _default_prior(make_network(0))),
+        _defaults(min(size, len(x)), len(x), prior or _default_prior(make_network(0)), schedule),
         model=ModelConfig(name=f"given:{type(model).__name__}"),
         likelihood=likelihood if isinstance(likelihood, str) else f"given:{type(observation).__name__}",
-        **{
-            name: value
-            for name, value in {"em": em, "sampler": sampler, "schedule": schedule}.items()
-            if value is not None
-        },
+        **{name: value for name, value in {"em": em, "sampler": sampler}.items() if value is not None},
         chains=chains,
         seed=seed,
         device=device,
@@ -227,9 +226,12 @@ def _batch_size(network: nn.Module, x: Tensor, dataset: Dataset) -> int:
     return min(max(BATCH, MULTIPLY_ADDS // max(each, 1)), MOST) if each is not None else BATCH
 
 
-def _defaults(batch_size: int, num_data: int, prior: PriorConfig) -> RunConfig:
+def _defaults(batch_size: int, num_data: int, prior: PriorConfig, schedule: ScheduleConfig | None) -> RunConfig:
     """The settings of a run, but for its parts that are objects; the sampler's step is still to be found."""
     epochs = batch_size / num_data  # of a step
+    schedule = schedule or ScheduleConfig(
+        BURN_IN * epochs, cycles=1, explore=0.0, sample=SAMPLE * epochs, relax=0.0, draws=DRAWS
+    )
     indicators = prior.family == "spike_slab"
     post_hoc = ("em_responsibility" if prior.mode == "em" else "inclusion_probability",) if indicators else ()
     return RunConfig(
@@ -238,23 +240,34 @@ def _defaults(batch_size: int, num_data: int, prior: PriorConfig) -> RunConfig:
         sampler=_constant_step(1.0, momentum=MOMENTUM),
         prior=prior,
         em=EMSettings(kind="fixed"),
-        schedule=ScheduleConfig(
-            BURN_IN * epochs, cycles=1, explore=0.0, sample=SAMPLE * epochs, relax=0.0, draws=DRAWS
-        ),
+        schedule=schedule,
         prune=PruneConfig(
             targets=(0.5, 0.8, 0.9),
             post_hoc=(*post_hoc, "magnitude"),
             in_chain=(),
             decisions=("median",) if indicators and prior.mode != "em" else (),
-            explore=EXPLORE * epochs,
-            sample=SAMPLE_PRUNED * epochs,
-            relax=0.0,
-            draws=DRAWS_PRUNED,
+            **_fork_lengths(schedule, epochs),
         ),
         execution="loop",
         probes=min(64, num_data),
         keep_weight_draws=True,
     )
+
+
+def _fork_lengths(schedule: ScheduleConfig, epochs: float) -> dict[str, Any]:
+    """Of a fork that prunes in the chain, as long beside the schedule as the default beside the default one.
+
+    With `epochs` of a step, of one step at least.
+    """
+    steps = (schedule.burn_in + schedule.cycles * (schedule.explore + schedule.sample)) / epochs
+    scale = steps / (BURN_IN + SAMPLE)
+    explore, kept = (max(1, round(scale * length)) for length in (EXPLORE, SAMPLE_PRUNED))
+    return {
+        "explore": explore * epochs,
+        "sample": kept * epochs,
+        "relax": 0.0,
+        "draws": min(DRAWS_PRUNED, kept),
+    }
 
 
 def _default_prior(network: nn.Module) -> PriorConfig:
@@ -289,6 +302,8 @@ def _stable_sampler(run: Run, progress: bool) -> SamplerConfig:
         return stable_step(at, run.likelihood, stream, 1 / (run.num_data * narrowest), momentum, SHARE)
 
     most = step_size.FIT_STEPS + TRIALS * TRIAL_STEPS
+    if progress:
+        print(f"no sampler is given: a training and trial chains, of {most:,} steps at most, find its step size first")
     with progress_bar(most, "step", desc="finding a step size", disable=not progress) as bar:
         train(network, run.likelihood, stream, bar.update)
         step = share_of_limit(network)

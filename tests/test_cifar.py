@@ -98,6 +98,40 @@ def test_both_layouts_byte_for_byte(name: str, files: int, layout: int, place: s
     )
 
 
+def write_names(folder: Path, layout: int, count: int = 100) -> tuple[str, ...]:
+    """The file that names the classes, as it is published: lines, or a Python 2 pickle of two lists."""
+    names = tuple(f"class_{i}" for i in range(count))
+    if layout == 0:
+        (folder / "fine_label_names.txt").write_text("\n".join([*names, ""]))
+    else:
+        lists = [b"](" + b"".join(_string(name.encode()) for name in part) + b"e" for part in (names, ("coarse",))]
+        keys = (_string(b"fine_label_names"), _string(b"coarse_label_names"))
+        content = b"".join(part for pair in zip(keys, lists, strict=True) for part in pair)
+        (folder / "meta").write_bytes(b"\x80\x02}(" + content + b"u.")
+    return names
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_classes_of_cifar100_have_the_names_of_their_file(layout: int, packed: bool, tmp_path: Path) -> None:
+    """Which ArviZ and the report then show; a file with others than a hundred names is refused."""
+    folder, form = tmp_path / "files", HUNDRED.layouts[layout]
+    (write_binary, write_python)[layout](folder, HUNDRED)
+    names = write_names(folder, layout)
+    if packed:
+        archive(folder, tmp_path / form.archive, form.folder)
+    place = tmp_path if packed else folder
+    dataset = data.load("cifar100", place)
+    check(dataset, 2)
+    assert dataset.classes == names
+    assert list(dataset.provenance["files"]) == list(form.files), "names are no data"
+    write_names(folder, layout, 99)
+    if packed:
+        archive(folder, tmp_path / form.archive, form.folder)
+    with pytest.raises(ValueError, match=f"{form.names} names 99 different classes, expected 100"):
+        data.load("cifar100", place)
+
+
 @pytest.mark.parametrize(("layout", "algorithm"), [(0, "sha256"), (1, "md5")])
 def test_official_only_if_every_checksum_is(
     layout: int, algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,15 +1,19 @@
 """The command line: help, exit codes, one-line errors."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import sgmcmc_prune.certify
+from sgmcmc_prune import choices
 from sgmcmc_prune.cli import Certify, main
+from sgmcmc_prune.run.vocabulary import vocabulary
 
 
 def call(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -29,6 +33,47 @@ def test_help_shows_every_setting_with_its_default() -> None:
     bare = [block.split()[0] for block in settings if block.split("(default:")[0].count("│") < 2]
     assert len(settings) > 40
     assert bare == []
+
+
+def test_the_whole_vocabulary_is_listed() -> None:
+    """Every name of every kind, its line and its options, under the setting that takes it."""
+    done = call("list")
+    blocks = {block.partition(":")[0]: block for block in done.stdout.split("\n\n")}
+    assert max(map(len, done.stdout.splitlines())) <= 110
+    shown = call("run", "demo", "--help").stdout
+    kinds = [kind for kind in choices.OURS if kind != "comparison method"]  # those are listed by track
+    for kind in kinds:
+        title, *lines = blocks[kind].splitlines()
+        assert all(setting in shown for setting in re.findall(r"--[\w.-]+", title))
+        told = dict(line.split(maxsplit=1) for line in lines if line[2] != " ")
+        assert list(told) == [*choices.OURS[kind], *(f"{head}:..." for head in choices.WITH_ARGUMENT.get(kind, {}))]
+    assert "--track one-shot" in done.stdout
+    assert call("list", "mass-matrix").stdout == blocks["mass matrix"] + "\n"
+    wrong = call("list", "nonsense")
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "choose one of network, data-set" in wrong.stderr
+
+
+@pytest.mark.parametrize("name", choices.OURS["network"])
+def test_the_options_that_are_listed_are_those_that_a_network_takes(name: str) -> None:
+    """With their defaults they build the same network; what a run gives itself is no option."""
+    lines = vocabulary("network").splitlines()
+    place = next(i for i, line in enumerate(lines) if line.split()[0] == name)
+    own = [line for line in lines[place + 1 :] if line[2] != " "]
+    block = " ".join(lines[place : lines.index(own[0], place + 1) if own else None])
+    options = choices.options(block.partition("options: ")[2].split(", ") if "options: " in block else (), name)
+    assert not {"input_shape", "num_classes", "normalisation", "block"} & options.keys()
+    assert all(f"{known}=" in block for known in ("widths", "activation", "bias")) == (name == "mlp")
+    shape = (1, 28, 28) if name == "lenet" else (3, 32, 32)
+    with torch.device("meta"):
+        given, plain = (choices.load("network", name)(shape, 10, **more) for more in (options, {}))
+    assert {n: p.shape for n, p in given.named_parameters()} == {n: p.shape for n, p in plain.named_parameters()}
+
+
+def test_what_else_an_option_may_be_is_listed() -> None:
+    assert "options: noise=learned (or heteroscedastic, a number)" in vocabulary("likelihood")
+    assert "options: form=corrected (or released), eta=None, curvature=1.0" in vocabulary("sampler")
+    assert "decay" not in vocabulary("mass matrix")  # which no setting of a run gives
 
 
 def test_an_existing_directory_is_refused_in_one_line_and_nothing_is_printed_before(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from sgmcmc_prune.compare.cell import compute, compute_stored, load_problem, row
 from sgmcmc_prune.compare.comparison import compare
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Candidate, Problem, Ties
-from sgmcmc_prune.compare.methods import ALL, METHODS, laplace, variational
+from sgmcmc_prune.compare.methods import ALL, METHODS, TRACKS, laplace, variational
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config
 from sgmcmc_prune.compare.networks import ties_of, under_mask
 from sgmcmc_prune.compare.score import COLUMNS, Row, blank
@@ -309,8 +309,16 @@ def test_an_interrupted_comparison_continues(tmp_path: Path) -> None:
 
 def test_methods_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["methods"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["name", *ALL]
+    *blocks, legend = capsys.readouterr().out.split("\n\n")
+    for (track, methods), block in zip(TRACKS.items(), blocks, strict=True):
+        title, header, _, *lines = block.splitlines()
+        assert title.startswith(f"--track {track}: ")
+        assert header.split() == ["name", "family", "paper", "for"]
+        assert max(map(len, block.splitlines())) <= 110
+        scopes = dict(line.split(maxsplit=1) for line in legend.splitlines()[1:])
+        assert [(line.split()[0], scopes[line.split()[-1]]) for line in lines] == [
+            (method.name, method.scope) for method in methods.values()
+        ]
     assert all(m.paper and m.scope for m in ALL.values())
 
 
@@ -412,7 +420,22 @@ def test_multiply_adds_of_a_network_that_loses_a_dimension_of_one() -> None:
     assert multiply_adds(Squeezed(4, 3), torch.zeros(1, 4)) == 12
 
 
-def test_unknown_multiply_adds_are_a_dash() -> None:
+def test_unknown_multiply_adds_are_a_dash_and_no_column_where_none_is_known() -> None:
     rows = [result("rigl", seed, 0.9, 0.125) | {"flops": None} for seed in (0, 1)]
-    line = next(line for line in summary(rows, "rigl").splitlines() if line.startswith("rigl"))
+    rows += [result("snip", seed, 0.9, 0.25) for seed in (0, 1)]
+    header, line = (next(x for x in summary(rows, "rigl").splitlines() if x.startswith(y)) for y in ("method", "rigl"))
     assert line.split()[3] == "-"
+    assert "unmasked mult-adds" in header
+    assert "cut mult-adds" not in header, "which no row knows"
+    assert "mult-adds" not in summary(rows[:2], "rigl")
+
+
+def test_the_table_of_ensembles_is_of_several_networks() -> None:
+    rows = [result(name, seed, 0.9, 0.5) for name in ("rigl", "snip") for seed in (0, 1)]
+    alone = [row | {"kind": "ensemble"} for row in rows]
+    assert "ensemble" not in summary(rows + alone, "rigl")
+    several = [row | {"members": 4 if row["method"] == "snip" else 1} for row in alone]
+    table = summary(rows + several, "rigl").split("\n\n")[1].splitlines()
+    assert [line.split()[0] for line in table[3:-1]] == ["snip"]
+    assert table[-1] == "of one network, as above: rigl"
+    assert "0.0000 ± 0.0000" in table[3], "differences are to the one network of the reference still"

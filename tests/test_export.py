@@ -114,6 +114,29 @@ def test_a_regression_is_cut_too_and_its_file_says_what_the_noise_is(tmp_path: P
     assert "RMSE" in table(result)
 
 
+def test_the_file_of_several_targets_gives_them_in_their_units(tmp_path: Path) -> None:
+    """What it says turns features as in the data's file into targets as there, one a thousand times the other."""
+    x = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    rows = [f"{a},{b},{5 + a},{1000 * (a - b)}" for a, b in x.tolist()]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b,y,z", *rows]))
+    short = {"schedule.burn_in": 100, "schedule.sample": 100, "schedule.draws": 4, "chains": 1, "probes": 20}
+    data = {"data.name": f"csv:{tmp_path / 't.csv'}:y,z", "data.validation": 0, "data.batch_size": 54}
+    run(replace(PRESETS["regression"](), **short, **data), tmp_path / "run", progress=False)
+    choice = NetworkChoice(when="post_hoc", criterion="magnitude", target=0.7)
+    result = export(tmp_path / "run", tmp_path / "net.pt2", choice, rounds=6)
+    assert "in standard deviations of the targets on the test split" in table(result)
+    last = "outputs in the unit of the targets: unit * output + centre of each target, the pair `each_target`"
+    assert table(result).splitlines()[-1].startswith(last)
+    network, about = read_program(tmp_path / "net.pt2")
+    (near, scale), (centre, unit) = (map(torch.tensor, pair) for pair in (about.features, about.each_target))
+    features = Run(replace(PRESETS["regression"](), **short, **data)).data.test[0] * scale + near
+    truth = torch.stack([5 + features[:, 0], 1000 * (features[:, 0] - features[:, 1])], 1)
+    predicted = unit * network((features - near) / scale).detach() + centre
+    assert result["scores"]["RMSE"] == pytest.approx(
+        float(((predicted - truth) / unit).square().mean().sqrt()), rel=1e-3
+    )
+
+
 @pytest.mark.parametrize(
     ("choice", "message"),
     [

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from sgmcmc_prune import cli
@@ -115,6 +116,56 @@ def test_a_table_has_the_split_the_data_and_the_control(tmp_path: Path) -> None:
         assert row["calibration_examples"] == 500
         assert row["gradient_evaluations"] == 8 * 500 + 500
         assert 0 < row["shuffled_accuracy"] < 1
+
+
+@pytest.mark.parametrize("form", ["start.safetensors", "start.pt", "checkpoint.pth.tar"])
+def test_every_seed_can_start_from_a_network_that_was_trained_elsewhere(form: str, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    state, path = coarse((1, 28, 28), 10).state_dict(), tmp_path / form
+    if form.endswith("safetensors"):
+        save_file(state, path)
+    else:
+        wrapped = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}
+        torch.save(wrapped if "tar" in form else state, path)
+    comparison = replace(tiny(), start=path, seeds=(0, 1), methods=("sgd-magnitude-one-shot", "draws-conditional-ggn"))
+    rows = compare(comparison, tmp_path / "out", progress=False)
+    given = [row for row in rows if row["method"] == "sgd-magnitude-one-shot" and row["kind"] == "single"]
+    assert {row["gradient_evaluations"] for row in given} == {0}
+    assert not (tmp_path / "out" / "shared").exists()  # nothing was trained
+    problem, _ = load_problem(comparison, tmp_path, 1)
+    (first, *_) = find("sgd-magnitude-one-shot").fit(problem, tmp_path)
+    cut = torch.cat([state[name].flatten()[~mask.flatten()].abs() for name, mask in first.masks[0].items()])
+    kept = torch.cat([state[name].flatten()[mask.flatten()].abs() for name, mask in first.masks[0].items()])
+    assert len(cut) > 100
+    assert float(cut.max()) <= float(kept.min())
+    assert any("a network was given" in row["reason"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no weights", "cannot be read as a state dict"),
+        ({"epoch": 3}, "holds no state dict"),
+        ({"2.weight": torch.zeros(6, 49)}, "does not fit the network"),
+        (None, "is not a file"),
+    ],
+)
+def test_a_start_that_is_none_is_refused_before_any_cell(content: object, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "start.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=message):
+        compare(replace(tiny(), start=path), tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_start_is_for_methods_that_do_not_train(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="track one-shot"):
+        replace(tiny(), track="trained", start=tmp_path)
+    with pytest.raises(ValueError, match="no training to choose for"):
+        replace(tiny(), search=2, start=tmp_path)
 
 
 def test_lamp_is_the_share_of_what_is_at_least_as_large() -> None:

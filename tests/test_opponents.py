@@ -189,7 +189,7 @@ def test_the_plain_chain_is_ours_where_nothing_is_random(monkeypatch: pytest.Mon
     sizes = {"minibatches": lambda generator: iter(batches), "BATCH": 100, "TRAIN": 1000}
     for name, value in {**lengths, **sizes, "TEMPERATURE": 0.0}.items():
         monkeypatch.setattr(plain, name, value)
-    model, settings = problem.network(), argparse.Namespace(sparsity=0.9, lr=0.1, slab_variance=0.3)
+    model, settings = problem.network(), argparse.Namespace(sparsity=0.9, lr=0.1, slab_variance=0.3, without=None)
     spent = plain.fit(model, problem.data.train, settings, torch.Generator())
 
     assert spent == candidate.cost.gradient_evaluations

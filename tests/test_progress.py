@@ -67,7 +67,9 @@ def test_scores_are_kept_in_a_file_and_looking_changes_nothing(tmp_path: Path, m
         assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_without_validation_examples_what_is_known_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_validation_examples_what_is_known_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """In a run of `sample`, which first shows its search for a step."""
     monkeypatch.setattr(step_size, "FIT_STEPS", 50)
     monkeypatch.setattr(monitor, "SECONDS", 0.0)
@@ -77,6 +79,10 @@ def test_without_validation_examples_what_is_known_is_written(tmp_path: Path, mo
     x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
     schedule = ScheduleConfig(burn_in=20, cycles=1, explore=0, sample=60, relax=0, draws=30)
     sample(torch.nn.Linear(2, 1), (x, x[:, 0]), likelihood="gaussian", schedule=schedule, chains=1, out=tmp_path)
+    announced = capsys.readouterr().out.splitlines()[0]
+    assert announced == (
+        "no sampler is given: a training and trial chains, of 3,050 steps at most, find its step size first"
+    )
     shown = output.getvalue().splitlines()[0]
     assert re.match(r"finding a step size: 100% \((\d+)/\1 steps\) after .*, step \d\.\de[+-]\d\d$", shown)
     rows = list(csv.DictReader((tmp_path / "progress" / "chain0.csv").read_text().splitlines()))

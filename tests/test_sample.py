@@ -416,6 +416,21 @@ def test_another_fork_is_another_fork(posterior: Posterior) -> None:
         posterior.prune(0.5, in_chain=True, criterion="random", progress=False)
 
 
+def test_a_fork_is_as_long_beside_a_given_schedule_as_beside_the_default(posterior: Posterior) -> None:
+    """120 steps of 34,000: the 2,000 and 1,000 steps of a fork become 7 and 4, with no more draws than steps."""
+    pruned = posterior.prune(0.5, in_chain=True, progress=False)
+    assert pruned.scores["members"] == 8
+    lengths = pruned.run.schedule("expected_log_odds")
+    assert (lengths.explore, lengths.sample, lengths.relax) == (7, 4, 0)
+    for batch_size in (60, 16):  # a schedule's lengths are in epochs, and that of the default is in steps
+        epochs = batch_size / 60
+        default = sampling._defaults(batch_size, 60, sampling._default_prior(network()), None)
+        half = replace(default.schedule, burn_in=2000 * epochs, sample=15_000 * epochs)
+        fork = sampling._defaults(batch_size, 60, default.prior, half).prune
+        assert (default.prune.explore, default.prune.sample, default.prune.draws) == (2000 * epochs, 1000 * epochs, 50)
+        assert (fork.explore, fork.sample, fork.draws) == (1000 * epochs, 500 * epochs, 50)
+
+
 def test_predict_takes_what_the_network_was_sampled_on(posterior: Posterior) -> None:
     x, _ = regression_data()
     assert torch.equal(posterior.predict(x.numpy()).mean, posterior.predict(x).mean)

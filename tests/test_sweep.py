@@ -1,13 +1,27 @@
 """A sweep of the experiments: runs as cells, their metrics by variant, and what is missing or refused, in words."""
 
 import importlib
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from small_run import small
 
+from experiments import shared
 from sgmcmc_prune.settings import to_json
+
+
+def test_the_help_lists_every_name_once_and_as_a_shell_reads_it() -> None:
+    names = ["A mlp flat-map", "layerwise, diagonal", "90%", *(f"long name {i}" for i in range(60))]
+    parser = shared.parser("About.", (0,), __file__)
+    shared.add_names(parser, "--variants", names)
+    usage, _, listed = parser.format_help().partition("--variants, by default all:\n")
+    assert "long name" not in usage
+    assert [name for line in listed.splitlines() for name in shlex.split(line)] == names, "no line ends in a name"
+    assert max(map(len, listed.splitlines())) < 80
+    assert parser.parse_args([]).variants == names
+    assert parser.parse_args(["--variants", "90%"]).variants == ["90%"]
 
 
 def test_a_sweep_of_runs_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

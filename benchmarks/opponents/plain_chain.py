@@ -19,6 +19,13 @@ before every step (m = eta at the first), and before every 20th and at the end t
 ever, over all layers, those that went before first, up to the sparsity s (1 - (1 - t / 1328)^3). After 31 of the last
 311 steps every 70th state is a draw, and the network is the mean of the four draws. One JSON line for each seed goes to
 `plain.jsonl`.
+
+eta is linear in w^2, increasing, and the same function for all weights: so the m rank as averages of w^2 would. What
+remains between this chain and gradual magnitude pruning can be left out, one ingredient at a time (`--without`):
+
+    noise      T = 0                         spike      r(w) = 1 / v1
+    mean       the last of the four draws    smoothing  m = eta
+    burn-in    one cosine over 2,814 steps   annealing  of the friction: beta = 0.9
 """
 
 import argparse
@@ -34,10 +41,13 @@ BURN_IN, EXPLORE, RELAX, THIN, EVERY = 158, 2656, 31, 70, 20
 GROWTH, SMOOTHING = EXPLORE // 2, 0.05
 LR_MIN, FRICTION, TEMPERATURE = 0.002, 0.1, 0.01
 INCLUSION, SPIKE = 0.999, 1e-4
+PARTS = ("noise", "mean", "spike", "smoothing", "burn-in", "annealing")
 
 
-def rate(step: int, lr: float) -> float:
+def rate(step: int, lr: float, burn_in: bool = True) -> float:
     """The step l."""
+    if not burn_in:
+        return cosine(lr, LR_MIN, min(1.0, step / (BURN_IN + EXPLORE)))
     if step < BURN_IN:
         return cosine(lr, LR_MIN, step / BURN_IN)
     return cosine(lr, LR_MIN, min(1.0, (step - BURN_IN) / EXPLORE))
@@ -55,27 +65,34 @@ def precision(w: Tensor, slab: float) -> Tensor:
     return (eta.sigmoid() / slab + (-eta).sigmoid() / SPIKE).float()
 
 
+def force(w: Tensor, a: argparse.Namespace) -> Tensor | float:
+    """r(w), or that of the slab alone."""
+    return 1 / a.slab_variance if a.without == "spike" else precision(w, a.slab_variance)
+
+
 def fit(model: nn.Module, data: Data, a: argparse.Namespace, generator: torch.Generator) -> int:
     """Take the chain, and leave the mean of its draws in the network; see `plain.Fit`."""
     (x, y), pruned, parameters = data, weights(model), dict(model.named_parameters())
     buffers = {name: torch.zeros_like(p) for name, p in parameters.items()}
     masks, averages, before, draws = largest(model, 0.0), {}, a.lr, []
+    temperature = 0.0 if a.without == "noise" else TEMPERATURE
+    smoothing = 1.0 if a.without == "smoothing" else SMOOTHING
     for step, batch in zip(range(STEPS), minibatches(generator), strict=False):
-        lr, t = rate(step, a.lr), step - BURN_IN
+        lr, t = rate(step, a.lr, burn_in=a.without != "burn-in"), step - BURN_IN
         if 0 <= t <= GROWTH:
             eta = {name: log_odds(w, a.slab_variance) for name, w in pruned.items()}
-            averages = {name: averages.get(name, new).lerp(new, SMOOTHING) for name, new in eta.items()}
+            averages = {name: averages.get(name, new).lerp(new, smoothing) for name, new in eta.items()}
             if t % EVERY == 0 or t == GROWTH:
                 kept = {name: m.where(masks[name], -math.inf) for name, m in averages.items()}
                 masks = global_mask(kept, a.sparsity * (1 - (1 - t / GROWTH) ** 3))
                 apply(model, masks)
         loss = F.cross_entropy(model(x[batch]), y[batch])
         gradients = torch.autograd.grad(loss, list(parameters.values()))
-        friction = FRICTION * math.sqrt(lr / a.lr)
-        noise = math.sqrt(2 * friction * TEMPERATURE / (TRAIN * lr))
+        friction = FRICTION * (1.0 if a.without == "annealing" else math.sqrt(lr / a.lr))
+        noise = math.sqrt(2 * friction * temperature / (TRAIN * lr))
         with torch.no_grad():
             for (name, w), gradient in zip(parameters.items(), gradients, strict=True):
-                r = precision(w, a.slab_variance) if name in pruned else 1.0
+                r = force(w, a) if name in pruned else 1.0
                 signs = 2.0 * torch.randint(0, 2, w.shape, generator=generator) - 1
                 b = buffers[name].mul_((1 - friction) * math.sqrt(before / lr))
                 b += gradient + r * w / TRAIN - noise * signs
@@ -84,6 +101,7 @@ def fit(model: nn.Module, data: Data, a: argparse.Namespace, generator: torch.Ge
         before, drawn = lr, step + 1 - BURN_IN - EXPLORE - RELAX
         if drawn > 0 and drawn % THIN == 0:
             draws.append({name: w.detach().clone() for name, w in parameters.items()})
+    draws = draws[-1:] if a.without == "mean" else draws
     with torch.no_grad():
         for name, w in parameters.items():
             w.copy_(torch.stack([draw[name] for draw in draws]).mean(0))
@@ -94,4 +112,6 @@ if __name__ == "__main__":
     p = arguments(__doc__, "lenet")
     p.add_argument("--lr", type=float, default=0.1, help="the largest step")
     p.add_argument("--slab-variance", type=float, default=0.3)
-    run("log-odds-in-chain", fit, p.parse_args(), Path(__file__).with_name("plain.jsonl"))
+    p.add_argument("--without", choices=PARTS, help="leave this out; the lines go to plain_parts.jsonl")
+    a = p.parse_args()
+    run("log-odds-in-chain", fit, a, Path(__file__).with_name("plain_parts.jsonl" if a.without else "plain.jsonl"))

@@ -144,7 +144,7 @@ def _percent(runs: list[dict[str, Any]], key: str) -> str:
 def parser(description: str, name: str, trainings: Sequence[str]) -> argparse.ArgumentParser:
     """The options that both experiments have."""
     p = shared.parser(description, range(4), __file__)
-    p.add_argument("--trainings", nargs="+", choices=list(trainings), default=list(trainings))
+    shared.add_names(p, "--trainings", list(trainings))
     p.set_defaults(out=shared.results(__file__) / name)
     return p
 

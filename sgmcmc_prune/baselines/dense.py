@@ -153,12 +153,12 @@ class DenseThenGradual:
 
 
 def sgd(run: Run, index: int) -> DenseThenGradual:
-    """The control "sgd" of one chain."""
+    """Dense training by SGD beside a chain, then gradual magnitude pruning where the run prunes in the chain."""
     return DenseThenGradual(run, index, "sgd")
 
 
 def adamw(run: Run, index: int) -> DenseThenGradual:
-    """The control "adamw" of one chain."""
+    """Dense training by AdamW beside a chain, then gradual magnitude pruning where the run prunes in the chain."""
     return DenseThenGradual(run, index, "adamw")
 
 

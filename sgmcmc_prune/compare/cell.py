@@ -93,7 +93,9 @@ def load_problem(comparison: Comparison, out: Path, seed: int) -> tuple[Problem,
     data = load_data(config)
     data = replace(data, train=Run(config, data=data).train)
     problem = Problem(
-        config, data, comparison.sparsities, comparison.epochs, comparison.members, out / "shared" / f"seed{seed}"
+        *(config, data, comparison.sparsities, comparison.epochs, comparison.members),
+        shared=out / "shared" / f"seed{seed}",
+        start=comparison.start,
     )
     foreign = None
     if comparison.ood is not None:

@@ -25,6 +25,7 @@ from sgmcmc_prune.run.data import load_data
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.settings import require, to_json
 from sgmcmc_prune.store.files import locked, read_json, write_json
+from sgmcmc_prune.store.given_weights import load_given_weights
 from sgmcmc_prune.store.result_table import data_label
 
 
@@ -64,7 +65,9 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     check_device(config.device)
     check_choices(config)
     run = Run(config, data=load_data(config))
-    run.model(0)  # a network that cannot be built is refused before any cell
+    network = run.model(0)  # a network that cannot be built is refused before any cell
+    if comparison.start is not None:
+        load_given_weights(network, comparison.start)
     trained_on = data_label(**run.data.dataset.origin)
     if isinstance(run.train, Augmented):
         trained_on += f", {config.data.augmentation}"

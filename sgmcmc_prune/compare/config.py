@@ -43,6 +43,9 @@ class Comparison:
         Folder with its files.
     device
         "cpu" or a CUDA device.
+    start
+        One-shot alone: a file with the state dict of a network that is trained already, which every seed starts from;
+        its training is counted as nothing. Methods that start from a chain do not apply then.
     """
 
     methods: tuple[str, ...] = ()
@@ -58,6 +61,7 @@ class Comparison:
     ood: str | None = None
     ood_dir: Path | None = None
     device: str = "cpu"
+    start: Path | None = None
 
     def __post_init__(self) -> None:
         s = self.sparsities
@@ -69,3 +73,6 @@ class Comparison:
         require(self.members >= 1, f"members is {self.members}; an ensemble has at least 1")
         require(self.search >= 1, f"search is {self.search}; it counts the default settings, so 1 is no search")
         require(self.data.validation > 0, "data.validation is 0; hold some images out")
+        if self.start is not None:
+            require(self.track == "one-shot", f"start is for the track one-shot, and the track is {self.track}")
+            require(self.search == 1, f"search is {self.search}; with start there is no training to choose for")

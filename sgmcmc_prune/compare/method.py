@@ -43,6 +43,8 @@ class Problem:
         Folder of this seed for what several methods use; lock what you write.
     settings : mapping of str to float
         One point of the method's grid; what it does not name is the method's default.
+    start : Path or None
+        A trained network's state dict, from which one-shot methods start instead of training one.
     """
 
     config: RunConfig
@@ -52,6 +54,7 @@ class Problem:
     members: int
     shared: Path
     settings: Settings = field(default_factory=dict)
+    start: Path | None = None
 
     @property
     def seed(self) -> int:

@@ -76,14 +76,15 @@ def default_reference(rows: Sequence[Row]) -> str:
 def summary(rows: Sequence[Row], reference: str, track: str = "trained") -> str:
     """Means over seeds with 95 % intervals, best accuracy first, and differences to a reference, paired by seed.
 
-    On the track "ensembles" all networks of a predictor are counted together. What each network cost, what a search
-    chose and why a method has no result stand below.
+    On the track "ensembles" all networks of a predictor are counted together; elsewhere the table of ensembles leaves
+    out those of one network, and names them. What each network cost, what a search chose and why a method has no result
+    stand below. A column that no row fills is left out.
     """
     parts = []
     if track == "ensembles":
         parts.append(_table(rows, "ensemble", reference, TOGETHER, _line_together))
     else:
-        parts += [_table(rows, kind, reference, HEADER, _line) for kind in ("single", "ensemble")]
+        parts += [_table(rows, "single", reference, HEADER, _line), *_of_several(rows, reference)]
     parts.append(
         "gradient evaluations of a network\n" + format_rows(("method", "evaluations", "training"), _spent(rows))
     )
@@ -99,14 +100,34 @@ def summary(rows: Sequence[Row], reference: str, track: str = "trained") -> str:
 
 
 def _table(
-    rows: Sequence[Row], kind: str, reference: str, header: Sequence[str], line: Callable[..., list[str]]
+    rows: Sequence[Row],
+    kind: str,
+    reference: str,
+    header: Sequence[str],
+    line: Callable[..., list[str]],
+    without: Sequence[str] = (),
 ) -> str:
-    """The lines of one kind of row, by target, best accuracy first."""
+    """The lines of one kind of row, by target, best accuracy first, without some methods and without empty columns."""
     found = results(rows, kind)
     keys = {(row["sparsity"], row["method"]) for row in found}
     order = sorted(keys, key=lambda key: (key[0] is None, key[0], -_mean(found, *key), key[1]))
-    lines = [line(found, method, target, reference) for target, method in order]
-    return f"{kind} (Δ: minus {reference}, paired by seed)\n" + format_rows(header, lines)
+    lines = [line(found, method, target, reference) for target, method in order if method not in without]
+    filled = [i for i in range(len(header)) if not lines or any(cells[i] != "-" for cells in lines)]
+    shown = [[cells[i] for i in filled] for cells in (header, *lines)]
+    title = f"{kind} (Δ: minus {reference}, paired by seed)" if any("Δ" in name for name in shown[0]) else kind
+    return f"{title}\n" + format_rows(shown[0], shown[1:])
+
+
+def _of_several(rows: Sequence[Row], reference: str) -> list[str]:
+    """The table of ensembles, without the methods that have one network: their rows stand above."""
+    members: dict[str, int] = {}
+    for row in results(rows, "ensemble"):
+        members[row["method"]] = max(members.get(row["method"], 0), row["members"])
+    alone = [method for method, most in members.items() if most == 1]
+    if len(alone) == len(members):
+        return []
+    table = _table(rows, "ensemble", reference, HEADER, _line, alone)
+    return [table + (f"\nof one network, as above: {', '.join(alone)}" if alone else "")]
 
 
 def _tied(rows: Sequence[Row]) -> list[str]:

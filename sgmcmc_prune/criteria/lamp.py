@@ -49,7 +49,7 @@ def _lamp(squares: Tensor) -> Tensor:
 
 
 class Lamp(Criterion):
-    """`lamp` of the mean weights."""
+    """Magnitude of the mean weight, against those of its layer that are larger still: `lamp`."""
 
     kept_by_chains: ClassVar[bool] = True
 

@@ -19,9 +19,9 @@ def load(name: str, data_dir: str | Path | None = None, *, targets: str = "label
     name : str
         "fashion-mnist-subset" (the 7,000 + 1,000 images that ship with the package), "fashion-mnist", "cifar10",
         "cifar100", "imagenet" (any pictures in its folders); "uci:NAME", "csv:FILE:TARGET" or "npz:FILE" (see
-        `tables`); or "package.module:callable" of your own: it is called with `data_dir`, if there is one, and the
-        options, and returns a `Dataset`, or ((inputs, labels), (inputs, labels)) of the training and the test set (see
-        `examples.as_dataset`).
+        `tables`); "idx:FOLDER" of images in the format of MNIST (see `idx_folder`); or "package.module:callable" of
+        your own: it is called with `data_dir`, if there is one, and the options, and returns a `Dataset`, or
+        ((inputs, labels), (inputs, labels)) of the training and the test set (see `examples.as_dataset`).
     data_dir : path, optional
         Where the files are (see `load` of `fashion_mnist`, `cifar` and `imagenet`); the subset takes none.
     targets : {"labels", "numbers", "standardised", "any"}

@@ -28,13 +28,17 @@ _URL = "https://www.cs.toronto.edu/~kriz/"
 
 @dataclass(frozen=True)
 class Layout:
-    """One published form of a data set: its files (training first, test last) with their official checksums."""
+    """One published form of a data set: its files (training first, test last) with their official checksums.
+
+    `names` is the file that names the classes, where that is read.
+    """
 
     kind: str
     folder: str
     archive: str
     archive_sha256: str
     files: dict[str, str]
+    names: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ VERSIONS = {
                     "train.bin": "f31298fc616915fa142368359df1c4ca2ae984d6915ca468b998a5ec6aeebf29",
                     "test.bin": "d8b1e6b7b3bee4020055f0699b111f60b1af1e262aeb93a0b659061746f8224a",
                 },
+                names="fine_label_names.txt",
             ),
             Layout(
                 "python",
@@ -112,6 +117,7 @@ VERSIONS = {
                 "cifar-100-python.tar.gz",
                 "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
                 {"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+                names="meta",
             ),
         ),
     ),
@@ -122,11 +128,12 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 @dataclass(frozen=True)
 class _Found:
-    """Files of one layout: where they are, and how to read one by name."""
+    """Files of one layout: where they are, how to read one by name, and what names the classes, if it is there."""
 
     layout: Layout
     place: Path
     read: Callable[[str], bytes]
+    names: bytes | None
 
 
 def load(name: str, data_dir: str | Path | None = None) -> Dataset:
@@ -147,7 +154,8 @@ def load(name: str, data_dir: str | Path | None = None) -> Dataset:
     Returns
     -------
     Dataset
-        Images of shape (n, 3, 32, 32).
+        Images of shape (n, 3, 32, 32). The classes of CIFAR-100 have names where `fine_label_names.txt` (binary layout)
+        or `meta` (python layout) lies beside the images, as in the official archives, and numbers elsewhere.
 
     Raises
     ------
@@ -178,12 +186,13 @@ def _files(name: str, root: Path) -> Iterator[_Found]:
     for layout in layouts:
         for folder in (root / layout.folder, root):
             if all((folder / file).is_file() for file in layout.files):
-                yield _Found(layout, folder, partial(_read_file, folder))
+                names = _read_file(folder, layout.names) if (folder / layout.names).is_file() else None
+                yield _Found(layout, folder, partial(_read_file, folder), names)
     for layout in layouts:
         archive = root / layout.archive
         if archive.is_file():
             members = _members(archive, layout)
-            yield _Found(layout, archive, members.__getitem__)
+            yield _Found(layout, archive, members.__getitem__, members.get(layout.names))
 
 
 def _read_file(folder: Path, file: str) -> bytes:
@@ -192,12 +201,12 @@ def _read_file(folder: Path, file: str) -> bytes:
 
 def _members(archive: Path, layout: Layout) -> dict[str, bytes]:
     """The files of a layout in its archive, read in memory: nothing is unpacked to disk."""
-    members = {}
+    members, wanted = {}, (*layout.files, layout.names)
     try:
         with tarfile.open(archive, "r:*") as tar:
             for member in tar:
                 folder, _, file = member.name.rpartition("/")
-                content = tar.extractfile(member) if folder.endswith(layout.folder) and file in layout.files else None
+                content = tar.extractfile(member) if folder.endswith(layout.folder) and file in wanted else None
                 if content is not None:
                     members[file] = content.read()
             while tar.fileobj and tar.fileobj.read(2**20):  # to the checksum at the end
@@ -225,13 +234,28 @@ def _read(name: str, found: _Found) -> Dataset:
     provenance: dict[str, Any] = {"official": not unofficial, "layout": found.layout.kind}
     if unofficial:
         provenance["unofficial_files"] = unofficial
-    return _dataset(name, train, parts[-1], provenance | {"directory": str(found.place), "files": digests})
+    names = CLASSES if name == "cifar10" else _class_names(found, version)
+    return _dataset(name, train, parts[-1], names, provenance | {"directory": str(found.place), "files": digests})
 
 
-def _dataset(name: str, train: Images, test: Images, provenance: dict[str, Any]) -> Dataset:
+def _class_names(found: _Found, version: Version) -> tuple[str, ...]:
+    """The classes in the order of their labels, as the files name them; none where they do not."""
+    if found.names is None:
+        return ()
+    file = str(found.place / found.layout.names)
+    if found.layout.kind == "binary":
+        names = found.names.decode("ascii", "replace").split()
+    else:
+        listed = read_mapping(found.names, file).get("fine_label_names", ())
+        names = [name.decode("ascii", "replace") if isinstance(name, bytes) else str(name) for name in listed]
+    if not len(names) == len(set(names)) == version.num_classes:
+        raise ValueError(f"{file} names {len(set(names))} different classes, expected {version.num_classes}")
+    return tuple(names)
+
+
+def _dataset(name: str, train: Images, test: Images, names: tuple[str, ...], provenance: dict[str, Any]) -> Dataset:
     version = VERSIONS[name]
     source = {"source": f"{_URL}cifar.html", "licence": "none stated; cite Krizhevsky 2009"}
-    names = CLASSES if name == "cifar10" else ()
     moments = (version.mean, version.std)
     return Dataset(name, train, test, version.num_classes, *moments, source | provenance, classes=names)
 
@@ -277,14 +301,14 @@ def _pictures(root: Path) -> Dataset:
         digests[f"{split}, decoded"] = hashlib.sha256(images.images.numpy().tobytes()).hexdigest()
         splits.append(images)
     provenance = {"official": False, "layout": "pictures", "directory": str(root), "files": digests}
-    return _dataset("cifar10", splits[0], splits[1], provenance)
+    return _dataset("cifar10", splits[0], splits[1], CLASSES, provenance)
 
 
 def cifar10(data_dir: str | Path | None = None) -> Dataset:
-    """`load` of CIFAR-10."""
+    """CIFAR-10, from its official files or a download (`load`)."""
     return load("cifar10", data_dir)
 
 
 def cifar100(data_dir: str | Path | None = None) -> Dataset:
-    """`load` of CIFAR-100."""
+    """CIFAR-100, from its official files or a download (`load`)."""
     return load("cifar100", data_dir)

@@ -81,7 +81,7 @@ def load(data_dir: str | Path | None = None) -> Dataset:
 
 
 def subset(data_dir: str | Path | None = None) -> Dataset:
-    """`load_subset`, which takes no folder."""
+    """The 7,000 training and 1,000 test images of Fashion-MNIST that ship with the package; takes no folder."""
     if data_dir is not None:
         raise ValueError(
             f"data_dir is {str(data_dir)!r}, but fashion-mnist-subset ships with the package; leave data_dir out"

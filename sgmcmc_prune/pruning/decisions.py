@@ -61,7 +61,7 @@ class Decision(Protocol):
 
 @dataclass(frozen=True)
 class Median:
-    """`median_probability_model`."""
+    """Groups that are more likely in than out stay: `median_probability_model`."""
 
     name: ClassVar[str] = "median"
     level: ClassVar[float | None] = None
@@ -77,7 +77,7 @@ class Median:
 
 @dataclass(frozen=True)
 class FalseDiscoveryRate:
-    """`bayesian_false_discovery_rate` at one level."""
+    """The most groups at one level of the expected share of false ones: `bayesian_false_discovery_rate`."""
 
     level: float
     name: ClassVar[str] = "fdr"
@@ -95,7 +95,7 @@ class FalseDiscoveryRate:
 
 @dataclass(frozen=True)
 class LossBudget:
-    """`largest_within_loss`: as sparse as the draws on held-out examples allow, at a tolerated rise of the loss."""
+    """As sparse as the draws on held-out examples allow, at a tolerated rise of the loss: `largest_within_loss`."""
 
     level: float
     name: ClassVar[str] = "loss_budget"

@@ -29,7 +29,8 @@ class DataConfig:
     Parameters
     ----------
     name
-        "fashion-mnist", "fashion-mnist-subset", "cifar10", "cifar100", "imagenet"; a table: "csv:FILE:TARGET",
+        "fashion-mnist", "fashion-mnist-subset", "cifar10", "cifar100", "imagenet"; "idx:FOLDER" with images in the
+        format of MNIST; a table: "csv:FILE:TARGET",
         "npz:FILE", or "uci:NAME" of the standard splits; or your own as "package.module:callable", which returns
         ((inputs, targets), (inputs, targets)) of training and test set.
     options

@@ -54,9 +54,10 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     Returns
     -------
     dict
-        `origin` in words; `not_cut`: why it could not be made smaller, or None;
-        `scores` on the run's split, by their headings; `beside`: of a distilled network, the same of the one that it
-        was and of all draws together, as the run's table has them; `dense` and `pruned`: parameters and multiply_adds;
+        `origin`, `inputs` and `outputs` in words; `not_cut`: why it could not be made smaller, or None;
+        `scores` on the run's split, by their headings, and what they are `scored_in`; `beside`: of a distilled network,
+        the same of the one that it was and of all draws together, as the run's table has them; `dense` and `pruned`:
+        parameters and multiply_adds;
         `latency`: by batch size, milliseconds of both, and their ratio with its 95 % interval; `bytes` of the file.
 
     Raises
@@ -90,10 +91,12 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     return {
         "origin": origin,
         "inputs": _inputs_in_words(about),
+        "outputs": _outputs_in_words(about),
         "not_cut": obstacle or None,
         "split": config.evaluate,
         "scores": scores,
         "beside": beside,
+        "scored_in": " in standard deviations of the targets" if about.each_target[0] else "",
         "dense": _size(dense, example[:1]),
         "pruned": _size(small.cpu(), example[:1]),
         "latency": {batch: latency(dense.eval(), read, example[:batch], rounds) for batch in BATCHES},
@@ -147,6 +150,17 @@ def _inputs_in_words(about: About) -> str:
     return f"inputs: (x - mean) / std of each channel, for x in [0, 1]; mean {mean}, std {std}"
 
 
+def _outputs_in_words(about: About) -> str:
+    """What the outputs of the file's network are in the targets' units; empty where they are that themselves."""
+    if about.each_target[0]:
+        found = "unit * output + centre of each target, the pair `each_target`"
+    elif about.targets != (0.0, 1.0):
+        found = "unit * output + centre, the pair `targets`"
+    else:
+        return ""
+    return f'outputs in the unit of the targets: {found} (centre, unit) in "about"'
+
+
 def _about(run: Run, origin: str, noise: tuple[float, ...]) -> About:
     dataset, m = run.data.dataset, run.config.model
     mean, std = (tuple(float(v) for v in moment) for moment in (dataset.mean, dataset.std))
@@ -163,6 +177,7 @@ def _about(run: Run, origin: str, noise: tuple[float, ...]) -> About:
         (dataset.input_centre, dataset.input_scale),
         (dataset.centre, dataset.unit),
         noise,
+        (dataset.centres, dataset.units),
     )
 
 
@@ -204,14 +219,15 @@ def table(result: dict[str, Any]) -> str:
     ratios = [str(timing.Ratio(**result["latency"][batch]["ratio"])) for batch in BATCHES]
     pairs = [(result["pruned"][size], result["dense"][size]) for size in ("parameters", "multiply_adds")]
     sizes = ["-" if after is None or before is None else f"{after / before:.3f}" for after, before in pairs]
-    scores = f"{_in_words(result['scores'])} on the {result['split']} split"
+    scores = f"{_in_words(result['scores'])}{result['scored_in']} on the {result['split']} split"
     scores += "".join(f"\n{name}: {_in_words(found)}" for name, found in result["beside"].items())
     if result["not_cut"]:  # as large as the dense one: no ratio is a speed-up
         note = f"\nThe network is as large as the dense one, with zeros in place: {result['not_cut']}"
         text = format_rows(header, rows) + note
     else:
         text = format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
-    return f"{result['origin']}: {scores}\n\n{text}\n\n{result['inputs']}"
+    lines = [line for line in (result["inputs"], result["outputs"]) if line]
+    return "\n".join([f"{result['origin']}: {scores}", "", text, "", *lines])
 
 
 def _in_words(scores: dict[str, float]) -> str:

@@ -41,7 +41,7 @@ def regression() -> RunConfig:
 
 
 def smaller() -> RunConfig:
-    """Whole nodes of an MLP, pruned in the chain: what `export` writes is smaller and faster, in about a minute on two cores."""
+    """Whole nodes of an MLP, pruned in the chain: what `export` writes is smaller and faster; a minute on two cores."""
     return RunConfig(
         preset="smaller",
         model=ModelConfig(name="mlp"),

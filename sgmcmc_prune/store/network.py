@@ -47,6 +47,8 @@ class About:
         Centre and unit of targets that are numbers: a mean m is unit * m + centre in the user's unit.
     noise : tuple of float
         Standard deviation of each target around its mean, over the unit; empty if there is none.
+    each_target : pair of tuple of float
+        As `targets`, of each of several targets, which were standardised one by one; empty for one target.
     """
 
     model: str
@@ -61,6 +63,7 @@ class About:
     features: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
     targets: tuple[float, float] = (0.0, 1.0)
     noise: tuple[float, ...] = ()
+    each_target: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
 
 
 def require_safetensors(path: Path) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sgmcmc_prune.baselines import magnitude as training
 from sgmcmc_prune.baselines.fit import Cost, Fit, Weights
@@ -48,6 +48,7 @@ from sgmcmc_prune.run.decide import chain_scores
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store import checkpoint
 from sgmcmc_prune.store.files import locked, read_json, write_json
+from sgmcmc_prune.store.given_weights import load_given_weights
 from sgmcmc_prune.store.places import RunPlaces
 from sgmcmc_prune.store.weights import WeightStore, average
 
@@ -98,7 +99,12 @@ def _method(
     def fit(problem: Problem, folder: Path) -> Iterator[Candidate]:
         yield from candidates(problem, begin(problem))
 
-    return Method(name, "one shot", paper, scope, applies, fit, chosen, ONE_FOR_ALL)
+    def reason(problem: Problem) -> str | None:
+        if begin is sampled and problem.start is not None:
+            return "it starts from the draws of a chain, and a network was given"
+        return applies(problem)
+
+    return Method(name, "one shot", paper, scope, reason, fit, chosen, ONE_FOR_ALL)
 
 
 def _conditional(
@@ -116,21 +122,31 @@ def _applies(problem: Problem) -> str | None:
 
 
 def trained(problem: Problem) -> Start:
-    """One network by SGD; the prior's precision is N times the weight decay."""
-    how, out = recipe(problem), problem.shared / shared_name("one-shot-sgd", problem.settings)
-    store, model = WeightStore(out), problem.network()
-    with locked(out.with_name(f"{out.name}.lock"), wait_seconds=math.inf):
-        if not (out / "finished.json").is_file():
-            fit = training.fit(model, problem.data.train, how, seed=problem.seed)
-            store.save(0, 0, network_state(fit.model))
-            write_json(out / "finished.json", {"seconds": fit.cost.seconds})
-    load_network_state(model, store.load(0, 0))
-    cost = Cost(problem.steps * problem.batch_size, float(read_json(out / "finished.json")["seconds"]))
-    groups, decay = single_weights(model), problem.num_data * how.weight_decay
+    """One network by SGD, or one that was given; the prior's precision is N times the weight decay."""
+    model = problem.network()
+    if problem.start is None:
+        cost = _train(problem, model)
+    else:
+        cost = Cost(0, 0.0)
+        load_given_weights(model, problem.start)
+    groups, decay = single_weights(model), problem.num_data * recipe(problem).weight_decay
     weights = dict(model.named_parameters())
     scores = {"magnitude": magnitude(weights, groups), "lamp": lamp(weights, groups)}
     fit = Fit(model, cost, scores=scores["magnitude"], groups=groups)
     return Start(fit, lambda w: {n: torch.full_like(v, decay) for n, v in w.items()}, scores.__getitem__)
+
+
+def _train(problem: Problem, model: nn.Module) -> Cost:
+    """Train the network of a seed, once for all methods."""
+    out = problem.shared / shared_name("one-shot-sgd", problem.settings)
+    store = WeightStore(out)
+    with locked(out.with_name(f"{out.name}.lock"), wait_seconds=math.inf):
+        if not (out / "finished.json").is_file():
+            fit = training.fit(model, problem.data.train, recipe(problem), seed=problem.seed)
+            store.save(0, 0, network_state(fit.model))
+            write_json(out / "finished.json", {"seconds": fit.cost.seconds})
+    load_network_state(model, store.load(0, 0))
+    return Cost(problem.steps * problem.batch_size, float(read_json(out / "finished.json")["seconds"]))
 
 
 def _flat(problem: Problem) -> Start:
