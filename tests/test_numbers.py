@@ -364,7 +364,7 @@ def test_what_is_said_of_the_preset_smaller_is_its_result() -> None:
 def test_what_is_said_of_distilling_is_its_result() -> None:
     runs = json.loads((RESULTS / "distilled.json").read_text())["runs"]
     assert [(run["seed"], run["epochs"]) for run in runs] == [(0, 10), (1, 10), (2, 10)]
-    single, average, distilled = zip(*(run["networks"].values() for run in runs), strict=True)
+    single, average, distilled, on_labels = zip(*(run["networks"].values() for run in runs), strict=True)
 
     def three(networks: Any) -> str:
         return "{:.4f}, {:.4f} and {:.4f}".format(*(scores["accuracy"] for scores in networks))
@@ -376,6 +376,9 @@ def test_what_is_said_of_distilling_is_its_result() -> None:
     mean, half = mean_and_half_width(gains)
     assert f"a gain of {mean:.4f} ± {half:.4f}, which three seeds do not tell apart from none" in text
     assert abs(mean) < half
+    assert f"on the labels for as many epochs has {three(on_labels)}, and a lower NLL" in text
+    for better, other in itertools.product(on_labels, (*single, *average, *distilled)):
+        assert (better["accuracy"] > other["accuracy"], better["NLL"] < other["NLL"]) == (True, True)
     worse = [[each["NLL"] > s["NLL"] for each, s in zip(other, single, strict=True)] for other in (distilled, average)]
     assert worse[0] == worse[1]
     assert sum(worse[0]) == 1
