@@ -8,7 +8,7 @@ from sgmcmc_prune.compare.table import summary
 
 FOLDER = Path(__file__).parent / "comparison_long"
 NETWORKS = {"lenet": "LeNet"}
-ABOUT = "The command is in the [README](README.md). Intervals are Student's, 95 %, over seeds; differences are paired by seed."
+ABOUT = "The command is in the [README](README.md). Intervals are Student's, 95 %, over seeds, paired for differences."
 
 
 def page(name: str) -> str:
