@@ -5,14 +5,13 @@
 
 import hashlib
 import json
-import math
 import shutil
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from sgmcmc_prune import choices
 from sgmcmc_prune.chains.rehearsal import check_lookups
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.diagnostics import inference_data
-from sgmcmc_prune.likelihoods import Mixture, ObservationModel, Prediction
+from sgmcmc_prune.likelihoods.predicted import Predicted
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masked import masked_network
@@ -39,58 +38,12 @@ from sgmcmc_prune.run.tables import diagnostics_lines, metrics_table
 from sgmcmc_prune.settings import replace, to_json
 from sgmcmc_prune.store.files import read_json
 from sgmcmc_prune.store.places import StagePlaces
+from sgmcmc_prune.store.weight_draws import Draws
 from sgmcmc_prune.store.weights import WeightStore, average
 
 if TYPE_CHECKING:
     import pandas
     import xarray
-
-
-#: Samples, over all members, from which an interval is taken.
-SAMPLES = 1000
-
-
-class Draws(Sequence[dict[str, Tensor]]):
-    """The weight draws of a stage, chain after chain, each read when it is asked for.
-
-    Parameters
-    ----------
-    store : WeightStore
-    chains, first, last : int
-        The draws first, ..., last - 1 of every chain.
-    owner : object
-        As long as it lives, the files stay.
-    """
-
-    def __init__(self, store: WeightStore, chains: int, first: int, last: int, owner: object) -> None:
-        self.store, self.chains, self.first, self.last, self.owner = store, chains, first, last, owner
-
-    def __len__(self) -> int:
-        """Draws of all chains."""
-        return self.chains * (self.last - self.first)
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Tensor]: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Tensor]]: ...
-    def __getitem__(self, index: int | slice) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Parameters (and buffers) by name."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"draw {index} of {len(self)}")
-        chain, draw = divmod(index % len(self), self.last - self.first)
-        return self.store.load(chain, self.first + draw)
-
-    def of_chain(self, chain: int) -> Iterator[dict[str, Tensor]]:
-        """Those of one chain.
-
-        Parameters
-        ----------
-        chain : int
-            From 0 on.
-        """
-        return (self.store.load(chain, draw) for draw in range(self.first, self.last))
 
 
 @dataclass(frozen=True)
@@ -107,100 +60,6 @@ class Inclusion:
 
     probability: Tensor
     standard_error: Tensor
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """The posterior predictive of some inputs, in the units of the user's targets.
-
-    Attributes
-    ----------
-    likelihood : ObservationModel
-    prediction : Predictive, or Mixture
-        As the likelihood made it: averaged class probabilities, or the outputs of every draw.
-    centre, unit : float or Tensor, shape (k,)
-        How the targets were standardised.
-    """
-
-    likelihood: ObservationModel
-    prediction: Prediction
-    centre: float | Tensor = 0.0
-    unit: float | Tensor = 1.0
-
-    @property
-    def mean(self) -> Tensor:
-        """Expected targets (n, k), or class probabilities (n, classes)."""
-        return self.unit * self.likelihood.expected_target(self.prediction) + self.centre
-
-    def samples(self, seed: int = 0, of_each: int = 1) -> Tensor:
-        """Targets drawn from the predictive, noise included.
-
-        Parameters
-        ----------
-        seed : int
-            The same seed gives the same targets.
-        of_each : int
-            Targets of each member, that is of each draw.
-
-        Returns
-        -------
-        Tensor, shape (members * of_each, n, k)
-
-        Raises
-        ------
-        ValueError
-            Of class probabilities, and of a likelihood that cannot draw.
-
-        Examples
-        --------
-        >>> posterior.predict(x[:5]).samples(of_each=3).shape
-        torch.Size([48, 5, 1])
-        """
-        if not isinstance(self.prediction, Mixture):
-            raise ValueError("class probabilities are averaged over draws; the targets' distribution is `mean` itself")
-        if not self.likelihood.draws_targets:
-            raise ValueError(
-                "a function of outputs and targets cannot draw; give an ObservationModel as the likelihood"
-            )
-        generator = torch.Generator().manual_seed(seed)
-        members = [outputs for outputs in self.prediction.outputs for _ in range(of_each)]
-        drawn = [self.likelihood.draw(outputs.cpu(), generator) for outputs in members]
-        values = torch.stack(drawn)
-        centre, unit = (torch.as_tensor(part).to(values) for part in (self.centre, self.unit))
-        return unit * values + centre
-
-    def interval(self, probability: float = 0.9, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Equal-tailed interval of new targets, noise included, from a thousand samples or more.
-
-        Parameters
-        ----------
-        probability : float
-            Inside the interval, in (0, 1).
-        seed : int
-            Of the samples.
-
-        Returns
-        -------
-        low, high : Tensor, shape (n, k)
-
-        Raises
-        ------
-        ValueError
-            For a probability outside (0, 1), and as `samples`.
-
-        Examples
-        --------
-        >>> low, high = posterior.predict(x[:5]).interval(0.9)
-        >>> bool((low < high).all())
-        True
-        """
-        if not 0 < probability < 1:
-            raise ValueError(f"probability is {probability}; it must be inside (0, 1)")
-        tail = (1 - probability) / 2
-        low, high = self.samples(seed, math.ceil(SAMPLES / self.prediction.members)).quantile(
-            torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0
-        )
-        return low, high
 
 
 class Posterior:

@@ -3,12 +3,14 @@
 import itertools
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from experiments.saha import nodes
 from sgmcmc_prune.compare.table import paired, read_csv
 from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
 from sgmcmc_prune.predictive.intervals import mean_and_half_width
@@ -156,17 +158,6 @@ def test_the_correction_quotes_the_long_comparison() -> None:
         assert ties == ({("snip", 0.8)} if score == "accuracy" else {("rigl", 0.8)}), score
 
 
-def test_the_correction_quotes_the_independent_seeds() -> None:
-    lines = (ROOT / "benchmarks" / "opponents" / "plain.jsonl").read_text().splitlines()
-    runs = [run for run in map(json.loads, lines) if run["sparsity"] == 0.95 and run.get("held_out", "last") == "last"]
-    for method, said in (
-        ("gradual-magnitude", "{}, {} and {} at 95 %"),
-        ("log-odds-in-chain", "our chain {} and {} ("),
-    ):
-        found = [f"{run['accuracy']:.4f}" for run in runs if run["method"] == method]
-        assert said.format(*found) in " ".join(SAID.split())
-
-
 def test_the_bias_of_em_is_that_of_its_table() -> None:
     table = (RESULTS / "exact_inclusion.md").read_text()
     worst = max(float(row.split("|")[6]) for row in table.splitlines() if "| em |" in row)
@@ -299,6 +290,23 @@ def test_the_moved_draws_are_those_of_their_record() -> None:
         assert f"| {criterion} | {cells} |" in text
 
 
+def test_the_pages_of_the_long_comparison_are_those_of_its_cells() -> None:
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "long_tables.py"))
+    for name in tables["NETWORKS"]:
+        assert (tables["FOLDER"] / f"{name}.md").read_text() == tables["page"](name)
+
+
+def test_the_heat_of_minibatches_is_that_of_its_record() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "minibatch_noise.json").read_text())
+    text = (ROOT / "docs" / "temperature.md").read_text()
+    shown = {row["way"]: [] for row in rows}
+    for row in rows:
+        if row["step"] in (0.01, 0.03):
+            shown[row["way"]].append(f"{row['stiff']:.2f} / {row['kinetic temperature']:.2f}")
+    lines = [f"| {way} | {' | '.join(cells)} |" for way, cells in shown.items()]
+    assert "\n".join(lines) in text
+
+
 def test_choosing_a_temperature_quotes_its_results() -> None:
     text = " ".join((ROOT / "docs" / "temperature.md").read_text().split())
     cells = json.loads((RESULTS / "cifar10_temperature.json").read_text())
@@ -358,6 +366,57 @@ def test_what_is_said_of_the_preset_smaller_is_its_result() -> None:
     assert (
         f"has {share} of the parameters and takes {times[0]:.2f} to {times[-1]:.2f} of the time for one image" in text
     )
+
+
+def test_what_is_said_of_distilling_is_its_result() -> None:
+    runs = json.loads((RESULTS / "distilled.json").read_text())["runs"]
+    assert [(run["seed"], run["epochs"]) for run in runs] == [(0, 10), (1, 10), (2, 10)]
+    single, average, distilled, on_labels = zip(*(run["networks"].values() for run in runs), strict=True)
+
+    def three(networks: Any) -> str:
+        return "{:.4f}, {:.4f} and {:.4f}".format(*(scores["accuracy"] for scores in networks))
+
+    text = " ".join((ROOT / "docs" / "guide.md").read_text().split())
+    assert f"from {three(single)} to {three(distilled)} with three seeds" in text
+    assert f"the average of the draws has {three(average)}; a gain of" in text
+    gains = np.array([d["accuracy"] - s["accuracy"] for d, s in zip(distilled, single, strict=True)])
+    mean, half = mean_and_half_width(gains)
+    assert f"a gain of {mean:.4f} ± {half:.4f}, which three seeds do not tell apart from none" in text
+    assert abs(mean) < half
+    assert f"on the labels for as many epochs has {three(on_labels)}, and a lower NLL" in text
+    for better, other in itertools.product(on_labels, (*single, *average, *distilled)):
+        assert (better["accuracy"] > other["accuracy"], better["NLL"] < other["NLL"]) == (True, True)
+    worse = [[each["NLL"] > s["NLL"] for each, s in zip(other, single, strict=True)] for other in (distilled, average)]
+    assert worse[0] == worse[1]
+    assert sum(worse[0]) == 1
+
+
+def test_what_is_said_of_pruning_by_node_is_its_result() -> None:
+    by_slab = nodes.slabs(json.loads((ROOT / "experiments/saha/results/saha_nodes.json").read_text())["runs"])
+    assert {len(runs) for group in by_slab.values() for runs in group.values()} == {3, 5}
+
+    def changed(set: str, method: str, slab: float) -> str:
+        score, sign = ("accuracy", -1) if set == nodes.IMAGES else ("rmse", 1)
+        each = [r["scores"] for r in by_slab[set, method][slab]]
+        loss = np.array([sign * (s["median_sampled"][score] - s["monte_carlo"][score]) for s in each])
+        mean, half = mean_and_half_width(loss)
+        return "" if abs(mean) <= half else "worse" if mean > 0 else "better"
+
+    sets = (*nodes.UCI, nodes.IMAGES)
+    best = {key: changed(*key, nodes.best(group)) for key, group in by_slab.items()}
+    assert {key: said for key, said in best.items() if said} == {
+        ("concrete", "R1"): "worse",
+        ("bostonHousing", "R1"): "better",
+        ("yacht", "R2"): "worse",
+        ("bostonHousing", "R2"): "worse",
+    }
+    assert [changed(name, "R1", 1.0) for name in sets].count("worse") == 4
+    text = " ".join((ROOT / "docs" / "discrepancies.md").read_text().split())
+    assert (
+        "is worse on concrete alone of five sets, and better on Boston; that of R2 (point) is worse on yacht and"
+        in text
+    )
+    assert "Under the slab N(0, 1), R1 is worse on four of the five, beyond the interval." in text
 
 
 def test_what_is_said_of_whole_filters_is_that_of_the_rows() -> None:

@@ -144,7 +144,7 @@ def test_the_distance_from_the_authors_is_ours_minus_theirs() -> None:
         (["ke-fan", "--jobs", "0"], "jobs is 0; it must be at least 1"),
         (["ke-fan", "--budget", "paper"], "ke-fan at --budget paper needs CIFAR-10, CIFAR-100, ImageNet; give"),
         (["deng"], "deng at --budget desk needs CIFAR-10; give the folder that holds it as --data-dir"),
-        (["saha", "--data-dir", "."], "no script of saha takes --data-dir; leave it out"),
+        (["dhahri", "--data-dir", "."], "no script of dhahri takes --data-dir; leave it out"),
         (["saha", "--device", "cuda"], "no script of saha takes --device; leave it out"),
         (["deng", "--data-dir", "/nowhere"], "--data-dir is /nowhere, which is no folder"),
         (["saha", "--figures-only", "--seeds", "1"], "nothing is run with --figures-only; leave --seeds out"),

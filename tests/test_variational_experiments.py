@@ -1,11 +1,14 @@
 """The experiments of the variational families: each script runs, small, and its figure can be drawn."""
 
+import csv
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sgmcmc_prune.store.files import read_json
+from sgmcmc_prune.store.result_table import COMMON
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,35 @@ def test_the_better_of_both_starts_is_taken_for_each_data_set() -> None:
     runs = [{"method": m, "seed": s, "bound": b} for m, s, b in [*fits, ("input gates", 1, -1.0)]]
     best = importlib.import_module("experiments.saha.features").best_bounds(runs)
     assert best == [{"method": "warm input gates", "seed": 0, "bound": -2.0}]
+
+
+def test_nodes_are_scored_before_and_after_and_the_best_bound_counts(tmp_path: Path) -> None:
+    """A toy set in the standard format: a file of cells, a table with a mark for each reading, a CSV of all scores."""
+    folder = tmp_path / "toy" / "data"
+    folder.mkdir(parents=True)
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    np.savetxt(folder / "data.txt", np.column_stack([x[:, :2], 100 * x[:, 0] + x[:, 2]]))
+    for name, values in {"features": [0, 1], "target": [2], "train_0": range(50), "test_0": range(50, 60)}.items():
+        np.savetxt(folder / f"index_{name}.txt", list(values), fmt="%d")
+    nodes = importlib.import_module("experiments.saha.nodes")
+    nodes.main(f"--data-dir {tmp_path} --sets toy --seeds 0 --epochs 20 --out {tmp_path}".split())
+    runs = read_json(tmp_path / "saha_nodes.json")["runs"]
+    assert len(runs) == len(nodes.READINGS) * len(nodes.SLABS)
+    for r in runs:
+        assert 1 < r["scores"]["monte_carlo"]["rmse"] < 300  # the targets have a standard deviation of 100
+        if r["nodes"] == nodes.WIDTH:
+            assert r["scores"]["mean"] == r["scores"]["median_mean"]
+    marks = [line.split()[3] == "*" for line in (tmp_path / "saha_nodes.md").read_text().splitlines() if "toy" in line]
+    assert (len(marks), sum(marks)) == (len(runs), len(nodes.READINGS))
+    with (tmp_path / "saha_nodes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0])[: len(COMMON)] == COMMON
+    assert len(rows) == 4 * len(runs)
+    assert {r["nodes"] for r in rows if r["predictor"] == "mean"} == {str(nodes.WIDTH)}
+
+
+def test_the_slab_with_the_best_mean_bound_is_taken() -> None:
+    nodes = importlib.import_module("experiments.saha.nodes")
+    bounds = [(1.0, -3.0), (1.0, -5.0), (0.3, -1.0), (0.3, -9.0), (0.1, -6.0)]
+    runs = [{"set": "yacht", "method": "R1", "slab": slab, "bound": bound} for slab, bound in bounds]
+    assert nodes.best(nodes.slabs(runs)["yacht", "R1"]) == 1.0

@@ -1,10 +1,10 @@
-"""Saha, Liu and Liang, beside two reconstructions of ours: features and pruning on simulated designs."""
+"""Saha, Liu and Liang, beside two reconstructions of ours: features of simulated designs, hidden nodes on real data."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from experiments.papers import Claim, Figure, Ours, Paper, Script, ahead, every, number
-from experiments.saha import features, figure_features, figure_sun, sun
+from experiments.saha import features, figure_features, figure_sun, nodes, sun
 from sgmcmc_prune.data.simulated import DESIGNS
 
 R1 = "R1 group"
@@ -60,6 +60,39 @@ def on_each(text: str, paper: str, reader: Any, methods: Iterable[str] = (R1,)) 
     ]
 
 
+def of_best_slab(content: Any, set: str, method: str) -> list[dict[str, Any]]:
+    """The runs of a reading on a real set, under the slab with the best bound."""
+    by_slab = nodes.slabs(content["runs"]).get((set, method))
+    return by_slab[nodes.best(by_slab)] if by_slab else []
+
+
+def pruned_by_node(set: str, method: str) -> Any:
+    """A reader: whether draws predict better after pruning by node than before, paired by split."""
+    score, images = ("accuracy", True) if set == nodes.IMAGES else ("rmse", False)
+
+    def read(content: Any) -> Ours | None:
+        scores = {run["seed"]: run["scores"] for run in of_best_slab(content, set, method)}
+        after, before = ({k: s[how][score] for k, s in scores.items()} for how in ("median_sampled", "monte_carlo"))
+        return ahead(after, before, 4, lower=not images, what="seed" if images else "split")
+
+    return read
+
+
+def nodes_kept(set: str, method: str) -> Any:
+    """A reader: how many nodes are kept, on average."""
+    what = "seed" if set == nodes.IMAGES else "split"
+    return lambda c: number({r["seed"]: r["nodes"] for r in of_best_slab(c, set, method)}, 1, what)
+
+
+def on_real_sets(text: str, paper: str, reader: Any) -> list[Claim]:
+    """A claim on each real set, for each reading."""
+    return [
+        Claim(f"{text} ({m}): {s}", paper, results="saha_nodes", read=reader(s, m), about="nodes")
+        for s in (*nodes.UCI, nodes.IMAGES)
+        for m in nodes.READINGS
+    ]
+
+
 PAPER = Paper(
     title="Saha, Liu and Liang: efficient variational sparse Bayesian networks for model compression and features",
     arxiv="2411.00273",
@@ -70,20 +103,18 @@ PAPER = Paper(
         Script("saha.sun", sun.main, "--out {out}", "--out {out}"),
         Script("saha.features", features.main, "--out {out}", "--out {out}"),
         Script("saha.features", features.main, f"{HARD} --out {{out}}", f"{HARD} --out {{out}}"),
+        Script("saha.nodes", nodes.main, "--out {out}", "--out {out}", "UCI_Datasets"),
     ],
     claims=[
         *on_each("Inclusion probabilities select the features", "abstract: simulated and real data", selected),
         *on_each("The pruned model generalises better", ALL, generalises),
-        Claim(
-            "Every node has an inclusion probability, by which nodes are pruned",
-            "abstract",
-            owed="a script that prunes by node (the families are there)",
-        ),
-        Claim("The same on real benchmark data", "abstract", owed="a script on real data, by node and by input"),
+        *on_real_sets("Pruned by the inclusion of its nodes, the model generalises better", ALL, pruned_by_node),
+        Claim("Features of real benchmark data", "abstract", owed="a script that selects inputs of real data"),
     ],
     numbers=[
         *on_each("True inputs found", "not read", lambda m, d: total(m, "true_positives", d), (R1, "input gates")),
         *on_each("False inputs found", "not read", lambda m, d: total(m, "false_positives", d), (R1, "input gates")),
+        *on_real_sets("Nodes kept of 50", "not read", nodes_kept),
     ],
     figures=[
         Figure(
@@ -106,6 +137,7 @@ PAPER = Paper(
         ),
     ],
     ours={
-        "features": lambda: {"network": "fully connected", "spike and slab on": "inputs of the first layer, as groups"}
+        "features": lambda: {"network": "fully connected", "spike and slab on": "inputs of the first layer, as groups"},
+        "nodes": lambda: {"network": "fully connected", "spike and slab on": "weights into hidden nodes, as groups"},
     },
 )

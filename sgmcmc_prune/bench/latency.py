@@ -32,9 +32,10 @@ from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.prunable import output_weights, prunable
 from sgmcmc_prune.pruning.shrink import shrink
+from sgmcmc_prune.run.chosen import chosen
 from sgmcmc_prune.run.config import NetworkChoice
 from sgmcmc_prune.run.directory import open_run
-from sgmcmc_prune.run.export import chosen, without_noise
+from sgmcmc_prune.run.export import without_noise
 from sgmcmc_prune.store.program import onnx_runtime, why_no_onnx
 from sgmcmc_prune.text_table import format_rows
 
@@ -105,13 +106,14 @@ def of_run(directory: Path) -> Pruned:
     """The network of a finished run, pruned in the chain (or post hoc) by its first criterion to its largest target."""
     run = open_run(directory)
     choice = NetworkChoice(when="in_chain" if run.config.prune.in_chain else "post_hoc")
-    mask, weights, origin = chosen(run, directory, choice)
+    found = chosen(run, directory, choice)
+    mask = found.mask
     network = run.model(choice.chain).cpu()
-    load_network_state(network, weights)
+    load_network_state(network, found.mean())
     plain, _ = without_noise(network, run)
     if plain is not network:
         mask = {name.removeprefix("network."): kept for name, kept in mask.items()}
-    return Pruned(origin, plain.eval(), mask, run.data.train[0][:2].cpu())
+    return Pruned(found.origin, plain.eval(), mask, run.data.train[0][:2].cpu())
 
 
 def _rows(case: Pruned, batch: int, rounds: int, progress: bool) -> list[dict[str, Any]]:

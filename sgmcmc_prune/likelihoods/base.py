@@ -135,6 +135,18 @@ class ObservationModel(ABC):
         """Mean of the targets under a prediction, shape (n, k)."""
         return self.mean(prediction.outputs).mean(0)
 
+    def cross_entropy(self, outputs: Tensor, prediction: Any) -> Tensor:
+        r"""Mean of :math:`-\log p(y | f)` over targets y that a prediction draws, of each example: shape (n,), in nats.
+
+        Lowered over f, it makes one network predict as the draws do together (`run.distil`).
+
+        Raises
+        ------
+        ValueError
+            If no closed form is known.
+        """
+        raise ValueError(f"no cross-entropy to a prediction is known for {type(self).__name__}; export --network mean")
+
     def mixture_nll(self, prediction: Mixture, targets: Tensor) -> float:
         r"""Mean over examples of :math:`-\log \frac1S \sum_s p(y | f_s)`, in nats."""
         members = torch.stack([-self(outputs, targets) for outputs in prediction.outputs])

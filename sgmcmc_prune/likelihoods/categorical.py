@@ -54,6 +54,10 @@ class Categorical(ObservationModel):
         """Accuracy, NLL, Brier score and expected calibration error."""
         return summarise(prediction.probabilities, targets)
 
+    def cross_entropy(self, outputs: Tensor, prediction: Any) -> Tensor:
+        r""":math:`-\sum_k \bar p_k \log \mathrm{softmax}(f)_k`."""
+        return -(prediction.probabilities.to(outputs) * outputs.log_softmax(1)).sum(1)
+
     def expected_target(self, prediction: Any) -> Tensor:
         """Averaged class probabilities."""
         probabilities: Tensor = prediction.probabilities

@@ -120,6 +120,17 @@ class Gaussian(ObservationModel):
         mean, log_noise = self._parts(outputs)
         return mean + log_noise.exp() * torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
 
+    def cross_entropy(self, outputs: Tensor, prediction: Any) -> Tensor:
+        r"""With mean and variance of the mixture,
+        :math:`\sum_j ((\bar m_j - m_j)^2 + \bar v_j) / (2 s_j^2) + \log s_j + \log(2 \pi) / 2`.
+        """
+        means, log_noises = self._parts(prediction.outputs)
+        centre = means.mean(0)
+        variance = (log_noises.mul(2).exp() + (means - centre).square()).mean(0)
+        mean, log_noise = self._parts(outputs)
+        spread = (centre.to(outputs) - mean).square() + variance.to(outputs)
+        return (spread / (2 * log_noise.mul(2).exp()) + log_noise + math.log(2 * math.pi) / 2).sum(1)
+
     def score(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
         """RMSE of the mean, NLL, CRPS, and the share of targets in their central 90 % interval; in the user's unit."""
         mean, log_noise, y = self._numbers(prediction, targets)

@@ -477,6 +477,11 @@ class NetworkChoice:
         By default the run's largest.
     chain
         Every chain has its own mask.
+    network
+        "mean" of the draws of the chain's last cycle under the mask, or "distilled": that network, trained on under its
+        mask to predict as all draws of all chains do together.
+    epochs
+        Passes over the training data of "distilled".
     """
 
     when: Literal["in_chain", "post_hoc"] = "in_chain"
@@ -484,6 +489,9 @@ class NetworkChoice:
     decision: str = "target"
     target: float | None = None
     chain: int = 0
+    network: Literal["mean", "distilled"] = "mean"
+    epochs: float = 10.0
 
     def __post_init__(self) -> None:
         check_types(self, NetworkChoice)
+        require(0 < self.epochs < math.inf, f"epochs is {self.epochs}; it must be a number above 0")

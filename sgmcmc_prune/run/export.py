@@ -1,6 +1,7 @@
 """Take a pruned network home: physically smaller, in one file, with its latency measured beside the dense one's.
 
-The network is the mean of the draws of the last cycle under the mask: within a cycle a chain has one mode.
+The network is the mean of the draws of the last cycle under the mask: within a cycle a chain has one mode. Distilled,
+it is trained from there to predict as all draws do together (`distil`).
 """
 
 import copy
@@ -13,25 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune import choices
-from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.likelihoods import Gaussian
 from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
 from sgmcmc_prune.machine import timing
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.predictive.flops import multiply_adds
-from sgmcmc_prune.predictive.metrics import summarise
-from sgmcmc_prune.predictive.predict import class_probabilities
+from sgmcmc_prune.predictive.predict import outputs_of
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.pruning.shrink import shrink
-from sgmcmc_prune.run.config import NetworkChoice, pruned_of
-from sgmcmc_prune.run.decide import decided_post_hoc
-from sgmcmc_prune.run.directory import StoredAverages, open_run
-from sgmcmc_prune.run.evaluate import held_out_losses
+from sgmcmc_prune.run.chosen import chosen
+from sgmcmc_prune.run.config import NetworkChoice
+from sgmcmc_prune.run.directory import open_run
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.network import About, load_network, require_file, save_network
 from sgmcmc_prune.store.program import PROGRAMS, read_program, require_program, write_program
-from sgmcmc_prune.store.weights import WeightStore, average
 from sgmcmc_prune.text_table import format_rows, number
 
 #: Inputs in a pass whose latency is measured.
@@ -58,8 +55,9 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     -------
     dict
         `origin`, `inputs` and `outputs` in words; `not_cut`: why it could not be made smaller, or None;
-        `scores` on the run's split, by their headings, and what they are `scored_in`; `dense` and `pruned`: parameters
-        and multiply_adds;
+        `scores` on the run's split, by their headings, and what they are `scored_in`; `beside`: of a distilled network,
+        the same of the one that it was and of all draws together, as the run's table has them; `dense` and `pruned`:
+        parameters and multiply_adds;
         `latency`: by batch size, milliseconds of both, and their ratio with its 95 % interval; `bytes` of the file.
 
     Raises
@@ -72,9 +70,14 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     if not run.places.metrics.is_file():
         raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")
     config, data = run.config, run.data
-    mask, weights, origin = chosen(run, run_dir, choice)
+    found = chosen(run, run_dir, choice)
+    mask, origin, beside = found.mask, found.origin, {}
+    inputs, targets = run.evaluation_split
     dense, _ = without_noise(run.model(choice.chain).cpu(), run)
-    network = masked_network(run.model(choice.chain), weights, mask, run.statistics_batches())
+    network = masked_network(run.model(choice.chain), found.mean(), mask, run.statistics_batches())
+    if choice.network == "distilled":
+        beside = {f"mean of {len(found.last)} draws": _scores(run, network, inputs, targets), **found.together(run)}
+        origin = f"{origin}, {found.distil(network, run, choice.epochs)}"
     plain, noise = without_noise(network, run)
     if plain is not network:
         mask = {name.removeprefix("network."): kept for name, kept in mask.items()}
@@ -83,8 +86,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
         origin = f"{origin}; masked, not cut: {obstacle}"
     about = _about(run, origin, noise)
     read = _written(out, small, about, run)
-    inputs, targets = run.evaluation_split
-    scores = _scores(run, read, noise, inputs.cpu(), targets.cpu())
+    scores = _scores(run, _completed(run, read, noise), inputs.cpu(), targets.cpu())
     example = data.train[0][: max(BATCHES)].cpu()
     return {
         "origin": origin,
@@ -93,6 +95,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
         "not_cut": obstacle or None,
         "split": config.evaluate,
         "scores": scores,
+        "beside": beside,
         "scored_in": " in standard deviations of the targets" if about.each_target[0] else "",
         "dense": _size(dense, example[:1]),
         "pruned": _size(small.cpu(), example[:1]),
@@ -178,18 +181,18 @@ def _about(run: Run, origin: str, noise: tuple[float, ...]) -> About:
     )
 
 
-@torch.no_grad()
-def _scores(
-    run: Run, network: nn.Module, noise: tuple[float, ...], inputs: Tensor, targets: Tensor
-) -> dict[str, float]:
-    """What the network of the file scores, by its headings."""
-    if run.likelihood.targets == "labels":
-        found = summarise(class_probabilities(network, inputs), targets)
-        return {"accuracy": found["accuracy"], "NLL": found["nll"]}
+def _completed(run: Run, network: nn.Module, noise: tuple[float, ...]) -> nn.Module:
+    """A network of the file, with the noise that the file says beside it."""
     whole = run.likelihood.completed(network, run.data.dataset.target_width).eval()
     if isinstance(whole, LearnedNoise):
-        whole.log_noise.copy_(torch.tensor(noise).log())
-    prediction = run.likelihood.prediction(whole(inputs))
+        with torch.no_grad():
+            whole.log_noise.copy_(torch.tensor(noise).log())
+    return whole
+
+
+def _scores(run: Run, network: nn.Module, inputs: Tensor, targets: Tensor) -> dict[str, float]:
+    """What a network scores, by the headings."""
+    prediction = run.likelihood.prediction(outputs_of(network, inputs))
     single = run.likelihood.score_single(prediction, targets, run.data.dataset.unit)
     return {run.likelihood.headings[key]: value for key, value in single.items()}
 
@@ -216,8 +219,8 @@ def table(result: dict[str, Any]) -> str:
     ratios = [str(timing.Ratio(**result["latency"][batch]["ratio"])) for batch in BATCHES]
     pairs = [(result["pruned"][size], result["dense"][size]) for size in ("parameters", "multiply_adds")]
     sizes = ["-" if after is None or before is None else f"{after / before:.3f}" for after, before in pairs]
-    scores = ", ".join(f"{name} {number(value, 4)}" for name, value in result["scores"].items())
-    scores += f"{result['scored_in']} on the {result['split']} split"
+    scores = f"{_in_words(result['scores'])}{result['scored_in']} on the {result['split']} split"
+    scores += "".join(f"\n{name}: {_in_words(found)}" for name, found in result["beside"].items())
     if result["not_cut"]:  # as large as the dense one: no ratio is a speed-up
         note = f"\nThe network is as large as the dense one, with zeros in place: {result['not_cut']}"
         text = format_rows(header, rows) + note
@@ -227,64 +230,8 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([f"{result['origin']}: {scores}", "", text, "", *lines])
 
 
-def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> tuple[masks.Mask, dict[str, Tensor], str]:
-    """The mask, the mean of the draws of the last cycle under it, and both in words."""
-    config = run.config
-    criteria = config.prune.in_chain if choice.when == "in_chain" else config.prune.post_hoc
-    targets = config.prune.targets
-    criterion = choice.criterion or next(iter(criteria), None)
-    target = max(targets, default=None) if choice.target is None else choice.target
-    if not 0 <= choice.chain < config.chains:
-        raise ValueError(f"chain is {choice.chain}; the run has chains 0 to {config.chains - 1}")
-    if not criteria:
-        other = "post_hoc" if choice.when == "in_chain" else "in_chain"
-        raise ValueError(f"{run_dir} has nothing pruned {choice.when}; ask for --when {other}")
-    if criterion not in criteria:
-        other = "post_hoc" if choice.when == "in_chain" else "in_chain"
-        hint = f", and {criterion} {other}" if criterion in getattr(config.prune, other) else ""
-        raise ValueError(
-            f"{run_dir} has nothing pruned {choice.when} by {criterion}; it has {', '.join(criteria)}{hint}"
-        )
-    if choice.decision == "target" and target not in targets:
-        raise ValueError(f"{run_dir} has no target {target}; it has {', '.join(f'{t:g}' for t in targets)}")
-    moved = choice.when == "post_hoc" and make_criterion(str(criterion)).moves
-    if moved and choice.decision == "target" and target is not None:
-        stage, per_cycle = run.places.stage(criterion), config.schedule.draws
-        last = (targets.index(target) + 1) * config.schedule.cycles * per_cycle
-        first, mask = last - per_cycle, masks.load(stage.mask(choice.chain, target))
-    elif choice.when == "post_hoc":
-        stage, last = run.places.stage(None), config.schedule.cycles * config.schedule.draws
-        first = last - config.schedule.draws
-        mask = _post_hoc_mask(run, choice, str(criterion), target)
-    elif choice.decision != "target":
-        raise ValueError(f"decision {choice.decision} is taken post hoc alone; in the chain give a target")
-    else:
-        stage, k = run.places.stage(criterion), targets.index(target)
-        last = (k + 1) * config.prune.cycles * config.prune.draws
-        first = last - config.prune.draws
-        mask = masks.load(stage.mask(choice.chain, targets[k]))
-    weights = WeightStore(stage.draws)
-    decided = f"{100 * target:g} %" if choice.decision == "target" and target else choice.decision
-    origin = (
-        f"{run_dir.name}, chain {choice.chain}, {str(criterion).replace('_', ' ')}, {choice.when.replace('_', ' ')}, "
-        f"{decided} ({masks.sparsity(mask):.1%} of the {pruned_of(config)} pruned), mean of {last - first} draws"
-    )
-    try:
-        return mask, average(weights.load(choice.chain, draw) for draw in range(first, last)), origin
-    except ValueError as error:
-        raise ValueError(f"{error}; a run keeps its draws with --keep-weight-draws") from None
-
-
-def _post_hoc_mask(run: Run, choice: NetworkChoice, criterion: str, target: float | None) -> masks.Mask:
-    states = StoredAverages(run.places, run.config.chains)
-    has = set[str]()
-    for decided in decided_post_hoc(run.config, run.groups(run.model(0)), states, held_out_losses(run)):
-        wanted = (decided.criterion, decided.decision) == (criterion, choice.decision)
-        if wanted and decided.target in (None, target):
-            return decided.masks[choice.chain]
-        has |= {f"{decided.decision} by {decided.criterion}"} if decided.decision != "target" else set()
-    found = ", ".join(sorted(has)) or "targets alone"
-    raise ValueError(f"{run.out} has no decision {choice.decision} by {criterion}; it has {found}")
+def _in_words(scores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {number(value, 4)}" for name, value in scores.items())
 
 
 def _size(model: nn.Module, example: Tensor) -> dict[str, int | None]:
