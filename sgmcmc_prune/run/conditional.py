@@ -51,17 +51,19 @@ def check_conditional(run: Run, model: nn.Module) -> None:
     settings, groups = settings_of(run), members(run, model)
     layers = layers_of(model, [own.layer for own in groups.values()])
     start = make(settings.curvature, dict(settings.options))
-    blocks = {layer.weight: start(layer).blocks(1.0) for layer in layers}
-    check_blocks(groups, blocks)
+    sums = {layer.weight: start(layer) for layer in layers}
     if choices.is_own(settings.curvature):
         own, examples = [network_state(run.model(0))], (run.data.train[0][:2], run.data.train[1][:2])
         with choices.calling("curvature", settings.curvature):
-            curvature(
+            blocks = curvature(
                 *(model, own, examples, layers, start),
                 likelihood=run.likelihood,
                 num_data=run.num_data,
                 statistics=run.statistics_batches(),
             )
+    else:
+        blocks = {name: total.blocks(1.0) for name, total in sums.items()}
+    check_blocks(groups, blocks)
 
 
 def take_conditional(run: Run, stage: StagePlaces) -> None:
