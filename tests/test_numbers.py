@@ -419,6 +419,30 @@ def test_what_is_said_of_pruning_by_node_is_its_result() -> None:
     assert "Under the slab N(0, 1), R1 is worse on four of the five, beyond the interval." in text
 
 
+def test_what_is_said_of_half_of_the_units_is_that_of_the_record() -> None:
+    """Moves are told apart from none whatever chooses the units; no choice is told apart from another, once moved."""
+    runs = json.loads((RESULTS / "units_one_shot.json").read_text())["runs"]
+    assert [(run["seed"], run["split"]) for run in runs] == [(seed, "test") for seed in range(3)]
+    text = (ROOT / "docs" / "conditional.md").read_text()
+
+    def scores(way: str, key: str) -> Any:
+        return np.array([run[way][key] for run in runs])
+
+    def cell(way: str) -> str:
+        return f"{scores(way, 'accuracy').mean():.4f} / {scores(way, 'nll').mean():.3f}"
+
+    for way, said in (("norm", "norm of its weights"), ("random", "chance"), ("evidence", "joint evidence")):
+        assert f"| {said} | {cell(way)} | {cell(f'{way}, moved')} |" in text
+        assert scores(f"{way}, moved", "accuracy").mean() > 0.85 > 0.45 > scores(way, "accuracy").mean()
+    assert f"Dense they have {cell('dense')}." in text
+    for other in ("norm, moved", "random, moved"):
+        for key, sign in (("accuracy", 1), ("nll", -1)):
+            ahead = sign * (scores("evidence, moved", key) - scores(other, key))
+            mean, half = mean_and_half_width(ahead)
+            assert bool((ahead > 0).all())
+            assert abs(mean) < half
+
+
 def test_what_is_said_of_whole_filters_is_that_of_the_rows() -> None:
     """No method's difference to chance is told apart from zero, at any target."""
     rows = [row for row in read_csv(RESULTS / "structured_lenet.csv") if row["kind"] == "single"]
