@@ -4,8 +4,9 @@
     python analysis/compare_pareto.py experiments/ours/results/structured_lenet.csv --cut --out pareto.png
 
 Every layer loses the same share of its units (methods with gates choose the shares themselves); 12 epochs on 50,000
-images for each target and seed. Nothing was chosen for this table but how `filter-conditional` takes joint evidence, on
-held-out training images of another seed: settings are those of the trained track, and the test set is read once. An interrupted call goes on where it was; `--seeds` and `--methods` take a part.
+images for each target and seed. Settings are those of the trained track, but for how `filter-conditional` takes joint
+evidence: that was chosen on held-out training images of another seed. The test set is read once. An interrupted call
+goes on where it was; `--seeds` and `--methods` take a part.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,9 @@
 """Every hyperparameter that the comparison sets itself; the rest are the defaults of each method's recipe.
 
-Those of the chains, of gradual pruning, of `filter-conditional` and of the variational methods were chosen on validation
-images (Fashion-MNIST, LeNet, some the MLP too; seeds that no table has); all others are the papers' or common practice, scaled to the budget,
-and were chosen on no data. `--search` may choose the learning rate of every method, and at most two settings more.
+Those of the chains, of gradual pruning, of `filter-conditional` and of the variational methods were chosen on
+validation images (Fashion-MNIST, LeNet, some the MLP too; seeds that no table has); all others are the papers' or
+common practice, scaled to the budget, and were chosen on no data. `--search` may choose the learning rate of every
+method, and at most two settings more.
 """
 
 from typing import Any
