@@ -16,6 +16,7 @@ from sgmcmc_prune.posterior import open_posterior
 from sgmcmc_prune.priors import Gaussian
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.conditional import members
 from sgmcmc_prune.pruning.conditional.gaussian import condition, eliminate, eliminate_groups
 from sgmcmc_prune.pruning.conditional.members import members_of
 from sgmcmc_prune.pruning.conditional.prune import Conditional, Pruned, by_evidence, follow, given, precision_of
@@ -329,6 +330,17 @@ def test_a_run_prunes_the_groups_of_its_prior(group: str, curvature: str, tmp_pa
     dense, moved = posterior.draws[0], found.draws[0]
     read = "2.weight" if group == "input" else "4.weight"
     assert not torch.equal(moved[read][moved[read] != 0], dense[read][moved[read] != 0])
+
+
+def test_too_many_rows_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three precisions of 6 x 6 numbers take 864 bytes."""
+    model, x, y, _ = two_layers()
+    groups = {"0.weight": GroupMap("node", (5, 4))}
+    monkeypatch.setattr(members, "MAX_BYTES", 864)
+    of_units(model, x, y, groups, [by_evidence(0.2)])
+    monkeypatch.setattr(members, "MAX_BYTES", 863)
+    with pytest.raises(ValueError, match=r"'0\.weight': the rows of '1\.weight' lose columns together"):
+        of_units(model, x, y, groups, [by_evidence(0.2)])
 
 
 def test_blocks_of_consecutive_weights_are_refused_for_groups(tmp_path: Path) -> None:
