@@ -458,14 +458,29 @@ def test_what_is_said_of_whole_filters_is_that_of_the_rows() -> None:
         f"{accuracy(m, 0.5)} {how}" for m, how in (("filter-norm", "by norm"), ("filter-in-chain", "in a chain"))
     )
     assert f"133,740 multiply-adds, {said}, {accuracy('filter-taylor', 0.5)} by Taylor importance" in text
+    assert f"{accuracy('filter-conditional', 0.5)} by [joint evidence](conditional.md)" in text
     assert f"and {accuracy('filter-random', 0.5)} at random" in text
     assert {row["cut_flops"] for row in rows if row["sparsity"] == 0.5 and row["method"].startswith("filter")} == {
         133_740
     }
-    for method in ("filter-norm", "filter-in-chain", "filter-taylor"):
+    for method in ("filter-norm", "filter-in-chain", "filter-taylor", "filter-conditional"):
         for target in (0.3, 0.5, 0.7):
             mean, half = mean_and_half_width(paired(rows, method, "filter-random", target, "accuracy"))
             assert abs(mean) < half
+    text = " ".join((ROOT / "docs" / "conditional.md").read_text().split())
+    assert f"it has {accuracy('filter-conditional', 0.5)}, where norms have {accuracy('filter-norm', 0.5)}" in text
+    assert f"and chance {accuracy('filter-random', 0.5)}:" in text
+    lost = float(accuracy("dense", None)) - float(accuracy("filter-conditional", 0.5))
+    assert f"Dense has {accuracy('dense', None)}; half" in text
+    assert f"at most 0.5 points, and cost {100 * lost:.1f}." in text
+    for other in ("filter-norm", "filter-in-chain", "filter-taylor", "filter-random"):
+        for target in (0.3, 0.5, 0.7):
+            for score in ("accuracy", "nll"):
+                found = paired(rows, "filter-conditional", other, target, score)
+                outside = (other, target, score) == ("filter-norm", 0.3, "nll")
+                assert (abs(np.mean(found)) > mean_and_half_width(found)[1]) == outside
+    mean, _ = mean_and_half_width(paired(rows, "filter-conditional", "filter-norm", 0.3, "nll"))
+    assert f"its NLL is {mean:.3f} above that of norms, outside the interval" in text
 
 
 def test_the_readme_quotes_the_page_of_results() -> None:
