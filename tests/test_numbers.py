@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,12 @@ def test_the_moved_draws_are_those_of_their_record() -> None:
         found = [row for row in rows if row.get("criterion") == criterion and row["target"]]
         cells = " | ".join(f"{row['accuracy']:.3f} / {row['nll']:.3f}" for row in found)
         assert f"| {criterion} | {cells} |" in text
+
+
+def test_the_pages_of_the_long_comparison_are_those_of_its_cells() -> None:
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "long_tables.py"))
+    for name in tables["NETWORKS"]:
+        assert (tables["FOLDER"] / f"{name}.md").read_text() == tables["page"](name)
 
 
 def test_the_heat_of_minibatches_is_that_of_its_record() -> None:

@@ -165,6 +165,15 @@ def network(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     return MLP(input_shape, num_classes, widths=(8,))
 
 
+def imported(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A file of the independent code; other tests have modules of such names, and what was there comes back."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    for each in ("plain", "plain_chain"):
+        monkeypatch.setitem(sys.modules, each, None)
+        del sys.modules[each]
+    return importlib.import_module(name)
+
+
 def test_the_plain_chain_is_ours_where_nothing_is_random(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From one start, by the same minibatches and without noise: one mask, and one network to rounding.
 
@@ -178,11 +187,7 @@ def test_the_plain_chain_is_ours_where_nothing_is_random(monkeypatch: pytest.Mon
     problem = replace(problem, settings={"sampler.temperature": 0.0})
     (candidate,) = METHODS["log-odds-in-chain"].fit(problem, tmp_path)
 
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("plain", "plain_chain"):  # other tests have modules of such names: what was there comes back
-        monkeypatch.setitem(sys.modules, name, None)
-        del sys.modules[name]
-    plain = importlib.import_module("plain_chain")
+    plain = imported("plain_chain", monkeypatch)
     lengths = {"STEPS": 200, "BURN_IN": 12, "EXPLORE": 170, "GROWTH": 85, "RELAX": 2, "THIN": 4}
     stream = MinibatchStream(torch.arange(1000), torch.zeros(1000), 100, 0, 0)
     batches = [stream.batch(step)[0] for step in (*range(12), *range(188))]
@@ -191,6 +196,33 @@ def test_the_plain_chain_is_ours_where_nothing_is_random(monkeypatch: pytest.Mon
         monkeypatch.setattr(plain, name, value)
     model, settings = problem.network(), argparse.Namespace(sparsity=0.9, lr=0.1, slab_variance=0.3, without=None)
     spent = plain.fit(model, problem.data.train, settings, torch.Generator())
+
+    assert spent == candidate.cost.gradient_evaluations
+    kept = {name: w != 0 for name, w in model.named_parameters() if w.ndim > 1}
+    assert all(torch.equal(kept[name], mask) for name, mask in candidate.masks[0].items())
+    x = problem.data.validation[0][:500]
+    torch.testing.assert_close(model(x).softmax(1).double(), candidate.single(x), atol=1e-5, rtol=0)
+
+
+def test_the_plain_gradual_pruning_is_ours_by_the_same_minibatches(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From one start; of 200 steps both take a mask every second one from the tenth on."""
+    split = DataConfig(validation=6000, batch_size=100)
+    comparison = Comparison(
+        sparsities=(0.9,), seeds=(0,), epochs=20, data=split, model=ModelConfig(name=f"{__name__}:network")
+    )
+    problem, _ = load_problem(comparison, tmp_path, 0)
+    (candidate,) = METHODS["gradual-magnitude"].fit(problem, tmp_path)
+
+    plain = imported("plain", monkeypatch)
+    stream = MinibatchStream(torch.arange(1000), torch.zeros(1000), 100, 0, 0)
+    sizes = {"minibatches": lambda generator: (stream.batch(step)[0] for step in range(200))}
+    for name, value in {**sizes, "BATCH": 100, "TRAIN": 1000, "EPOCHS": 20}.items():
+        monkeypatch.setattr(plain, name, value)
+    settings = {"method": "gradual-magnitude", "sparsity": 0.9, "lr": 0.1, "lr_min": 0.0, "weight_decay": 5e-4}
+    model = problem.network()
+    spent = plain.train(model, problem.data.train, argparse.Namespace(**settings, as_drawn=False), torch.Generator())
 
     assert spent == candidate.cost.gradient_evaluations
     kept = {name: w != 0 for name, w in model.named_parameters() if w.ndim > 1}

@@ -1,0 +1,25 @@
+"""All rows of the long comparison as pages, from its finished cells: `python benchmarks/long_tables.py`."""
+
+from pathlib import Path
+
+from sgmcmc_prune.compare.cell import load
+from sgmcmc_prune.compare.comparison import finished_rows
+from sgmcmc_prune.compare.table import summary
+
+FOLDER = Path(__file__).parent / "comparison_long"
+NETWORKS = {"lenet": "LeNet"}
+ABOUT = "The command is in the [README](README.md). Intervals are Student's, 95 %, over seeds, paired for differences."
+
+
+def page(name: str) -> str:
+    """The page of one network: methods with as many seeds as the settings name, and nothing of the others."""
+    seeds = load(FOLDER / name).seeds
+    rows = finished_rows(FOLDER / name)
+    done = [row for row in rows if {r["seed"] for r in rows if r["method"] == row["method"]} == set(seeds)]
+    table = summary(done, "log-odds-in-chain")
+    return f"# The long comparison on {NETWORKS[name]}, {len(seeds)} seeds\n\n{ABOUT}\n\n```\n{table}\n```\n"
+
+
+if __name__ == "__main__":
+    for name in NETWORKS:
+        (FOLDER / f"{name}.md").write_text(page(name))
