@@ -158,17 +158,6 @@ def test_the_correction_quotes_the_long_comparison() -> None:
         assert ties == ({("snip", 0.8)} if score == "accuracy" else {("rigl", 0.8)}), score
 
 
-def test_the_correction_quotes_the_independent_seeds() -> None:
-    lines = (ROOT / "benchmarks" / "opponents" / "plain.jsonl").read_text().splitlines()
-    runs = [run for run in map(json.loads, lines) if run["sparsity"] == 0.95 and run.get("held_out", "last") == "last"]
-    for method, said in (
-        ("gradual-magnitude", "{}, {} and {} at 95 %"),
-        ("log-odds-in-chain", "our chain {} and {} ("),
-    ):
-        found = [f"{run['accuracy']:.4f}" for run in runs if run["method"] == method]
-        assert said.format(*found) in " ".join(SAID.split())
-
-
 def test_the_bias_of_em_is_that_of_its_table() -> None:
     table = (RESULTS / "exact_inclusion.md").read_text()
     worst = max(float(row.split("|")[6]) for row in table.splitlines() if "| em |" in row)

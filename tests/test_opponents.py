@@ -47,17 +47,10 @@ def compared(method: str, target: float, seed: int) -> dict[str, Any]:
     return dict(row)
 
 
-def of_the_long_comparison() -> list[dict[str, Any]]:
-    """Networks of the independent code at the settings of the long comparison's cells."""
-    methods = ("log-odds-in-chain", "gradual-magnitude")
-    return [row for row in lines("plain.jsonl") if row["method"] in methods]
-
-
 def results() -> set[tuple[str, str]]:
     """Every network that was recorded."""
     rows = [row for file in FOLDER.glob("*.jsonl") for row in lines(file.name)]
-    ours = [compared(row["method"], row["sparsity"], row["seed"]) for row in of_the_long_comparison()]
-    return {shown(row) for row in rows + ours}
+    return {shown(row) for row in [*rows, compared("gradual-magnitude", 0.95, 0)]}
 
 
 def test_every_pair_of_the_table_was_recorded() -> None:
@@ -77,38 +70,30 @@ def test_the_differences_are_those_of_their_rows() -> None:
         assert float(nll) == pytest.approx(ours_nll - theirs_nll, abs=1e-9)
 
 
-def test_every_network_of_the_long_comparison_that_was_made_again_is_in_its_table() -> None:
-    rows = re.findall(
-        r"^\| ([a-z-]+) \| LeNet, (\d+) %, seed (\d), ([a-z]+) \| (\S+), (\S+) \| (\S+), (\S+) \|",
-        TABLE.read_text(),
-        re.MULTILINE,
-    )
-    made, said = of_the_long_comparison(), {tuple(row[:4]): tuple(row[4:]) for row in rows}
-    assert len(said) == len(made) == len(rows)
-    for row in made:
-        ours = compared(row["method"], row["sparsity"], row["seed"])
+def test_the_tables_of_our_lead_are_those_of_the_results() -> None:
+    lead, text = runpy.run_path(str(FOLDER.parent / "lead.py")), TABLE.read_text()
+    for name in ("means", "leads", "parts"):
+        shown_here = text.split(f"<!-- {name} -->")[1].split("<!-- end -->")[0]
+        assert shown_here.strip().endswith(lead[name]()), name
+    for (method, target, seed), row in lead["independent"]().items():
+        ours = compared(method, target, seed)
         settings = [float(part.split("=")[1]) for part in ours["settings"].split(", ")]
-        assert settings == [row["lr"], row["slab_variance" if row["method"] == "log-odds-in-chain" else "weight_decay"]]
+        assert settings == [row["lr"], row["slab_variance" if method == "log-odds-in-chain" else "weight_decay"]]
         assert row["gradient_evaluations"] == ours["gradient_evaluations"] == 400_000
-        key = row["method"], f"{100 * row['sparsity']:.0f}", str(row["seed"]), row.get("held_out", "last")
-        assert said[key] == (*shown(row), *shown(ours))
+    assert len(lead["independent"]()) == len(lead["cells"]()) == 20
 
 
-def test_what_is_said_of_the_independent_chain_is_that_of_its_rows() -> None:
-    text, agree, made = " ".join(TABLE.read_text().split()), 0, of_the_long_comparison()
-    page = " ".join((TABLE.parents[1] / "docs" / "results.md").read_text().split())
-    for target, said in ((0.95, "{} more accuracy and {} less NLL at 95 %"), (0.99, "and {} and {} at 99 %")):
-        rows = [row for row in made if (row["method"], row["sparsity"]) == ("log-odds-in-chain", target)]
-        pairs = [(row, compared(row["method"], target, row["seed"])) for row in rows]
-        accuracy = [round(ours["accuracy"] - theirs["accuracy"], 4) for theirs, ours in pairs]
-        nll = [round(theirs["nll"] - round(ours["nll"], 4), 4) for theirs, ours in pairs]
-        agree += sum(x > 0 for x in accuracy)
-        assert sum(x > 0 for x in accuracy) + sum(x > 0 for x in nll) >= 2 * len(rows) - 1
-        assert said.format(*(f"{statistics.fmean(x):.4f}" for x in (accuracy, nll))) in text
-        where = "in NLL at 95 %" if target == 0.95 else "at 99 %"
-        assert f"by {statistics.fmean(nll):.4f} {where}" in page
-    assert agree == 10
-    assert "ten of eleven" in text
+def test_what_is_said_of_our_lead_is_so() -> None:
+    """In independent code every difference has the chain's sign, and none is outside its interval."""
+    lead = runpy.run_path(str(FOLDER.parent / "lead.py"))
+    (cells, plain, both) = [re.findall(r"(-?\d\.\d+) ± (\d\.\d+)", line) for line in lead["leads"]().splitlines()]
+    assert all(0 < float(mean) <= float(half) for mean, half in plain)
+    assert all(float(mean) > float(half) for mean, half in (both[1], both[3], cells[1], cells[3]))
+    pages = (TABLE.parents[1] / "README.md", TABLE.parents[1] / "docs" / "results.md")
+    for page in (*pages, FOLDER.parent / "comparison_long" / "README.md"):
+        said = " ".join(page.read_text().split())
+        assert "by {} ± {} at 95 % and by {} ± {} at 99 %".format(*plain[1], *plain[3]) in said, page
+        assert "by {} ± {} at 95 % and by {} ± {} at 99 %".format(*both[1], *both[3]) in said, page
 
 
 def test_theirs_and_ours_spent_the_same() -> None:
