@@ -27,7 +27,7 @@ COLOURS = {
 
 
 #: The families of Jantre et al. as they write them.
-FAMILIES = {"mean_field": "mean field", "ss_ig": "SS-IG", "ss_gl": "SS-GL", "ss_ghs": "SS-GHS", "svbnn": "SVBNN"}
+FAMILY_NAMES = {"mean_field": "mean field", "ss_ig": "SS-IG", "ss_gl": "SS-GL", "ss_ghs": "SS-GHS", "svbnn": "SVBNN"}
 
 
 def of_one_setting(runs: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:

@@ -130,8 +130,8 @@ def write_page(name: str, listing: Paper, results: Results, folder: Path) -> tup
         f"# {listing.title}",
         f"arXiv {listing.arxiv}. {listing.known}",
         f"Written by `sgmcmc-prune reproduce {name} --budget {results.budget} --figures-only`. Every number of ours is "
-        "read from the files at the end; `±` is half of the 95 % Student-t interval. *Owed*: there is no result yet. If a "
-        "claim compares two methods, the difference is between them; otherwise it is ours minus the authors'.",
+        "read from the files at the end; `±` is half of the 95 % Student-t interval. *Owed*: there is no result yet. "
+        "If a claim compares two methods, the difference is between them; otherwise it is ours minus the authors'.",
         "## Claims",
         table(listing.claims, claims, rows, judged=True),
     ]

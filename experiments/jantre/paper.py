@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments.figures import FAMILIES
+from experiments.figures import FAMILY_NAMES
 from experiments.jantre import figure_images, figure_teacher, figure_uci, images, teacher, uci
 from experiments.papers import Claim, Figure, Ours, Paper, Script, ahead, every, number
 from sgmcmc_prune import models
@@ -102,7 +102,10 @@ PAPER = Paper(
         Script("jantre.uci", uci.main, "--out {out}", "--out {out}", "UCI_Datasets", seeds="--splits"),
     ],
     claims=[
-        *(desk(f"{k.title()}: {FAMILIES[a]} against {FAMILIES[b]}, pruned", between(a, b, k), ABSTRACT) for a, b, k in PAIRS),
+        *(
+            desk(f"{k.title()}: {FAMILY_NAMES[a]} against {FAMILY_NAMES[b]}, pruned", between(a, b, k), ABSTRACT)
+            for a, b, k in PAIRS
+        ),
         desk(
             "Latency: the network pruned by SS-GHS is faster than the dense one",
             faster,
@@ -130,7 +133,8 @@ PAPER = Paper(
     numbers=[
         *(
             Claim(
-                f"Fashion-MNIST, their {'MLP' if file == MLP else 'LeNet'}, {FAMILIES[family]}: accuracy, Monte Carlo",
+                f"Fashion-MNIST, their {'MLP' if file == MLP else 'LeNet'}, "
+                f"{FAMILY_NAMES[family]}: accuracy, Monte Carlo",
                 authors=LOG,
                 figure=figure,
                 results=file,
@@ -141,7 +145,7 @@ PAPER = Paper(
             for file, family, figure in LOGS
         ),
         *(
-            desk(f"{FAMILIES[f]}: {key}, pruned", lambda content, f=f, key=key: number(of(content, f, key), 4))
+            desk(f"{FAMILY_NAMES[f]}: {key}, pruned", lambda content, f=f, key=key: number(of(content, f, key), 4))
             for f in images.FAMILIES
             for key in ("accuracy", "parameters")
         ),
