@@ -17,7 +17,7 @@ from sgmcmc_prune.predictive.intervals import mean_and_half_width
 HERE = Path(__file__).parent
 CHAIN, GRADUAL = "log-odds-in-chain", "gradual-magnitude"
 TARGETS, SEEDS, SCORES = (0.95, 0.99), range(5), ("accuracy", "nll")
-PARTS = ("mean", "noise")
+PARTS = ("mean", "noise", "spike", "smoothing")
 
 #: By method, target and seed.
 Networks = dict[tuple[str, float, int], dict[str, Any]]
