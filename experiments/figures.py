@@ -19,11 +19,15 @@ COLOURS = {
     **{"ours": _BLUE, "no EM": _RED, "no noise": _GREEN, "true inputs": INK},  # Ke and Fan
     **{"flat-map": INK, "flat-ff": _BLUE, "tiered-ff": _RED, "bmr-spike-slab": _GREEN, "bmr-horseshoe": _PINK},
     **{"MAP": INK, "scalar": _BLUE, "layerwise": _RED, "unitwise": _GREEN, "parameterwise": _PINK},  # Dhahri et al.
-    **{"OPD": _BLUE, "OBD": _ORANGE, "magnitude": _RED, "random": _GREEN},
+    **{"OPD": _SKY, "OBD": _ORANGE, "magnitude": _BROWN, "random": "0.6"},
     **{"mean_field": _BLUE, "ss_ig": _RED, "ss_gl": _GREEN, "ss_ghs": _PINK, "svbnn": _ORANGE},  # Jantre et al.
     **{"input gates": _BLUE, "warm input gates": _SKY, "R1 group": _RED, "warm R1 group": _ORANGE},  # Saha et al.
     **{"R1 weight": _GREEN, "R2": _PINK},
 }
+
+
+#: The families of Jantre et al. as they write them.
+FAMILY_NAMES = {"mean_field": "mean field", "ss_ig": "SS-IG", "ss_gl": "SS-GL", "ss_ghs": "SS-GHS", "svbnn": "SVBNN"}
 
 
 def of_one_setting(runs: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:

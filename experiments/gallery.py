@@ -14,8 +14,8 @@ FIRST = ("ke-fan", "markovic", "dhahri", "jantre", "saha")
 GALLERY = ROOT / "docs" / "gallery"
 TITLE = """# Gallery
 
-Five papers, as far as results are committed: on each page its claims, the authors' numbers, ours, and what departs.
-Below are all figures, and under each the command that draws it. Written by `python -m experiments.gallery`."""
+Each page compares the claims of one paper with our committed results, and lists the settings that depart from the
+paper's. Below are all figures, each with the command that draws it. Written by `python -m experiments.gallery`."""
 
 
 def write(folder: Path) -> None:

@@ -130,8 +130,8 @@ def write_page(name: str, listing: Paper, results: Results, folder: Path) -> tup
         f"# {listing.title}",
         f"arXiv {listing.arxiv}. {listing.known}",
         f"Written by `sgmcmc-prune reproduce {name} --budget {results.budget} --figures-only`. Every number of ours is "
-        "read from the files at the end; `±` is half of the 95 % Student-t interval. *Owed* is what no file has. The "
-        "difference is that of the two methods where a claim compares them, and ours minus the authors' elsewhere.",
+        "read from the files at the end; `±` is half of the 95 % Student-t interval. *Owed*: there is no result yet. "
+        "If a claim compares two methods, the difference is between them; otherwise it is ours minus the authors'.",
         "## Claims",
         table(listing.claims, claims, rows, judged=True),
     ]
@@ -148,8 +148,9 @@ def write_page(name: str, listing: Paper, results: Results, folder: Path) -> tup
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "index.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
-    verdicts = [VERDICTS[ours and ours.holds] for ours in claims]
-    return folder / "index.md", "; ".join(f"{verdicts.count(word)} {word}" for word in VERDICTS.values())
+    verdicts = [ours and ours.holds for ours in claims]
+    held, failed, undecided = (verdicts.count(verdict) for verdict in VERDICTS)
+    return folder / "index.md", f"{held} hold, {failed} do not, {undecided} cannot be decided here"
 
 
 def draw(figures: Sequence[Figure], results: Results, folder: Path) -> list[Figure]:

@@ -79,7 +79,7 @@ def draw(cells: dict[str, list[dict[str, Any]]]) -> Any:
         right,
         "log evidence per training image (nats)",
         "test accuracy at 95 % sparsity (%)",
-        "evidence, and single weights by OPD",
+        "filled: diagonal; hollow: KFAC",
     )
     legend_below(figure, [line(name, **look) for name, look in looks.items()], 3)
     return figure

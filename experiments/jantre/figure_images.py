@@ -13,7 +13,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from experiments.figures import COLOURS, WIDTH, main, of_one_setting
+from experiments.figures import COLOURS, FAMILY_NAMES, WIDTH, main, of_one_setting
 from sgmcmc_prune.report.style import legend_below, line, tidy
 
 
@@ -47,7 +47,7 @@ def draw(results: dict[str, Any]) -> plt.Figure:
                 cost.plot(run["latency"]["128"]["ratio"]["median"], accuracy, "x", color=colour)
     tidy(nll, "step", "NLL of one minibatch (nats)")
     tidy(divergence, "step", "KL (nats)")
-    tidy(kept, "step", "open gates, relative to the start")
+    tidy(kept, "step", "open gates (start: 1)")
     tidy(gates, "inclusion probability", "nodes")
     tidy(layers, "gated layer", "fraction of nodes kept")
     timed = any("latency" in run for run in every)
@@ -58,7 +58,7 @@ def draw(results: dict[str, Any]) -> plt.Figure:
     for axes in (kept, layers):
         axes.set_ylim(0, 1.05)
     cost.set_xlim(0, 1.05)
-    legend_below(figure, [line(family, color=COLOURS[family]) for family in families], 5)
+    legend_below(figure, [line(FAMILY_NAMES[family], color=COLOURS[family]) for family in families], 5)
     figure.suptitle(f"{every[0]['network']} on {every[0]['data']} (our figure)", fontsize=10)
     return figure
 

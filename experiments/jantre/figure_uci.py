@@ -11,11 +11,11 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from experiments.figures import COLOURS, WIDTH, main, of_one_setting
+from experiments.figures import COLOURS, FAMILY_NAMES, WIDTH, main, of_one_setting
 from sgmcmc_prune.report.style import legend_below, line, tidy
 
 PREDICTORS = {"monte_carlo": ("Monte Carlo", "o", -0.15), "median_mean": ("pruned network", "x", 0.15)}
-UNITS = {"rmse": "RMSE (units of the target)", "nll": "NLL (nats)"}
+UNITS = {"rmse": "RMSE", "nll": "NLL (nats)"}
 
 
 def draw(runs: list[dict[str, Any]]) -> plt.Figure:
@@ -33,9 +33,9 @@ def draw(runs: list[dict[str, Any]]) -> plt.Figure:
                     axes.plot([index + shift] * len(values), values, marker, ms=3, mfc="none", color=colour)
                     axes.plot(index + shift, sum(values) / len(values), "_", ms=14, mew=2, color=colour)
             tidy(axes, "", label, name)
-            axes.set_xticks(range(len(families)), families)
+            axes.set_xticks(range(len(families)), [FAMILY_NAMES[family] for family in families])
     legend_below(figure, [line(n, color="0.3", marker=m, mfc="none", ls="none") for n, m, _ in PREDICTORS.values()], 2)
-    figure.suptitle("UCI regression: splits and means (our figure)", fontsize=10)
+    figure.suptitle("UCI regression: splits and means, RMSE in units of the target (our figure)", fontsize=10)
     return figure
 
 

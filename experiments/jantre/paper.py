@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from experiments.figures import FAMILY_NAMES
 from experiments.jantre import figure_images, figure_teacher, figure_uci, images, teacher, uci
 from experiments.papers import Claim, Figure, Ours, Paper, Script, ahead, every, number
 from sgmcmc_prune import models
@@ -9,7 +10,6 @@ from sgmcmc_prune import models
 LENET, MLP, CAFFE = (f"jantre_{name}_fashion-mnist" for name in ("lenet", "mlp", "lenet-caffe"))
 DESK = "--network lenet --epochs 20 --batch 256 --lr 3e-3 --gate-lr 3e-2 --std-lr 1e-2 --warm-up 0.5 --test"
 RESNET = "--network resnet20 --data cifar10 --epochs 300 --batch 128 --test"
-NAMES = {"mean_field": "mean field", "ss_ig": "SS-IG", "ss_gl": "SS-GL", "ss_ghs": "SS-GHS", "svbnn": "SVBNN"}
 LOG, ABSTRACT, NOWHERE = "their log, one seed", "abstract: competitive", "in no released code"
 LACKS = "`jantre.images` with augmentation, SGD, fine-tuning and gates of the residual stream, which it lacks"
 #: First and second family, and the score; fewer parameters are better.
@@ -102,7 +102,10 @@ PAPER = Paper(
         Script("jantre.uci", uci.main, "--out {out}", "--out {out}", "UCI_Datasets", seeds="--splits"),
     ],
     claims=[
-        *(desk(f"{k.title()}: {NAMES[a]} against {NAMES[b]}, pruned", between(a, b, k), ABSTRACT) for a, b, k in PAIRS),
+        *(
+            desk(f"{k.title()}: {FAMILY_NAMES[a]} against {FAMILY_NAMES[b]}, pruned", between(a, b, k), ABSTRACT)
+            for a, b, k in PAIRS
+        ),
         desk(
             "Latency: the network pruned by SS-GHS is faster than the dense one",
             faster,
@@ -130,7 +133,8 @@ PAPER = Paper(
     numbers=[
         *(
             Claim(
-                f"Fashion-MNIST, their {'MLP' if file == MLP else 'LeNet'}, {NAMES[family]}: accuracy, Monte Carlo",
+                f"Fashion-MNIST, their {'MLP' if file == MLP else 'LeNet'}, "
+                f"{FAMILY_NAMES[family]}: accuracy, Monte Carlo",
                 authors=LOG,
                 figure=figure,
                 results=file,
@@ -141,7 +145,7 @@ PAPER = Paper(
             for file, family, figure in LOGS
         ),
         *(
-            desk(f"{NAMES[f]}: {key}, pruned", lambda content, f=f, key=key: number(of(content, f, key), 4))
+            desk(f"{FAMILY_NAMES[f]}: {key}, pruned", lambda content, f=f, key=key: number(of(content, f, key), 4))
             for f in images.FAMILIES
             for key in ("accuracy", "parameters")
         ),

@@ -50,14 +50,14 @@ def draw(results: dict[str, Any]) -> plt.Figure:
         draw_inputs(row[1], selection["inclusion"], design["support"])
         tidy(row[0], "input (counted from 1)", "mean |W1|", METHODS[method])
         kept = f"{selection['kept']} of {design['num_inputs']} kept"
-        tidy(row[1], "input (counted from 1)", "inclusion probability", kept)
+        tidy(row[1], "input (counted from 1)", "P(included)", kept)
         row[1].set_ylim(-0.05, 1.05)
     loss, kept = grid[-1]
     for method, run in by_method.items():
         steps = [t[0] for t in run["trace"]]
         loss.plot(steps, [t[2] for t in run["trace"]], **STYLES[method])
         kept.step(steps, [t[1] for t in run["trace"]], where="post", **STYLES[method])
-    tidy(loss, "step", "training loss (nats)")
+    tidy(loss, "step", "loss (nats)")
     tidy(kept, "step", "kept inputs")
     kept.set_yscale("log")
     dots = [line(name, color=c, marker="o", ls="none", ms=4) for name, c in (("relevant", RELEVANT), ("other", "0.6"))]

@@ -95,7 +95,8 @@ def draw(cells: Sequence[dict[str, Any]]) -> Any:
     present = [m for m in METHODS if any(cell["cell"]["method"] == m for cell in cells)]
     legend_below(figure, [line(METHODS[m], color=colour(m)) for m in present], 5)
     recipe, split, seeds = cells[0]["cell"]["recipe"], cells[0]["split"], {cell["seed"] for cell in cells}
-    figure.suptitle(f"{cells[0]['dataset']}, recipe {recipe}, {split} split, {len(seeds)} seed(s)", fontsize=10)
+    many = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+    figure.suptitle(f"{cells[0]['dataset']}, recipe {recipe}, {split} split, {many}", fontsize=10)
     return figure
 
 
