@@ -188,17 +188,15 @@ def _by_scores(criterion: str, problem: Problem, start: Start) -> Iterator[Candi
 
 
 def _joint(how: Conditional, allocation: str, problem: Problem, start: Start) -> Iterator[Candidate]:
-    """Ways to the targets: each in one stage, or one way through all."""
-    ways = [[s] for s in problem.sparsities] if how.stages == 1 else [path(problem.sparsities, how.stages)]
-    for way in ways:
-        yield from _taken(how, problem, start, way, [by_evidence(s, allocation) for s in way])
+    """To each target at once, or one way through all."""
+    way = list(problem.sparsities) if how.stages == 1 else path(problem.sparsities, how.stages)
+    yield from _taken(how, problem, start, way, [by_evidence(s, allocation) for s in way])
 
 
 def _moved(how: Conditional, problem: Problem, start: Start) -> Iterator[Candidate]:
-    scores = start.scores("magnitude")
-    for target in problem.sparsities:
-        mask = target_sparsity(scores, start.fit.groups, target)
-        yield from _taken(how, problem, start, [target], [given(mask)])
+    scores, way = start.scores("magnitude"), list(problem.sparsities)
+    masks = [target_sparsity(scores, start.fit.groups, target) for target in way]
+    yield from _taken(how, problem, start, way, [given(mask) for mask in masks])
 
 
 def _taken(

@@ -8,6 +8,7 @@ removed are single weights or whole groups (`members.py`).
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -66,7 +67,8 @@ class Pruned(NamedTuple):
     examples: int
 
 
-class Stage(NamedTuple):
+@dataclass(frozen=True)
+class Stage:
     """What a mask is chosen from: where the groups are, curvatures, draws, the prior's precision, and the last mask."""
 
     members: Mapping[str, Members]
@@ -74,6 +76,11 @@ class Stage(NamedTuple):
     draws: Sequence[Weights]
     prior: Weights
     mask: Mask
+
+    @cached_property
+    def scores(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Those of `scores`, taken once: the elimination is the slow part, and serves every target."""
+        return scores(self)
 
 
 #: What gives the mask of a stage.
@@ -227,6 +234,8 @@ def follow(
 ) -> Iterator[Pruned]:
     """Take draws of one mode through the masks of some stages, every draw moved by the same conditional.
 
+    With one stage every mask is taken from the start, by one curvature.
+
     Parameters
     ----------
     model : Module
@@ -238,7 +247,7 @@ def follow(
     prior : callable
         Mean weights to the prior's precision, shaped like them, for every parameter of the layers.
     choose : sequence of callable
-        For each stage, what gives its mask: `by_evidence`, or `given`.
+        What gives each mask: `by_evidence`, or `given`.
     settings : Conditional
     members : mapping of str to Members, optional
         Where the groups are that are removed, by name of the weight whose they are, as `members_of` finds them; by
@@ -266,18 +275,20 @@ def follow(
     moved = [{n: v.detach().clone() for n, v in draw.items()} for draw in draws]
     mask = {name: torch.ones_like(weights[name], dtype=torch.bool) for name in members}
     start = make(settings.curvature, dict(settings.options))
+    stage = None
     for number, choice in enumerate(choose):
-        data = examples(number, settings.examples)
-        blocks = curvature(
-            *(model, moved, data, layers, start),
-            likelihood=likelihood,
-            num_data=num_data,
-            statistics=statistics,
-            seed=seed + number,
-        )
-        stage = Stage(members, blocks, moved, prior(average(moved)), mask)
+        if stage is None or settings.stages > 1:
+            data = examples(number, settings.examples)
+            blocks = curvature(
+                *(model, moved, data, layers, start),
+                likelihood=likelihood,
+                num_data=num_data,
+                statistics=statistics,
+                seed=seed + number,
+            )
+            stage, seen = Stage(members, blocks, moved, prior(average(moved)), mask), seen + len(data[0])
         mask = choice(stage)
-        moved, seen = move(stage, mask), seen + len(data[0])
+        moved = move(stage, mask)
         yield Pruned(mask, moved, seen)
 
 
@@ -286,7 +297,7 @@ def by_evidence(sparsity: float, allocation: str = "global") -> Choose:
 
     def choose(stage: Stage) -> Mask:
         groups = {name: own.group for name, own in stage.members.items()}
-        score, turn = scores(stage)
+        score, turn = stage.scores
         return target_sparsity(score, groups, sparsity, allocation, previous=stage.mask, second=turn)
 
     return choose
