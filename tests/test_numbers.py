@@ -196,6 +196,16 @@ def test_what_is_said_of_the_long_comparison_is_that_of_its_cells() -> None:
         assert f"| {score if score == 'accuracy' else 'NLL'} | {' | '.join(said)} |" in text
 
 
+def test_the_model_reduction_of_lenet_is_that_of_its_table() -> None:
+    table = (ROOT / "experiments" / "markovic" / "results" / "markovic_fashion_mnist.md").read_text()
+    (line,) = [line for line in table.splitlines() if line.startswith("B ")]
+    accuracy, ece, nll, _, _, pruned = re.findall(r"(0\.\d+) ± (0\.\d+)", line)
+    said = (ROOT / "benchmarks" / "README.md").read_text()
+    assert "| {} ± {} |".format(*accuracy) in said
+    assert "| {} ± {}, {} ± {} |".format(*nll, *ece) in said
+    assert f"| {float(pruned[0]):.3f} ± {float(pruned[1]):.3f} |" in said
+
+
 def test_on_the_mlp_only_one_difference_is_outside_its_interval() -> None:
     tables = runpy.run_path(str(ROOT / "benchmarks" / "long_tables.py"))
     rows = [row for row in tables["finished_rows"](tables["FOLDER"] / "mlp") if row["kind"] == "single"]

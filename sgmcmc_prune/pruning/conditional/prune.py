@@ -8,8 +8,7 @@ removed are single weights or whole groups (`members.py`).
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
