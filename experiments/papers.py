@@ -167,12 +167,12 @@ def count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def number(scores: Scores, digits: int, what: str = "seed", note: str = "") -> Ours | None:
+def number(scores: Scores, digits: int, what: str = "seed") -> Ours | None:
     """A mean over seeds with its interval; no verdict. None without a seed."""
     if not scores:
         return None
     mean, half = map(float, mean_and_half_width(list(scores.values())))
-    return Ours(f"{plus_minus(mean, half, digits)} ({count(len(scores), what)}{note})", mean, half)
+    return Ours(f"{plus_minus(mean, half, digits)} ({count(len(scores), what)})", mean, half)
 
 
 def ahead(first: Scores, second: Scores, digits: int, lower: bool = False, what: str = "seed") -> Ours | None:
