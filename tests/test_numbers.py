@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.ours import public_checkpoint
 from experiments.saha import nodes
 from sgmcmc_prune.compare.table import paired, read_csv
 from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
@@ -204,6 +205,23 @@ def test_the_model_reduction_of_lenet_is_that_of_its_table() -> None:
     assert "| {} ± {} |".format(*accuracy) in said
     assert "| {} ± {}, {} ± {} |".format(*nll, *ece) in said
     assert f"| {float(pruned[0]):.3f} ± {float(pruned[1]):.3f} |" in said
+
+
+def test_the_public_checkpoint_is_that_of_its_table() -> None:
+    rows = read_csv(public_checkpoint.RESULTS / "public_checkpoint.csv")
+    assert public_checkpoint.table(rows) in (RESULTS / "public_checkpoint.md").read_text()
+    theirs = json.loads((RESULTS / "public_checkpoint_chita.json").read_text())["rows"]
+    accuracy = {("chita", row["sparsity"]): row["estimated_again"][0] for row in theirs}
+    accuracy |= {(row["method"], row["sparsity"]): row["accuracy"] for row in rows if row["kind"] == "single"}
+    text = " ".join((ROOT / "docs" / "conditional.md").read_text().split())
+    for method, said in (
+        ("sgd-magnitude-one-shot", "magnitude"),
+        ("chita", "CHITA's released code in one stage"),
+        ("sgd-conditional-kfac-staged", "`sgd-conditional-kfac-staged`"),
+    ):
+        assert f"{said} {' / '.join(f'{accuracy[method, s]:.4f}' for s in (0.7, 0.8, 0.9))}" in text
+    ours = max(row["calibration_examples"] for row in rows)
+    assert round(ours / 8000) == 3
 
 
 def test_on_the_mlp_only_one_difference_is_outside_its_interval() -> None:
