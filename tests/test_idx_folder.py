@@ -31,6 +31,7 @@ def test_a_folder_is_read_whatever_its_files_are_called(form: str, tmp_path: Pat
     assert inputs.shape == (12, 1, 4, 4)
     assert float(inputs.mean()) == pytest.approx(0, abs=1e-6)
     assert float(inputs.std(correction=0)) == pytest.approx(1, abs=1e-6)
+    assert data.origin == {"name": "idx:mine", "official": False}
 
 
 def test_the_subset_that_ships_is_read_as_by_its_own_name() -> None:
@@ -38,6 +39,18 @@ def test_the_subset_that_ships_is_read_as_by_its_own_name() -> None:
     assert torch.equal(ours.train.images, named.train.images)
     assert torch.equal(ours.test.labels, named.test.labels)
     assert ours.mean[0] == pytest.approx(named.mean[0], abs=0.01)  # its moments are those of the full set
+
+
+def test_classes_are_the_labels_of_the_training_set_in_order(tmp_path: Path) -> None:
+    found = folder(tmp_path / "letters")
+    for part, n in (("train", 12), ("t10k", 6)):
+        write_idx(found / f"{part}-labels-idx1-ubyte", (10 * (torch.arange(n) % 3) + 1).to(torch.uint8))
+    data = load(f"idx:{found}")
+    assert (data.num_classes, data.classes) == (3, ("1", "11", "21"))
+    assert data.test.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    write_idx(found / "t10k-labels-idx1-ubyte", torch.full((6,), 7, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="label 7 is in the test set"):
+        load(f"idx:{found}")
 
 
 def test_moments_are_those_of_the_pixels() -> None:
@@ -51,7 +64,7 @@ def test_what_is_no_such_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds labels of classes"):
         load(f"idx:{found}", targets="standardised")
     write_idx(found / "t10k-labels-idx1-ubyte", torch.zeros(5, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="6 t10k images and 5 labels"):
+    with pytest.raises(ValueError, match=r"\(6, 4, 4\) t10k pixels and 5 labels"):
         load(f"idx:{found}")
     (found / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(ValueError, match="lacks t10k-labels-idx1-ubyte"):

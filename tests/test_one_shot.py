@@ -20,6 +20,7 @@ from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run.config import DataConfig, ModelConfig
+from sgmcmc_prune.store.given_weights import load_given_weights
 
 QUICK = ["sgd-lamp-one-shot", "sgd-magnitude-moved", "sgd-conditional-kfac-staged", "obc"]
 QUICK += ["draws-expected-log-odds-one-shot", "draws-conditional-ggn"]
@@ -119,7 +120,9 @@ def test_a_table_has_the_split_the_data_and_the_control(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["start.safetensors", "start.pt", "checkpoint.pth.tar"])
-def test_every_seed_can_start_from_a_network_that_was_trained_elsewhere(form: str, tmp_path: Path) -> None:
+def test_every_seed_can_start_from_a_network_that_was_trained_elsewhere(
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.manual_seed(7)
     state, path = coarse((1, 28, 28), 10).state_dict(), tmp_path / form
     if form.endswith("safetensors"):
@@ -128,7 +131,12 @@ def test_every_seed_can_start_from_a_network_that_was_trained_elsewhere(form: st
         wrapped = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}
         torch.save(wrapped if "tar" in form else state, path)
     comparison = replace(tiny(), start=path, seeds=(0, 1), methods=("sgd-magnitude-one-shot", "draws-conditional-ggn"))
-    rows = compare(comparison, tmp_path / "out", progress=False)
+    rows = compare(comparison, tmp_path / "out")
+    said = capsys.readouterr().out.splitlines()[0]
+    images, labels = load_problem(comparison, tmp_path / "again", 0)[0].data.validation
+    own = coarse((1, 28, 28), 10)
+    own.load_state_dict(state)
+    assert f"as given: accuracy {float((own(images).argmax(1) == labels).float().mean()):.4f}, NLL" in said
     given = [row for row in rows if row["method"] == "sgd-magnitude-one-shot" and row["kind"] == "single"]
     assert {row["gradient_evaluations"] for row in given} == {0}
     assert not (tmp_path / "out" / "shared").exists()  # nothing was trained
@@ -147,6 +155,13 @@ def test_every_seed_can_start_from_a_network_that_was_trained_elsewhere(form: st
         (b"no weights", "cannot be read as a state dict"),
         ({"epoch": 3}, "holds no state dict"),
         ({"2.weight": torch.zeros(6, 49)}, "does not fit the network"),
+        (b"", "cannot be read as a state dict"),
+        (
+            coarse((1, 28, 28), 10).double().state_dict() | {"2.bias": torch.full((6,), 1e300, dtype=torch.float64)},
+            "not finite",
+        ),
+        (coarse((1, 28, 28), 10).state_dict() | {"2.bias": torch.ones(6, dtype=torch.bool)}, "has type bool"),
+        (coarse((1, 28, 28), 10).state_dict() | {"2.bias": torch.ones(6).to_sparse()}, "no dense tensor"),
         (None, "is not a file"),
     ],
 )
@@ -159,6 +174,32 @@ def test_a_start_that_is_none_is_refused_before_any_cell(content: object, messag
     with pytest.raises(ValueError, match=message):
         compare(replace(tiny(), start=path), tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_belongs_to_the_content_of_its_start(tmp_path: Path) -> None:
+    path, other = tmp_path / "start.pt", tmp_path / "moved.pt"
+    torch.save(coarse((1, 28, 28), 10).state_dict(), path)
+    other.write_bytes(path.read_bytes())
+    comparison = replace(tiny(), start=path, methods=("sgd-magnitude-one-shot",))
+    compare(comparison, tmp_path / "out", progress=False)
+    compare(replace(comparison, start=other), tmp_path / "out", progress=False)
+    torch.save(coarse((1, 28, 28), 10).state_dict(), path)
+    with pytest.raises(ValueError, match="other weights"):
+        compare(comparison, tmp_path / "out", progress=False)
+
+
+def test_weights_are_known_by_the_names_of_the_network_whatever_wraps_them(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = nn.Linear(3, 3)
+            self.again = self.module
+
+    for prefix in ("", "module.", "_orig_mod.module.", "module._orig_mod."):
+        theirs, ours = Tied(), Tied()
+        torch.save({f"{prefix}{name}": value for name, value in theirs.state_dict().items()}, tmp_path / "w.pt")
+        load_given_weights(ours, tmp_path / "w.pt")
+        assert torch.equal(ours.module.weight, theirs.module.weight)
 
 
 def test_a_start_is_for_methods_that_do_not_train(tmp_path: Path) -> None:

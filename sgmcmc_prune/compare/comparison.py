@@ -10,8 +10,12 @@ An interrupted comparison continues when it is called again. Several processes m
 settings: each cell is computed by one of them.
 """
 
+import hashlib
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from sgmcmc_prune.cells import Files, complete, product
 from sgmcmc_prune.compare.cell import compute_stored, load, rows_path, run_config
@@ -20,6 +24,8 @@ from sgmcmc_prune.compare.methods import ALL, TRACKS, check_track, find
 from sgmcmc_prune.compare.score import Row
 from sgmcmc_prune.compare.table import write_csv
 from sgmcmc_prune.data.batches import Augmented
+from sgmcmc_prune.predictive.metrics import summarise
+from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.run.checks import check_choices, check_device
 from sgmcmc_prune.run.data import load_data
 from sgmcmc_prune.run.run import Run
@@ -68,6 +74,8 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     network = run.model(0)  # a network that cannot be built is refused before any cell
     if comparison.start is not None:
         load_given_weights(network, comparison.start)
+        if progress:
+            print(_as_given(network, run, comparison), flush=True)
     trained_on = data_label(**run.data.dataset.origin)
     if isinstance(run.train, Augmented):
         trained_on += f", {config.data.augmentation}"
@@ -84,6 +92,19 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
     return rows
 
 
+def _as_given(network: nn.Module, run: Run, comparison: Comparison) -> str:
+    """How good a network is before anything is done to it: whoever normalised its inputs otherwise sees it here."""
+    inputs, labels = run.data.test if comparison.evaluate == "test" else run.data.validation
+    scores = summarise(class_probabilities(network, inputs), labels)
+    moments = zip(run.data.dataset.mean, run.data.dataset.std, strict=True)
+    pixels = ", ".join(f"(x - {mean:.4g}) / {std:.4g}" for mean, std in moments)
+    inputs_are = f"; inputs are {pixels}" if pixels else ""
+    return (
+        f"{comparison.start} as given: accuracy {scores['accuracy']:.4f}, NLL {scores['nll']:.4f} on the "
+        f"{comparison.evaluate} split{inputs_are}"
+    )
+
+
 def finished_rows(out: Path) -> list[Row]:
     """The rows of all finished cells: methods in the order of `ALL`, then a user's own, then seeds."""
     cells = [path.parent.name.rpartition("-seed") for path in out.glob("cells/*-seed*/rows.json")]
@@ -97,8 +118,21 @@ def _agree(comparison: Comparison, out: Path) -> None:
     """Write the settings, or check that they are those of the folder; ValueError names what differs."""
     path = out / "comparison.json"
     if path.is_file():
-        earlier, free = load(out), {"methods": (), "seeds": comparison.seeds}
-        now, then = replace(comparison, **free), replace(earlier, **free)  # type: ignore[arg-type]
+        earlier = load(out)
+        free: dict[str, Any] = {"methods": (), "seeds": comparison.seeds}
+        if comparison.start is not None and earlier.start is not None:
+            same = read_json(out / "start.json") == _digest(comparison.start)
+            require(same, f"{out} holds a comparison that starts from other weights; choose another --out")
+            free["start"] = None  # wherever the file lies now
+        now, then = replace(comparison, **free), replace(earlier, **free)
         different = [f.name for f in fields(Comparison) if getattr(now, f.name) != getattr(then, f.name)]
         require(not different, f"{out} holds a comparison with other {', '.join(different)}; choose another --out")
     write_json(path, to_json(comparison))
+    if comparison.start is not None:
+        write_json(out / "start.json", _digest(comparison.start))
+
+
+def _digest(start: Path) -> dict[str, str]:
+    """What tells the content of a file from another's."""
+    with start.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -45,7 +45,9 @@ class Comparison:
         "cpu" or a CUDA device.
     start
         One-shot alone: a file with the state dict of a network that is trained already, which every seed starts from;
-        its training is counted as nothing. Methods that start from a chain do not apply then.
+        its training is counted as nothing. Methods that start from a chain do not apply then. Its inputs are normalised
+        as in a run (a first line says how good it is on them), and it may have been trained on validation examples.
+        Statistics of batch normalisation are estimated again, as for every method.
     """
 
     methods: tuple[str, ...] = ()

@@ -15,7 +15,9 @@ DIMENSIONS = {"images": 3, "labels": 1}
 
 
 def load(argument: str, targets: str, data_dir: Path | None = None) -> Dataset:
-    """Read four idx files named as those of MNIST, compressed or not; labels are 0, 1, ...
+    """Read four idx files named as those of MNIST, compressed or not.
+
+    Classes are the labels of the training set in rising order, so that 1 to 26 are 26 classes.
 
     Inputs are normalised by the mean and the standard deviation of all training pixels. There is no list of official
     checksums, so that the files are taken for what they are.
@@ -49,8 +51,13 @@ def load(argument: str, targets: str, data_dir: Path | None = None) -> Dataset:
     mean, std = moments(train.images)
     if std == 0:
         raise ValueError(f"{folder}: all pixels of the training images are the same")
-    classes = 1 + int(max(train.labels.max(), test.labels.max()))
-    return Dataset(f"idx:{folder.name}", train, test, classes, (mean,), (std,), {"directory": str(folder)})
+    values = train.labels.unique()
+    if bool((foreign := test.labels[~torch.isin(test.labels, values)]).numel()):
+        raise ValueError(f"{folder}: label {int(foreign[0])} is in the test set, and not in the training set")
+    train, test = (Images(part.images, torch.searchsorted(values, part.labels)) for part in (train, test))
+    found = {"official": False, "directory": str(folder)}
+    names = tuple(str(int(value)) for value in values)
+    return Dataset(f"idx:{folder.resolve().name}", train, test, len(values), (mean,), (std,), found, classes=names)
 
 
 def moments(images: Tensor) -> tuple[float, float]:
@@ -62,8 +69,8 @@ def moments(images: Tensor) -> tuple[float, float]:
 
 def _part(folder: Path, part: str) -> Images:
     images, labels = (read_idx(_file(folder, f"{part}-{kind}-idx{d}-ubyte"), d) for kind, d in DIMENSIONS.items())
-    if len(images) != len(labels) or not len(images):
-        raise ValueError(f"{folder}: there are {len(images)} {part} images and {len(labels)} labels")
+    if len(images) != len(labels) or not images.numel():
+        raise ValueError(f"{folder}: there are {tuple(images.shape)} {part} pixels and {len(labels)} labels")
     return Images(images.unsqueeze(1), labels.long())
 
 

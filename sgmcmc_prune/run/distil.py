@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from sgmcmc_prune.chains.forward import seeded
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import ObservationModel, Prediction
@@ -100,7 +101,9 @@ def distil(
     network.train()
     for step in range(steps):
         inputs, _ = stream.batch(step)
-        loss = teacher.likelihood.cross_entropy(as_rows(network(inputs)), teacher(inputs)).mean()
+        target = teacher(inputs)
+        with seeded(inputs.device, stream, step):
+            loss = teacher.likelihood.cross_entropy(as_rows(network(inputs)), target).mean()
         if not math.isfinite(value := loss.item()):
             raise RunError(f"distilling diverged at step {step}: the loss is {value}")
         optimizer.zero_grad()

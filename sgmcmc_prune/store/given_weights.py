@@ -1,15 +1,13 @@
 """Weights that somebody else trained: a state dict in a file of theirs, by the names of the network."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sgmcmc_prune.models.state import load_network_state
+from sgmcmc_prune.models.state import load_network_state, network_state
 
 #: Under which keys a checkpoint keeps its state dict beside other things.
 KEYS = ("state_dict", "model_state_dict", "model")
@@ -20,16 +18,41 @@ WRAPPERS = ("module.", "_orig_mod.")
 def load_given_weights(model: nn.Module, path: Path) -> None:
     """Copy a state dict from a file into a network of its architecture.
 
+    Parameters
+    ----------
+    model : Module
+    path : Path
+        As of `read_given_weights`. The prefix of a `DataParallel` or of a compiled network is taken off.
+
     Raises
     ------
     ValueError
-        As `read_given_weights`, and if names or shapes differ.
+        As `read_given_weights`; if names or shapes differ; if a tensor holds no finite numbers of the network's kind.
     """
-    weights = read_given_weights(path)
+    own, known, state = network_state(model), model.state_dict().keys(), read_given_weights(path)
+    for _ in WRAPPERS:
+        for prefix in WRAPPERS:
+            if not state.keys() & known and all(name.startswith(prefix) for name in state):
+                state = {name.removeprefix(prefix): value for name, value in state.items()}
+    state = {name: value for name, value in state.items() if name in own or name not in known}  # tied: once
+    for name, value in state.items():
+        if reason := _unusable(value, own.get(name)):
+            raise ValueError(f"{path} does not fit the network: {name} {reason}")
     try:
-        load_network_state(model, weights)
+        load_network_state(model, state)
     except ValueError as error:
         raise ValueError(f"{path} does not fit the network: {error}") from None
+
+
+def _unusable(value: Tensor, own: Tensor | None) -> str:
+    """Why a tensor cannot be copied into the network's own; empty if it can."""
+    if value.is_meta or value.layout != torch.strided or value.is_quantized:
+        return "is no dense tensor of numbers"
+    if own is None or not own.is_floating_point():
+        return ""
+    if not value.is_floating_point():
+        return f"has type {str(value.dtype).removeprefix('torch.')}; the network's are floating-point numbers"
+    return "" if bool(value.to(own.dtype).isfinite().all()) else "holds numbers that are not finite"
 
 
 def read_given_weights(path: Path) -> dict[str, Tensor]:
@@ -43,7 +66,7 @@ def read_given_weights(path: Path) -> dict[str, Tensor]:
     Returns
     -------
     dict of str to Tensor
-        On the CPU, without the prefix of a `DataParallel` or a compiled network.
+        On the CPU.
 
     Raises
     ------
@@ -54,14 +77,12 @@ def read_given_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a file; give a state dict, as *.safetensors or written by torch.save")
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read as a state dict: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # a damaged file can make the readers raise nearly anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} cannot be read as a state dict: {reason}") from None
     state = _state_dict(content)
     if not state:
         raise ValueError(f"{path} holds no state dict, neither by itself nor as {', '.join(KEYS)}")
-    for prefix in WRAPPERS:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
 
