@@ -220,8 +220,10 @@ def test_the_public_checkpoint_is_that_of_its_table() -> None:
         ("sgd-conditional-kfac-staged", "`sgd-conditional-kfac-staged`"),
     ):
         assert f"{said} {' / '.join(f'{accuracy[method, s]:.4f}' for s in (0.7, 0.8, 0.9))}" in text
+    staged = json.loads((RESULTS / "public_checkpoint_chita.json").read_text())["in 16 stages"]
+    assert f"has {staged[0]['estimated_again'][0]:.4f} at 90 %" in text
     ours = max(row["calibration_examples"] for row in rows)
-    assert round(ours / 8000) == 3
+    assert (round(ours / 8000), round(16 * 8000 / ours)) == (3, 5)
 
 
 def test_on_the_mlp_only_one_difference_is_outside_its_interval() -> None:
