@@ -21,7 +21,7 @@ def parser(description: str | None, comparison: Comparison, out: str) -> argpars
     p.add_argument("--out", type=Path, default=Path(out))
     p.add_argument("--jobs", type=int, default=1)
     p.add_argument("--seeds", type=int, nargs="+", default=list(comparison.seeds))
-    p.add_argument("--methods", nargs="+", default=list(TRACKS[comparison.track]))
+    p.add_argument("--methods", nargs="+", default=list(comparison.methods or TRACKS[comparison.track]))
     return p
 
 
@@ -30,6 +30,22 @@ def compared(comparison: Comparison, chosen: argparse.Namespace, **changes: Any)
     changes |= {"seeds": tuple(chosen.seeds), "methods": tuple(chosen.methods)}
     with interruption_in_words():
         return compare(replace(comparison, **changes), chosen.out, chosen.jobs)
+
+
+def lines(rows: Sequence[Row], sparsities: Sequence[float]) -> list[list[str]]:
+    """Method, number of seeds, and accuracy / NLL at each sparsity, means over seeds."""
+    found = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == method]
+        at = [[row for row in own if row["sparsity"] == s] for s in sparsities]
+        cells = [f"{mean(each, 'accuracy'):.4f} / {mean(each, 'nll'):.3f}" for each in at]
+        found.append([method, str(len({row["seed"] for row in own})), *cells])
+    return found
+
+
+def mean(rows: Sequence[Row], score: str) -> float:
+    """Over seeds."""
+    return sum(row[score] for row in rows) / len(rows)
 
 
 def write(rows: Sequence[Row], path: Path, heading: str, about: str | None, text: str) -> None:

@@ -3,6 +3,11 @@
 import signal
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says in one line: its first, or its type if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class RunError(RuntimeError):
     """A run that could not go on, in one line a person can act on; what was stored before is intact."""
 

@@ -4,18 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from toy_uci import write_toy
 
 from experiments.ours import uci
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_every_method_is_scored_in_the_units_of_the_data(tmp_path: Path) -> None:
-    folder = tmp_path / "toy" / "data"
-    folder.mkdir(parents=True)
-    x = np.random.default_rng(0).normal(size=(60, 3))
-    np.savetxt(folder / "data.txt", np.column_stack([x[:, :2], 100 * x[:, 0] + x[:, 2]]))
-    for name, values in {"features": [0, 1], "target": [2], "train_0": range(50), "test_0": range(50, 60)}.items():
-        np.savetxt(folder / f"index_{name}.txt", list(values), fmt="%d")
+    write_toy(tmp_path)
     found = {m: uci.run("toy", 0, m, steps=200, root=str(tmp_path)) for m in uci.METHODS[1:]}
     assert {scores["passes"] for scores in found.values()} == {800}
     for scores in found.values():

@@ -4,8 +4,8 @@ import csv
 import importlib
 from pathlib import Path
 
-import numpy as np
 import pytest
+from toy_uci import write_toy
 
 from sgmcmc_prune.store.files import read_json
 from sgmcmc_prune.store.result_table import COMMON
@@ -40,12 +40,7 @@ def test_the_better_of_both_starts_is_taken_for_each_data_set() -> None:
 
 def test_nodes_are_scored_before_and_after_and_the_best_bound_counts(tmp_path: Path) -> None:
     """A toy set in the standard format: a file of cells, a table with a mark for each reading, a CSV of all scores."""
-    folder = tmp_path / "toy" / "data"
-    folder.mkdir(parents=True)
-    x = np.random.default_rng(0).normal(size=(60, 3))
-    np.savetxt(folder / "data.txt", np.column_stack([x[:, :2], 100 * x[:, 0] + x[:, 2]]))
-    for name, values in {"features": [0, 1], "target": [2], "train_0": range(50), "test_0": range(50, 60)}.items():
-        np.savetxt(folder / f"index_{name}.txt", list(values), fmt="%d")
+    write_toy(tmp_path)
     nodes = importlib.import_module("experiments.saha.nodes")
     nodes.main(f"--data-dir {tmp_path} --sets toy --seeds 0 --epochs 20 --out {tmp_path}".split())
     runs = read_json(tmp_path / "saha_nodes.json")["runs"]

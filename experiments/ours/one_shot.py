@@ -30,20 +30,13 @@ COMPARISON = Comparison(
 
 def table(rows: Sequence[Row], kind: str) -> str:
     """Accuracy / NLL by method and sparsity, means over seeds; below each method its masks shuffled within layers."""
-    lines, found = [], results(rows, kind)
-    for method in dict.fromkeys(row["method"] for row in found):
-        own = [row for row in found if row["method"] == method]
-        by_target = [[row for row in own if row["sparsity"] == s] for s in COMPARISON.sparsities]
-        cells = [f"{mean(each, 'accuracy'):.4f} / {mean(each, 'nll'):.3f}" for each in by_target]
-        control = " ".join(f"{mean(each, 'shuffled_accuracy'):.2f}" for each in by_target)
-        lines.append([method, str(len({row["seed"] for row in own})), *cells, control])
+    found = results(rows, kind)
+    lines = tracks.lines(found, COMPARISON.sparsities)
+    for line in lines:
+        at = [[row for row in found if (row["method"], row["sparsity"]) == (line[0], s)] for s in COMPARISON.sparsities]
+        line.append(" ".join(f"{tracks.mean(each, 'shuffled_accuracy'):.2f}" for each in at))
     header = ("method", "seeds", *(f"{s:.0%}" for s in COMPARISON.sparsities), "shuffled")
     return shared.markdown(header, lines)
-
-
-def mean(rows: Sequence[Row], score: str) -> float:
-    """Over seeds."""
-    return sum(row[score] for row in rows) / len(rows)
 
 
 def write(rows: Sequence[Row]) -> None:

@@ -12,7 +12,6 @@ The row `CHITA, their code` is of their released code in one stage, run beside o
 here (`results/public_checkpoint_chita.json`); ours in stages sees twelve times 2,000 examples where theirs sees 8,000.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from experiments import shared, tracks
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.score import Row
+from sgmcmc_prune.compare.table import results
 from sgmcmc_prune.data.cifar import VERSIONS
 from sgmcmc_prune.models.resnet import ResNet
 from sgmcmc_prune.models.state import network_state
@@ -79,20 +79,11 @@ def renamed(checkpoint: Path, out: Path) -> Path:
 
 def table(rows: Sequence[Row]) -> str:
     """Accuracy / NLL by method and sparsity, means over seeds."""
-    lines, found = [], [row for row in rows if row["kind"] == "single"]
-    for method in dict.fromkeys(row["method"] for row in found):
-        own = [row for row in found if row["method"] == method]
-        by_target = [[row for row in own if row["sparsity"] == s] for s in COMPARISON.sparsities]
-        cells = [f"{_mean(each, 'accuracy'):.4f} / {_mean(each, 'nll'):.3f}" for each in by_target]
-        lines.append([method, str(len({row["seed"] for row in own})), *cells])
+    lines = tracks.lines(results(rows, "single"), COMPARISON.sparsities)
     theirs = json.loads((RESULTS / "public_checkpoint_chita.json").read_text())["rows"]
     cells = ["{:.4f} / {:.3f}".format(*row["estimated_again"]) for row in theirs]
     lines.append(["CHITA, their code", str(len({row["seed"] for row in theirs})), *cells])
     return shared.markdown(("method", "seeds", *(f"{s:.0%}" for s in COMPARISON.sparsities)), lines)
-
-
-def _mean(rows: Sequence[Row], score: str) -> float:
-    return sum(row[score] for row in rows) / len(rows)
 
 
 def write(rows: Sequence[Row]) -> None:
@@ -103,8 +94,7 @@ def write(rows: Sequence[Row]) -> None:
 
 def main() -> None:
     """Compute what is missing, and write both tables."""
-    p: argparse.ArgumentParser = tracks.parser(__doc__, COMPARISON, "runs/public-checkpoint")
-    p.set_defaults(methods=list(METHODS))
+    p = tracks.parser(__doc__, COMPARISON, "runs/public-checkpoint")
     p.add_argument("--checkpoint", type=Path, required=True)
     p.add_argument("--data-dir", type=Path, required=True)
     chosen = p.parse_args()

@@ -11,6 +11,7 @@ from sgmcmc_prune.compare.methods import find
 from sgmcmc_prune.compare.score import Row, blank, rows
 from sgmcmc_prune.compare.search import SEARCH_SEED, Choice, of_trials, search
 from sgmcmc_prune.data import ood
+from sgmcmc_prune.errors import first_line
 from sgmcmc_prune.run.config import PriorConfig, RunConfig
 from sgmcmc_prune.run.data import load_data
 from sgmcmc_prune.run.run import Run
@@ -69,8 +70,7 @@ def _fit(method: Method, problem: Problem, folder: Path, evaluate: str, foreign:
         for candidate in method.fit(problem, folder):
             found += rows(method, problem.seed, candidate, problem.network(), split, foreign)
     except Exception as error:  # a method may meet a network that nobody thought of; the others go on
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        found.append(blank(method, problem.seed, f"failed: {reason}"))
+        found.append(blank(method, problem.seed, f"failed: {first_line(error)}"))
     return found
 
 

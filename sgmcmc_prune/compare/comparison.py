@@ -116,20 +116,21 @@ def finished_rows(out: Path) -> list[Row]:
 
 def _agree(comparison: Comparison, out: Path) -> None:
     """Write the settings, or check that they are those of the folder; ValueError names what differs."""
-    path = out / "comparison.json"
+    path, weights = out / "comparison.json", out / "start.json"
+    digest = None if comparison.start is None else _digest(comparison.start)
     if path.is_file():
         earlier = load(out)
         free: dict[str, Any] = {"methods": (), "seeds": comparison.seeds}
-        if comparison.start is not None and earlier.start is not None:
-            same = read_json(out / "start.json") == _digest(comparison.start)
+        if digest is not None and earlier.start is not None:
+            same = read_json(weights) == digest
             require(same, f"{out} holds a comparison that starts from other weights; choose another --out")
             free["start"] = None  # wherever the file lies now
         now, then = replace(comparison, **free), replace(earlier, **free)
         different = [f.name for f in fields(Comparison) if getattr(now, f.name) != getattr(then, f.name)]
         require(not different, f"{out} holds a comparison with other {', '.join(different)}; choose another --out")
     write_json(path, to_json(comparison))
-    if comparison.start is not None:
-        write_json(out / "start.json", _digest(comparison.start))
+    if digest is not None:
+        write_json(weights, digest)
 
 
 def _digest(start: Path) -> dict[str, str]:

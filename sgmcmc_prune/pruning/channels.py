@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from sgmcmc_prune.errors import first_line
 from sgmcmc_prune.models.coupling import Coupling, coupling, coupling_of_function, is_weighted
 from sgmcmc_prune.models.vit import Attention
 from sgmcmc_prune.pruning.graph import Values, asks_shape, module_of, moved, moves, trace, where_it_ends
@@ -124,8 +125,9 @@ def channels_of(model: nn.Module, example: Tensor) -> tuple[fx.GraphModule, Chan
     try:
         interpreter.run(example)
     except Exception as error:  # a user's forward may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{type(model).__name__} fails on inputs of shape {tuple(example.shape)}: {reason}") from error
+        raise ValueError(
+            f"{type(model).__name__} fails on inputs of shape {tuple(example.shape)}: {first_line(error)}"
+        ) from error
     return graph, follow(graph, interpreter.env)
 
 

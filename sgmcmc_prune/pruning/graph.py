@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from sgmcmc_prune.errors import first_line
 from sgmcmc_prune.models.coupling import Coupling, coupling, coupling_of_function, is_weighted
 from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
 
@@ -101,9 +102,8 @@ def trace(
     try:
         graph = fx.GraphModule(model, _Tracer(whole).trace(model))
     except Exception as error:  # a user's forward, run with symbols instead of tensors, may raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{type(model).__name__} cannot be traced ({reason}); its forward must not branch on values"
+            f"{type(model).__name__} cannot be traced ({first_line(error)}); its forward must not branch on values"
         ) from error
     _check_shared(model)
     if supported is not None:

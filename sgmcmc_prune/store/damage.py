@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sgmcmc_prune.errors import first_line
 from sgmcmc_prune.store.tensor_file import Damaged
 
 
@@ -26,7 +27,7 @@ def damage_named(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # Zarr, its codecs and xarray raise errors of many kinds
         if (path / "zarr.json").is_file() and (part := damaged_part(path)):
-            raise Damaged(f"{part} is damaged: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+            raise Damaged(f"{part} is damaged: {first_line(error)}") from error
         raise
 
 

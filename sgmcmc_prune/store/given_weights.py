@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sgmcmc_prune.errors import first_line
 from sgmcmc_prune.models.state import load_network_state, network_state
 
 #: Under which keys a checkpoint keeps its state dict beside other things.
@@ -78,8 +79,7 @@ def read_given_weights(path: Path) -> dict[str, Tensor]:
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except Exception as error:  # a damaged file can make the readers raise nearly anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} cannot be read as a state dict: {reason}") from None
+        raise ValueError(f"{path} cannot be read as a state dict: {first_line(error)}") from None
     state = _state_dict(content)
     if not state:
         raise ValueError(f"{path} holds no state dict, neither by itself nor as {', '.join(KEYS)}")

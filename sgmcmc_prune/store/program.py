@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.errors import first_line
 from sgmcmc_prune.settings import from_json
 from sgmcmc_prune.store.files import atomic_path
 from sgmcmc_prune.store.network import About
@@ -76,9 +77,8 @@ def write_program(path: Path, network: nn.Module, about: About, dtype: torch.dty
             traced = _traced(network, torch.zeros(2, *about.input_shape, dtype=dtype))
             content = _as_onnx(traced, said) if _is_onnx(path) else _as_torch(traced, said)
     except Exception as error:  # both refuse what they cannot write with errors of many kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{type(network).__name__} cannot be written as {path.suffix} ({reason}); write .safetensors"
+            f"{type(network).__name__} cannot be written as {path.suffix} ({first_line(error)}); write .safetensors"
         ) from error
     with atomic_path(path) as partial:
         partial.write_bytes(content)

@@ -19,12 +19,11 @@ from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning.channels import Channels, channels_of
 from sgmcmc_prune.pruning.conditional.blocks import Blocks
+from sgmcmc_prune.pruning.conditional.curvature import MAX_BYTES
 from sgmcmc_prune.pruning.masks import Mask
 from sgmcmc_prune.pruning.prunable import prunable
 
 UNITS = ("filter", "node")
-#: The largest precision of one layer whose rows are worked on together, in bytes.
-MAX_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
