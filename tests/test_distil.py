@@ -127,3 +127,5 @@ def test_export_says_what_was_distilled_and_what_stands_beside(tmp_path: Path) -
 def test_epochs_are_a_number_above_zero() -> None:
     with pytest.raises(ValueError, match=r"epochs is 0\.0; it must be a number above 0"):
         NetworkChoice(network="distilled", epochs=0.0)
+    with pytest.raises(ValueError, match="network mean is not trained; ask for distilled"):
+        NetworkChoice(epochs=77.0)

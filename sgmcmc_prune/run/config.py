@@ -495,3 +495,5 @@ class NetworkChoice:
     def __post_init__(self) -> None:
         check_types(self, NetworkChoice)
         require(0 < self.epochs < math.inf, f"epochs is {self.epochs}; it must be a number above 0")
+        idle = self.network != "distilled" and self.epochs != NetworkChoice.epochs
+        require(not idle, f"epochs is {self.epochs}, and network {self.network} is not trained; ask for distilled")
