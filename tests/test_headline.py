@@ -35,7 +35,7 @@ def test_the_largest_sparsity_whose_loss_is_within_its_noise() -> None:
     rows = [row(0.8, 0.91), row(0.95, 0.898, "expected_log_odds", when="in_chain"), row(0.98, 0.85)]
     assert headline(metrics(0.9, *rows, rhat=1.41)) == [
         "At 95 % sparsity this network loses 0.2 ± 0.6 points of accuracy, from 90.0 % "
-        "(in the chain, expected log odds).",
+        "on 10,000 test examples (in the chain, expected log odds).",
         "The chains have not converged in function space (R-hat up to 1.4).",
         "Three things depart from the posterior.",
     ]
@@ -44,18 +44,18 @@ def test_the_largest_sparsity_whose_loss_is_within_its_noise() -> None:
 def test_few_examples_are_said_to_tell_nothing() -> None:
     said = headline(metrics(0.867, row(0.81, 0.734), examples=15))[0]
     assert said.startswith("At 81 % sparsity this network loses 13.3 ± ")
-    assert said.endswith("15 test examples are too few to tell how far it can be pruned.")
+    assert said.endswith("from 86.7 % on 15 test examples (post hoc, magnitude). 15 examples are too few to tell how far it can be pruned.")
 
 
 def test_of_several_at_one_sparsity_the_one_that_loses_least() -> None:
     rows = [row(0.9, 0.897), row(0.9001, 0.899, "random"), row(0.9, 0.7, "signal_to_noise")]
-    assert "loses 0.1 ± 0.6 points of accuracy, from 90.0 % (post hoc, random)" in headline(metrics(0.9, *rows))[0]
+    assert "loses 0.1 ± 0.6 points of accuracy, from 90.0 % on 10,000 test examples (post hoc, random)" in headline(metrics(0.9, *rows))[0]
 
 
 def test_a_gain_in_the_chain_is_not_put_down_to_pruning() -> None:
     assert headline(metrics(0.9, row(0.9, 0.92, when="in_chain")))[0] == (
-        "At 90 % sparsity this network gains 2.0 ± 0.5 points of accuracy, from 90.0 % (in the chain, magnitude; the "
-        "chain trained on)."
+        "At 90 % sparsity this network gains 2.0 ± 0.5 points of accuracy, from 90.0 % on 10,000 test examples "
+        "(in the chain, magnitude; the chain trained on)."
     )
 
 
@@ -84,7 +84,26 @@ def test_the_edge_of_the_noise_belongs_to_it() -> None:
 def test_where_every_network_loses_the_one_that_loses_least() -> None:
     assert headline(metrics(0.9, row(0.5, 0.88), row(0.9, 0.8)))[0] == (
         "Every pruned network loses more than its noise; the best of them, at 50 % sparsity (post hoc, magnitude), "
-        "loses 2.0 ± 0.6 points of accuracy, from 90.0 %."
+        "loses 2.0 ± 0.6 points of accuracy, from 90.0 % on 10,000 test examples."
+    )
+
+
+def test_a_starved_network_is_no_recommendation_while_there_is_another() -> None:
+    starved = row(0.98, 0.9, starved=["conv3.weight"])
+    assert headline(metrics(0.9, row(0.8, 0.9, starved=[]), starved))[0].startswith("At 80 % sparsity this network")
+    found = headline(metrics(0.9, row(0.8, 0.8, starved=[]), starved))[0]
+    assert found.startswith("Every pruned network that is not starved loses more than its noise; the best of them, at 80 %")
+
+
+def test_where_all_are_starved_the_sentence_says_so_and_on_how_many_examples_it_was_judged() -> None:
+    starved = [row(s, 0.9 - loss, starved=["conv3.weight", "fc.weight"]) for s, loss in ((0.98, 0.0), (0.99, 0.6))]
+    assert headline(metrics(0.9, *starved, examples=100))[0] == (
+        "At 98 % sparsity this network loses 0.0 ± 6.0 points of accuracy, from 90.0 % on 100 test examples (post hoc, "
+        "magnitude), but it is starved: almost nothing passes conv3.weight, fc.weight. 100 examples are too few to tell "
+        "how far it can be pruned."
+    )
+    assert headline(metrics(0.9, starved[1]))[0].endswith(
+        "from 90.0 % on 10,000 test examples, but it is starved: almost nothing passes conv3.weight, fc.weight."
     )
 
 
@@ -97,7 +116,8 @@ def test_decisions_without_a_target_are_named_and_sparsities_not_rounded_up() ->
 def test_numbers_are_compared_by_their_share_and_have_no_noise() -> None:
     rows = [row(0.5, 0.463), row(0.7, 0.641)]
     assert headline(metrics(0.457, *rows, **RMSE))[0] == (
-        "At 50 % sparsity this network has an RMSE 1.3 % above the dense 0.457 (post hoc, magnitude)."
+        "At 50 % sparsity this network has an RMSE 1.3 % above the dense 0.457 on 10,000 test examples (post hoc, "
+        "magnitude)."
     )
     assert "has an RMSE 1.1 % below the dense 0.460" in headline(metrics(0.46, row(0.5, 0.455), **RMSE))[0]
     assert headline(metrics(0.457, row(0.7, 0.641), **RMSE))[0].startswith("Every pruned network loses more than 5 %;")

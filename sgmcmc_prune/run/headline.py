@@ -55,7 +55,8 @@ def headline(metrics: Metrics) -> list[str]:
 
     The network of the first sentence is chosen by one rule. Among the pruned networks whose loss is no larger than its
     noise it is the sparsest, or, of all that keep at most 15 % more weights than that one (`ALIKE`), the one that loses
-    least. If no loss is so small, it is the network that loses least of all, and the sentence says so.
+    least. If no loss is so small, it is the network that loses least of all, and the sentence says so. A network with a
+    starved layer is no candidate while there is one without; if all have one, the sentence names the layer.
 
     The noise of an accuracy is half of its 95 % interval as a binomial share of the examples it was measured on. That
     of a difference between two networks on the same examples is smaller wherever they are right and wrong on mostly
@@ -168,27 +169,34 @@ def _price_sentence(metrics: Metrics) -> str:
         pruned = any(row["sparsity"] > 0 for row in metrics["pruned"])
         rest = "no pruned one can be compared with it" if pruned else "nothing was pruned"
         return f"This network has {_article(heading)} {heading} of {_score(first, dense)}; {rest}."
+    sound = [price for price in found if not price.row.get("starved")]
+    every = "Every pruned network" if len(sound) in (0, len(found)) else "Every pruned network that is not starved"
+    found = sound or found
     fine = [price for price in found if price.lost <= price.allowed]
     if fine:
         fewest = min(_kept(price.row) for price in fine)
         best = min((p for p in fine if _kept(p.row) <= ALIKE * fewest), key=lambda price: price.lost)
-        change = _change(best, first, heading, dense)
+        change = _change(metrics, best)
         why = "; the chain trained on" if best.lost < 0 and best.row["when"] == "in_chain" else ""
         few = ""
         if best.noise is not None and best.noise > TOO_NOISY:
-            few = f" {metrics['examples']:,} {metrics['split']} examples are too few to tell how far it can be pruned."
-        return f"{_at(metrics, best.row)} this network {change} ({_method(best.row)}{why}).{few}"
+            few = f" {metrics['examples']:,} examples are too few to tell how far it can be pruned."
+        return f"{_at(metrics, best.row)} this network {change} ({_method(best.row)}{why}){_starved(best.row)}.{few}"
     best = min(found, key=lambda price: price.lost)
     limit = "its noise" if best.noise is not None else _tolerance_words(first)
     return (
-        f"Every pruned network loses more than {limit}; the best of them, {_at(metrics, best.row, 'at', 'with')} "
-        f"({_method(best.row)}), {_change(best, first, heading, dense)}."
+        f"{every} loses more than {limit}; the best of them, {_at(metrics, best.row, 'at', 'with')} "
+        f"({_method(best.row)}), {_change(metrics, best)}{_starved(best.row)}."
     )
 
 
-def _change(price: Price, first: str, heading: str, dense: float) -> str:
-    """What became of the first score, with its noise if that is known."""
+def _change(metrics: Metrics, price: Price) -> str:
+    """What became of the first score, with its noise if that is known, and on how many examples it was judged."""
+    first = _first(metrics)
+    heading, dense = metrics.get("scores", CLASSES)[first], metrics["dense"][first]
     verb, score = "gains" if price.lost < 0 else "loses", _score(first, dense)
+    if examples := metrics.get("examples"):
+        score += f" on {examples:,} {metrics['split']} examples"
     if first == "accuracy":
         noise = "" if price.noise is None else f" ± {100 * price.noise:.1f}"
         return f"{verb} {100 * abs(price.lost):.1f}{noise} points of {heading}, from {score}"
@@ -196,6 +204,11 @@ def _change(price: Price, first: str, heading: str, dense: float) -> str:
         return f"{verb} {abs(price.lost):.3f} nats for each example, from {_article(heading)} {heading} of {score}"
     side = "above" if price.row[first] > dense else "below"
     return f"has {_article(heading)} {heading} {100 * abs(price.lost):.1f} % {side} the dense {score}"
+
+
+def _starved(row: Row) -> str:
+    """That almost nothing passes a layer of the network, if that is so."""
+    return f", but it is starved: almost nothing passes {', '.join(row['starved'])}" if row.get("starved") else ""
 
 
 def _score(first: str, value: float) -> str:
