@@ -225,15 +225,17 @@ def calling(kind: str, name: str) -> Iterator[None]:
         raise ValueError(f"your {kind} {name} fails: {in_one_line(error)}") from error
 
 
-def check_options(what: str, factory: Callable[..., Any], options: Mapping[str, Any], positional: int = 0) -> None:
-    """TypeError that names an option which a callable does not have, and those it has."""
+def check_options(
+    what: str, factory: Callable[..., Any], options: Mapping[str, Any], positional: int = 0, instead: str = ""
+) -> None:
+    """TypeError that names an option which a callable does not have, those it has, and what to do `instead`."""
     parameters = list(inspect.signature(factory).parameters.values())
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
         return
     known = [p.name for p in parameters[positional:]]
     for option in options:
         if option not in known:
-            raise TypeError(f"{what} has no option {option!r}; it has {', '.join(known) or 'none'}")
+            raise TypeError(f"{what} has no option {option!r}; it has {', '.join(known) or 'none'}{instead}")
 
 
 def options(texts: Iterable[str], where: str) -> dict[str, Any]:

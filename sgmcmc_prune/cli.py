@@ -311,18 +311,17 @@ class List:
 
     kind: tyro.conf.Positional[str | None] = None
     """Only this kind: network, data-set, likelihood, prior, sampler, mass-matrix, criterion, decision, curvature,
-    growth, control or method."""
+    growth, control or method; plurals are understood."""
 
     def __call__(self) -> None:
         """Print a block for each kind, the comparison's methods last."""
         from sgmcmc_prune.compare.methods.listing import listing
-        from sgmcmc_prune.run.vocabulary import SETTINGS, vocabulary
+        from sgmcmc_prune.run.vocabulary import SETTINGS, kind_called, vocabulary
 
         blocks: dict[str, Callable[[], str]] = {kind.replace(" ", "-"): partial(vocabulary, kind) for kind in SETTINGS}
         blocks["method"] = listing
-        if self.kind is not None and self.kind not in blocks:
-            raise ValueError(f"there is no kind of choice {self.kind!r}; choose one of {', '.join(blocks)}")
-        print("\n\n".join(blocks[kind]() for kind in ([self.kind] if self.kind else blocks)))
+        kinds = list(blocks) if self.kind is None else [kind_called(self.kind, blocks)]
+        print("\n\n".join(blocks[kind]() for kind in kinds))
 
 
 @dataclass(frozen=True)

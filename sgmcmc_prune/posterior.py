@@ -26,11 +26,11 @@ from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.report import write_report
 from sgmcmc_prune.run.conditional import check_conditional, take_conditional
-from sgmcmc_prune.run.config import PruneConfig
+from sgmcmc_prune.run.config import PruneConfig, pruned_of
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages
 from sgmcmc_prune.run.directory import StoredAverages, load_averages, load_prior, open_run
 from sgmcmc_prune.run.evaluate import Evaluator, Predictor, held_out_losses, stage_row
-from sgmcmc_prune.run.headline import headline
+from sgmcmc_prune.run.headline import headline, share, way
 from sgmcmc_prune.run.probed import probed
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import take_stage
@@ -235,7 +235,7 @@ class Posterior:
             Let every chain go on from its end under a growing mask. That takes a sparsity.
         criterion : str, optional
             By default inclusion probability post hoc and expected log-odds in the chain, where the prior has
-            indicators, and magnitude where it has none.
+            indicators, and magnitude where it has none. What is returned says which one it was.
         schedule : PruneConfig, optional
             Lengths of the fork (`explore`, `sample`, `relax`, `draws`, `growth`) and the allocation. By default the
             run's own; those of `sample` go with the length of its schedule.
@@ -250,6 +250,8 @@ class Posterior:
         Examples
         --------
         >>> half = posterior.prune(0.5)
+        >>> half  # doctest: +ELLIPSIS
+        <Pruned post hoc, inclusion probability: 50 % of the weights pruned, RMSE ...>
         >>> half.predict(x[:5]).mean.shape, round(half.sparsity, 1)
         (torch.Size([5, 1]), 0.5)
         """
@@ -311,6 +313,12 @@ class Pruned:
     draws: Draws = field(repr=False)
     masks: list[dict[str, Tensor]] = field(repr=False)
     scores: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """How it was pruned, criterion included, how much of it, and its first score."""
+        first, heading = next(iter(self.run.likelihood.headings.items()))
+        gone = f"{share(self.scores)} of the {pruned_of(self.run.config)} pruned"
+        return f"<Pruned {way(self.scores)}: {gone}, {heading} {self.scores[first]:.4f}>"
 
     @property
     def sparsity(self) -> float:

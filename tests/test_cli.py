@@ -13,7 +13,7 @@ import torch
 import sgmcmc_prune.certify
 from sgmcmc_prune import choices
 from sgmcmc_prune.cli import Certify, main
-from sgmcmc_prune.run.vocabulary import vocabulary
+from sgmcmc_prune.run.vocabulary import ALSO, SETTINGS, kind_called, vocabulary
 
 
 def call(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +51,18 @@ def test_the_whole_vocabulary_is_listed() -> None:
     assert call("list", "mass-matrix").stdout == blocks["mass matrix"] + "\n"
     wrong = call("list", "nonsense")
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
-    assert "choose one of network, data-set" in wrong.stderr
+    assert "no kind of choice 'nonsense'; choose one of network, data-set" in wrong.stderr
+
+
+def test_a_kind_is_known_by_its_plural_and_by_other_words() -> None:
+    kinds = [*(kind.replace(" ", "-") for kind in SETTINGS), "method"]
+    assert all(kind in kinds for kind in ALSO.values())
+    for kind in kinds:
+        assert {kind_called(word, kinds) for word in (kind, f"{kind}s", kind.replace("-", " "), kind.upper())} == {kind}
+    other = {"datasets": "data-set", "models": "network", "criteria": "criterion", "mass matrices": "mass-matrix"}
+    assert {word: kind_called(word, kinds) for word in other} == other
+    with pytest.raises(ValueError, match=r"'netwrks' \(did you mean network\?\); choose one of network, data-set"):
+        kind_called("netwrks", kinds)
 
 
 @pytest.mark.parametrize("name", choices.OURS["network"])

@@ -191,7 +191,11 @@ def test_the_comparison_takes_a_users_own_method(folder: Path, capsys: pytest.Ca
         ("--prior.family own_prior:Cauchy --prior.options width=3", "width"),
         ("--sampler.name own_prior:Cauchy", "is no subclass of sgmcmc_prune.samplers.Sampler"),
         ("--model.options width", "give NAME=VALUE"),
-        ("--model.options depth=3", "linear has no option 'depth'"),
+        (
+            "--model.options depth=3",
+            "linear has no option 'depth'; it has bias; a network of your own takes its own: --model.name "
+            "package.module:callable --model.options NAME=VALUE",
+        ),
         ("--sampler.options lr=3", "sampler.options has lr, which is a setting of the run's own"),
         ("--sampler.options prior=None", "sampler.options has prior"),
         ("--prior.options spike_variance=1e-12", "prior.options has spike_variance"),

@@ -101,6 +101,14 @@ def test_pruned_post_hoc_by_decision_and_in_the_chain(posterior: Posterior) -> N
     assert median.scores["decision"] == "median"
     forked = posterior.prune(0.5, in_chain=True, schedule=FORK, progress=False)
     assert forked.scores["members"] == 4
+    said = [repr(pruned) for pruned in (half, median, forked, posterior.prune(0.5, criterion="magnitude"))]
+    assert [text.partition(":")[0] for text in said] == [
+        "<Pruned post hoc, inclusion probability",
+        "<Pruned post hoc, inclusion probability, median",
+        "<Pruned in the chain, expected log odds",
+        "<Pruned post hoc, magnitude",
+    ]
+    assert said[2].endswith(f" % of the weights pruned, RMSE {forked.scores['rmse']:.4f}>")
     for pruned in (half, forked):
         network = pruned.network(1)
         zeros = {name: float((p == 0).float().mean()) for name, p in network.named_parameters() if p.ndim > 1}

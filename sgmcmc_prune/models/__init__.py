@@ -16,6 +16,8 @@ from sgmcmc_prune.models.vit import VisionTransformer
 
 __all__ = ["MLP", "LeNet", "LinearModel", "MLPMixer", "VisionTransformer", "build", "in_fast_layout", "num_parameters"]
 
+#: How one gives a network that has the options which ours lacks.
+OF_YOUR_OWN = "; a network of your own takes its own: --model.name package.module:callable --model.options NAME=VALUE"
 #: Networks that were returned, as long as they live.
 _BUILT: WeakSet[nn.Module] = WeakSet()
 
@@ -60,14 +62,15 @@ def build(
         raise ValueError(f"input_shape is {tuple(input_shape)} and num_classes {num_classes}; both must be positive")
     if not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise ValueError(f"seed is {seed}; choose 0 to 2^64 - 1")
-    choices.check_options(name, factory, options, positional=2)
+    ours = name in choices.OURS["network"]
+    choices.check_options(name, factory, options, positional=2, instead=OF_YOUR_OWN if ours else "")
     # Only the CPU generator is forked and seeded (torch.manual_seed would reseed every GPU), so build on the CPU.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(seed)
         try:
             model = factory(input_shape, num_classes, **options)
         except Exception as error:
-            if name in choices.OURS["network"]:
+            if ours:
                 raise
             call = f"{name}({tuple(input_shape)}, {num_classes})"
             raise ValueError(f"the call {call} of your network fails: {choices.in_one_line(error)}") from error

@@ -181,12 +181,12 @@ def _price_sentence(metrics: Metrics) -> str:
         few = ""
         if best.noise is not None and best.noise > TOO_NOISY:
             few = f" {metrics['examples']:,} examples are too few to tell how far it can be pruned."
-        return f"{_at(metrics, best.row)} this network {change} ({_method(best.row)}{why}){_starved(best.row)}.{few}"
+        return f"{_at(metrics, best.row)} this network {change} ({way(best.row)}{why}){_starved(best.row)}.{few}"
     best = min(found, key=lambda price: price.lost)
     limit = "its noise" if best.noise is not None else _tolerance_words(first)
     return (
         f"{every} loses more than {limit}; the best of them, {_at(metrics, best.row, 'at', 'with')} "
-        f"({_method(best.row)}), {_change(metrics, best)}{_starved(best.row)}."
+        f"({way(best.row)}), {_change(metrics, best)}{_starved(best.row)}."
     )
 
 
@@ -231,10 +231,10 @@ def _article(heading: str) -> str:
 def _at(metrics: Metrics, row: Row, at: str = "At", with_: str = "With") -> str:
     """The sparsity, and of what it is the share."""
     of = metrics.get("pruned_of", "weights")
-    return f"{at} {_sparsity(row)} sparsity" if of == "weights" else f"{with_} {_sparsity(row)} of the {of} pruned"
+    return f"{at} {share(row)} sparsity" if of == "weights" else f"{with_} {share(row)} of the {of} pruned"
 
 
-def _sparsity(row: Row) -> str:
+def share(row: Row) -> str:
     """In percent, with a decimal, or as many as it takes to show two digits of what is kept."""
     kept = 100 * _kept(row)
     digits = max(1, 1 - math.floor(math.log10(kept))) if kept > 0 else 0
@@ -245,7 +245,7 @@ def _kept(row: Row) -> float:
     return 1 - float(row["sparsity"])
 
 
-def _method(row: Row) -> str:
+def way(row: Row) -> str:
     """How a network was pruned: "in the chain, expected log odds"."""
     named = [WHEN.get(row["when"], row["when"]), row["criterion"].replace("_", " ")]
     return ", ".join([*named, *([] if row["decision"] == "target" else [decision(row)])])

@@ -5,8 +5,9 @@ Nothing is written down here: a line is the first sentence of a docstring, and o
 
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
@@ -27,7 +28,46 @@ SETTINGS = {
     "growth": ("--prune.growth-schedule", None),
     "control": ("--control", None),
 }
+#: What else a person may call a kind.
+ALSO = {
+    "model": "network",
+    "architecture": "network",
+    "dataset": "data-set",
+    "data": "data-set",
+    "loss": "likelihood",
+    "optimizer": "sampler",
+    "optimiser": "sampler",
+    "preconditioner": "mass-matrix",
+    "mass": "mass-matrix",
+    "mass-matrices": "mass-matrix",
+    "criteria": "criterion",
+    "baseline": "method",
+}
 _WIDTH = 110
+
+
+def kind_called(word: str, kinds: Iterable[str]) -> str:
+    """The kind of choice that a person means: its name, its plural, or another word for it (`ALSO`).
+
+    Parameters
+    ----------
+    word : str
+    kinds : iterable of str
+        The names that there are, with hyphens.
+
+    Raises
+    ------
+    ValueError
+        If it is none; near words are offered.
+    """
+    known = {**{kind: kind for kind in kinds}, **ALSO}
+    typed = "-".join(word.lower().replace("_", " ").replace("-", " ").split())
+    for form in (typed, typed.removesuffix("s")):
+        if form in known:
+            return known[form]
+    near = dict.fromkeys(known[found] for found in get_close_matches(typed, known, n=3))
+    meant = f" (did you mean {' or '.join(near)}?)" if near else ""
+    raise ValueError(f"there is no kind of choice {word!r}{meant}; choose one of {', '.join(kinds)}")
 
 
 def vocabulary(kind: str) -> str:
