@@ -51,10 +51,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"compare_pareto: {error}", file=sys.stderr)
         return 2
-    for kind in KINDS:
+    for kind in kinds(rows):
         front = sorted({point["method"] for point in pareto_front(means(results(rows, kind)), "kept", "error")})
         print(f"{kind}: on the front of accuracy against sparsity: {', '.join(front)}")
     return 0
+
+
+def kinds(rows: Sequence[Row]) -> list[str]:
+    """The kinds of which there are rows: a network that was given has no ensemble."""
+    return [kind for kind in KINDS if results(rows, kind)]
 
 
 def means(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -83,11 +88,11 @@ def pareto_front(points: Sequence[dict[str, Any]], cost: str, score: str) -> lis
 
 
 def draw(rows: Sequence[Row]) -> Any:
-    """Two rows of four panels: each score against each cost, for single networks and for ensembles."""
-    looks = _looks(rows)
-    figure = new_figure(14, 7.5 + 0.2 * len(looks) / 4)
-    axes = figure.subplots(2, 4)
-    for axis_row, kind in zip(axes, KINDS, strict=True):
+    """Rows of four panels: each score against each cost, for single networks and, where there are any, ensembles."""
+    looks, shown = _looks(rows), kinds(rows)
+    figure = new_figure(14, 3.75 * len(shown) + 0.2 * len(looks) / 4)
+    axes = figure.subplots(len(shown), 4, squeeze=False)
+    for axis_row, kind in zip(axes, shown, strict=True):
         points = means(results(rows, kind))
         panels = [(cost, score) for cost in COSTS for score in SCORES]
         for ax, (cost, score) in zip(axis_row, panels, strict=True):

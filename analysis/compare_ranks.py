@@ -66,10 +66,12 @@ def cliques(ranks: dict[str, float], difference: float) -> list[tuple[float, flo
 
 def draw(rows: Sequence[Row]) -> Any:
     """One diagram per score and kind."""
-    scores = {(s, k): complete_scores(results(rows, k), s) for k in KINDS for s in SCORES}
+    kinds = [k for k in KINDS if results(rows, k)] or ["single"]  # a network that was given has no ensemble
+    scores = {(s, k): complete_scores(results(rows, k), s) for k in kinds for s in SCORES}
     longest = max(len(complete) for complete, _ in scores.values())
-    figure = new_figure(13, 2 * (1.6 + 0.13 * longest))
-    for ax, ((score, kind), (complete, missing)) in zip(figure.subplots(2, 2).flat, scores.items(), strict=True):
+    figure = new_figure(13, len(kinds) * (1.6 + 0.13 * longest))
+    axes = figure.subplots(len(kinds), 2, squeeze=False)
+    for ax, ((score, kind), (complete, missing)) in zip(axes.flat, scores.items(), strict=True):
         blocks = len(next(iter(complete.values())))
         ranks = average_ranks(complete, higher_is_better=score == "accuracy")
         difference = critical_difference(len(ranks), blocks)

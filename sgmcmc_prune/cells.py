@@ -33,6 +33,7 @@ import torch
 from sgmcmc_prune.chains.processes import Elsewhere, num_workers, reporting, run_workers, work
 from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.machine.progress import bar as progress_bar
+from sgmcmc_prune.machine.progress import listening
 from sgmcmc_prune.settings import require
 from sgmcmc_prune.store.claims import Claims
 from sgmcmc_prune.store.files import finite_or_null, locked, read_json, write_json
@@ -337,9 +338,14 @@ def _work(what: Record) -> None:
         def say(message: Warning | str, *_: Any, **__: Any) -> None:
             bar.write(f"{what['name']}: {message}")
 
+        def show(text: str) -> None:
+            bar.set_postfix_str(text)
+            bar.close()
+
         warnings.showwarning = say
         try:
-            result = pkgutil.resolve_name(what["function"])(**what["given"])
+            with listening(show):
+                result = pkgutil.resolve_name(what["function"])(**what["given"])
         except Exception as error:
             if not isinstance(error, RunError | ValueError | FileNotFoundError):
                 bar.write(traceback.format_exc())

@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from sgmcmc_prune import cells
 from sgmcmc_prune.cells import Cell, Files, Record, Records, complete, interruption_in_words, missing, product
 from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.machine.progress import Silent, tell
 from sgmcmc_prune.store.claims import Claims
 from sgmcmc_prune.store.files import read_json, write_json
 
@@ -38,6 +40,27 @@ def stubborn(seconds: float, folder: str) -> Record:
     (Path(folder) / f"begun{seconds}").touch()
     time.sleep(seconds)
     return {"slept": True}
+
+
+def telling(seed: int, folder: str) -> Record:
+    """A cell that says where it is."""
+    tell(f"half way in {folder}")
+    return {"done": True}
+
+
+def test_what_a_cell_tells_stands_in_the_bar_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Bar(Silent):
+        def set_postfix_str(self, s: str = "", refresh: bool = True) -> None:
+            said.append(s)
+
+    monkeypatch.setattr(cells, "progress_bar", lambda *given, **options: Bar())
+    grid = Files(
+        product(telling, {"seed": [0]}, places={"folder": "it"}), lambda cell: tmp_path / "0.json", tmp_path / "c"
+    )
+    complete(grid, threads=1)
+    assert "seed 0: half way in it" in said
 
 
 def test_cells_are_named_by_their_values() -> None:

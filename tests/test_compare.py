@@ -426,6 +426,8 @@ def test_unknown_multiply_adds_are_a_dash_and_no_column_where_none_is_known() ->
     header, line = (next(x for x in summary(rows, "rigl").splitlines() if x.startswith(y)) for y in ("method", "rigl"))
     assert line.split()[3] == "-"
     assert "unmasked mult-adds" in header
+    assert "\nunmasked mult-adds: multiply-adds of one network for one input" in summary(rows, "rigl")
+    assert "cut mult-adds:" not in summary(rows, "rigl")
     assert "cut mult-adds" not in header, "which no row knows"
     assert "mult-adds" not in summary(rows[:2], "rigl")
 

@@ -70,7 +70,7 @@ def test_an_exported_network_predicts_as_the_masked_mean_of_the_last_cycle(finis
     )
     lines = table(result).splitlines()
     assert lines[0].startswith(f"{about.origin}: accuracy")
-    assert [line.split()[0] for line in lines[4:] if line] == ["dense", "pruned", "pruned", "inputs:"]
+    assert [line.split()[0] for line in lines[4:] if line] == ["dense", "pruned", "pruned", "multiply-adds:", "inputs:"]
 
 
 def test_the_latency_of_a_run_is_that_of_its_pruned_network(finished: Path) -> None:

@@ -44,12 +44,16 @@ def test_the_largest_sparsity_whose_loss_is_within_its_noise() -> None:
 def test_few_examples_are_said_to_tell_nothing() -> None:
     said = headline(metrics(0.867, row(0.81, 0.734), examples=15))[0]
     assert said.startswith("At 81 % sparsity this network loses 13.3 ± ")
-    assert said.endswith("from 86.7 % on 15 test examples (post hoc, magnitude). 15 examples are too few to tell how far it can be pruned.")
+    assert "from 86.7 % on 15 test examples (post hoc, magnitude)" in said
+    assert said.endswith("15 examples are too few to tell how far it can be pruned.")
 
 
 def test_of_several_at_one_sparsity_the_one_that_loses_least() -> None:
     rows = [row(0.9, 0.897), row(0.9001, 0.899, "random"), row(0.9, 0.7, "signal_to_noise")]
-    assert "loses 0.1 ± 0.6 points of accuracy, from 90.0 % on 10,000 test examples (post hoc, random)" in headline(metrics(0.9, *rows))[0]
+    assert (
+        "loses 0.1 ± 0.6 points of accuracy, from 90.0 % on 10,000 test examples (post hoc, random)"
+        in headline(metrics(0.9, *rows))[0]
+    )
 
 
 def test_a_gain_in_the_chain_is_not_put_down_to_pruning() -> None:
@@ -92,15 +96,17 @@ def test_a_starved_network_is_no_recommendation_while_there_is_another() -> None
     starved = row(0.98, 0.9, starved=["conv3.weight"])
     assert headline(metrics(0.9, row(0.8, 0.9, starved=[]), starved))[0].startswith("At 80 % sparsity this network")
     found = headline(metrics(0.9, row(0.8, 0.8, starved=[]), starved))[0]
-    assert found.startswith("Every pruned network that is not starved loses more than its noise; the best of them, at 80 %")
+    assert found.startswith(
+        "Every pruned network that is not starved loses more than its noise; the best of them, at 80 %"
+    )
 
 
 def test_where_all_are_starved_the_sentence_says_so_and_on_how_many_examples_it_was_judged() -> None:
     starved = [row(s, 0.9 - loss, starved=["conv3.weight", "fc.weight"]) for s, loss in ((0.98, 0.0), (0.99, 0.6))]
     assert headline(metrics(0.9, *starved, examples=100))[0] == (
         "At 98 % sparsity this network loses 0.0 ± 6.0 points of accuracy, from 90.0 % on 100 test examples (post hoc, "
-        "magnitude), but it is starved: almost nothing passes conv3.weight, fc.weight. 100 examples are too few to tell "
-        "how far it can be pruned."
+        "magnitude), but it is starved: almost nothing passes conv3.weight, fc.weight. 100 examples are too few to "
+        "tell how far it can be pruned."
     )
     assert headline(metrics(0.9, starved[1]))[0].endswith(
         "from 90.0 % on 10,000 test examples, but it is starved: almost nothing passes conv3.weight, fc.weight."

@@ -16,6 +16,7 @@ from sgmcmc_prune.compare.method import Candidate, Problem
 from sgmcmc_prune.compare.methods import METHODS, TRACKS, find
 from sgmcmc_prune.compare.table import read_csv
 from sgmcmc_prune.criteria.lamp import lamp
+from sgmcmc_prune.machine.progress import listening
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
@@ -130,7 +131,8 @@ def test_every_seed_can_start_from_a_network_that_was_trained_elsewhere(
     else:
         wrapped = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}
         torch.save(wrapped if "tar" in form else state, path)
-    comparison = replace(tiny(), start=path, seeds=(0, 1), methods=("sgd-magnitude-one-shot", "draws-conditional-ggn"))
+    methods = ("sgd-magnitude-one-shot", "sgd-conditional-kfac", "draws-conditional-ggn")
+    comparison = replace(tiny(), start=path, epochs=Comparison.epochs, seeds=(0, 1), methods=methods)
     rows = compare(comparison, tmp_path / "out")
     said = capsys.readouterr().out.splitlines()[0]
     images, labels = load_problem(comparison, tmp_path / "again", 0)[0].data.validation
@@ -139,6 +141,10 @@ def test_every_seed_can_start_from_a_network_that_was_trained_elsewhere(
     assert f"as given: accuracy {float((own(images).argmax(1) == labels).float().mean()):.4f}, NLL" in said
     given = [row for row in rows if row["method"] == "sgd-magnitude-one-shot" and row["kind"] == "single"]
     assert {row["gradient_evaluations"] for row in given} == {0}
+    assert {(row["kind"], row["settings"]) for row in rows if not row["reason"] and row["method"] == methods[0]} == {
+        ("single", "")
+    }, "one network, once, and no settings of a training"
+    assert {row["settings"] for row in rows if row["method"] == methods[1]} == {"weight_decay=0.0005"}
     assert not (tmp_path / "out" / "shared").exists()  # nothing was trained
     problem, _ = load_problem(comparison, tmp_path, 1)
     (first, *_) = find("sgd-magnitude-one-shot").fit(problem, tmp_path)
@@ -172,7 +178,7 @@ def test_a_start_that_is_none_is_refused_before_any_cell(content: object, messag
     elif content is not None:
         torch.save(content, path)
     with pytest.raises(ValueError, match=message):
-        compare(replace(tiny(), start=path), tmp_path / "out", progress=False)
+        compare(replace(tiny(), start=path, epochs=Comparison.epochs), tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
 
 
@@ -180,7 +186,7 @@ def test_a_folder_belongs_to_the_content_of_its_start(tmp_path: Path) -> None:
     path, other = tmp_path / "start.pt", tmp_path / "moved.pt"
     torch.save(coarse((1, 28, 28), 10).state_dict(), path)
     other.write_bytes(path.read_bytes())
-    comparison = replace(tiny(), start=path, methods=("sgd-magnitude-one-shot",))
+    comparison = replace(tiny(), start=path, epochs=Comparison.epochs, methods=("sgd-magnitude-one-shot",))
     compare(comparison, tmp_path / "out", progress=False)
     compare(replace(comparison, start=other), tmp_path / "out", progress=False)
     torch.save(coarse((1, 28, 28), 10).state_dict(), path)
@@ -205,8 +211,21 @@ def test_weights_are_known_by_the_names_of_the_network_whatever_wraps_them(tmp_p
 def test_a_start_is_for_methods_that_do_not_train(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="track one-shot"):
         replace(tiny(), track="trained", start=tmp_path)
+    given = replace(tiny(), epochs=Comparison.epochs, start=tmp_path)
     with pytest.raises(ValueError, match="no training to choose for"):
-        replace(tiny(), search=2, start=tmp_path)
+        replace(given, search=2)
+    for epochs in (2, 12):
+        with pytest.raises(ValueError, match=f"epochs is {epochs}, and with start nothing is trained; leave it out"):
+            replace(given, epochs=epochs)
+
+
+def test_every_stage_is_told(problem: Problem, tmp_path: Path) -> None:
+    told: list[str] = []
+    with listening(told.append):
+        candidates(problem, "sgd-conditional-kfac", tmp_path)
+    assert told[-4:] == [
+        f"{what}stage {k} of 2, to {s}" for what in ("", "shuffled, ") for k, s in ((1, "50.0%"), (2, "80.0%"))
+    ]
 
 
 def test_lamp_is_the_share_of_what_is_at_least_as_large() -> None:

@@ -159,7 +159,7 @@ def _follow(command: Sequence[str], bar: Any, stop: threading.Event, running: "l
             report = json.loads(line)
             if report["message"]:
                 bar.write(report["message"])
-            bar.set_postfix_str(report["text"], refresh=False)
+            bar.set_postfix_str(report["text"])  # shown at once: a cell may take long, and counts when it ends
             skip(bar, report["skipped"])
             bar.update(report["steps"])
             given = report["given"]

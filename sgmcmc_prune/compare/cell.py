@@ -12,6 +12,7 @@ from sgmcmc_prune.compare.score import Row, blank, rows
 from sgmcmc_prune.compare.search import SEARCH_SEED, Choice, of_trials, search
 from sgmcmc_prune.data import ood
 from sgmcmc_prune.errors import first_line
+from sgmcmc_prune.machine.progress import tell
 from sgmcmc_prune.run.config import PriorConfig, RunConfig
 from sgmcmc_prune.run.data import load_data
 from sgmcmc_prune.run.run import Run
@@ -51,7 +52,10 @@ def compute(comparison: Comparison, out: Path, name: str, seed: int) -> list[Row
     if reason is not None:
         return [blank(method, seed, f"does not apply: {reason}")]
     choice = _choose(comparison, out, method)
-    chosen = {"settings": in_words(choice.settings), "search_evaluations": choice.gradient_evaluations}
+    read = choice.settings
+    if problem.start is not None:
+        read = {name: value for name, value in read.items() if name in method.untrained}
+    chosen = {"settings": in_words(read), "search_evaluations": choice.gradient_evaluations}
     found = _fit(method, replace(problem, settings=choice.settings), folder, comparison.evaluate, foreign)
     return [row | chosen for row in found]
 
@@ -69,6 +73,7 @@ def _fit(method: Method, problem: Problem, folder: Path, evaluate: str, foreign:
     try:
         for candidate in method.fit(problem, folder):
             found += rows(method, problem.seed, candidate, problem.network(), split, foreign)
+            tell(f"{len(found) // 2} networks are finished")
     except Exception as error:  # a method may meet a network that nobody thought of; the others go on
         found.append(blank(method, problem.seed, f"failed: {first_line(error)}"))
     return found

@@ -88,6 +88,8 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
         complete(Files(cells, lambda cell: rows_path(out, **cell.settings), out / ".claims"), jobs, progress=progress)
     finally:
         rows = [row | judged for row in finished_rows(out)]
+        if comparison.start is not None:  # one network: as an ensemble it would stand there twice
+            rows = [row for row in rows if (row["kind"], row["members"]) != ("ensemble", 1)]
         write_csv(out / "comparison.csv", rows)
     return rows
 

@@ -26,7 +26,8 @@ class Comparison:
     seeds
         Of networks, minibatches, noise and the validation split.
     epochs
-        Budget of every pruned network: passes over the training data, curvatures and saliencies included.
+        Budget of every pruned network: passes over the training data, curvatures and saliencies included. With
+        `start` nothing is trained, and a budget is refused.
     members
         Networks in an ensemble.
     search
@@ -71,10 +72,12 @@ class Comparison:
         require(list(s) == sorted(set(s)), f"sparsities are {s}; give rising numbers")
         require(bool(self.seeds) and min(self.seeds) >= 0, f"seeds are {self.seeds}; give at least one, none negative")
         require(max(self.seeds) < 2**16 - 1, f"seeds are {self.seeds}; give at most {2**16 - 2}")
-        require(self.epochs >= 8, f"epochs is {self.epochs}; the shortest recipe needs 8")
+        require(self.epochs >= 8 or self.start is not None, f"epochs is {self.epochs}; the shortest recipe needs 8")
         require(self.members >= 1, f"members is {self.members}; an ensemble has at least 1")
         require(self.search >= 1, f"search is {self.search}; it counts the default settings, so 1 is no search")
         require(self.data.validation > 0, "data.validation is 0; hold some images out")
         if self.start is not None:
             require(self.track == "one-shot", f"start is for the track one-shot, and the track is {self.track}")
             require(self.search == 1, f"search is {self.search}; with start there is no training to choose for")
+            idle = self.epochs != Comparison.epochs
+            require(not idle, f"epochs is {self.epochs}, and with start nothing is trained; leave it out")

@@ -156,6 +156,8 @@ class Method:
         What a search may choose: values of each hyperparameter, the default first. Earlier names are changed first.
     training : str
         What a training serves: one target, or all of them.
+    untrained : tuple of str
+        What it reads of its grid where a network is given and nothing is trained.
     """
 
     name: str
@@ -166,6 +168,7 @@ class Method:
     fit: Callable[[Problem, Path], Iterator[Candidate]]
     grid: Mapping[str, tuple[float, ...]]
     training: str = ONE_EACH
+    untrained: tuple[str, ...] = ()
 
 
 def in_words(settings: Settings) -> str:

@@ -29,6 +29,13 @@ HEADER = (
     *("method", "target", "kept", "unmasked mult-adds", "cut mult-adds", "seeds", "accuracy", "NLL", "ECE", "members"),
     *("Δ accuracy", "Δ NLL"),
 )
+#: What a line below the tables says of a column.
+TOLD = {
+    "unmasked mult-adds": "multiply-adds of one network for one input, without those of masked weights",
+    "cut mult-adds": "those that are left once nodes that are constant or that nobody reads are cut out; masked "
+    "weights of other nodes count, as in a dense matrix product",
+    "mult-adds together": "multiply-adds of all networks for one input, without those of masked weights",
+}
 #: Scores of an ensemble, and the columns of its table.
 SCORES = ("accuracy", "nll", "ece", "brier", "ood_auroc")
 TOGETHER = (
@@ -85,6 +92,8 @@ def summary(rows: Sequence[Row], reference: str, track: str = "trained") -> str:
         parts.append(_table(rows, "ensemble", reference, TOGETHER, _line_together))
     else:
         parts += [_table(rows, "single", reference, HEADER, _line), *_of_several(rows, reference)]
+    if told := [f"{name}: {text}" for name, text in TOLD.items() if name in "\n".join(parts)]:
+        parts.append("\n".join(told))
     parts.append(
         "gradient evaluations of a network\n" + format_rows(("method", "evaluations", "training"), _spent(rows))
     )

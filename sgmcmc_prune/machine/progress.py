@@ -1,8 +1,12 @@
 """Progress of long work: a bar in a terminal, a line a minute in a log file; only what is shown needs tqdm."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+#: Who is told what a piece of work does now; nobody, unless somebody listens.
+_listeners: list[Callable[[str], object]] = []
 
 
 class Silent:
@@ -63,6 +67,22 @@ def bar(total: int, unit: str, *, desc: str | None = None, initial: int = 0, dis
 
     kind = tqdm if sys.stderr.isatty() else LogBar
     return kind(total=total, unit=unit, desc=desc, initial=initial, dynamic_ncols=True, mininterval=0.5)
+
+
+def tell(text: str) -> None:
+    """Say what a long piece of work does now, to whoever listens."""
+    for listener in _listeners:
+        listener(text)
+
+
+@contextmanager
+def listening(listener: Callable[[str], object]) -> Iterator[None]:
+    """Have a function called with whatever is told meanwhile."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 def counted(numbers: Sequence[int], name: str, unit: str, progress: bool) -> Iterable[int]:

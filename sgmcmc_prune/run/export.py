@@ -226,7 +226,12 @@ def table(result: dict[str, Any]) -> str:
         text = format_rows(header, rows) + note
     else:
         text = format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
-    lines = [line for line in (result["inputs"], result["outputs"]) if line]
+    about = (
+        "multiply-adds: for one input, those of weights that are zero included",
+        result["inputs"],
+        result["outputs"],
+    )
+    lines = [line for line in about if line]
     return "\n".join([f"{result['origin']}: {scores}", "", text, "", *lines])
 
 

@@ -29,6 +29,7 @@ from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.criteria.random import random
 from sgmcmc_prune.data.batches import chosen
 from sgmcmc_prune.likelihoods import categorical
+from sgmcmc_prune.machine.progress import tell
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.pruning.conditional.members import Members
 from sgmcmc_prune.pruning.conditional.prune import (
@@ -94,6 +95,7 @@ def _method(
     candidates: Callable[[Problem, Start], Iterator[Candidate]],
     applies: Callable[[Problem], str | None] = in_memory,
     scope: str = "every network; images in memory",
+    untrained: tuple[str, ...] = (),
 ) -> Method:
     chosen = grid("sgd" if begin is not sampled else "dense_chain")
 
@@ -105,13 +107,15 @@ def _method(
             return "it starts from the draws of a chain, and a network was given"
         return applies(problem)
 
-    return Method(name, "one shot", paper, scope, reason, fit, chosen, ONE_FOR_ALL)
+    return Method(name, "one shot", paper, scope, reason, fit, chosen, ONE_FOR_ALL, untrained)
 
 
 def _conditional(
     name: str, paper: str, begin: Callable[[Problem], Start], fit: Callable[[Problem, Start], Iterator[Candidate]]
 ) -> Method:
-    return _method(name, paper, begin, fit, _applies, "networks whose prunable weights are Linear or Conv2d layers'")
+    scope = "networks whose prunable weights are Linear or Conv2d layers'"
+    prior = ("weight_decay",) if begin is trained else ()  # N times as much is the prior's precision
+    return _method(name, paper, begin, fit, _applies, scope, prior)
 
 
 def _applies(problem: Problem) -> str | None:
@@ -149,6 +153,7 @@ def _train(problem: Problem, model: nn.Module) -> Cost:
     store = WeightStore(out)
     with locked(out.with_name(f"{out.name}.lock"), wait_seconds=math.inf):
         if not (out / "finished.json").is_file():
+            tell(f"trains the network that all methods of the seed start from, {problem.epochs:g} epochs")
             fit = training.fit(model, problem.data.train, recipe(problem), seed=problem.seed)
             store.save(0, 0, network_state(fit.model))
             write_json(out / "finished.json", {"seconds": fit.cost.seconds})
@@ -165,6 +170,7 @@ def sampled(problem: Problem) -> Start:
     """The draws of one dense chain, under its own prior."""
     config = dense_config(problem, "dense_chain")
     out = problem.shared / shared_name("chain-marginal", problem.settings)
+    tell(f"samples the chain that all methods of the seed start from, {problem.epochs:g} epochs")
     seconds = run_once(problem, config, out)
     state, run = checkpoint.load(RunPlaces(out).checkpoint(0)), Run(config, data=problem.data)
     cycles, draws = config.schedule.cycles, config.schedule.draws
@@ -205,15 +211,22 @@ def _taken(
     """A candidate where the way meets a target; its control goes the same way with every mask shuffled."""
     found, masks = [], []
     began = time.perf_counter()
-    for sparsity, pruned in zip(way, _follow(how, problem, start, choose), strict=True):
+    for sparsity, pruned in _told(way, "", _follow(how, problem, start, choose)):
         masks.append(pruned.mask)
         if sparsity in problem.sparsities:
             found.append((sparsity, pruned, time.perf_counter() - began))
     controls = _follow(how, problem, start, [given(_shuffled(problem, start.fit, mask)) for mask in masks])
-    shuffled = {s: pruned for s, pruned in zip(way, controls, strict=True) if s in problem.sparsities}
+    shuffled = {s: pruned for s, pruned in _told(way, "shuffled, ", controls) if s in problem.sparsities}
     for sparsity, pruned, seconds in found:
         control = _candidate(problem, start, sparsity, shuffled[sparsity], 0.0)
         yield replace(_candidate(problem, start, sparsity, pruned, seconds), shuffled=control)
+
+
+def _told(way: Sequence[float], what: str, found: Iterator[Pruned]) -> Iterator[tuple[float, Pruned]]:
+    """The sparsities of a way and what is found at each, every one announced before."""
+    for stage, sparsity in enumerate(way):
+        tell(f"{what}stage {stage + 1} of {len(way)}, to {sparsity:.1%}")
+        yield sparsity, next(found)
 
 
 def _follow(how: Conditional, problem: Problem, start: Start, choose: list[Choose]) -> Iterator[Pruned]:
