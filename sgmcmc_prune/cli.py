@@ -105,7 +105,7 @@ class Report:
     run_dirs: tyro.conf.Positional[tuple[Path, ...]]
     """The run directory, or several."""
     out: Path | None = None
-    """The page that compares several runs; by default report-comparison.html. One run's is RUN/report/index.html."""
+    """The page that compares several runs, *.html; by default report-comparison.html. One run's goes to RUN/report/."""
 
     def __call__(self) -> None:
         """Write RUN/report/, or the page that compares."""
@@ -119,7 +119,7 @@ class Report:
         if len(self.run_dirs) == 1:
             print(f"report: {write_report(self.run_dirs[0])}")
         else:
-            out = self.out.expanduser() if self.out else Path("report-comparison.html")
+            out = self.out or Path("report-comparison.html")
             print(f"comparison: {write_comparison(self.run_dirs, out)}")
 
 

@@ -24,7 +24,7 @@ from sgmcmc_prune.likelihoods.predicted import Predicted
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.masked import masked_network
-from sgmcmc_prune.report import write_report
+from sgmcmc_prune.report import require_page, write_report
 from sgmcmc_prune.run.conditional import check_conditional, take_conditional
 from sgmcmc_prune.run.config import PruneConfig, pruned_of
 from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages
@@ -285,12 +285,18 @@ class Posterior:
         Parameters
         ----------
         path : str or Path, optional
-            Where the page is copied to; by default it stays in the run's directory. A missing folder is made.
+            Where the page is copied to, a name that ends in .html; by default it stays in the run's directory. A
+            missing folder is made.
+
+        Raises
+        ------
+        ValueError
+            If the name has another ending.
         """
+        place = None if path is None else require_page(Path(path))
         page = write_report(self.path)
-        if path is None:
+        if place is None:
             return page
-        place = Path(path).expanduser()
         place.parent.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copyfile(page, place))
 

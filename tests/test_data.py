@@ -66,6 +66,11 @@ def test_idx_is_written_the_same_twice(tmp_path: Path) -> None:
         (struct.pack(">4I", 0x801, 2, 3, 4) + bytes(24), "magic number 0x00000801 found, expected 0x00000803"),
         (struct.pack(">4I", 0xD03, 2, 3, 4) + bytes(96), "magic number 0x00000d03 found, expected 0x00000803"),
         (bytes(7), "7 bytes found, expected at least the 16 of an idx header"),
+        (struct.pack(">2I", 0x801, 3) + bytes(3), "magic number 0x00000801 found, expected 0x00000803"),
+        (
+            struct.pack(">4I", 0x803, 0, 2**31, 2**31),
+            r"states the shape \(0, 2147483648, 2147483648\), more than a file",
+        ),
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])

@@ -3,9 +3,10 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from small_run import small
+from small_run import new_run, small
 from torch import nn
 
 from sgmcmc_prune.data import MinibatchStream
@@ -18,6 +19,8 @@ from sgmcmc_prune.run.config import NetworkChoice
 from sgmcmc_prune.run.distil import Teacher, distil
 from sgmcmc_prune.run.export import export, table
 from sgmcmc_prune.run.main import run
+from sgmcmc_prune.run.presets import PRESETS
+from sgmcmc_prune.settings import replace
 from sgmcmc_prune.store.network import load_network
 
 
@@ -99,6 +102,19 @@ def test_a_network_comes_to_predict_as_several_do_and_its_mask_holds() -> None:
 def test_a_likelihood_without_a_cross_entropy_is_named() -> None:
     with pytest.raises(ValueError, match=r"no cross-entropy .* for Poisson; export --network mean"):
         Poisson().cross_entropy(torch.zeros(1, 1), Mixture((torch.zeros(1, 1),)))
+    assert Categorical().not_distilled == Gaussian().not_distilled == ""
+
+
+def test_such_a_likelihood_is_refused_before_any_draw_is_read(tmp_path: Path) -> None:
+    """The run has no draws at all, which the mean's export complains of."""
+    np.savez(tmp_path / "counts.npz", x=np.ones((40, 2)), y=np.ones(40))
+    changes = {"data.name": f"npz:{tmp_path / 'counts.npz'}", "likelihood": "poisson"}
+    folder = new_run(replace(PRESETS["regression"](), **changes), tmp_path / "run")
+    (folder / "metrics.json").touch()
+    with pytest.raises(ValueError, match=r"no cross-entropy .* for Poisson; export --network mean"):
+        export(folder, tmp_path / "net.safetensors", NetworkChoice(network="distilled"))
+    with pytest.raises((ValueError, FileNotFoundError), match=r"draws|posterior|checkpoint|nothing pruned"):
+        export(folder, tmp_path / "net.safetensors", NetworkChoice())
 
 
 def test_export_says_what_was_distilled_and_what_stands_beside(tmp_path: Path) -> None:

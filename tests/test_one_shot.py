@@ -158,10 +158,15 @@ def test_every_seed_can_start_from_a_network_that_was_trained_elsewhere(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no weights", "cannot be read as a state dict"),
+        (
+            b"no weights",
+            r"^[^\n]*cannot be read as a state dict: it is no file of torch.save, or .*Give a state dict as",
+        ),
+        (b"PK\x03\x04" + bytes(90), r"it is cut short or damaged \(94 bytes\)\. Give"),
+        (nn.Linear(2, 2), "it holds objects that are no tensors, such as a whole network. Give"),
         ({"epoch": 3}, "holds no state dict"),
         ({"2.weight": torch.zeros(6, 49)}, "does not fit the network"),
-        (b"", "cannot be read as a state dict"),
+        (b"", "cannot be read as a state dict: it is empty. Give"),
         (
             coarse((1, 28, 28), 10).double().state_dict() | {"2.bias": torch.full((6,), 1e300, dtype=torch.float64)},
             "not finite",

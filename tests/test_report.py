@@ -508,6 +508,7 @@ def test_runs_that_cannot_be_compared_are_refused_in_one_line(
     assert "report needs a run directory" in refusal()
     assert "--out is for several runs" in refusal(finished, "--out", out)
     assert "stands there twice" in refusal(finished, finished, "--out", out)
+    assert "rep: a report is a page; name it rep.html" in refusal(finished, copy, "--out", "rep")
     assert "is not a run directory" in refusal(finished, tmp_path, "--out", out)
     metrics = read_json(copy / "metrics.json", checksum=True)
     write_json(copy / "metrics.json", {**metrics, "scores": {"accuracy": "accuracy"}}, checksum=True)

@@ -65,6 +65,8 @@ def test_a_regression_of_ones_own(posterior: Posterior) -> None:
     assert bool((low < high).all())
     assert posterior.report().is_file()
     assert posterior.report(posterior.path.parent / "new" / "page.html").is_file()
+    with pytest.raises(ValueError, match=r"rep: a report is a page; name it rep\.html"):
+        posterior.report("rep")
     assert posterior.summary().index.str.startswith("outputs[").any()
     for layer, inclusion in posterior.inclusion().items():
         assert inclusion.probability.shape[0] == 2, layer

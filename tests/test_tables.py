@@ -89,8 +89,10 @@ def test_npz(tmp_path: Path) -> None:
     assert len(load(f"npz:{tmp_path / 'two.npz'}", targets="numbers").test) == 5
     np.savez(tmp_path / "objects.npz", x=np.array([{}], dtype=object), y=y)
     np.savez(tmp_path / "other.npz", a=x)
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "one.npz").read_bytes()[:400])
     for name, said in {
-        "objects": "no .npz file of numbers",
+        "objects": r"^[^\n]*objects.npz is no whole .npz file of numbers; write one with numpy.savez\(FILE, x=",
+        "cut": "cut.npz is no whole .npz file of numbers",
         "other": "holds a; give x and y",
         "none": "is no file",
     }.items():

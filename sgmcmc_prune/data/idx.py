@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 _UNSIGNED_BYTE = 0x08
+#: Bytes in a file, at most.
+_MOST = 2**62
 
 
 def read_idx(source: Traversable, ndim: int, sha256: str | None = None) -> Tensor:
@@ -76,17 +78,20 @@ def verify(data: bytes, name: str, sha256: str, what: str = "the file") -> None:
 def _parse(data: bytes, name: str, ndim: int) -> Tensor:
     """Turn the bytes of an uncompressed idx file into a tensor."""
     start = 4 + 4 * ndim
-    if len(data) < start:
+    magic, expected = int.from_bytes(data[:4], "big"), _magic(ndim)
+    other_shape = data[:3] == expected.to_bytes(4, "big")[:3] and magic != expected  # such as labels for images
+    if len(data) < start and not other_shape:
         raise ValueError(f"{name}: {len(data)} bytes found, expected at least the {start} of an idx header")
-    magic, *shape = struct.unpack(f">{1 + ndim}I", data[:start])
-    expected = _magic(ndim)
     if magic != expected:
         raise ValueError(
             f"{name}: magic number 0x{magic:08x} found, expected 0x{expected:08x} (unsigned bytes, {ndim} dimensions)"
         )
+    shape = struct.unpack(f">{ndim}I", data[4:start])
+    if math.prod(max(1, n) for n in shape) > _MOST:  # NumPy refuses these even where another size is zero
+        raise ValueError(f"{name}: its header states the shape {shape}, more than a file can hold; replace the file")
     size = start + math.prod(shape)
     if len(data) != size:
-        raise ValueError(f"{name}: {len(data)} bytes found, expected {size} for the shape {tuple(shape)} it states")
+        raise ValueError(f"{name}: {len(data)} bytes found, expected {size} for the shape {shape} it states")
     # A copy, because the bytes object is read-only and a tensor is not.
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy())
 

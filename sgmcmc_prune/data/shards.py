@@ -222,7 +222,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> Pixels:
     try:
         pixels: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"shard {path} cannot be read ({error}); {advice}") from error
+        raise ValueError(f"shard {path} cannot be read: it is no whole .npy file of numbers; {advice}") from error
     if pixels.shape != shape or pixels.dtype != np.uint8:
         found = f"{pixels.dtype} of shape {pixels.shape}"
         raise ValueError(f"shard {path} holds {found}, expected uint8 of shape {shape}; {advice}")

@@ -7,9 +7,11 @@ for that (Gaussian); the data set keeps their centre and unit, and scores are gi
 import csv as text_tables
 import math
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -101,8 +103,10 @@ def npz(argument: str, targets: str, data_dir: Path | None = None, test: float =
     try:
         with np.load(path, allow_pickle=False) as found:
             arrays = {name: torch.from_numpy(found[name]) for name in found.files}
-    except (OSError, ValueError, TypeError, EOFError) as error:
-        raise ValueError(f"{path} is no .npz file of numbers: {error}") from error
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"{path} is no whole .npz file of numbers; write one with numpy.savez(FILE, x=..., y=...)"
+        ) from error
     wanted = ("x_train", "y_train", "x_test", "y_test")
     if set(wanted) <= arrays.keys():
         parts = ((arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"]))

@@ -135,6 +135,13 @@ class ObservationModel(ABC):
         """Mean of the targets under a prediction, shape (n, k)."""
         return self.mean(prediction.outputs).mean(0)
 
+    @property
+    def not_distilled(self) -> str:
+        """Why no network can be trained to predict as others do together; empty where it can."""
+        if type(self).cross_entropy is not ObservationModel.cross_entropy:
+            return ""
+        return f"no cross-entropy to a prediction is known for {type(self).__name__}; export --network mean"
+
     def cross_entropy(self, outputs: Tensor, prediction: Any) -> Tensor:
         r"""Mean of :math:`-\log p(y | f)` over targets y that a prediction draws, of each example: shape (n,), in nats.
 
@@ -143,9 +150,9 @@ class ObservationModel(ABC):
         Raises
         ------
         ValueError
-            If no closed form is known.
+            If no closed form is known (`not_distilled`).
         """
-        raise ValueError(f"no cross-entropy to a prediction is known for {type(self).__name__}; export --network mean")
+        raise ValueError(self.not_distilled)
 
     def mixture_nll(self, prediction: Mixture, targets: Tensor) -> float:
         r"""Mean over examples of :math:`-\log \frac1S \sum_s p(y | f_s)`, in nats."""

@@ -9,6 +9,7 @@ from sgmcmc_prune.report.overlay import overlay
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.sparsity import Metrics, plain
 from sgmcmc_prune.report.style import png
+from sgmcmc_prune.report.write import require_page
 from sgmcmc_prune.run.headline import accuracy_noise, headline, noise_line, not_worse
 from sgmcmc_prune.run.tables import CLASSES, named_rows
 from sgmcmc_prune.store.files import atomic_path
@@ -33,8 +34,10 @@ def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
     Raises
     ------
     ValueError
-        If one is no run directory or not evaluated, stands there twice, or has other scores than the first.
+        If one is no run directory or not evaluated, stands there twice, or has other scores than the first; if `out`
+        does not end in .html.
     """
+    out = require_page(out)
     runs = read(run_dirs)
     content = page(runs).encode()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,13 @@ def _drawn(draw: Callable[[RunData], Picture], run: RunData) -> Picture:
         return draw(run)
 
 
+def require_page(path: Path) -> Path:
+    """A path that a page can have, its user's home expanded; ValueError if its ending is another than .html."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{path}: a report is a page; name it {path.name}.html")
+    return path.expanduser()
+
+
 def _write(path: Path, content: bytes) -> None:
     with atomic_path(path) as partial:
         partial.write_bytes(content)

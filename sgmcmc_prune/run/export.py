@@ -63,13 +63,16 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     Raises
     ------
     ValueError
-        If `out` has another ending; if the run is not finished, does not have such a network, or kept no draws.
+        If `out` has another ending; if the run is not finished, does not have such a network, or kept no draws; if it
+        shall be distilled, and its likelihood has no cross-entropy.
     """
     _check_format(out)
     run = open_run(run_dir)
     if not run.places.metrics.is_file():
         raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")
     config, data = run.config, run.data
+    if choice.network == "distilled" and run.likelihood.not_distilled:
+        raise ValueError(run.likelihood.not_distilled)
     found = chosen(run, run_dir, choice)
     mask, origin, beside = found.mask, found.origin, {}
     inputs, targets = run.evaluation_split

@@ -1,13 +1,14 @@
 """Weights that somebody else trained: a state dict in a file of theirs, by the names of the network."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from sgmcmc_prune.errors import first_line
 from sgmcmc_prune.models.state import load_network_state, network_state
 
 #: Under which keys a checkpoint keeps its state dict beside other things.
@@ -78,12 +79,30 @@ def read_given_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a file; give a state dict, as *.safetensors or written by torch.save")
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # a damaged file can make the readers raise nearly anything
-        raise ValueError(f"{path} cannot be read as a state dict: {first_line(error)}") from None
+    except Exception as error:  # a damaged file can make the readers raise nearly anything, in many lines
+        raise ValueError(
+            f"{path} cannot be read as a state dict: {_what_it_is(path, error)}. Give a state dict as *.safetensors, "
+            "or written by torch.save(network.state_dict(), FILE)"
+        ) from None
     state = _state_dict(content)
     if not state:
         raise ValueError(f"{path} holds no state dict, neither by itself nor as {', '.join(KEYS)}")
     return state
+
+
+def _what_it_is(path: Path, error: Exception) -> str:
+    """What is wrong with a file that its reader refused; what torch says takes many lines, and advises to trust it."""
+    size = path.stat().st_size
+    if not size:
+        return "it is empty"
+    if path.suffix == ".safetensors":
+        return f"it is no whole file of safetensors ({size:,} bytes)"
+    if is_zipfile(path) and isinstance(error, UnpicklingError):
+        return "it holds objects that are no tensors, such as a whole network"
+    with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            return f"it is cut short or damaged ({size:,} bytes)"
+    return "it is no file of torch.save, or holds objects that are no tensors"
 
 
 def _state_dict(content: Any) -> dict[str, Tensor]:
