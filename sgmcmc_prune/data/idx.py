@@ -19,7 +19,7 @@ from torch import Tensor
 
 _UNSIGNED_BYTE = 0x08
 #: Bytes in a file, at most.
-_MOST = 2**62
+_MOST = 2**60
 
 
 def read_idx(source: Traversable, ndim: int, sha256: str | None = None) -> Tensor:

@@ -101,7 +101,7 @@ def npz(argument: str, targets: str, data_dir: Path | None = None, test: float =
     """
     path = _place(argument, data_dir)
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             arrays = {name: torch.from_numpy(found[name]) for name in found.files}
     except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(
