@@ -3,9 +3,10 @@
     python analysis/compare_pareto.py runs/compare/comparison.csv --out pareto.png
     python analysis/compare_pareto.py runs/structured/comparison.csv --cut --out pareto.png
 
-One line per method joins its means over seeds at the target sparsities; a star is its own stopping rule. Methods of a
-family share a colour. The upper row shows single networks, the lower one ensembles; a halo marks the Pareto front of
-its panel: no other point is both cheaper (sparser) and better.
+One line per method joins its means over seeds at the target sparsities; a star is its own stopping rule. A method has
+the same colour in all pictures: that of its family, or, if it removes whole units, its own. The upper row shows single
+networks, the lower one ensembles, where there are any; a halo marks the Pareto front of its panel: no other point is
+both cheaper (sparser) and better.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 
 from sgmcmc_prune.compare.score import Row
 from sgmcmc_prune.compare.table import read_csv, results
-from sgmcmc_prune.report.style import DASHES, INK, colours, legend_below, line, new_figure, png, tidy
+from sgmcmc_prune.report.style import DASHES, INK, legend_below, line, method_colour, new_figure, png, tidy
 
 #: Both are better when lower, and on a logarithmic scale, so that methods that failed do not squash the others.
 SCORES = {"error": "error rate", "nll": "NLL (nats per example)"}
@@ -137,12 +138,11 @@ def _panel(ax: Any, points: Sequence[dict[str, Any]], cost: str, score: str, loo
 
 
 def _looks(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """A colour per family, and in it a dash and a marker per method; the same pair comes again after twelve."""
-    families = list(dict.fromkeys(row["family"] for row in rows))
-    shades, looks, count = dict(zip(families, colours(len(families)), strict=True)), {}, dict.fromkeys(families, 0)
+    """A colour, a dash and a marker per method; in a family the same dash and marker come again after twelve."""
+    looks, count = {}, dict.fromkeys((row["family"] for row in rows), 0)
     for method, family in dict.fromkeys((row["method"], row["family"]) for row in rows):
         looks[method] = {
-            "color": shades[family],
+            "color": method_colour(method, family),
             "linestyle": DASHES[count[family] % len(DASHES)],
             "linewidth": 1.1,
             "alpha": 0.8,

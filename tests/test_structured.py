@@ -13,11 +13,12 @@ from sgmcmc_prune.compare.cell import load_problem
 from sgmcmc_prune.compare.comparison import compare
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.compare.method import Problem
-from sgmcmc_prune.compare.methods import TRACKS, find
+from sgmcmc_prune.compare.methods import ALL, TRACKS, find
 from sgmcmc_prune.compare.score import blank, rows
 from sgmcmc_prune.compare.table import default_reference
 from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.priors.groups import GroupMap
+from sgmcmc_prune.report.style import FAMILIES, OWN, UNITS, method_colour
 from sgmcmc_prune.run.config import DataConfig, ModelConfig
 
 GATED = {"ss-ig", "ss-gl", "ss-ghs"}
@@ -109,3 +110,13 @@ def test_a_comparison_without_a_result_is_no_success(
     assert stop.value.code == 1
     assert "synflow, seed 0: does not apply: it bends" in capsys.readouterr().out
     assert default_reference(empty) == "synflow"
+
+
+def test_methods_are_told_apart_by_colour_and_have_it_everywhere() -> None:
+    ours = {name: method_colour(name, method.family) for name, method in ALL.items()}
+    units = [colour for name, colour in ours.items() if name.startswith("filter-") or name == "dense"]
+    assert len(units) == len(set(units)) == 6
+    families = {method.family: ours[name] for name, method in ALL.items() if name not in UNITS}
+    assert len(set(families.values())) == len(families) == len(FAMILIES)
+    assert not {ours[name] for name in GATED} & {*units}
+    assert method_colour("own_method:fit", "own") in OWN

@@ -27,6 +27,22 @@ CRITERIA = (
     "expected_log_odds",
     "root_mean_square",
 )
+#: A comparison has more methods than colours: a family has one, by which it is known in every picture, ...
+FAMILIES = dict(
+    zip(
+        ("sgmcmc", "point estimate", "laplace", "model reduction", "mixture prior", "variational", "one shot"),
+        PALETTE,
+        strict=True,
+    )
+)
+#: ... but for the methods that remove whole units, which are few and of one family.
+UNITS = {
+    "filter-norm": PALETTE[1],
+    "filter-random": PALETTE[2],
+    "filter-conditional": PALETTE[3],
+    "filter-taylor": PALETTE[4],
+    "dense": INK,
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +82,11 @@ def criterion_colour(name: str) -> str:
     if name in CRITERIA:
         return PALETTE[CRITERIA.index(name)]
     return OWN[zlib.crc32(name.encode()) % len(OWN)] if choices.is_own(name) else INK
+
+
+def method_colour(name: str, family: str) -> str:
+    """The colour of a comparison's method, the same in every picture; a user's own has one of `OWN`."""
+    return UNITS.get(name) or FAMILIES.get(family) or OWN[zlib.crc32(name.encode()) % len(OWN)]
 
 
 def dashes(chain: int) -> Any:
