@@ -9,7 +9,6 @@ import contextlib
 import io
 import os
 import pkgutil
-import re
 import signal
 import sys
 import threading
@@ -27,8 +26,16 @@ from sgmcmc_prune import __version__
 from sgmcmc_prune.compare.config import Comparison
 from sgmcmc_prune.errors import Interrupted, RunError
 from sgmcmc_prune.machine.allocator import keep_freed_memory
+from sgmcmc_prune.machine.help_text import in_one_line, unbox
 from sgmcmc_prune.run.config import NetworkChoice, RunConfig
 from sgmcmc_prune.run.presets import PRESETS
+
+#: What `sgmcmc-prune --help` begins with.
+ABOUT = (
+    "Sample neural networks, learn how sparse they are, prune them, and check how far the draws can be trusted. Begin "
+    "with `sgmcmc-prune run regression`, two minutes on two cores; `sgmcmc-prune COMMAND --help` says what a command "
+    "takes, and `sgmcmc-prune list` which networks, data sets, priors, samplers and criteria there are."
+)
 
 
 @dataclass(frozen=True)
@@ -370,6 +377,8 @@ def _from_preset(name: str, command: type, configuration: Any) -> Any:
 
 def _command_type() -> Any:
     """Every command, with one sub-command of `run` and `audit` per preset."""
+    for documented in (RunConfig, Comparison, NetworkChoice):
+        in_one_line(documented)
     commands = [_from_preset("run", Start, Run), _from_preset("audit", Audit, AuditRun)]
     kinds = (Resume, Summary, Report, Export, Prepare, Certify, Bench, Compare, Methods, List, Reproduce)
     commands += [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in kinds]
@@ -440,24 +449,13 @@ def _parse(argv: list[str] | None) -> Callable[[], None]:
     try:
         with contextlib.redirect_stderr(box):
             command: Callable[[], None] = tyro.cli(
-                _command_type(), prog="sgmcmc-prune", args=argv, config=options, description=__doc__.splitlines()[0]
+                _command_type(), prog="sgmcmc-prune", args=argv, config=options, description=ABOUT
             )
     except SystemExit as stop:
         if stop.code:
-            print(f"sgmcmc-prune: {_unbox(box.getvalue())}", file=sys.stderr)
+            print(f"sgmcmc-prune: {unbox(box.getvalue(), sys.argv[1:] if argv is None else argv)}", file=sys.stderr)
         raise
     return command
-
-
-def _unbox(box: str) -> str:
-    """What tyro's box says, in one line: the complaint, the best suggestion, and where the help is."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line.startswith("│")]
-    lines = lines or [line.strip() for line in box.splitlines()[1:]]  # in plain ASCII there is a title, and no frame
-    blocks = " ".join("\0" if set(line) in ({"─"}, {"-"}) else line for line in lines).split("\0")
-    blocks = [" ".join(block.split()).rstrip(".") for block in blocks if "helptext:" not in block]
-    meant = re.compile(r"(Perhaps you meant: \S+).*")
-    inner = re.compile(r"Error parsing [^-\s]\S*: ")  # a check of our own: tyro names a class
-    return ". ".join(inner.sub("", meant.sub(r"\1", block)) for block in blocks if block)
 
 
 def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:

@@ -134,8 +134,27 @@ def test_bad_input_is_said_in_any_terminal(environment: dict[str, str], tmp_path
         "sgmcmc-prune: Unrecognized options: --sampler.lrr, 1. Perhaps you meant: --sampler.lr."
     )
     done = call("run", "demo", "--seed", "abc", cwd=tmp_path, **environment)
-    assert done.stderr.startswith("sgmcmc-prune: Error parsing --seed: invalid literal for int() with base 10: 'abc'.")
+    assert done.stderr == (
+        "sgmcmc-prune: Error parsing --seed: 'abc' is no whole number. All options: sgmcmc-prune run demo --help\n"
+    )
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("run demo", '"gaussian" (numbers), "poisson" (counts), or your own as "package.module:function" of outputs'),
+        ("compare", "curvatures and saliencies included. With `start` nothing is trained"),
+    ],
+)
+def test_help_breaks_no_line_before_a_quote(command: str, told: str) -> None:
+    """What a docstring says of a setting is wrapped anew, to the width of the terminal."""
+    assert told in call(*command.split(), "--help", COLUMNS="10000").stdout
+
+
+def test_a_wrong_command_gets_the_help_of_all() -> None:
+    assert call("runn").stderr.endswith("All options: sgmcmc-prune --help\n")
+    assert call("compare", "--epochs", "two").stderr.endswith("All options: sgmcmc-prune compare --help\n")
 
 
 def test_python_without_assertions_is_refused(tmp_path: Path) -> None:
