@@ -33,9 +33,13 @@ from sgmcmc_prune.run.presets import PRESETS
 #: What `sgmcmc-prune --help` begins with.
 ABOUT = (
     "Sample neural networks, learn how sparse they are, prune them, and check how far the draws can be trusted. Begin "
-    "with `sgmcmc-prune run regression`, two minutes on two cores; `sgmcmc-prune COMMAND --help` says what a command "
-    "takes, and `sgmcmc-prune list` which networks, data sets, priors, samplers and criteria there are."
+    "with `sgmcmc-prune run regression`, two minutes on two cores; your own data are for `sgmcmc-prune sample`. "
+    "`sgmcmc-prune COMMAND --help` says what a command takes, and `sgmcmc-prune list` which networks, data sets, "
+    "priors, samplers and criteria there are."
 )
+
+
+RunDirectory = tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Start:
 class Sample:
     """Sample a network on your own data, with the settings that the library chooses for them, as its call `sample`."""
 
-    data: tyro.conf.Positional[str]
+    data: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="DATA")]]
     """csv:FILE:TARGET, npz:FILE, uci:NAME, idx:FOLDER, your own as package.module:callable, or a name that `list
     data-set` prints."""
     likelihood: str
@@ -127,7 +131,7 @@ class Sample:
 class Resume:
     """Continue a run that was killed or interrupted; it ends exactly as if it had not been."""
 
-    run_dir: tyro.conf.Positional[Path]
+    run_dir: RunDirectory
     """The run directory."""
 
     def __call__(self) -> None:
@@ -141,7 +145,7 @@ class Resume:
 class Summary:
     """Print ArviZ's table of the dense draws: mean, interval, ESS, R-hat, Monte-Carlo error."""
 
-    run_dir: tyro.conf.Positional[Path]
+    run_dir: RunDirectory
     """The run directory."""
     probes: int = 2
     """How many probe examples' logits to show."""
@@ -164,7 +168,7 @@ class Summary:
 class Report:
     """Draw the figures of a run and one self-contained HTML page; of several runs, one page that compares them."""
 
-    run_dirs: tyro.conf.Positional[tuple[Path, ...]]
+    run_dirs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN [RUN ...]")]]
     """The run directory, or several."""
     out: Path | None = None
     """The page that compares several runs, *.html; by default report-comparison.html. One run's goes to RUN/report/."""
@@ -189,11 +193,10 @@ class Report:
 class Export(NetworkChoice):
     """Write a pruned network of a run, physically smaller, to one file; measure its latency beside the dense one's."""
 
-    run_dir: tyro.conf.Positional[Path]
+    run_dir: RunDirectory
     """The run directory."""
-    out: tyro.conf.Positional[Path]
-    """The file: *.safetensors (`sgmcmc_prune.store.network.load_network` reads it), or a program that needs none of
-    this library, *.pt2 of torch.export or *.onnx."""
+    out: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FILE")]]
+    """The file: *.safetensors for `store.network.load_network`, or a program, *.pt2 (torch.export) or *.onnx."""
 
     def __call__(self) -> None:
         """Write the file, print the table."""
@@ -209,9 +212,9 @@ class Prepare:
 
     dataset: tyro.conf.Positional[Literal["imagenet"]]
     """The kind of data set."""
-    src: tyro.conf.Positional[Path]
+    src: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="SRC")]]
     """Folder with train/CLASS/*.jpg and val/CLASS/*.jpg."""
-    dst: tyro.conf.Positional[Path]
+    dst: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DST")]]
     """Folder for the shards."""
     size: int = 256
     """Height and width of the stored squares; the network sees the middle 7/8."""
@@ -371,7 +374,7 @@ class Methods:
 class List:
     """List the names that every choice knows, with what they stand for and their options."""
 
-    kind: tyro.conf.Positional[str | None] = None
+    kind: tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="[KIND]")]] = None
     """Only this kind: network, data-set, likelihood, prior, sampler, mass-matrix, criterion, decision, curvature,
     growth, control or method; plurals are understood."""
 
@@ -390,7 +393,7 @@ class List:
 class Reproduce:
     """In a clone's folder: run a paper's experiments, draw its figures, write its claims beside ours on one page."""
 
-    paper: tyro.conf.Positional[str]
+    paper: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="PAPER")]]
     """ke-fan, markovic, dhahri, jantre, saha, deng, sun, csgmcmc, wenzel or izmailov."""
     budget: Literal["desk", "paper"] = "desk"
     """What two cores can do, or the paper's own lengths."""

@@ -46,4 +46,4 @@ def unbox(box: str, typed: Sequence[str] = ()) -> str:
     for theirs, ours in NO_NUMBER:
         text = re.sub(theirs, ours, text)
     command = [] if "Available subcommands" in text else typed[: 2 if typed[:1] in (["run"], ["audit"]) else 1]
-    return re.sub(r"For full helptext, \w+ .*", f"All options: {' '.join(['sgmcmc-prune', *command])} --help", text)
+    return re.sub(r"For full helptext, \w+:? .*", f"All options: {' '.join(['sgmcmc-prune', *command])} --help", text)
