@@ -188,7 +188,7 @@ def _array(path: Path) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no whole .npy file of numbers; give one of unsigned bytes") from error
+        raise ValueError(f"{path} is not a readable .npy file of unsigned bytes") from error
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
         held = array.dtype if isinstance(array, np.ndarray) else "several arrays (.npz)"
         raise ValueError(f"{path} holds {held}, expected uint8")

@@ -222,7 +222,8 @@ def _open(path: Path, shape: tuple[int, ...]) -> Pixels:
     try:
         pixels: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"shard {path} cannot be read: it is no whole .npy file of numbers; {advice}") from error
+        what = "it is no file" if isinstance(error, FileNotFoundError) else "it is no whole .npy file of numbers"
+        raise ValueError(f"shard {path} cannot be read ({what}); {advice}") from error
     if pixels.shape != shape or pixels.dtype != np.uint8:
         found = f"{pixels.dtype} of shape {pixels.shape}"
         raise ValueError(f"shard {path} holds {found}, expected uint8 of shape {shape}; {advice}")
