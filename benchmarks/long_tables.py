@@ -3,7 +3,6 @@
 from pathlib import Path
 from statistics import fmean
 
-from sgmcmc_prune.compare.cell import load
 from sgmcmc_prune.compare.comparison import finished_rows
 from sgmcmc_prune.compare.table import summary
 
@@ -13,16 +12,15 @@ ABOUT = "The command is in the [README](README.md). Intervals are Student's, 95 
 
 
 def page(name: str) -> str:
-    """The page of one network: methods with as many seeds as the settings name, and nothing of the others."""
-    seeds = load(FOLDER / name).seeds
+    """The page of one network, all its rows."""
     rows = finished_rows(FOLDER / name)
-    done = [row for row in rows if {r["seed"] for r in rows if r["method"] == row["method"]} == set(seeds)]
-    table = summary(done, "log-odds-in-chain")
+    seeds = {row["seed"] for row in rows}
+    table = summary(rows, "log-odds-in-chain")
     return f"# The long comparison on {NETWORKS[name]}, {len(seeds)} seeds\n\n{ABOUT}\n\n```\n{table}\n```\n"
 
 
-def so_far(name: str) -> str:
-    """Lines of a network that is in progress: method, seeds, and means of accuracy and NLL of single networks."""
+def means(name: str) -> str:
+    """Lines of the README: method, and means over seeds of accuracy and NLL of single networks at each sparsity."""
     rows = [row for row in finished_rows(FOLDER / name) if row["kind"] == "single" and not row["own_stopping_rule"]]
     lines = []
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -31,10 +29,11 @@ def so_far(name: str) -> str:
             " / ".join(f"{fmean(row[key] for row in own if row['sparsity'] == s):.4f}" for key in ("accuracy", "nll"))
             for s in sorted({row["sparsity"] for row in own})
         ]
-        lines.append(f"| {method} | {len({row['seed'] for row in own})} | {' | '.join(cells)} |")
+        lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
     for name in NETWORKS:
         (FOLDER / f"{name}.md").write_text(page(name))
+        print(f"{NETWORKS[name]}\n\n{means(name)}\n")
