@@ -329,12 +329,7 @@ class _Walk:
             return "it, or a weight of it, is used in several places"
         if len(sources) != 1 or not isinstance(self.followed.get(sources[0]), Followed):
             return "it is given its first state, or something else than one tensor"
-        if layer.proj_size:
-            return "it gives projections of its states (proj_size)"
-        parts = {f"weight_{part}_{end}" for ends in directions(layer) for end in ends for part in ("ih", "hh")}
-        if not parts <= dict(layer.named_parameters(recurse=False)).keys():
-            return "a weight of it is computed from other parameters"
-        return ""
+        return "it gives projections of its states (proj_size)" if layer.proj_size else ""
 
     def _attended(self, node: fx.Node, layer: Attention, found: Followed) -> Followed | None:
         """Queries, keys and values of each head, and a projection of what the heads give.

@@ -232,28 +232,26 @@ def _cut_classes(model: nn.Module, channels: Channels) -> Kept:
 def _unread(model: nn.Module, channels: Channels, rows: Classes, columns: Classes) -> set[int]:
     """Classes that nothing which stays reads, from the outputs back: some that only read one another are among them."""
     weights = {name: nonzero(_matrix(model, name)).cpu() for name in rows}
-    live = set(channels.pinned_roots())
+    stay = set(channels.pinned_roots())
     while True:
-        read = {
-            root
-            for name, roots in columns.items()
-            for root in roots[weights[name][_are_in(rows[name], live)].any(0)].tolist()
-        }
-        if read <= live:
-            needed = _needed(channels, rows, live)
-            if needed is None:
-                return {root for roots in rows.values() for root in roots.tolist()} - live
-            live.add(needed)
-        live |= read
+        read = set[int]()
+        for name, roots in columns.items():
+            read |= set(roots[weights[name][_are_in(rows[name], stay)].any(0)].tolist())
+        if read <= stay:
+            break
+        stay |= read
+    while (needed := _needed(channels, rows, stay)) is not None:  # what it reads may go: nobody reads it
+        stay.add(needed)
+    return {root for roots in rows.values() for root in roots.tolist()} - stay
 
 
-def _needed(channels: Channels, rows: Classes, live: set[int]) -> int | None:
-    """A class that has to stay for the sake of a layer's shape: none is empty, and some must be as large as others."""
-    for roots in reversed(list(rows.values())):
-        if live.isdisjoint(roots.tolist()):
+def _needed(channels: Channels, rows: Classes, stay: set[int]) -> int | None:
+    """A class that has to stay for a layer's shape: none is empty, and a recurrent one is as wide at every depth."""
+    for roots in rows.values():
+        if stay.isdisjoint(roots.tolist()):
             return int(roots[0])
     for alike in channels.alike.values():
-        there = [_are_in(channels.roots(units), live) for units in alike]
+        there = [_are_in(channels.roots(units), stay) for units in alike]
         most = max(int(found.sum()) for found in there)
         for units, found in zip(alike, there, strict=True):
             if int(found.sum()) < most:
@@ -261,8 +259,8 @@ def _needed(channels: Channels, rows: Classes, live: set[int]) -> int | None:
     return None
 
 
-def _are_in(roots: Tensor, live: set[int]) -> Tensor:
-    return torch.tensor([root in live for root in roots.tolist()])
+def _are_in(roots: Tensor, some: set[int]) -> Tensor:
+    return torch.tensor([root in some for root in roots.tolist()])
 
 
 def _obstacles(graph: fx.GraphModule, channels: Channels) -> dict[str, str]:
