@@ -13,7 +13,10 @@ from torch import Tensor, nn
 
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.models.recurrent import directions
+from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.conditional.members import members_of
+from sgmcmc_prune.pruning.conditional.prune import layers_of
 from sgmcmc_prune.pruning.shrink import Shrunk, shrink
 from sgmcmc_prune.store.network import About, load_network, save_network
 from sgmcmc_prune.store.program import read_program, why_no_onnx, write_program
@@ -250,10 +253,10 @@ class Other(nn.Module):
 @pytest.mark.parametrize(
     ("use", "reason"),
     [
-        ("twice", "'rnn', a LSTM, stays as it is: it, or a weight of it, is used in several places"),
-        ("given", "'rnn', a LSTM, stays as it is: it is given its first state"),
-        ("handed on", "'second', a LSTM, stays as it is: it is given its first state"),
-        ("projected", "'rnn', a LSTM, stays as it is: it gives projections of its states (proj_size)"),
+        ("twice", "'rnn' (LSTM) stays as it is: it, or a weight of it, is used in several places"),
+        ("given", "'rnn' (LSTM) stays as it is: it is given its first state"),
+        ("handed on", "'second' (LSTM) stays as it is: it is given its first state"),
+        ("projected", "'rnn' (LSTM) stays as it is: it gives projections of its states (proj_size)"),
         ("halves", "'getitem"),
         ("output", "its output goes to 'output', the network's own"),
     ],
@@ -269,6 +272,14 @@ def test_recurrent_layers_that_cannot_be_followed_stay_and_the_reason_is_said(us
     shrunk = cut(model, mask)
     assert shrunk.model.rnn.hidden_size == 6
     assert reason in shrunk.obstacles["rnn"]
+
+
+def test_units_that_a_recurrent_layer_reads_have_no_joint_evidence() -> None:
+    """There is no curvature of its weights."""
+    model = NETWORKS["gru"]()
+    (found,) = members_of(model, {"first.weight": GroupMap("node", (6, 4))}, torch.randn(3, 5, 4)).values()
+    with pytest.raises(ValueError, match=r"'rnn\.weight_ih_l0' belongs to no layer whose curvature is known"):
+        layers_of(model, {found.layer})
 
 
 @pytest.mark.parametrize("name", NETWORKS)

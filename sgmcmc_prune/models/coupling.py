@@ -170,7 +170,10 @@ def _part(layer: nn.RNNBase, part: str) -> Coupling:
 
 def coupling_of_tensor(layer: nn.Module, name: str) -> Coupling | None:
     """How the part of a layer couples channels that has a parameter or buffer of this name; None if not known."""
-    return _part(layer, name.partition("_")[2]) if isinstance(layer, nn.RNNBase) else coupling(layer)
+    if not isinstance(layer, nn.RNNBase):
+        return coupling(layer)
+    part = name.partition("_")[2]
+    return _part(layer, part) if part.startswith(("ih_", "hh_")) else None
 
 
 def layer_of(model: nn.Module, name: str) -> tuple[str, nn.Module, Coupling]:

@@ -62,7 +62,8 @@ class Channels:
     pinned : dict of int to str
         Channels that must stay, and why.
     rows, own, columns : dict of str to int Tensor
-        By layer, the channels that its rows make, that it has a value of its own for, and that its columns read.
+        By layer (of a recurrent one by part, as "rnn.hh_l0"), the channels that its rows make, that it has a value of
+        its own for, and that its columns read.
     constants : dict of str to Tensor
         By layer, what each column reads if that is the same for every input at every place; NaN elsewhere.
     normed : set of int
@@ -291,7 +292,7 @@ class _Walk:
         """The units of a recurrent layer, which are its states at every step and its last ones; None: it stays."""
         name = str(node.target)
         if why := self._why_whole(node, layer):
-            self.channels.whole[name] = f"{name!r}, a {type(layer).__name__}, stays as it is: {why}"
+            self.channels.whole[name] = f"{name!r} ({type(layer).__name__}) stays as it is: {why}"
             return None
         source = node.all_input_nodes[0]
         found, value = self.followed[source], self.values[source]
@@ -324,8 +325,8 @@ class _Walk:
     def _why_whole(self, node: fx.Node, layer: nn.RNNBase) -> str:
         """Say why a recurrent layer is not followed; empty if it is."""
         name, sources = str(node.target), node.all_input_nodes
-        uses = [n for n in self.graph.graph.nodes if f"{n.target}.".startswith(f"{name}.") and n.op != "placeholder"]
-        if len(uses) > 1:
+        named = [str(n.target) for n in self.graph.graph.nodes if n.op in ("call_module", "get_attr")]
+        if len([target for target in named if f"{target}.".startswith(f"{name}.")]) > 1:
             return "it, or a weight of it, is used in several places"
         if len(sources) != 1 or not isinstance(self.followed.get(sources[0]), Followed):
             return "it is given its first state, or something else than one tensor"

@@ -232,14 +232,13 @@ def _cut_classes(model: nn.Module, channels: Channels) -> Kept:
 def _unread(model: nn.Module, channels: Channels, rows: Classes, columns: Classes) -> set[int]:
     """Classes that nothing which stays reads, from the outputs back: some that only read one another are among them."""
     weights = {name: nonzero(_matrix(model, name)).cpu() for name in rows}
-    stay = set(channels.pinned_roots())
-    while True:
+    stay = new = set(channels.pinned_roots())
+    while new:
         read = set[int]()
         for name, roots in columns.items():
-            read |= set(roots[weights[name][_are_in(rows[name], stay)].any(0)].tolist())
-        if read <= stay:
-            break
-        stay |= read
+            read |= set(roots[weights[name][_are_in(rows[name], new)].any(0)].tolist())
+        new = read - stay
+        stay = stay | new
     while (needed := _needed(channels, rows, stay)) is not None:  # what it reads may go: nobody reads it
         stay.add(needed)
     return {root for roots in rows.values() for root in roots.tolist()} - stay
