@@ -10,7 +10,13 @@ b after normalisation and activation, which is seldom zero. What it adds to the 
 Both are exact. Then nobody reads constant nodes any more, and every node that nobody reads is cut out, from the last
 layer to the first. Nodes that are added to each other, as those of a residual stream, go together (`channels.py`), and
 so do all of an attention head; what an operation reads whose coupling is not known stays (`models/coupling.py` has
-those that are).
+those that are). Units of a recurrent layer go where nobody reads them, or where they are zero at every step
+(`models/recurrent.py`).
+
+What a layer normalisation reads stays, too. Of d channels before it, one that is c at every place adds c to their sum
+and c^2 to their sum of squares, so that mean m and variance s^2 of the d could be had without it. But behind it that
+channel is (c - m) / s, scaled and shifted: it varies, and could go only where nobody reads it. A network would then
+hold another kind of layer than it is made with, and could not be read from its file.
 """
 
 import copy
