@@ -1,4 +1,4 @@
-"""The command line: `sgmcmc-prune run | resume | summary | report | compare | reproduce | certify | audit | ...`.
+"""The command line: `sgmcmc-prune run | sample | resume | summary | report | export | compare | reproduce | ...`.
 
 Options of `run` are derived from the configuration dataclasses. Bad input is one line on standard error and exit code
 2; a failed run is one line and exit code 1. An interrupted command ends with 130 (SIGINT) or 143 (SIGTERM); an
@@ -59,6 +59,61 @@ class Start:
     def __call__(self) -> None:
         """Start the run."""
         self.run()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Sample a network on your own data, with the settings that the library chooses for them, as its call `sample`."""
+
+    data: tyro.conf.Positional[str]
+    """csv:FILE:TARGET, npz:FILE, uci:NAME, idx:FOLDER, your own as package.module:callable, or a name that `list
+    data-set` prints."""
+    likelihood: str
+    """Of each target: gaussian, categorical, bernoulli, poisson, or your own."""
+    likelihood_options: tuple[str, ...] = ()
+    """NAME=VALUE for it, such as noise=heteroscedastic of gaussian."""
+    data_options: tuple[str, ...] = ()
+    """NAME=VALUE for the data, such as test=0.2 of a table."""
+    data_dir: Path | None = None
+    """Folder with the official files of a set that has such."""
+    model: str = "mlp"
+    """The network: a name that `list network` prints, or your own as package.module:callable."""
+    model_options: tuple[str, ...] = ()
+    """NAME=VALUE for it. By default an mlp has widths=(50,) activation=tanh."""
+    in_chain: tuple[str, ...] = ()
+    """Criteria that prune inside the chains, such as expected_log_odds; after sampling every run prunes anyway."""
+    length: float = 1.0
+    """Of the chains, beside 34,000 steps of each: 0.1 is a first look."""
+    batch_size: int | None = None
+    """By default all examples, where a step can afford them: then no minibatch noise heats the chains."""
+    chains: int = 4
+    """Chains; two or more tell whether they agree."""
+    seed: int = 0
+    """Key of everything random."""
+    device: str = "cpu"
+    """Where."""
+    out: Path | None = None
+    """Run directory; by default runs/sample-seedSEED. The same command goes on there."""
+    overwrite: bool = False
+    """Replace an earlier run in that directory."""
+
+    def __call__(self) -> None:
+        """Choose the settings, run, print the table, and say where everything is."""
+        from sgmcmc_prune.run.config import DataConfig, ModelConfig
+        from sgmcmc_prune.sampling import sample_by_name
+
+        widths = ("widths=(50,)", "activation=tanh") if self.model == "mlp" else ()
+        out = self.out.expanduser() if self.out else Path("runs") / f"sample-seed{self.seed}"
+        same = ("likelihood_options", "batch_size", "length", "in_chain", "chains", "seed", "device", "overwrite")
+        run = partial(
+            sample_by_name,
+            DataConfig(self.data, self.data_options, self.data_dir, validation=0),
+            ModelConfig(self.model, self.model_options or widths),
+            self.likelihood,
+            out=out,
+            **{name: getattr(self, name) for name in same},
+        )
+        _show(out, run)
 
 
 @dataclass(frozen=True)
@@ -372,7 +427,7 @@ def _from_preset(name: str, command: type, configuration: Any) -> Any:
 def _command_type() -> Any:
     """Every command, with one sub-command of `run` and `audit` per preset."""
     commands = [_from_preset("run", Start, Run), _from_preset("audit", Audit, AuditRun)]
-    kinds = (Resume, Summary, Report, Export, Prepare, Certify, Bench, Compare, Methods, List, Reproduce)
+    kinds = (Sample, Resume, Summary, Report, Export, Prepare, Certify, Bench, Compare, Methods, List, Reproduce)
     commands += [Annotated[kind, tyro.conf.subcommand(kind.__name__.lower())] for kind in kinds]
     return reduce(or_, commands)
 

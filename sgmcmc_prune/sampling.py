@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 import shutil
 import tempfile
 import warnings
@@ -13,57 +12,33 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from sgmcmc_prune.chains import step_size
-from sgmcmc_prune.chains.schedules import Cyclical
-from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.examples import as_dataset, is_labels
 from sgmcmc_prune.data.handed import as_tensors, class_names
-from sgmcmc_prune.data.image_data import Dataset
 from sgmcmc_prune.data.seeding import seeded_generator
-from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, observation_model
-from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.posterior import Posterior
-from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.priors.em_settings import EMSettings
-from sgmcmc_prune.pruning.prunable import prunable, trainable
+from sgmcmc_prune.pruning.prunable import trainable
 from sgmcmc_prune.run.checks import check_device
-from sgmcmc_prune.run.config import (
-    DataConfig,
-    ModelConfig,
-    PriorConfig,
-    PruneConfig,
-    RunConfig,
-    SamplerConfig,
-    ScheduleConfig,
-)
+from sgmcmc_prune.run.config import DataConfig, ModelConfig, PriorConfig, RunConfig, SamplerConfig, ScheduleConfig
 from sgmcmc_prune.run.data import likelihood as named_likelihood
 from sgmcmc_prune.run.data import split_data
+from sgmcmc_prune.run.defaults import (
+    affordable_batch,
+    default_prior,
+    default_schedule,
+    default_settings,
+    stable_sampler,
+)
 from sgmcmc_prune.run.directory import load_config
 from sgmcmc_prune.run.main import resume, start
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import check_inputs, rehearsed
-from sgmcmc_prune.settings import replace
+from sgmcmc_prune.settings import replace, require
+from sgmcmc_prune.store.files import read_json
 from sgmcmc_prune.store.places import RunPlaces
 
-#: Up to so many examples a batch holds all of them, which leaves no minibatch noise; above, so many, or as many as cost
-#: the network so many multiply-adds, and so many at most.
-FULL_BATCH, BATCH, MULTIPLY_ADDS, MOST = 5000, 256, 10_000_000, 20_000
-#: The slab has this variance over the smallest fan-in of a layer, within bounds; the spike's is so many times smaller.
-SLAB, SLAB_BOUNDS, SPIKE = 2.0, (0.005, 0.5), 16.0
-#: Momentum of the default sampler with full batches, and with minibatches, whose noise heats a chain in proportion to
-#: step / friction. Its step is so much of the stability limit.
-MOMENTUM, MINIBATCH_MOMENTUM, SHARE = 0.99, 0.97, 0.1
-#: Steps of a trial of that step, and how many there are at most; a trial ends them that needs no smaller step than so
-#: much of it, and one that diverged lowers it by so much.
-TRIAL_STEPS, TRIALS, ENOUGH, MOST_LOWERED = 500, 6, 0.7, 10.0
-#: Steps of the default schedule, and the draws that each chain keeps of them.
-BURN_IN, SAMPLE, DRAWS = 4000, 30_000, 250
-#: Steps of a fork that prunes in the chain: exploring (half of them while the mask grows), sampling, and its draws.
-#: They go with the default schedule; a shorter or longer one has a fork shorter or longer by the same factor.
-EXPLORE, SAMPLE_PRUNED, DRAWS_PRUNED = 2000, 1000, 50
 #: Targets with a standard deviation outside this range do not suit a learned noise's prior.
 SCALES = (0.05, 20.0)
 
@@ -174,9 +149,9 @@ def sample(
     if isinstance(observation, Gaussian):
         _check_scale(dataset.train.labels)
     make_network = _network(model)
-    size = batch_size or loader_batch or _batch_size(make_network(0), x, dataset)
+    size = batch_size or loader_batch or affordable_batch(make_network(0), dataset.as_inputs(x[:1]), len(x))
     config = replace(
-        _defaults(min(size, len(x)), len(x), prior or _default_prior(make_network(0)), schedule),
+        default_settings(min(size, len(x)), len(x), prior or default_prior(make_network(0)), schedule),
         model=ModelConfig(name=f"given:{type(model).__name__}"),
         likelihood=likelihood if isinstance(likelihood, str) else f"given:{type(observation).__name__}",
         **{name: value for name, value in {"em": em, "sampler": sampler}.items() if value is not None},
@@ -186,7 +161,7 @@ def sample(
     )
     directory = Path(tempfile.mkdtemp(prefix="sgmcmc_prune-") if out is None else Path(out).expanduser())
     try:
-        run = Run(config, directory, split_data(dataset, config), make_network, observation, train)
+        run = Run(config, directory, split_data(dataset, config), make_network, observation)
         run = _sampled(run, sampler is None, overwrite, progress)
     except BaseException:
         if out is None:
@@ -195,147 +170,98 @@ def sample(
     return Posterior(run, temporary=out is None)
 
 
+def sample_by_name(
+    data: DataConfig,
+    model: ModelConfig,
+    likelihood: str,
+    *,
+    out: Path,
+    likelihood_options: tuple[str, ...] = (),
+    batch_size: int | None = None,
+    length: float = 1.0,
+    in_chain: tuple[str, ...] = (),
+    chains: int = 4,
+    seed: int = 0,
+    device: str = "cpu",
+    overwrite: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """As `sample`, of data, a network and a likelihood that have names: the command `sample`.
+
+    Parameters
+    ----------
+    data, model, likelihood
+        As in a `RunConfig`; the batch size of `data` is not read.
+    out : Path
+        The run's directory; the same call goes on there.
+    likelihood_options : tuple of str
+        NAME=VALUE, as in a `RunConfig`.
+    batch_size : int, optional
+        By default as `sample` chooses it.
+    length : float
+        Of burn-in, sampling and forks, beside the default 34,000 steps of a chain.
+    in_chain : tuple of str
+        Criteria that prune inside the chains, in a fork each.
+    chains, seed, device, overwrite, progress
+        As in `sample`.
+
+    Returns
+    -------
+    dict
+        The content of `metrics.json`.
+
+    Raises
+    ------
+    TypeError, ValueError, RunError
+        As `sample`.
+    """
+    require(length > 0, f"length is {length:g}; it must be > 0")
+    check_device(device)
+    named = RunConfig(
+        preset="sample",
+        data=dataclasses.replace(data, batch_size=1),
+        model=model,
+        likelihood=likelihood,
+        likelihood_options=likelihood_options,
+        device=device,
+        seed=seed,
+    )
+    found = Run(named)
+    if isinstance(found.likelihood, Gaussian):
+        _check_scale(found.data.train[1])
+    network, count = found.model(0), found.num_data
+    size = min(batch_size or affordable_batch(network, found.data.train[0][:1], count), count)
+    chosen = default_settings(size, count, default_prior(network), default_schedule(size / count, length))
+    config = replace(
+        chosen,
+        **{name: getattr(named, name) for name in ("model", "likelihood", "likelihood_options", "device", "seed")},
+        data=dataclasses.replace(data, batch_size=size),
+        chains=chains,
+        execution="processes",
+        **{"prune.in_chain": in_chain},
+    )
+    run = _sampled(Run(config, out, found.data), True, overwrite, progress)
+    return dict(read_json(run.places.metrics, checksum=True))
+
+
 def _sampled(run: Run, choose_step: bool, overwrite: bool, progress: bool) -> Run:
     """The run, sampled: from its start, or on from where its directory ends."""
     directory = run.places.directory
     begun = _begun(directory) and not overwrite
-    run.data.dataset.provenance["start"] = _start(run)
-    if begun:
-        _check_same(run)
+    start_losses = _start(run)
+    if run.given:
+        run.data.dataset.provenance["start"] = start_losses
+        if begun:
+            _check_same(run)
     if choose_step:
-        chosen = load_config(directory).sampler if begun else _stable_sampler(run, progress)
+        chosen = load_config(directory).sampler if begun else stable_sampler(run, progress)
         config = replace(run.config, sampler=chosen)
-        run = Run(config, directory, run.data, run.network, run.likelihood, run.warm_up)
+        run = Run(config, directory, run.data, run.network, run.likelihood)
     if begun:
         resume(directory, progress, run)
     else:
         start(run, overwrite, progress)
     return run
-
-
-def _batch_size(network: nn.Module, x: Tensor, dataset: Dataset) -> int:
-    """As many examples as a step can afford: all of them, where that is possible, for noise heats the chains."""
-    if len(x) <= FULL_BATCH:
-        return len(x)
-    if not x.is_floating_point():  # tokens are looked up, which no multiply-add counts
-        return BATCH
-    try:
-        each = multiply_adds(network, dataset.as_inputs(x[:1]))
-    except (IndexError, RuntimeError, TypeError, ValueError):  # the rehearsal of the network says it in words
-        each = None
-    return min(max(BATCH, MULTIPLY_ADDS // max(each, 1)), MOST) if each is not None else BATCH
-
-
-def _defaults(batch_size: int, num_data: int, prior: PriorConfig, schedule: ScheduleConfig | None) -> RunConfig:
-    """The settings of a run, but for its parts that are objects; the sampler's step is still to be found."""
-    epochs = batch_size / num_data  # of a step
-    schedule = schedule or ScheduleConfig(
-        BURN_IN * epochs, cycles=1, explore=0.0, sample=SAMPLE * epochs, relax=0.0, draws=DRAWS
-    )
-    indicators = prior.family == "spike_slab"
-    post_hoc = ("em_responsibility" if prior.mode == "em" else "inclusion_probability",) if indicators else ()
-    return RunConfig(
-        preset="sample",
-        data=DataConfig(name="given:data", validation=0, batch_size=batch_size),
-        sampler=_constant_step(1.0, momentum=MOMENTUM),
-        prior=prior,
-        em=EMSettings(kind="fixed"),
-        schedule=schedule,
-        prune=PruneConfig(
-            targets=(0.5, 0.8, 0.9),
-            post_hoc=(*post_hoc, "magnitude"),
-            in_chain=(),
-            decisions=("median",) if indicators and prior.mode != "em" else (),
-            **_fork_lengths(schedule, epochs),
-        ),
-        execution="loop",
-        probes=min(64, num_data),
-        keep_weight_draws=True,
-    )
-
-
-def _fork_lengths(schedule: ScheduleConfig, epochs: float) -> dict[str, Any]:
-    """Of a fork that prunes in the chain, as long beside the schedule as the default beside the default one.
-
-    With `epochs` of a step, of one step at least.
-    """
-    steps = (schedule.burn_in + schedule.cycles * (schedule.explore + schedule.sample)) / epochs
-    scale = steps / (BURN_IN + SAMPLE)
-    explore, kept = (max(1, round(scale * length)) for length in (EXPLORE, SAMPLE_PRUNED))
-    return {
-        "explore": explore * epochs,
-        "sample": kept * epochs,
-        "relax": 0.0,
-        "draws": min(DRAWS_PRUNED, kept),
-    }
-
-
-def _default_prior(network: nn.Module) -> PriorConfig:
-    """Spike-and-slab with a slab that keeps the size of what passes the narrowest layer."""
-    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters()):
-        raise ValueError("the network has lazy layers without a shape; pass one batch through it first")
-    if not any(p.requires_grad for p in network.parameters()):
-        raise ValueError("every parameter of the network is frozen (requires_grad False); there is nothing to sample")
-    fan_ins = [p[0].numel() for p in prunable(network).values()]
-    if not fan_ins:
-        raise ValueError("the network has no weight matrix; a prior without indicators has to be named: prior=...")
-    slab = min(max(SLAB / min(fan_ins), SLAB_BOUNDS[0]), SLAB_BOUNDS[1])
-    return PriorConfig(slab_variance=slab, spike_variance=slab / SPIKE)
-
-
-def _constant_step(lr: float, momentum: float) -> SamplerConfig:
-    """BAOAB, whose positions have no step-size bias where the posterior is Gaussian."""
-    return SamplerConfig("baoab", lr=lr, lr_explore=lr, lr_min=lr, momentum=momentum, preconditioner="identity")
-
-
-def _stable_sampler(run: Run, progress: bool) -> SamplerConfig:
-    """A step that the sampler can follow, to two digits; the network was rehearsed.
-
-    It is a share of the stability limit at a mode, and then where a short chain with that step has gone: a posterior
-    whose mode is flat, as that of classes which can be told apart, is steep beside it.
-    """
-    momentum = MOMENTUM if run.config.data.batch_size == run.num_data else MINIBATCH_MOMENTUM
-    network, stream, prior = run.model(0), run.stream(0), run.config.prior
-    narrowest = prior.spike_variance if prior.family == "spike_slab" else prior.slab_variance
-
-    def share_of_limit(at: nn.Module) -> float:
-        return stable_step(at, run.likelihood, stream, 1 / (run.num_data * narrowest), momentum, SHARE)
-
-    most = step_size.FIT_STEPS + TRIALS * TRIAL_STEPS
-    if progress:
-        print(f"no sampler is given: a training and trial chains, of {most:,} steps at most, find its step size first")
-    with progress_bar(most, "step", desc="finding a step size", disable=not progress) as bar:
-        train(network, run.likelihood, stream, bar.update)
-        step = share_of_limit(network)
-        if not 0 < step < math.inf:
-            raise ValueError(
-                "no stable step was found: a short training of the network diverged; give one as sampler=..."
-            )
-        for trial in range(1, TRIALS + 1):
-            bar.set_postfix_str(f"trial {trial} of a chain with step {step:.1e}")
-            moved = _moved(run, network, _constant_step(step, momentum), bar)
-            limit = share_of_limit(moved) if moved is not None else 0.0
-            if limit >= step * ENOUGH:
-                break
-            step = max(limit, step / MOST_LOWERED)
-        bar.total = bar.n  # the other trials are not needed
-        bar.set_postfix_str(f"step {step:.1e}")
-    return _constant_step(float(f"{step:.1e}"), momentum)
-
-
-def _moved(run: Run, network: nn.Module, sampler: SamplerConfig, bar: tqdm) -> nn.Module | None:
-    """The network after a short chain from where it is; None if that chain diverged."""
-    trial = Run(replace(run.config, sampler=sampler), None, run.data, run.network, run.likelihood)
-    lr, beta = sampler.lr, sampler.momentum
-    chain = trial.chain(0, Cyclical(lr, lr, lr, beta, sampler.temperature, TRIAL_STEPS, 0, 0, 0))
-    chain.model.load_state_dict(network.state_dict())
-    try:
-        while not chain.finished:
-            chain.advance()
-            bar.update()
-    except RunError:
-        return None
-    return chain.model
 
 
 def _observation(likelihood: str | Likelihood, targets: Tensor) -> ObservationModel:

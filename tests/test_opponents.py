@@ -153,10 +153,24 @@ def network(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
 def imported(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A file of the independent code; other tests have modules of such names, and what was there comes back."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    for each in ("plain", "plain_chain"):
+    for each in ("plain", "plain_chain", "spam"):
         monkeypatch.setitem(sys.modules, each, None)
         del sys.modules[each]
     return importlib.import_module(name)
+
+
+def test_the_curvature_of_spam_is_the_sum_of_squared_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    spam = imported("spam", monkeypatch)
+    torch.manual_seed(0)
+    model, x = sys.modules["plain"].LeNet(), torch.randn(3, 1, 28, 28)
+    torch.manual_seed(1)
+    found = spam.curvature(model, x)
+    torch.manual_seed(1)
+    drawn = torch.distributions.Categorical(logits=model(x).detach()).sample()
+    for name, w in model.named_parameters():
+        losses = [nn.functional.cross_entropy(model(x[i : i + 1]), drawn[i : i + 1]) for i in range(3)]
+        exact = sum(torch.autograd.grad(loss, w)[0].double().square() for loss in losses) * spam.TRAIN / 3
+        torch.testing.assert_close(found[name], exact, rtol=1e-4, atol=1e-4 * float(exact.max()), msg=name)
 
 
 def test_the_plain_chain_is_ours_where_nothing_is_random(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

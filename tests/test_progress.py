@@ -80,9 +80,7 @@ def test_without_validation_examples_what_is_known_is_written(
     schedule = ScheduleConfig(burn_in=20, cycles=1, explore=0, sample=60, relax=0, draws=30)
     sample(torch.nn.Linear(2, 1), (x, x[:, 0]), likelihood="gaussian", schedule=schedule, chains=1, out=tmp_path)
     announced = capsys.readouterr().out.splitlines()[0]
-    assert announced == (
-        "no sampler is given: a training and trial chains, of 3,050 steps at most, find its step size first"
-    )
+    assert announced == ("first a training and trial chains, of 3,050 steps at most, find a step size for the sampler")
     shown = output.getvalue().splitlines()[0]
     assert re.match(r"finding a step size: 100% \((\d+)/\1 steps\) after .*, step \d\.\de[+-]\d\d$", shown)
     rows = list(csv.DictReader((tmp_path / "progress" / "chain0.csv").read_text().splitlines()))

@@ -23,10 +23,10 @@ from sgmcmc_prune import Gaussian, Posterior, PruneConfig, ScheduleConfig, open_
 from sgmcmc_prune.chains import step_size
 from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.data.examples import as_dataset
 from sgmcmc_prune.data.handed import class_names
 from sgmcmc_prune.likelihoods import Mixture, gaussian, predicted
 from sgmcmc_prune.likelihoods.predicted import Predicted
+from sgmcmc_prune.run import defaults
 
 SHORT = ScheduleConfig(burn_in=40, cycles=1, explore=0, sample=80, relax=0, draws=8)
 FORK = PruneConfig(explore=10.0, sample=10.0, relax=0.0, draws=2)
@@ -424,9 +424,9 @@ def test_a_fork_is_as_long_beside_a_given_schedule_as_beside_the_default(posteri
     assert (lengths.explore, lengths.sample, lengths.relax) == (7, 4, 0)
     for batch_size in (60, 16):  # a schedule's lengths are in epochs, and that of the default is in steps
         epochs = batch_size / 60
-        default = sampling._defaults(batch_size, 60, sampling._default_prior(network()), None)
+        default = defaults.default_settings(batch_size, 60, defaults.default_prior(network()), None)
         half = replace(default.schedule, burn_in=2000 * epochs, sample=15_000 * epochs)
-        fork = sampling._defaults(batch_size, 60, default.prior, half).prune
+        fork = defaults.default_settings(batch_size, 60, default.prior, half).prune
         assert (default.prune.explore, default.prune.sample, default.prune.draws) == (2000 * epochs, 1000 * epochs, 50)
         assert (fork.explore, fork.sample, fork.draws) == (1000 * epochs, 500 * epochs, 50)
 
@@ -504,14 +504,14 @@ def test_the_step_is_a_share_of_the_stability_limit() -> None:
 
 def test_a_batch_holds_what_a_step_can_afford() -> None:
     """All of many examples of a small network, 256 of a large one's; a network that fits no example is told later."""
-    x = torch.zeros(6000, 3)
-    dataset = as_dataset("given:data", ((x, torch.arange(6000) % 2), (x[:2], torch.tensor([0, 1]))))
-    assert sampling._batch_size(network(), x, dataset) >= 6000
+    x = torch.zeros(1, 3)
+    assert defaults.affordable_batch(network(), x, 6000) == 6000
+    assert defaults.affordable_batch(network(), x, 10**6) == 20_000
     wide = nn.Sequential(nn.Linear(3, 5000), nn.Linear(5000, 10))
-    assert sampling._batch_size(wide, x, dataset) == 256
-    assert sampling._batch_size(nn.Linear(4, 1), x, dataset) == 256
-    assert sampling._batch_size(wide, x[:5000], dataset) == 5000
-    assert sampling._batch_size(network(), torch.zeros(6000, 3, dtype=torch.long), dataset) == 256
+    assert defaults.affordable_batch(wide, x, 6000) == 256
+    assert defaults.affordable_batch(nn.Linear(4, 1), x, 6000) == 256
+    assert defaults.affordable_batch(wide, x, 5000) == 5000
+    assert defaults.affordable_batch(network(), torch.zeros(1, 3, dtype=torch.long), 6000) == 256
 
 
 def test_the_step_suits_where_a_chain_goes_not_only_the_mode() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sgmcmc_prune import sampling
 from sgmcmc_prune.chains import step_size
+from sgmcmc_prune.run import defaults
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,8 +24,8 @@ def run_blocks(file: str) -> dict[str, Any]:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short chains, and short trainings before them."""
     for name, value in {"BURN_IN": 60, "SAMPLE": 200, "DRAWS": 20, "EXPLORE": 20, "SAMPLE_PRUNED": 20}.items():
-        monkeypatch.setattr(sampling, name, value)
-    monkeypatch.setattr(sampling, "DRAWS_PRUNED", 4)
+        monkeypatch.setattr(defaults, name, value)
+    monkeypatch.setattr(defaults, "DRAWS_PRUNED", 4)
     monkeypatch.setattr(step_size, "FIT_STEPS", 100)
 
 

@@ -12,7 +12,7 @@ of them, and 100 steps of Adam in log d raise the Laplace evidence at fixed w,
     log p(D | d) = LL - 1/2 sum_k [ log(h_k + d_k) - log d_k + d_k w_k^2 ].
 
 At the end the weights with the smallest damage (h_k + d_k) w_k^2 go, with no training afterwards. The curvatures count
-in the budget. The network must be the perceptron. One JSON line for each seed goes to `spam.jsonl`.
+in the budget. One JSON line for each seed goes to `spam.jsonl`.
 """
 
 import argparse
@@ -24,10 +24,20 @@ from plain import BATCH, EPOCHS, TRAIN, Data, apply, arguments, global_mask, min
 from torch import Tensor, nn
 
 
+def columns(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """What each weight of a unit is multiplied with: images x fan-in x positions (one in a linear layer)."""
+    if isinstance(layer, nn.Linear):
+        return inputs.unsqueeze(-1)
+    return F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+
+
 def curvature(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """h of every parameter from these images, scaled to all; of a layer with inputs a and gradients g, sum g^2 a^2."""
+    """h of every parameter from these images, scaled to all.
+
+    In a layer with inputs a and gradients g at positions p, each image adds (sum_p g_p a_p)^2.
+    """
     found = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in model.named_parameters()}
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
     passed: dict[str, tuple[Tensor, Tensor]] = {}
 
     def keep(name: str, inputs: Tensor, outputs: Tensor) -> None:
@@ -40,8 +50,10 @@ def curvature(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
         loss = F.cross_entropy(outputs, drawn, reduction="sum")
         gradients = torch.autograd.grad(loss, [out for _, out in passed.values()])
         for (name, (a, _)), g in zip(passed.items(), gradients, strict=True):
-            found[f"{name}.weight"] += g.square().T @ a.square() * (TRAIN / len(x))
-            found[f"{name}.bias"] += g.square().sum(0) * (TRAIN / len(x))
+            g = g.reshape(*g.shape[:2], -1)
+            each = g @ columns(layers[name], a).transpose(1, 2)
+            found[f"{name}.weight"] += each.square().sum(0).view_as(layers[name].weight) * (TRAIN / len(x))
+            found[f"{name}.bias"] += g.sum(2).square().sum(0) * (TRAIN / len(x))
     for hook in hooks:
         hook.remove()
     return found

@@ -16,7 +16,7 @@ The authors' code fixes c = 1 (`--slab 1`). Gates are relaxed as in `svbnn.py`, 
 
 for k inputs and m nodes of layer l, and L hidden layers. After the first part of the budget the nodes with the smallest
 g go, with the weights that read them, until the sparsity is reached, and what is left trains on as a plain normal
-posterior. The network must be the perceptron. One JSON line for each seed goes to `ss_ghs.jsonl`.
+posterior. A filter is a node. One JSON line for each seed goes to `ss_ghs.jsonl`.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def fit(model: nn.Module, data: Data, a: argparse.Namespace, generator: torch.Ge
         drawn = scaled(factors.draw(), values, [straight_through(theta) for theta in logits])
         total, kl = gamma.kl() + inverse.kl(-1) + (0.0 if a.slab else slab.kl(-1)), factors.kl(a.prior_std)
         for index, name in enumerate(names):
-            nodes = kl[name].sum(1) + kl[name.replace("weight", "bias")]
+            nodes = kl[name].flatten(1).sum(1) + kl[name.replace("weight", "bias")]
             if index < len(logits):
                 theta = logits[index]
                 nodes = theta.sigmoid() * nodes + gate_kl(theta, rates[index])

@@ -301,6 +301,9 @@ class RunConfig:
         NAME=VALUE for it, such as noise=heteroscedastic of "gaussian" (by default learned; a number is known).
     chains
         Number of chains; each has its own start, noise, minibatches and hyperparameters.
+    start
+        Where a chain starts: at random weights, or near a mode, where a short training from there ends. With a step
+        that is stable near a mode it would take long to get to one.
     execution
         Chains one after the other in this process, all of them batched in one pass, or each in a process of its own;
         "auto" takes a few steps of each to see which is fastest here.
@@ -353,6 +356,7 @@ class RunConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     prune: PruneConfig = field(default_factory=PruneConfig)
     chains: int = 2
+    start: Literal["random", "trained"] = "random"
     execution: Literal["auto", "loop", "batched", "processes"] = "loop"
     precision: Literal["float32", "bfloat16"] = "float32"
     compile_network: bool = False

@@ -12,6 +12,7 @@ augmented as they were; plain images have other statistics than crops with black
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ from sgmcmc_prune.pruning.masked import put_on
 from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
 from sgmcmc_prune.run.conditional import take_conditional
 from sgmcmc_prune.run.config import RunConfig, pruned_of
-from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_errors, num_decided, num_groups
+from sgmcmc_prune.run.decide import Decided, decided_post_hoc, inclusion_errors, num_decided, num_groups
 from sgmcmc_prune.run.directory import StoredAverages, evaluation_settings
+from sgmcmc_prune.run.rows import Rows
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.store.damage import damage_named
 from sgmcmc_prune.store.files import finite_or_null, read_json, write_json
@@ -295,36 +297,20 @@ def evaluate(run: Run, progress: bool = True) -> dict[str, Any]:
     }
 
 
-def tables(run: Run, progress: bool = True) -> dict[str, Any]:
-    """What `evaluate` gives but the diagnostics, which alone need the Zarr store."""
+def tables(run: Run, progress: bool = True, rank: int = 0, size: int = 1) -> dict[str, Any]:
+    """What `evaluate` gives but the diagnostics, which alone need the Zarr store.
+
+    Of several processes each computes its share of the rows and leaves them in the run's directory (rows whose draws
+    are moved first excepted); one that calls this afterwards, with a size of 1, gets them all.
+    """
     config, data, places, evaluator = run.config, run.data, run.places, Evaluator(run)
-    draws = config.schedule.cycles * config.schedule.draws
-    chains = StoredAverages(places, config.chains)
-    rows = 1 + num_decided(config) + len(config.prune.in_chain) * len(config.prune.targets)
-    rows += 1 + len(config.prune.targets) * bool(config.prune.in_chain) if config.control else 0
-    with progress_bar(rows, "row", desc="evaluate", disable=not progress) as bar:
-        found = evaluator.predict(places, 0, draws, None)
-        dense = evaluator.row(found, None, gradient_evaluations=run.gradient_evaluations())
-        by_target = evaluator.rmse_by_target(found.pooled, data.dataset)
-        _write_reliability(places.reliability, run.likelihood, found.pooled, evaluator.labels)
+    rows = Rows(places.rows, evaluation_settings(config), rank, size)
+    with progress_bar(_num_rows(config), "row", desc="evaluate", disable=not progress) as bar:
+        dense = _take(rows, evaluator, "dense", lambda: _dense_row(run, evaluator))
         bar.update(1)
-        pruned = []
-        for decided in decided_post_hoc(config, evaluator.groups, chains, held_out_losses(run)):
-            found = evaluator.predict(places, 0, draws, decided.masks)
-            labels = {"when": "post_hoc", **decided.labels, "gradient_evaluations": run.gradient_evaluations()}
-            pruned.append(evaluator.row(found, decided.masks, **labels))
-            bar.update(1)
-        moving = [name for name in config.prune.post_hoc if make_criterion(name).moves]
-        for criterion in moving:
-            take_conditional(run, places.stage(criterion))
-        forks = [(name, "post_hoc", draws) for name in moving]
-        forks += [(name, "in_chain", config.prune.cycles * config.prune.draws) for name in config.prune.in_chain]
-        for (criterion, when, n), k in product(forks, range(len(config.prune.targets))):
-            labels = {"criterion": criterion, "when": when}
-            labels["gradient_evaluations"] = run.gradient_evaluations(k + 1 if when == "in_chain" else 0)
-            pruned.append(stage_row(evaluator, places.stage(criterion), k, n, **labels))
-            bar.update(1)
-        control = _control(run, evaluator, bar) if config.control else []
+        pruned = [*_post_hoc(run, evaluator, rows, bar), *_stages(run, evaluator, rows, bar)]
+        control = _control(run, evaluator, rows, bar) if config.control else []
+    by_target = dense.pop("rmse_by_target", {})
     return {
         "split": config.evaluate,
         "examples": len(evaluator.labels),
@@ -343,22 +329,85 @@ def tables(run: Run, progress: bool = True) -> dict[str, Any]:
     }
 
 
-def _control(run: Run, evaluator: Evaluator, bar: Any) -> list[dict[str, Any]]:
+def _take(rows: Rows, evaluator: Evaluator, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A row, kept with the reason for which networks are not cut from there on."""
+    row = rows.take(name, lambda: {**compute(), "not_shrinkable": evaluator.not_shrinkable})
+    evaluator.not_shrinkable = row.pop("not_shrinkable", "") or evaluator.not_shrinkable
+    return row
+
+
+def _num_rows(config: RunConfig) -> int:
+    """Rows of the whole table."""
+    count = 1 + num_decided(config) + len(config.prune.in_chain) * len(config.prune.targets)
+    return count + (1 + len(config.prune.targets) * bool(config.prune.in_chain) if config.control else 0)
+
+
+def _dense_row(run: Run, evaluator: Evaluator) -> dict[str, Any]:
+    """The row of all dense draws; its calibration goes to a file of its own."""
+    found = evaluator.predict(run.places, 0, _num_draws(run.config), None)
+    _write_reliability(run.places.reliability, run.likelihood, found.pooled, evaluator.labels)
+    by_target = evaluator.rmse_by_target(found.pooled, run.data.dataset)
+    return {
+        **evaluator.row(found, None, gradient_evaluations=run.gradient_evaluations()),
+        **({"rmse_by_target": by_target} if by_target else {}),
+    }
+
+
+def _num_draws(config: RunConfig) -> int:
+    """Dense draws of a chain."""
+    return config.schedule.cycles * config.schedule.draws
+
+
+def _post_hoc(run: Run, evaluator: Evaluator, rows: Rows, bar: Any) -> Iterator[dict[str, Any]]:
+    """The rows of masks on the dense draws."""
+    chains = StoredAverages(run.places, run.config.chains)
+    for i, decided in enumerate(decided_post_hoc(run.config, evaluator.groups, chains, held_out_losses(run))):
+
+        def row(decided: Decided = decided) -> dict[str, Any]:
+            labels = {"when": "post_hoc", **decided.labels, "gradient_evaluations": run.gradient_evaluations()}
+            found = evaluator.predict(run.places, 0, _num_draws(run.config), decided.masks)
+            return evaluator.row(found, decided.masks, **labels)
+
+        yield _take(rows, evaluator, f"post_hoc{i}", row)
+        bar.update(1)
+
+
+def _stages(run: Run, evaluator: Evaluator, rows: Rows, bar: Any) -> Iterator[dict[str, Any]]:
+    """The rows of draws that a mask has moved, post hoc or in the chain."""
+    config = run.config
+    moving = [] if rows.shared else [name for name in config.prune.post_hoc if make_criterion(name).moves]
+    for criterion in moving:
+        take_conditional(run, run.places.stage(criterion))
+    forks = [(name, "post_hoc", _num_draws(config)) for name in moving]
+    forks += [(name, "in_chain", config.prune.cycles * config.prune.draws) for name in config.prune.in_chain]
+    for (criterion, when, n), k in product(forks, range(len(config.prune.targets))):
+        spent = run.gradient_evaluations(k + 1 if when == "in_chain" else 0)
+        labels = {"criterion": criterion, "when": when, "gradient_evaluations": spent}
+        row = partial(stage_row, evaluator, run.places.stage(criterion), k, n, **labels)
+        yield _take(rows, evaluator, f"{when}_{criterion}{k}", row)
+        bar.update(1)
+
+
+def _control(run: Run, evaluator: Evaluator, rows: Rows, bar: Any) -> list[dict[str, Any]]:
     """The rows of the control: dense, and at every target; what each took is what its networks counted."""
     config, places = run.config, run.places
     spent = [read_json(places.control_cost(chain), checksum=True)["stages"] for chain in range(config.chains)]
-    rows = []
+    found = []
     for stage, target in enumerate((None, *(config.prune.targets if config.prune.in_chain else ()))):
-        labels: dict[str, Any] = {"criterion": config.control, "when": "control", "decision": "none"}
-        labels |= {"gradient_evaluations": sum(one[stage]["gradient_evaluations"] for one in spent)}
-        chain_masks = None
-        if target is not None:
-            chain_masks = [masks.load(places.control.mask(c, target)) for c in range(config.chains)]
-            labels |= {"decision": "target", "target": target}
-        found = evaluator.predict(places.control, stage, stage + 1, chain_masks)
-        rows.append(evaluator.row(found, chain_masks, **labels))
+
+        def row(stage: int = stage, target: float | None = target) -> dict[str, Any]:
+            labels: dict[str, Any] = {"criterion": config.control, "when": "control", "decision": "none"}
+            labels |= {"gradient_evaluations": sum(one[stage]["gradient_evaluations"] for one in spent)}
+            chain_masks = None
+            if target is not None:
+                chain_masks = [masks.load(places.control.mask(c, target)) for c in range(config.chains)]
+                labels |= {"decision": "target", "target": target}
+            predicted = evaluator.predict(places.control, stage, stage + 1, chain_masks)
+            return evaluator.row(predicted, chain_masks, **labels)
+
+        found.append(_take(rows, evaluator, f"control{stage}", row))
         bar.update(1)
-    return rows
+    return found
 
 
 def stage_row(evaluator: Evaluator, stage: StagePlaces, k: int, draws: int, **labels: Any) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from sgmcmc_prune.run.conditional import check_conditional
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import rehearse_criterion
 from sgmcmc_prune.run.directory import evaluation_settings, keep_averages, load_config, open_run
-from sgmcmc_prune.run.evaluate import evaluate, foreign_inputs
+from sgmcmc_prune.run.evaluate import evaluate, foreign_inputs, tables
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import (
     check_inputs,
@@ -142,6 +142,7 @@ def _stored(job: Run) -> dict[str, Any]:
 
 def _clean(job: Run) -> None:
     """Leave of a finished run what is read again."""
+    shutil.rmtree(job.places.rows, ignore_errors=True)
     keep_averages(job)
     if not job.config.keep_weight_draws:
         for stage in (*map(job.places.stage, job.stages), job.places.control):
@@ -290,6 +291,8 @@ def _others_work(job: Run, world: Ranks, sampled: bool) -> None:
         with world.telling():
             if not sampled:
                 _run_ranks(job, False, world)
+            tables(job, False, world.rank, world.size)
+            world.wait_for_first()  # which has computed its share of the rows
             world.wait_for_first()
     except LostRank as lost:
         with distributed.deaf():
@@ -318,6 +321,9 @@ def _first_work(job: Run, progress: bool, world: Ranks, sampled: bool) -> dict[s
         if not sampled:
             with world.telling():
                 _run_chains(job, progress, world, info["execution"]["mode"])
+        if world.size > 1:
+            with world.others_wait():
+                tables(job, progress, world.rank, world.size)
         with world.others_wait():
             metrics = evaluate(job, progress)
     except (Exception, Interrupted) as error:  # whatever it is: nobody should wait for a run that has ended

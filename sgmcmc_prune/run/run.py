@@ -60,8 +60,6 @@ class Run:
         Makes the network of a chain from a seed, where the configuration names none.
     observation : ObservationModel, optional
         The likelihood, where the configuration names none.
-    warm_up : callable, optional
-        Takes the network, the likelihood and the minibatches of a chain before its first step, and moves the network.
     """
 
     def __init__(
@@ -71,9 +69,8 @@ class Run:
         data: Data | None = None,
         network: Callable[[int], nn.Module] | None = None,
         observation: ObservationModel | None = None,
-        warm_up: Callable[[nn.Module, ObservationModel, MinibatchStream], None] | None = None,
     ) -> None:
-        self.config, self.out, self.network, self.warm_up = config, out, network, warm_up
+        self.config, self.out, self.network = config, out, network
         if data is not None:
             self.data = data
         if observation is not None:

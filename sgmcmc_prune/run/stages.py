@@ -14,6 +14,7 @@ from sgmcmc_prune.chains.loop import Stage, catch_signals, follow, skip
 from sgmcmc_prune.chains.monitor import Monitor
 from sgmcmc_prune.chains.record import Recorder, dims_at_probes
 from sgmcmc_prune.chains.rehearsal import EXAMPLES, Rehearsal, check_lookups, rehearse
+from sgmcmc_prune.chains.step_size import train
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.errors import Interrupted
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
@@ -137,9 +138,9 @@ def _stage_chain(run: Run, criterion: str | None, index: int, ranks: Ranks, bar:
     """One chain of a stage at its start: dense (no criterion), or from its dense end, with a pruner."""
     if criterion is None:
         chain = run.chain(index, run.schedule(None), ranks=ranks)
-        if run.warm_up is not None:
+        if run.config.start == "trained":
             bar.set_postfix_str("a short training, to start from")
-            run.warm_up(chain.model, run.likelihood, chain.stream)
+            train(chain.model, run.likelihood, chain.stream)
         return chain
     reference = None
     if make_criterion(criterion).copies_layers:

@@ -76,6 +76,11 @@ class RunPlaces(StagePlaces):
         return self.directory / "reliability.json"
 
     @property
+    def rows(self) -> Path:
+        """Folder of the rows of an evaluation that has not ended."""
+        return self.directory / "rows"
+
+    @property
     def lock(self) -> Path:
         """What whoever works in the directory holds."""
         return self.directory / ".lock"

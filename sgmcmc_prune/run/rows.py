@@ -1,0 +1,55 @@
+"""The rows of an evaluation, each in a file once it is computed: one that was stopped goes on, and ranks share it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sgmcmc_prune import __version__
+from sgmcmc_prune.store.files import finite_or_null, read_json, write_json
+
+Row = dict[str, Any]
+
+
+class Rows:
+    """Rows by name, in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+    settings : mapping
+        What the rows depend on beside the finished draws: rows of other settings are computed again.
+    rank, size : int
+        Of the processes that share the rows, and compute each only once.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], rank: int = 0, size: int = 1) -> None:
+        self.folder, self.rank, self.size, self._asked = folder, rank, size, 0
+        self.settings = {**settings, "version": __version__}
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes compute some of the rows."""
+        return self.size > 1
+
+    def take(self, name: str, compute: Callable[[], Row]) -> Row:
+        """The row of that name: from its file, or computed; without content where it is another process's to compute.
+
+        Parameters
+        ----------
+        name : str
+            Every process asks for the same names in the same order.
+        compute : callable
+            Gives a row, in what `write_json` can write, but for numbers that are not finite.
+        """
+        path, mine = self.folder / f"{name}.json", self._asked % self.size == self.rank
+        self._asked += 1
+        if path.is_file():
+            kept = read_json(path, checksum=True)
+            if kept["settings"] == finite_or_null(self.settings):
+                return dict(kept["row"])
+        if not mine:
+            return {}
+        row = compute()
+        self.folder.mkdir(exist_ok=True)
+        write_json(path, {"settings": finite_or_null(self.settings), "row": finite_or_null(row)}, checksum=True)
+        return row

@@ -1,0 +1,83 @@
+"""An evaluation that was stopped goes on with the next row, and processes share its rows."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_evaluate import QUICK
+
+from sgmcmc_prune.run import evaluate
+from sgmcmc_prune.run.evaluate import Evaluator, tables
+from sgmcmc_prune.run.main import resume, run
+from sgmcmc_prune.run.rows import Rows
+from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.settings import replace
+
+#: Dense, two criteria at two targets and by one decision, and two targets in the chain.
+CONFIG = replace(
+    QUICK,
+    **{
+        "prune.targets": (0.5, 0.8),
+        "prune.post_hoc": ("inclusion_probability", "magnitude"),
+        "prune.decisions": ("median",),
+        "control": "sgd",
+    },
+)
+NUM_ROWS = 1 + 2 * 2 + 1 + 2 + 3
+
+
+@pytest.fixture
+def predictions(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts the rows that are computed."""
+    counted, predict = Counter[str](), Evaluator.predict
+
+    def counting(self: Evaluator, *arguments: Any) -> Any:
+        counted["rows"] += 1
+        return predict(self, *arguments)
+
+    monkeypatch.setattr(Evaluator, "predict", counting)
+    return counted
+
+
+def test_a_stopped_evaluation_goes_on(
+    tmp_path: Path, predictions: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(CONFIG, tmp_path / "whole", progress=False)
+    assert predictions["rows"] == NUM_ROWS
+    assert not (tmp_path / "whole" / "rows").exists()
+
+    def stopping(*arguments: Any, **labels: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "stage_row", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(CONFIG, tmp_path / "stopped", progress=False)
+    predictions.clear()
+    found = resume(tmp_path / "stopped", progress=False)
+    assert predictions["rows"] == 2 + 3
+    assert (found["dense"], found["pruned"]) == (whole["dense"], whole["pruned"])
+    assert not (tmp_path / "stopped" / "rows").exists()
+
+
+def test_processes_share_the_rows(tmp_path: Path, predictions: Counter[str]) -> None:
+    whole = run(CONFIG, tmp_path / "run", progress=False)
+    each = []
+    for rank in (1, 2, 0):
+        predictions.clear()
+        tables(Run(CONFIG, tmp_path / "run"), False, rank, 3)
+        each.append(predictions["rows"])
+    assert sorted(each) == [3, 4, 4]
+    predictions.clear()
+    found = tables(Run(CONFIG, tmp_path / "run"), False)
+    assert predictions["rows"] == 0
+    assert all(found[part] == whole[part] for part in ("dense", "pruned", "control", "not_shrinkable"))
+
+
+def test_rows_of_other_settings_are_computed_again(tmp_path: Path) -> None:
+    first, other = Rows(tmp_path / "rows", {"evaluate": "test"}), Rows(tmp_path / "rows", {"evaluate": "validation"})
+    assert first.take("dense", lambda: {"accuracy": 0.5, "nll": float("nan")})["accuracy"] == 0.5
+    assert other.take("dense", lambda: {"accuracy": 0.25}) == {"accuracy": 0.25}
+    again = Rows(tmp_path / "rows", {"evaluate": "validation"})
+    assert again.take("dense", lambda: pytest.fail("it is kept")) == {"accuracy": 0.25}

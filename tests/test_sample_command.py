@@ -1,0 +1,77 @@
+"""The command `sample`: data, network and likelihood by name, with the settings of the call `sample`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sgmcmc_prune.cli import main
+from sgmcmc_prune.run import defaults
+from sgmcmc_prune.run.directory import load_config
+from sgmcmc_prune.store.files import read_json
+
+
+@pytest.fixture(autouse=True)
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table of 80 rows whose target one straight line explains but for a tenth, and counts with the same inputs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sgmcmc_prune.chains.step_size.FIT_STEPS", 200)
+    monkeypatch.setattr(defaults, "TRIAL_STEPS", 50)
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(80, 2))
+    y = 2 * x[:, 0] + 0.1 * generator.normal(size=80)
+    rows = ["left,right,price", *(f"{a},{b},{c}" for (a, b), c in zip(x, y, strict=True))]
+    (tmp_path / "houses.csv").write_text("\n".join(rows))
+    np.savez(tmp_path / "counts.npz", x=x.astype(np.float32), y=generator.poisson(np.exp(0.5 * x[:, 0])))
+    return tmp_path
+
+
+def command(*options: str) -> None:
+    main(["sample", *options, "--length", "0.01", "--chains", "2"])
+
+
+def test_a_table_is_sampled_with_a_step_that_suits_it(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    houses = ("csv:houses.csv:price", "--likelihood", "gaussian")
+    command(*houses)
+    out = table / "runs" / "sample-seed0"
+    config = load_config(out)
+    assert config.data.batch_size == 72  # all of its training rows
+    assert (config.model.name, config.model.options) == ("mlp", ("widths=(50,)", "activation=tanh"))
+    assert (config.schedule.burn_in, config.schedule.sample, config.schedule.draws) == (40, 300, 250)
+    assert (config.start, config.em.kind) == ("trained", "fixed")
+    assert 0 < config.sampler.lr < 0.1
+    assert read_json(out / "metrics.json", checksum=True)["dense"]["rmse"] < 0.5
+    assert "run directory: runs/sample-seed0" in capsys.readouterr().out
+
+    kept = {path: path.read_bytes() for path in (out / "draws").rglob("*.safetensors")}
+    command(*houses)  # goes on, and finds everything done
+    assert kept
+    assert kept == {path: path.read_bytes() for path in (out / "draws").rglob("*.safetensors")}
+
+    with pytest.raises(SystemExit, match="2"):
+        command("npz:counts.npz", "--likelihood", "poisson")
+    assert "holds a run with other settings; give the same ones, another directory" in capsys.readouterr().err
+    command("npz:counts.npz", "--likelihood", "poisson", "--overwrite", "--in-chain", "expected_log_odds")
+    pruned = read_json(out / "metrics.json", checksum=True)["pruned"]
+    assert {row["criterion"] for row in pruned if row["when"] == "in_chain"} == {"expected_log_odds"}
+    assert load_config(out).likelihood == "poisson"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("houses.csv", "--likelihood", "gaussian"), "houses.csv"),
+        (("csv:houses.csv:rent", "--likelihood", "gaussian"), "rent"),
+        (("csv:houses.csv:price", "--likelihood", "normal"), "normal"),
+        (("csv:houses.csv:price", "--likelihood", "gaussian", "--model", "lenet"), "lenet"),
+        (("csv:houses.csv:price", "--likelihood", "gaussian", "--in-chain", "size"), "size"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(
+    options: tuple[str, ...], said: str, table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(*options)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert said in line
+    assert not (table / "runs").exists()
