@@ -8,7 +8,7 @@ from sgmcmc_prune.compare.comparison import finished_rows
 from sgmcmc_prune.compare.table import summary
 
 FOLDER = Path(__file__).parent / "comparison_long"
-NETWORKS = {"lenet": "LeNet"}
+NETWORKS = {"lenet": "LeNet", "mlp": "the MLP"}
 ABOUT = "The command is in the [README](README.md). Intervals are Student's, 95 %, over seeds, paired for differences."
 
 
