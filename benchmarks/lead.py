@@ -1,8 +1,8 @@
 """How far our chain is ahead of gradual magnitude pruning, in two codes: `python benchmarks/lead.py` prints the tables.
 
 Both codes train LeNet and the MLP on the same images of Fashion-MNIST from seeds 0 to 4, at 400,000 gradient
-evaluations: the cells of `comparison_long`, and plain torch (`opponents/plain_chain.py`, `opponents/plain.py`, with `--held-out comparison`).
-Of settings that were run twice the last line counts.
+evaluations: the cells of `comparison_long`, and plain torch (`opponents/plain_chain.py`, `opponents/plain.py`, with
+`--held-out comparison`). Of settings that were run twice the last line counts.
 """
 
 import json

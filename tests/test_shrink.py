@@ -350,7 +350,7 @@ def test_what_cannot_be_shrunk_is_named(model: nn.Module, shape: tuple[int, ...]
 @pytest.mark.parametrize(
     ("model", "shape", "layer", "reason"),
     [
-        (nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2)), (4,), "0", "'1', a LayerNorm, which mixes"),
+        (nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2)), (4,), "0", "'1', a LayerNorm, whose"),
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.LayerNorm(4), nn.Conv2d(4, 2, 3)), (1, 6, 6), "0", "'1', a LayerNorm"),
         (
             nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(5), nn.Flatten(), nn.Linear(15, 2)),

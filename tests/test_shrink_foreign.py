@@ -84,7 +84,7 @@ class Tokens(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """A feedforward network, a recurrent layer (which stays), another."""
+    """A feedforward network, a recurrent layer, another."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -23,6 +23,7 @@ from sgmcmc_prune.chains.smaller import SmallerChain, _cut, cut
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.preconditioners import RMSprop
 from sgmcmc_prune.priors import SpikeSlab
+from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.em import adaptation
 from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.gaussian import Gaussian
@@ -64,6 +65,7 @@ PRIORS: dict[str, Callable[[Mapping[str, Tensor]], Any]] = {
     "index": lambda p: SpikeSlab(
         p, group={n: _scattered_groups(w) for n, w in p.items() if w.ndim > 1}, seed=1, **WIDE
     ),
+    "horseshoe": lambda p: Horseshoe(p, min_variance=2e-3, slab_variance=0.1, seed=1),
     "gaussian": lambda p: Gaussian(0.1),
     "student": lambda p: StudentT(0.1),
 }
@@ -172,7 +174,7 @@ def go(masked: Chain, small: SmallerChain, steps: int = STEPS) -> None:
 
 
 @pytest.mark.parametrize("name", ["mlp", pytest.param("convolution", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("prior", in_short(PRIORS, "node", "weight", "node, gibbs", "index", "student"))
+@pytest.mark.parametrize("prior", in_short(PRIORS, "node", "weight", "node, gibbs", "index", "student", "horseshoe"))
 def test_a_hundred_steps_are_those_of_the_masked_chain(name: str, prior: str) -> None:
     """In float64 to 1e-10, at T = 1 with the same noise, EM on."""
     chain = make(name, prior, SGHMC, torch.float64)
@@ -211,6 +213,51 @@ SAMPLERS: dict[str, tuple[type, dict[str, Any]]] = {
     "sgnht": (SGNHT, {}),
     "adaptive": (AdaptiveSGHMC, {"preconditioner": None}),
 }
+
+
+class Recurrent(nn.Module):
+    """Two depths of a recurrent layer in both directions, and a reader of the mean of its states."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.rnn = kind(4, 6, num_layers=2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.rnn(x)[0].mean(1))
+
+
+@pytest.mark.parametrize("kind", [pytest.param(nn.RNN, marks=pytest.mark.slow), nn.GRU, nn.LSTM])
+@pytest.mark.parametrize(
+    ("prior", "dtype", "tolerance"),
+    [("gaussian", torch.float64, 1e-10), pytest.param("weight", torch.float32, 1e-5, marks=pytest.mark.slow)],
+)
+def test_units_of_recurrent_layers_go(
+    monkeypatch: pytest.MonkeyPatch, kind: type[nn.RNNBase], prior: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    monkeypatch.setitem(NETWORKS, "recurrent", (lambda: Recurrent(kind), (5, 4)))
+    chain = make("recurrent", prior, SGHMC, dtype)
+    mask = {n: torch.ones_like(p, dtype=torch.bool) for n, p in masks.prunable(chain.model).items()}
+    for name in mask:
+        if "ih_l0" not in name:  # of all four, the first two units
+            mask[name].unflatten(1, (-1, 6))[..., :2] = False
+    masked, small = pair(chain, mask)
+    assert small.model.rnn.hidden_size == 4
+    assert small.stays == {}
+    go(masked, small)
+    assert_same(masked, small, tolerance)
+
+
+def test_units_of_recurrent_layers_that_change_from_step_to_step_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "recurrent", (lambda: Recurrent(nn.GRU), (5, 4)))
+    chain = make("recurrent", "gaussian", SGHMC, torch.float64)
+    mask = {n: torch.ones_like(p, dtype=torch.bool) for n, p in masks.prunable(chain.model).items()}
+    for part in ("ih_l0", "hh_l0"):
+        mask[f"rnn.weight_{part}"].unflatten(0, (3, 6))[:, :2] = False
+    masked, small = pair(chain, mask)
+    assert small.stays["rnn"].startswith("2 of its nodes read nothing, and stay")
+    go(masked, small, 20)
+    assert_same(masked, small, 1e-10)
 
 
 @pytest.mark.parametrize("sampler", in_short(SAMPLERS, "sghmc", "signs", "sgnht", "adaptive"))
@@ -333,6 +380,12 @@ def test_nodes_whose_constants_cannot_be_moved_stay_unless_nobody_reads_them(
     assert_same(masked, small, 1e-10)
 
 
+class Own(Gaussian):
+    """A user's prior, of which nobody knows how it goes on."""
+
+    cut = Prior.cut  # type: ignore[assignment]
+
+
 def test_only_chains_that_have_settled_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     def made(prior: str = "node") -> Chain:
         chain = make("mlp", prior, SGHMC, torch.float64)
@@ -354,9 +407,9 @@ def test_only_chains_that_have_settled_are_cut(monkeypatch: pytest.MonkeyPatch) 
         chain.parameters["layers.2.weight"][0] = 0
     with pytest.raises(ValueError, match=r"kept weights of 'layers\.2\.weight' are exactly zero"):
         cut(chain)
-    monkeypatch.setitem(PRIORS, "horseshoe", lambda p: Horseshoe(p, seed=1))
-    with pytest.raises(TypeError, match="a prior of type Horseshoe has no cut"):
-        cut(made("horseshoe"))
+    monkeypatch.setitem(PRIORS, "own", lambda p: Own(0.1))
+    with pytest.raises(TypeError, match="a prior of type Own has no cut"):
+        cut(made("own"))
 
 
 def test_a_network_that_draws_noise_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ node stays; `stays` says so.
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -31,7 +32,8 @@ from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.forward import minibatch_nll
 from sgmcmc_prune.chains.rehearsal import ROUNDING, relative
 from sgmcmc_prune.chains.schedules import Plan
-from sgmcmc_prune.models.coupling import coupling, set_sizes
+from sgmcmc_prune.models.coupling import coupling_of_tensor, set_sizes
+from sgmcmc_prune.models.recurrent import num_gates
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.em import EM, ScaleEM
@@ -232,9 +234,9 @@ def _narrowed(model: nn.Module, positions: Positions) -> nn.Module:
         whole = getattr(layer, own)
         part = whole.detach().flatten()[at]
         setattr(layer, own, nn.Parameter(part, whole.requires_grad) if isinstance(whole, nn.Parameter) else part)
-        rule = coupling(layer)
+        rule = coupling_of_tensor(layer, own)
         if rule is not None and (part.ndim > 1 or not rule.mixes):
-            set_sizes(layer, part.shape)
+            set_sizes(layer, own, part.shape)
     return small
 
 
@@ -388,14 +390,23 @@ def _cut_gradient(chain: Chain, places: Places) -> Tensor:
 
 def _staying(model: nn.Module, mask: Mapping[str, Tensor], obstacles: Mapping[str, str]) -> dict[str, str]:
     """By layer, how many of its nodes read nothing and are still there, and why."""
-    found: dict[str, str] = {}
+    empty = Counter[str]()
     for name, kept in mask.items():
-        layer, _, own = name.rpartition(".")
-        rule = coupling(model.get_submodule(layer))
-        if own == "weight" and kept.ndim > 1 and rule is not None:
-            empty = int((~kept.movedim(rule.outputs, 0).flatten(1).any(1)).sum())
-            why = obstacles.get(
-                layer, "what they send cannot be moved to biases exactly, or nothing else is left there"
-            )
-            found |= {layer: f"{empty} of its nodes read nothing, and stay: {why}"} if empty else {}
-    return found
+        path, _, own = name.rpartition(".")
+        layer = model.get_submodule(path)
+        rule = coupling_of_tensor(layer, own)
+        if rule is None or kept.ndim < 2 or own != f"weight{rule.suffix}":
+            continue
+        read = kept.movedim(rule.outputs, 0).flatten(1).any(1)
+        if isinstance(layer, nn.RNNBase):
+            if "_hh_" in own:  # counted with what reads the inputs
+                continue
+            states = mask.get(name.replace("_ih_", "_hh_"), torch.ones(len(read), 1, dtype=torch.bool))
+            read = (read | states.any(1).to(read)).view(num_gates(layer), -1).any(0)
+        empty[path] += int((~read).sum())
+    why = "what they send cannot be moved to biases exactly, or their layer has to keep as many"
+    return {
+        path: f"{count} of its nodes read nothing, and stay: {obstacles.get(path, why)}"
+        for path, count in empty.items()
+        if count
+    }

@@ -1,8 +1,9 @@
 """How each kind of layer couples the channels that it reads to those that it makes: the table that cutting follows.
 
 A *mixing* layer reads all channels for each one that it makes: they are dimensions of its weight. A *channelwise* one
-makes a channel out of that channel alone, perhaps with values of its own for each. Of any other kind nothing is known:
-what stands before it and behind it stays.
+makes a channel out of that channel alone, perhaps with values of its own for each. A *recurrent* one has several
+weights, each of which mixes: its *parts*, such as 'hh_l0', which reads the states that 'ih_l0' and itself make. Of any
+other kind nothing is known: what stands before it and behind it stays.
 """
 
 import operator
@@ -17,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from sgmcmc_prune.models.normalisation import FilterResponseNorm, ThresholdedLinear
+from sgmcmc_prune.models.recurrent import num_gates
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Coupling:
     groups : int
         In how many groups of neighbours the channels are normalised together, which go together or not at all; 0: each
         is for itself.
+    suffix : str
+        What the names of its weight and bias end with, as "_hh_l0".
     """
 
     mixes: bool = False
@@ -51,11 +55,16 @@ class Coupling:
     made: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
     groups: int = 0
+    suffix: str = ""
 
     def matrix(self, layer: nn.Module) -> Tensor:
         """A view of a mixing layer's weight, of shape (made, read, ...)."""
-        weight = layer.get_parameter("weight")
+        weight = layer.get_parameter(f"weight{self.suffix}")
         return weight if self.outputs == 0 else weight.transpose(0, 1)
+
+    def bias(self, layer: nn.Module) -> Tensor | None:
+        """A mixing layer's bias, if it has one."""
+        return getattr(layer, f"bias{self.suffix}", None)
 
 
 _ELEMENTWISE = Coupling()
@@ -154,6 +163,30 @@ def coupling(layer: nn.Module) -> Coupling | None:
     return None
 
 
+def _part(layer: nn.RNNBase, part: str) -> Coupling:
+    read = ("input_size",) if part.startswith("ih_l0") else ()
+    return Coupling(mixes=True, axis=-1, made=("hidden_size",), read=read, suffix=f"_{part}")
+
+
+def coupling_of_tensor(layer: nn.Module, name: str) -> Coupling | None:
+    """How the part of a layer couples channels that has a parameter or buffer of this name; None if not known."""
+    if not isinstance(layer, nn.RNNBase):
+        return coupling(layer)
+    part = name.partition("_")[2]
+    return _part(layer, part) if part.startswith(("ih_", "hh_")) else None
+
+
+def layer_of(model: nn.Module, name: str) -> tuple[str, nn.Module, Coupling]:
+    """A layer by its name, or that of one of its parts ("rnn.hh_l0"): its path, the layer, and how it couples."""
+    path, _, part = name.rpartition(".")
+    layer = model.get_submodule(path)
+    if isinstance(layer, nn.RNNBase):
+        return path, layer, _part(layer, part)
+    rule = coupling(model.get_submodule(name))
+    assert rule is not None, "only layers whose coupling is known are followed"
+    return name, model.get_submodule(name), rule
+
+
 def coupling_of_function(target: object) -> Coupling | None:
     """The same of a function, or of a tensor's method by its name."""
     return _FUNCTIONS.get(target)
@@ -172,9 +205,9 @@ def pads_with_zeros(layer: nn.Module) -> bool:
     return isinstance(layer, _ConvTransposeNd) or (padded and layer.padding_mode == "zeros")
 
 
-def set_sizes(layer: nn.Module, shape: torch.Size) -> None:
-    """Have a layer say the sizes that its weight has."""
-    rule = coupling(layer)
+def set_sizes(layer: nn.Module, name: str, shape: torch.Size) -> None:
+    """Have a layer say the sizes that its weight of this name has."""
+    rule = coupling_of_tensor(layer, name)
     if rule is not None:
         set_number(layer, rule.made, shape[rule.outputs])
         if rule.read:
@@ -185,5 +218,7 @@ def set_number(layer: nn.Module, names: Sequence[str], number: int) -> None:
     """Have a layer say how many channels it makes or reads, in the attributes of these names."""
     if isinstance(layer, nn.GroupNorm):  # whole groups have gone
         layer.num_groups = layer.num_groups * number // layer.num_channels
+    if isinstance(layer, nn.RNNBase) and "hidden_size" in names:  # of so many rows
+        number //= num_gates(layer)
     for name in names:
         setattr(layer, name, number)

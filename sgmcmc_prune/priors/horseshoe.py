@@ -27,9 +27,10 @@ convergence rates (Bayesian Analysis 2023).
 Makalic, Schmidt: A simple sampler for the horseshoe estimator (IEEE Signal Processing Letters 2016).
 """
 
+import copy
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,8 @@ class Horseshoe(Prior):
         self.seed, self.chain = choose_seed(seed, chain), chain
         self.made_for = without_memory(params)
         self.layers: dict[str, Scales] = {}
+        #: Of a weight that was cut, where its noise is in that of the whole: (2, *weight).
+        self.places: dict[str, Tensor] = {}
         offset = 0
         for name, p in params.items():
             if p.dim() > 1:
@@ -111,6 +114,20 @@ class Horseshoe(Prior):
         """With the slab of the configuration; the option `global_scale` is its own."""
         chosen = {**settings, "min_variance": max(context["min_variance"], 1e-12), **context["options"]}
         return cls(params, seed=context["seed"], chain=context["chain"], **chosen)
+
+    def cut(self, params: Mapping[str, Tensor], positions: Mapping[str, Tensor]) -> "Horseshoe":
+        """With the scales of the weights that stay, and with their noise."""
+        smaller = copy.copy(self)
+        smaller.made_for, smaller.layers, smaller.places = without_memory(params), dict(self.layers), dict(self.places)
+        for name in self.layers.keys() & positions.keys():
+            at, layer = positions[name], self.layers[name]
+            local, auxiliary, alive = (
+                whole.flatten()[at] for whole in (layer.local_variance, layer.auxiliary, layer.alive)
+            )
+            smaller.layers[name] = replace(layer, local_variance=local, auxiliary=auxiliary, alive=alive)
+            whole = torch.arange(2 * layer.alive.numel(), device=at.device).view(2, -1)
+            smaller.places[name] = self.places.get(name, whole).flatten(1)[:, at]
+        return smaller
 
     def hyperparameters(self, name: str) -> dict[str, float]:
         """`global_scale` of one layer as it was drawn last, tau; `dense_variance` of another parameter."""
@@ -150,17 +167,20 @@ class Horseshoe(Prior):
         for index, (name, layer) in enumerate(self.layers.items()):
             w = params[name].detach()
             rate = layer.auxiliary.reciprocal() + w.square() / (2 * temperature)
-            u, v = self._uniforms(layer, step)
+            u, v = self._uniforms(name, step)
             layer.local_variance = inverse_gamma_above(u, (1 + 1 / temperature) / 2, rate, self.min_variance)
             auxiliary_rate = layer.local_variance.reciprocal() + 1 / layer.global_variance
             layer.auxiliary = auxiliary_rate / -v.log()
             self._sample_global(layer, np.random.default_rng([self.seed, self.chain, step, index]))
 
-    def _uniforms(self, layer: Scales, step: int) -> Tensor:
+    def _uniforms(self, name: str, step: int) -> Tensor:
         """Two uniforms in (0, 1) for each weight, shape (2, *weight)."""
+        layer, places = self.layers[name], self.places.get(name)
         like = layer.local_variance
-        words = random_words(self.seed, self.chain, Stream.INDICATOR, step, layer.offset, 2 * like.numel(), like.device)
-        return uniform(words).clamp_(max=1 - 2**-24).view(2, *like.shape).to(like)
+        count = 2 * like.numel() if places is None else int(places.max()) + 1
+        words = random_words(self.seed, self.chain, Stream.INDICATOR, step, layer.offset, count, like.device)
+        words = words.view(2, *like.shape) if places is None else words[places]
+        return uniform(words).clamp_(max=1 - 2**-24).to(like)
 
     def _sample_global(self, layer: Scales, generator: np.random.Generator) -> None:
         """Draw tau^2 and xi; masked weights say nothing about the global scale."""

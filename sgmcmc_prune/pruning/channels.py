@@ -7,19 +7,21 @@ all columns that read it are cut together or not at all. A concatenation puts ch
 operation whose coupling is not known (`models/coupling.py` has those that are) is pinned: it stays.
 
 A channel *varies* with the network's input unless all that it is made of is constant: rows of zeros, or weights that
-read constants alone.
+read constants alone. A unit of a recurrent layer begins at zero, and a constant one would change from step to step: it
+varies unless it is zero at every step (`models/recurrent.py`).
 """
 
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 
 from sgmcmc_prune.errors import first_line
-from sgmcmc_prune.models.coupling import Coupling, coupling, coupling_of_function, is_weighted
+from sgmcmc_prune.models.coupling import Coupling, coupling, coupling_of_function, is_weighted, layer_of
+from sgmcmc_prune.models.recurrent import directions, num_gates, zero_units
 from sgmcmc_prune.models.vit import Attention
 from sgmcmc_prune.pruning.graph import Values, asks_shape, module_of, moved, moves, trace, where_it_ends
 
@@ -43,6 +45,10 @@ class Followed:
     varies: Tensor
 
 
+#: What a node gives: a tensor, or of a recurrent layer a pair, whose second may be a pair.
+Given = Followed | tuple[Any, ...]
+
+
 @dataclass
 class Channels:
     """All channels of a network, by number; `FOREIGN` is none of a layer's.
@@ -56,11 +62,16 @@ class Channels:
     pinned : dict of int to str
         Channels that must stay, and why.
     rows, own, columns : dict of str to int Tensor
-        By layer, the channels that its rows make, that it has a value of its own for, and that its columns read.
+        By layer (of a recurrent one by part, as "rnn.hh_l0"), the channels that its rows make, that it has a value of
+        its own for, and that its columns read.
     constants : dict of str to Tensor
         By layer, what each column reads if that is the same for every input at every place; NaN elsewhere.
     normed : set of int
         Channels that go through a batch normalisation.
+    alike : dict of str to list of int Tensor
+        By recurrent layer, the units of each of its depths and directions, of which as many must stay.
+    whole : dict of str to str
+        Recurrent layers that are not followed, and why.
     """
 
     tags: Tensor
@@ -71,6 +82,8 @@ class Channels:
     columns: dict[str, Tensor] = field(default_factory=dict)
     constants: dict[str, Tensor] = field(default_factory=dict)
     normed: set[int] = field(default_factory=set)
+    alike: dict[str, list[Tensor]] = field(default_factory=dict)
+    whole: dict[str, str] = field(default_factory=dict)
 
     def root(self, channel: int) -> int:
         """The number of a channel's class."""
@@ -158,9 +171,16 @@ def _num_nodes(module: nn.Module) -> int:
     """How many channels a module makes by weights."""
     if isinstance(module, Attention):
         return _num_nodes(module.qkv) + _num_nodes(module.proj)
+    if isinstance(module, nn.RNNBase):
+        return module.hidden_size * sum(map(len, directions(module)))
     if not is_weighted(module):
         return 0
     return int(module.out_features if isinstance(module, nn.Linear) else module.out_channels)  # type: ignore[arg-type]
+
+
+def _tensors(given: Given) -> list[Followed]:
+    """All that a node gives."""
+    return [given] if isinstance(given, Followed) else [found for part in given for found in _tensors(part)]
 
 
 class _Walk:
@@ -168,26 +188,38 @@ class _Walk:
 
     def __init__(self, graph: fx.GraphModule, values: Values, channels: Channels) -> None:
         self.graph, self.values, self.channels = graph, values, channels
-        self.followed: dict[fx.Node, Followed] = {}
+        self.followed: dict[fx.Node, Given] = {}
         self.made = 1
 
     def step(self, node: fx.Node) -> None:
         """Find the channels of one node's value; an unknown operation makes foreign ones, and pins what it reads."""
         if asks_shape(node):
             return
-        value = self.values[node]
-        found = self._known(node) if isinstance(value, Tensor) and node.op != "output" else None
-        if found is None or found.labels.shape != value.shape:  # as of a tensor that is concatenated twice
-            self._pin_inputs(node, where_it_ends(node, module_of(self.graph, node)))
+        value, found = self.values[node], self._given(node)
+        if found is None or (isinstance(found, Followed) and found.labels.shape != value.shape):
+            # Another shape: of a tensor that is concatenated twice.
+            why = self.channels.whole.get(str(node.target)) or where_it_ends(node, module_of(self.graph, node))
+            self._pin_inputs(node, why)
             found = self._foreign(value) if isinstance(value, Tensor) else None
         if found is not None:
             self.followed[node] = found
+
+    def _given(self, node: fx.Node) -> Given | None:
+        """What it gives, where the operation is known; parts of what a recurrent layer gives are taken one by one."""
+        layer = module_of(self.graph, node)
+        if isinstance(layer, nn.RNNBase):
+            return self._recurrent(node, layer)
+        given = self.followed.get(node.all_input_nodes[0]) if node.target is operator.getitem else None
+        if isinstance(given, tuple):
+            part: Any = node.args[1]
+            return cast(Given, given[part])
+        return self._known(node) if isinstance(self.values[node], Tensor) and node.op != "output" else None
 
     def _known(self, node: fx.Node) -> Followed | None:
         """Its channels, where the operation is known."""
         if node.op in ("placeholder", "get_attr"):
             return self._foreign(self.values[node])
-        inputs = [self.followed[n] for n in node.all_input_nodes if n in self.followed]
+        inputs = [f for n in node.all_input_nodes if isinstance(f := self.followed.get(n), Followed)]
         if len(inputs) != len([n for n in node.all_input_nodes if isinstance(self.values[n], Tensor)]) or not inputs:
             return None
         module = module_of(self.graph, node)
@@ -198,7 +230,7 @@ class _Walk:
             return self._attended(node, module, inputs[0])
         if module is not None and rule is not None and rule.mixes:
             made, varies = self._mixed(str(node.target), module, inputs[0], self.values[node.all_input_nodes[0]])
-            return self._laid(node, rule, made, varies)
+            return self._laid(self.values[node].shape, rule, made, varies)
         if moves(self.graph, node, self.values):
             return self._moved(node, inputs[0])
         if rule is not None and node.op != "get_attr":
@@ -211,8 +243,8 @@ class _Walk:
 
     def _pin_inputs(self, node: fx.Node, why: str) -> None:
         for source in node.all_input_nodes:
-            if source in self.followed:
-                self.channels.pin(self.followed[source].labels, why)
+            for found in _tensors(self.followed.get(source, ())):
+                self.channels.pin(found.labels, why)
 
     def _line(self, found: Followed, rule: Coupling) -> tuple[Tensor, Tensor] | None:
         """Channel and variation at each place where a layer looks for channels; None if they do not lie so."""
@@ -225,8 +257,7 @@ class _Walk:
             return None
         return numbers, found.varies.movedim(rule.axis, 0).flatten(1).amax(1)
 
-    def _laid(self, node: fx.Node, rule: Coupling, numbers: Tensor, varies: Tensor) -> Followed:
-        shape = self.values[node].shape
+    def _laid(self, shape: torch.Size, rule: Coupling, numbers: Tensor, varies: Tensor) -> Followed:
         places = [1] * len(shape)
         places[rule.axis if rule.axis is not None else -1] = len(numbers)
         lines = (line.view(places).expand(shape).contiguous() for line in (self.channels.tags[numbers], varies))
@@ -236,18 +267,70 @@ class _Walk:
         """The channels that a layer makes that reads all channels for each of them, and which of them vary."""
         rule = coupling(layer)
         assert rule is not None
-        weight, line = rule.matrix(layer).detach().cpu(), self._line(found, rule)
-        if line is None or len(line[0]) != weight.shape[1] or not self._in_order(line[0]):
+        weight, varies = rule.matrix(layer).detach().cpu(), self._read(name, found, value)
+        self.channels.rows[name] = made = self._new(len(weight))
+        return made, (nonzero(weight).double() * varies).amax(1)
+
+    def _new(self, count: int) -> Tensor:
+        """The numbers of so many channels that are made."""
+        self.made += count
+        return torch.arange(self.made - count, self.made)
+
+    def _read(self, name: str, found: Followed, value: Tensor) -> Tensor:
+        """Note which channels the columns of a layer (or a part of one) read; return which columns vary."""
+        _, layer, rule = layer_of(self.graph, name)
+        size, line = rule.matrix(layer).shape[1], self._line(found, rule)
+        if line is None or len(line[0]) != size or not self._in_order(line[0]):
             why = f"{name!r} reads its nodes in another order, or flattened together with others"
             self.channels.pin(found.labels, why)
-            varies = torch.ones(weight.shape[1], dtype=torch.float64)
-        else:
-            self.channels.columns[name], varies = line
-            self.channels.constants[name] = self._constants(value, rule, varies)
-        made = torch.arange(self.made, self.made + len(weight))
-        self.made += len(weight)
-        self.channels.rows[name] = made
-        return made, (nonzero(weight).double() * varies).amax(1)
+            return torch.ones(size, dtype=torch.float64)
+        self.channels.columns[name], varies = line
+        self.channels.constants[name] = self._constants(value, rule, varies)
+        return varies
+
+    def _recurrent(self, node: fx.Node, layer: nn.RNNBase) -> Given | None:
+        """The units of a recurrent layer, which are its states at every step and its last ones; None: it stays."""
+        name = str(node.target)
+        if why := self._why_whole(node, layer):
+            self.channels.whole[name] = f"{name!r} ({type(layer).__name__}) stays as it is: {why}"
+            return None
+        source = node.all_input_nodes[0]
+        found, value = self.followed[source], self.values[source]
+        output, last = self.values[node]
+        assert isinstance(found, Followed)
+        lines = list[tuple[Tensor, Tensor]]()
+        for ends in directions(layer):
+            lines += (made := [self._cell(name, layer, end, found, value) for end in ends])
+            numbers, varies = (torch.cat(parts) for parts in zip(*made, strict=True))
+            found = self._laid(output.shape, Coupling(axis=-1), numbers, varies)
+            value = torch.zeros_like(output)  # what it is where it does not vary
+        numbers, varies = (torch.stack(parts) for parts in zip(*lines, strict=True))
+        self.channels.alike[name] = list(numbers)
+        shape = (last if isinstance(last, Tensor) else last[0]).shape
+        places = (len(numbers), *[1] * (len(shape) - 2), layer.hidden_size)
+        states = Followed(*(line.view(places).expand(shape) for line in (self.channels.tags[numbers], varies)))
+        return found, (states if isinstance(last, Tensor) else (states, states))
+
+    def _cell(self, name: str, layer: nn.RNNBase, end: str, found: Followed, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The units of one depth and direction, and which of them vary."""
+        channels, reads, states = self.channels, f"{name}.ih_{end}", f"{name}.hh_{end}"
+        varies = self._read(reads, found, value)
+        inputs = channels.constants.get(reads, torch.full_like(varies, torch.nan))
+        zero, units = zero_units(layer, end, inputs), self._new(layer.hidden_size)
+        channels.rows |= dict.fromkeys((reads, states), units.repeat(num_gates(layer)))
+        channels.columns[states] = units
+        channels.constants[states] = torch.zeros(len(units)).where(zero, torch.nan).to(value)
+        return units, (~zero).double()
+
+    def _why_whole(self, node: fx.Node, layer: nn.RNNBase) -> str:
+        """Say why a recurrent layer is not followed; empty if it is."""
+        name, sources = str(node.target), node.all_input_nodes
+        named = [str(n.target) for n in self.graph.graph.nodes if n.op in ("call_module", "get_attr")]
+        if len([target for target in named if f"{target}.".startswith(f"{name}.")]) > 1:
+            return "it, or a weight of it, is used in several places"
+        if len(sources) != 1 or not isinstance(self.followed.get(sources[0]), Followed):
+            return "it is given its first state, or something else than one tensor"
+        return "it gives projections of its states (proj_size)" if layer.proj_size else ""
 
     def _attended(self, node: fx.Node, layer: Attention, found: Followed) -> Followed | None:
         """Queries, keys and values of each head, and a projection of what the heads give.
@@ -263,7 +346,7 @@ class _Walk:
         numbers, varies = made.chunk(3)[2], varies.chunk(3)[2]
         varies = self._constants(values, rule, varies).isnan().cpu().double()
         given = Followed(*(line.expand(values.shape).contiguous() for line in (self.channels.tags[numbers], varies)))
-        return self._laid(node, rule, *self._mixed(f"{name}.proj", layer.proj, given, values))
+        return self._laid(self.values[node].shape, rule, *self._mixed(f"{name}.proj", layer.proj, given, values))
 
     def _in_order(self, numbers: Tensor) -> bool:
         """Whether the nodes of each layer lie in its order, each at several places side by side or all place by place.
@@ -304,7 +387,7 @@ class _Walk:
                 varies = varies * (weight.detach().cpu() != 0).flatten(1).any(1)
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             self.channels.normed |= set(numbers.tolist())
-        return self._laid(node, rule, numbers, varies)
+        return self._laid(self.values[node].shape, rule, numbers, varies)
 
     def _together(self, numbers: Tensor, varies: Tensor, groups: int) -> Tensor:
         """Channels that are normalised by common statistics: they are one class, and vary if one of them does."""
@@ -316,7 +399,23 @@ class _Walk:
         labels, varies = (moved(self.graph, node, x, self.values) for x in (found.labels, found.varies))
         before, after = (self.channels.numbers(x.flatten()).unique() for x in (found.labels, labels))
         # An average over channels is no channel, and a part of them was chosen by sizes in the network's forward.
-        return Followed(labels, varies) if torch.equal(before, after) else None
+        whole = torch.equal(before, after) or self._picks_layers(node, found.labels)
+        return Followed(labels, varies) if whole else None
+
+    def _picks_layers(self, node: fx.Node, labels: Tensor) -> bool:
+        """Whether a node takes a part along dimensions alone that hold no two channels of a layer, as depth does."""
+        if node.target is not operator.getitem:
+            return False
+        index: Any = node.args[1] if isinstance(node.args[1], tuple) else (node.args[1],)
+        numbers = self.channels.numbers(labels)
+        if not all(isinstance(part, int | slice) for part in index) or bool((numbers < 0).any()):
+            return False
+        layers = torch.full((len(self.channels.tags),), -1)
+        for layer, rows in enumerate(self.channels.rows.values()):
+            layers[rows] = layer
+        chosen = [dim for dim, part in enumerate(index) if part != slice(None)]
+        lines = (layers[numbers].movedim(dim, 0).sort(0).values for dim in chosen)
+        return all(bool((line.diff(dim=0) != 0).all()) for line in lines)
 
     def _several(self, node: fx.Node, inputs: Sequence[Followed]) -> Followed | None:
         if node.target in _CONCATENATING:

@@ -228,6 +228,8 @@ def where_it_ends(reader: fx.Node, layer: nn.Module | None) -> str:
     if reader.op == "output":
         return "its output goes to 'output', the network's own"
     name = repr(reader.name) if layer is None else f"{str(reader.target)!r}, a {type(layer).__name__}"
+    if isinstance(layer, nn.LayerNorm):
+        return f"its output goes to {name}, whose statistics are of all channels: a constant one varies behind it"
     return f"its output goes to {name}, which mixes channels or reads them along another dimension"
 
 

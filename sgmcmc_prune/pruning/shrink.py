@@ -10,7 +10,13 @@ b after normalisation and activation, which is seldom zero. What it adds to the 
 Both are exact. Then nobody reads constant nodes any more, and every node that nobody reads is cut out, from the last
 layer to the first. Nodes that are added to each other, as those of a residual stream, go together (`channels.py`), and
 so do all of an attention head; what an operation reads whose coupling is not known stays (`models/coupling.py` has
-those that are).
+those that are). Units of a recurrent layer go where nobody reads them, or where they are zero at every step
+(`models/recurrent.py`).
+
+What a layer normalisation reads stays, too. Of d channels before it, one that is c at every place adds c to their sum
+and c^2 to their sum of squares, so that mean m and variance s^2 of the d could be had without it. But behind it that
+channel is (c - m) / s, scaled and shifted: it varies, and could go only where nobody reads it. A network would then
+hold another kind of layer than it is made with, and could not be read from its file.
 """
 
 import copy
@@ -20,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from sgmcmc_prune.models.coupling import Coupling, coupling, is_weighted, pads_with_zeros, set_number
+from sgmcmc_prune.models.coupling import coupling, is_weighted, layer_of, pads_with_zeros, set_number
 from sgmcmc_prune.models.vit import Attention
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning import masks
@@ -170,11 +176,10 @@ def _pass_constants_on(model: nn.Module, channels: Channels, trains: bool) -> No
         fixed[name] = ~constants.isnan() & ~torch.tensor(left, device=constants.device)
     smallest = _smallest(model, channels, fixed)
     for name, columns in fixed.items():
-        layer = model.get_submodule(name)
-        weight, sent = _rule(layer).matrix(layer), channels.constants[name].nan_to_num().where(columns, 0)
+        weight, sent = _matrix(model, name), channels.constants[name].nan_to_num().where(columns, 0)
         moved = (weight * sent.to(weight).view(1, -1, *[1] * (weight.ndim - 2))).sum(1)
-        if _adds_to_bias(layer):
-            layer.get_parameter("bias").add_(moved.reshape(len(weight), -1).sum(1))
+        if (bias := _bias_to_add_to(model, name)) is not None:
+            bias.add_(moved.reshape(len(weight), -1).sum(1))
         elif bool(sent.any()):
             if trains:
                 columns = columns & (sent == 0)
@@ -190,7 +195,7 @@ def _smallest(model: nn.Module, channels: Channels, fixed: Mapping[str, Tensor])
     """Of each class the smallest size of what it sends to layers that need a carrier."""
     found: dict[int, float] = {}
     for name, columns in fixed.items():
-        if not _adds_to_bias(model.get_submodule(name)):
+        if _bias_to_add_to(model, name) is None:
             sent = channels.constants[name].abs()[columns].tolist()
             for root, size in zip(channels.roots(channels.columns[name][columns.cpu()]).tolist(), sent, strict=True):
                 found[root] = min(size, found.get(root, size))
@@ -205,21 +210,16 @@ def _carrier(sent: Tensor, roots: Tensor, smallest: Mapping[int, float]) -> int:
     return int((common if bool(common.any()) else sent.abs()).argmax())
 
 
-def _adds_to_bias(layer: nn.Module) -> bool:
-    """Whether what a constant channel adds to a layer is one number for each of its nodes, and it holds it."""
-    return layer.bias is not None and not pads_with_zeros(layer)
+def _bias_to_add_to(model: nn.Module, name: str) -> Tensor | None:
+    """The bias of a layer, if what a constant channel adds to the layer is one number for each of its nodes."""
+    _, layer, rule = layer_of(model, name)
+    return None if pads_with_zeros(layer) else rule.bias(layer)
 
 
 def _matrix(model: nn.Module, name: str) -> Tensor:
     """A view of a mixing layer's weight, of shape (made, read, ...)."""
-    layer = model.get_submodule(name)
-    return _rule(layer).matrix(layer)
-
-
-def _rule(layer: nn.Module) -> Coupling:
-    rule = coupling(layer)
-    assert rule is not None, "only layers whose coupling is known are cut"
-    return rule
+    _, layer, rule = layer_of(model, name)
+    return rule.matrix(layer)
 
 
 def _cut_classes(model: nn.Module, channels: Channels) -> Kept:
@@ -236,21 +236,36 @@ def _cut_classes(model: nn.Module, channels: Channels) -> Kept:
 
 
 def _unread(model: nn.Module, channels: Channels, rows: Classes, columns: Classes) -> set[int]:
-    """Classes that nobody reads, or only rows that go themselves; a layer that would be empty keeps one."""
-    weights = {name: nonzero(_matrix(model, name)) for name in rows}
-    stay, removed = channels.pinned_roots(), set[int]()
-    while True:
-        read = {root for name, roots in columns.items() for root in roots[weights[name].any(0).cpu()].tolist()}
-        gone = {root for roots in rows.values() for root in roots.tolist()} - read - set(stay)
-        for roots in rows.values():
-            if set(roots.tolist()) <= gone:
-                gone.discard(int(roots[0]))
-        if gone == removed:
-            return removed
-        removed = gone
-        for name, roots in rows.items():
-            empty = torch.tensor([root in removed for root in roots.tolist()])
-            weights[name][empty.to(weights[name].device)] = False
+    """Classes that nothing which stays reads, from the outputs back: some that only read one another are among them."""
+    weights = {name: nonzero(_matrix(model, name)).cpu() for name in rows}
+    stay = new = set(channels.pinned_roots())
+    while new:
+        read = set[int]()
+        for name, roots in columns.items():
+            read |= set(roots[weights[name][_are_in(rows[name], new)].any(0)].tolist())
+        new = read - stay
+        stay = stay | new
+    while (needed := _needed(channels, rows, stay)) is not None:  # what it reads may go: nobody reads it
+        stay.add(needed)
+    return {root for roots in rows.values() for root in roots.tolist()} - stay
+
+
+def _needed(channels: Channels, rows: Classes, stay: set[int]) -> int | None:
+    """A class that has to stay for a layer's shape: none is empty, and a recurrent one is as wide at every depth."""
+    for roots in rows.values():
+        if stay.isdisjoint(roots.tolist()):
+            return int(roots[0])
+    for alike in channels.alike.values():
+        there = [_are_in(channels.roots(units), stay) for units in alike]
+        most = max(int(found.sum()) for found in there)
+        for units, found in zip(alike, there, strict=True):
+            if int(found.sum()) < most:
+                return channels.root(int(units[~found][0]))
+    return None
+
+
+def _are_in(roots: Tensor, some: set[int]) -> Tensor:
+    return torch.tensor([root in some for root in roots.tolist()])
 
 
 def _obstacles(graph: fx.GraphModule, channels: Channels) -> dict[str, str]:
@@ -258,22 +273,24 @@ def _obstacles(graph: fx.GraphModule, channels: Channels) -> dict[str, str]:
     stay, found = channels.pinned_roots(), dict[str, str]()
     for name, rows in channels.rows.items():
         reasons = [stay.get(root, "") for root in channels.roots(rows).tolist()]
-        found |= {name: reasons[0]} if all(reasons) else {}
+        if all(reasons):
+            found.setdefault(layer_of(graph, name)[0], reasons[0])
     for node in graph.graph.nodes:
         layer = module_of(graph, node)
         if layer is None or is_weighted(layer) or isinstance(layer, Attention) or coupling(layer) is not None:
             continue
-        if any(p.ndim > 1 for p in layer.parameters()):
-            found[str(node.target)] = f"how layers of type {type(layer).__name__} couple channels is not known"
+        name = str(node.target)
+        if name not in channels.alike and any(p.ndim > 1 for p in layer.parameters()):
+            unknown = f"how layers of type {type(layer).__name__} couple channels is not known"
+            found[name] = channels.whole.get(name, unknown)
     return found
 
 
-def _narrow(model: nn.Module, path: str, index: Tensor, kept: Kept, made: bool) -> None:
+def _narrow(model: nn.Module, layer: str, index: Tensor, kept: Kept, made: bool) -> None:
     """Keep some of the channels that one layer makes, or that it reads, and note which."""
-    module = model.get_submodule(path)
-    rule = _rule(module)
+    path, module, rule = layer_of(model, layer)
     for name, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-        if value.ndim < (1 if made else 2):
+        if value.ndim < (1 if made else 2) or not name.endswith(rule.suffix):
             continue
         dim = 0 if value.ndim == 1 else rule.outputs if made else rule.inputs
         kept.setdefault(f"{path}.{name}", {})[dim] = index.to(value.device)

@@ -89,7 +89,6 @@ def audit_run(config: RunConfig) -> tuple[list[str], list[str]]:
         For a configuration that cannot be built.
     """
     from sgmcmc_prune.chains.batched import obstacle
-    from sgmcmc_prune.pruning.shrink import why_not_shrinkable
     from sgmcmc_prune.run.checks import check_choices, check_device
     from sgmcmc_prune.run.run import Run
     from sgmcmc_prune.run.unread import unread_settings
@@ -108,9 +107,26 @@ def audit_run(config: RunConfig) -> tuple[list[str], list[str]]:
         *(f"departs from the posterior: {line}" for line in found.departures),
         *(f"note: {line}" for line in unread_settings(run)),
         f"batched chains: {obstacle(chain) or 'possible'}",
-        f"cutting nodes out: {why_not_shrinkable(chain.model, data.train[0][:2]) or 'possible'}",
+        *_cutting(chain.model, data.train[0][:2]),
     ]
     return lines, audit(chain.model, loss, _Epochs(chain.stream, num_data // size), num_data, chain.sampler)
+
+
+def _cutting(model: nn.Module, example: Tensor) -> list[str]:
+    """Whether nodes can be cut out of a network, and the layers that keep all of theirs, by reason."""
+    from sgmcmc_prune.pruning.shrink import shrink
+
+    try:
+        obstacles = shrink(model, {}, example).obstacles
+    except ValueError as error:
+        return [f"cutting nodes out: {error}"]
+    why: dict[str, list[str]] = {}
+    for name, reason in obstacles.items():
+        why.setdefault(reason, []).append(name)
+    return [
+        "cutting nodes out: possible",
+        *(f"no node is cut out of {', '.join(names)}: {reason}" for reason, names in why.items()),
+    ]
 
 
 @dataclass

@@ -139,5 +139,5 @@ def _put(model: nn.Module, name: str, value: Tensor) -> None:
     before = getattr(module, own)
     is_parameter = isinstance(before, nn.Parameter) and not isinstance(value, nn.Parameter)
     setattr(module, own, nn.Parameter(value) if is_parameter else value)
-    if own == "weight" and value.shape != before.shape:
-        set_sizes(module, value.shape)
+    if own.startswith("weight") and value.shape != before.shape:
+        set_sizes(module, own, value.shape)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.models.coupling import layer_of
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning.channels import Channels, channels_of
@@ -112,13 +113,14 @@ def _units(model: nn.Module, name: str, group: GroupMap, channels: Channels) -> 
     if len(readers) != 1:
         raise ValueError(f"{said}: they are read by {len(readers)} layers ({', '.join(readers)}), not by one")
     ((reader, at),) = readers.items()
-    weight = model.get_submodule(reader).get_parameter("weight")
+    owner, layer, rule = layer_of(model, reader)
+    weight = layer.get_parameter(own := f"weight{rule.suffix}")
     if not weight.requires_grad:
         raise ValueError(f"{said}: they are read by {reader!r}, which is frozen and cannot lose its columns")
     inside = weight[0, 0].numel()  # columns of a channel, as a patch has them
     places = torch.stack([unit.nonzero().flatten() for unit in at])
     columns = (places[:, :, None] * inside + torch.arange(inside)).flatten(1)
-    return Members(group, f"{reader}.weight" if reader else "weight", columns.to(weight.device), True)
+    return Members(group, f"{owner}.{own}" if owner else own, columns.to(weight.device), True)
 
 
 def _at(columns: Tensor, units: Tensor) -> Tensor:
