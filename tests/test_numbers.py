@@ -343,6 +343,22 @@ def test_the_pages_of_the_long_comparison_are_those_of_its_cells() -> None:
         assert (tables["FOLDER"] / f"{name}.md").read_text() == tables["page"](name)
 
 
+def test_what_the_corrections_cost_is_that_of_its_record() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "bench_before_after.json").read_text())["rows"]
+    said = " ".join((ROOT / "benchmarks" / "README.md").read_text().split())
+
+    def between(bench: str, *words: str) -> str:
+        own = [row for row in rows if row["bench"] == bench and any(word in row["candidate"] for word in words)]
+        ratios = sorted(np.median(row["after"]) / np.median(row["before"]) for row in own)
+        return f"{ratios[0]:.3f} to {ratios[-1]:.3f}"
+
+    assert f"of a chain takes {between('train', 'chain')} of what it took" in said
+    assert f"a compiled step {between('step', 'compiled')}, the loops of the variational families" in said
+    families = between("train", "mean_field", "ss_", "svbnn", "continuous_spike")
+    assert f"the loops of the variational families {families}. A step" in said
+    assert f"without a C compiler, takes {between('step', 'reference')}." in said
+
+
 def test_the_heat_of_minibatches_is_that_of_its_record() -> None:
     rows = json.loads((ROOT / "benchmarks" / "minibatch_noise.json").read_text())
     text = (ROOT / "docs" / "temperature.md").read_text()

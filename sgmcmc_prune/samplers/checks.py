@@ -75,12 +75,12 @@ def check_gradients(parameters: Iterable[tuple[str, Tensor]], step: int) -> None
 
 def moves(p: Tensor) -> bool:
     """Whether a step moves a parameter. One that requires no gradient rests, whatever is left in its `.grad`."""
-    return moving([p])[0]
+    return p.requires_grad and p.grad is not None
 
 
 def moving(parameters: Sequence[Tensor]) -> list[bool]:
     """Which of some parameters a step moves."""
-    return [p.requires_grad and p.grad is not None for p in parameters]
+    return [moves(p) for p in parameters]
 
 
 def all_finite(parameters: Iterable[Tensor]) -> bool:
