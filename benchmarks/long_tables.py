@@ -1,10 +1,13 @@
-"""All rows of the long comparison as pages, from its finished cells: `python benchmarks/long_tables.py`."""
+"""The long comparison from its finished cells: pages of all rows, and `comparison.csv` in each folder for the pictures.
+
+Pictures: `python ../../analysis/compare_pareto.py mlp/comparison.csv --out mlp_pareto.png` in the folder.
+"""
 
 from pathlib import Path
 from statistics import fmean
 
 from sgmcmc_prune.compare.comparison import finished_rows
-from sgmcmc_prune.compare.table import summary
+from sgmcmc_prune.compare.table import summary, write_csv
 
 FOLDER = Path(__file__).parent / "comparison_long"
 NETWORKS = {"lenet": "LeNet", "mlp": "the MLP"}
@@ -36,4 +39,6 @@ def means(name: str) -> str:
 if __name__ == "__main__":
     for name in NETWORKS:
         (FOLDER / f"{name}.md").write_text(page(name))
+        judged = {"split": "test", "data": "Fashion-MNIST"}
+        write_csv(FOLDER / name / "comparison.csv", [row | judged for row in finished_rows(FOLDER / name)])
         print(f"{NETWORKS[name]}\n\n{means(name)}\n")
