@@ -10,6 +10,7 @@ import torch
 from test_shrink import make_random, masked, outputs
 from test_shrink_foreign import random_mask
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.models.recurrent import directions
@@ -17,7 +18,7 @@ from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.conditional.members import members_of
 from sgmcmc_prune.pruning.conditional.prune import layers_of
-from sgmcmc_prune.pruning.shrink import Shrunk, shrink
+from sgmcmc_prune.pruning.shrink import Shrunk, shrink, why_not_shrinkable
 from sgmcmc_prune.store.network import About, load_network, save_network
 from sgmcmc_prune.store.program import read_program, why_no_onnx, write_program
 
@@ -272,6 +273,24 @@ def test_recurrent_layers_that_cannot_be_followed_stay_and_the_reason_is_said(us
     shrunk = cut(model, mask)
     assert shrunk.model.rnn.hidden_size == 6
     assert reason in shrunk.obstacles["rnn"]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.spectral_norm])
+@pytest.mark.parametrize("weight", ["weight_ih_l0", "weight_hh_l0"])
+def test_a_recurrent_layer_with_a_computed_weight_stays(
+    kind: type[nn.RNNBase], norm: Callable[..., nn.Module], weight: str
+) -> None:
+    model = Sequences(kind, "mean")
+    norm(model.rnn, weight)
+    mask = all_kept(model)
+    mask["head.weight"][:, :3] = False  # three units that nobody reads
+    mask["last.weight"][:, 1:3] = False
+    shrunk = cut(model, mask)
+    assert "a weight of it is computed from other parameters" in shrunk.obstacles["rnn"]
+    assert (shrunk.model.rnn.hidden_size, shrunk.model.head.out_features) == (WIDTH, 3)
+    assert why_not_shrinkable(model, torch.randn(2, 5, 4).double()) == ""
 
 
 def test_units_that_a_recurrent_layer_reads_have_no_joint_evidence() -> None:
