@@ -284,13 +284,14 @@ def test_a_recurrent_layer_with_a_computed_weight_stays(
 ) -> None:
     model = Sequences(kind, "mean")
     norm(model.rnn, weight)
+    assert why_not_shrinkable(model, torch.randn(2, 5, 4)) == ""
     mask = all_kept(model)
     mask["head.weight"][:, :3] = False  # three units that nobody reads
     mask["last.weight"][:, 1:3] = False
-    shrunk = cut(model, mask)
+    shrunk, inputs = shrink(model, mask, torch.randn(2, 5, 4)), torch.randn(3, 8, 4)
+    torch.testing.assert_close(outputs(shrunk.model, inputs), outputs(masked(model, mask), inputs))
     assert "a weight of it is computed from other parameters" in shrunk.obstacles["rnn"]
     assert (shrunk.model.rnn.hidden_size, shrunk.model.head.out_features) == (WIDTH, 3)
-    assert why_not_shrinkable(model, torch.randn(2, 5, 4).double()) == ""
 
 
 def test_units_that_a_recurrent_layer_reads_have_no_joint_evidence() -> None:

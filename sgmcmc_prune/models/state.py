@@ -33,7 +33,7 @@ def copied(model: nn.Module) -> nn.Module:
             "do not"
             if recurrent is None
             else f"{recurrent!r} keeps a weight that it computed from other parameters, as recurrent layers under a "
-            "weight_norm, a spectral_norm or another parametrisation do; leave that out"
+            "weight_norm, a spectral_norm or another parametrisation do; take that off (remove_parametrizations)"
         )
         raise ValueError(f"the network cannot be copied ({first_line(error)}); {why}") from None
 
