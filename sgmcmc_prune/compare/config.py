@@ -74,7 +74,7 @@ class Comparison:
         require(max(self.seeds) < 2**16 - 1, f"seeds are {self.seeds}; give at most {2**16 - 2}")
         require(
             self.epochs >= 8 or self.start is not None,
-            f"epochs is {self.epochs}; give 8 or more: fewer do not hold the phases of every method",
+            f"epochs is {self.epochs}; give 8 or more",
         )
         require(self.members >= 1, f"members is {self.members}; an ensemble has at least 1")
         require(self.search >= 1, f"search is {self.search}; it counts the default settings, so 1 is no search")
