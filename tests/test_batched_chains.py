@@ -3,6 +3,7 @@
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,9 +60,10 @@ def state(chain: Chain) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in chain.model.state_dict().items()}
 
 
-def prior_state(chain: Chain) -> dict[str, Tensor]:
+def prior_state(chain: Chain) -> dict[str, dict[str, Any]]:
+    """What the prior learned and drew, by layer."""
     assert chain.prior is not None
-    return chain.prior.state_dict()
+    return chain.prior.state_dict()["layers"]
 
 
 @pytest.mark.parametrize("network", NETWORKS)
