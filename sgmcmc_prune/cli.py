@@ -191,7 +191,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Export(NetworkChoice):
-    """Write a pruned network of a run, physically smaller, to one file; measure its latency beside the dense one's."""
+    """Write a pruned network of a run to one file, smaller where whole units are pruned; measure its latency."""
 
     run_dir: RunDirectory
     """The run directory."""

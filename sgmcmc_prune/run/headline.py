@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
 from sgmcmc_prune.diagnostics.of_run import FUNCTIONS
 from sgmcmc_prune.predictive.intervals import wilson_half_width
-from sgmcmc_prune.run.tables import CLASSES, decision
+from sgmcmc_prune.run.tables import CLASSES, decision, starved_words
 from sgmcmc_prune.text_table import missing
 
 #: What a network may lose where the noise of its score is not known: accuracy as a share, NLL in nats for each example,
@@ -208,7 +208,7 @@ def _change(metrics: Metrics, price: Price) -> str:
 
 def _starved(row: Row) -> str:
     """That almost nothing passes a layer of the network, if that is so."""
-    return f", but it is starved: almost nothing passes {', '.join(row['starved'])}" if row.get("starved") else ""
+    return f", but it is starved: {starved_words(row['starved'])}" if row.get("starved") else ""
 
 
 def _score(first: str, value: float) -> str:
