@@ -533,7 +533,8 @@ def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
     print("\n".join(headline(metrics)))
     print()
     print(metrics_table(metrics))
-    print(noise_line(metrics))
+    if note := noise_line(metrics):
+        print(note)
     print()
     print("\n".join(diagnostics_lines(metrics)))
     print(f"\nrun directory: {out}   figures: sgmcmc-prune report {out}")
