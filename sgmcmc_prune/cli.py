@@ -47,6 +47,7 @@ class Run(RunConfig):
     """A configuration, and where its run goes."""
 
     preset: tyro.conf.Suppress[str] = ""
+    start: tyro.conf.Suppress[Literal["random", "trained"]] = "random"  # trained suits the step that `sample` finds
     out: Path | None = None
     """Run directory; by default runs/PRESET-seedSEED."""
     overwrite: bool = False
@@ -94,7 +95,7 @@ class Sample:
     in_chain: tuple[str, ...] = ()
     """Criteria that prune inside the chains, such as expected_log_odds; after sampling every run prunes anyway."""
     length: float = 1.0
-    """Of the chains, beside 34,000 steps of each: 0.1 is a first look."""
+    """Of the sampling, beside 30,000 steps of each chain, after a burn-in of 4,000 at least: 0.1 is a first look."""
     batch_size: int | None = None
     """By default all examples, where a step can afford them: then no minibatch noise heats the chains."""
     chains: int = 4
@@ -270,6 +271,7 @@ class AuditRun(RunConfig):
     """A configuration to audit."""
 
     preset: tyro.conf.Suppress[str] = ""
+    start: tyro.conf.Suppress[Literal["random", "trained"]] = "random"
 
     def __call__(self) -> None:
         """Print one line for each finding; exit code 1 if there is any."""

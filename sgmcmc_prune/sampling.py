@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sgmcmc_prune.data.examples import as_dataset, is_labels
 from sgmcmc_prune.data.handed import as_tensors, class_names
 from sgmcmc_prune.data.seeding import seeded_generator
-from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, observation_model
+from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, check_targets, observation_model
 from sgmcmc_prune.posterior import Posterior
 from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.pruning.prunable import trainable
@@ -39,6 +39,8 @@ from sgmcmc_prune.settings import replace, require
 from sgmcmc_prune.store.files import read_json
 from sgmcmc_prune.store.places import RunPlaces
 
+#: Lengths of the command `sample`, beside the default.
+MOST_LENGTH = 1000
 #: Targets with a standard deviation outside this range do not suit a learned noise's prior.
 SCALES = (0.05, 20.0)
 
@@ -132,7 +134,7 @@ def sample(
     >>> posterior = sample(net, (x, y), likelihood="gaussian")  # doctest: +SKIP
     >>> posterior.prune(0.8).predict(x_new).mean  # doctest: +SKIP
     """
-    _check_arguments(prior, em, sampler, schedule, batch_size, seed)
+    _check_arguments(prior, em, sampler, schedule, seed)
     check_device(device)
     x, y, loader_batch = as_tensors(data)
     observation = _observation(likelihood, y)
@@ -148,10 +150,15 @@ def sample(
     dataset = dataclasses.replace(dataset, classes=classes, positions=positions)
     if isinstance(observation, Gaussian):
         _check_scale(dataset.train.labels)
+    _warn_of_scale(dataset.as_inputs(x))
     make_network = _network(model)
-    size = batch_size or loader_batch or affordable_batch(make_network(0), dataset.as_inputs(x[:1]), len(x))
+    size = _checked_batch(batch_size, len(x))
+    if size is None:
+        size = _chosen_batch(
+            affordable_batch(make_network(0), dataset.as_inputs(x[:1]), len(x)), loader_batch, progress
+        )
     config = replace(
-        default_settings(min(size, len(x)), len(x), prior or default_prior(make_network(0)), schedule),
+        default_settings(size, len(x), prior or default_prior(make_network(0)), schedule),
         model=ModelConfig(name=f"given:{type(model).__name__}"),
         likelihood=likelihood if isinstance(likelihood, str) else f"given:{type(observation).__name__}",
         **{name: value for name, value in {"em": em, "sampler": sampler}.items() if value is not None},
@@ -199,7 +206,7 @@ def sample_by_name(
     batch_size : int, optional
         By default as `sample` chooses it.
     length : float
-        Of burn-in, sampling and forks, beside the default 34,000 steps of a chain.
+        Of sampling and forks, beside the default of 30,000 steps; a shorter chain has the whole burn-in.
     in_chain : tuple of str
         Criteria that prune inside the chains, in a fork each.
     chains, seed, device, overwrite, progress
@@ -215,7 +222,7 @@ def sample_by_name(
     TypeError, ValueError, RunError
         As `sample`.
     """
-    require(length > 0, f"length is {length:g}; it must be > 0")
+    require(0 < length <= MOST_LENGTH, f"length is {length:g}; choose one above 0, up to {MOST_LENGTH:,}")
     check_device(device)
     named = RunConfig(
         preset="sample",
@@ -229,8 +236,10 @@ def sample_by_name(
     found = Run(named)
     if isinstance(found.likelihood, Gaussian):
         _check_scale(found.data.train[1])
+    _warn_of_scale(found.data.train[0])
     network, count = found.model(0), found.num_data
-    size = min(batch_size or affordable_batch(network, found.data.train[0][:1], count), count)
+    example = found.data.train[0][:1]
+    size = _checked_batch(batch_size, count) or affordable_batch(network, example, count)
     chosen = default_settings(size, count, default_prior(network), default_schedule(size / count, length))
     config = replace(
         chosen,
@@ -244,15 +253,32 @@ def sample_by_name(
     return dict(read_json(run.places.metrics, checksum=True))
 
 
+def _checked_batch(batch_size: int | None, count: int) -> int | None:
+    """A batch size that was given; ValueError if there is none such."""
+    require(batch_size is None or 1 <= batch_size <= count, f"batch_size is {batch_size}; choose 1 to {count} examples")
+    return batch_size
+
+
+def _chosen_batch(affordable: int, loader_batch: int | None, progress: bool) -> int:
+    """What a step can afford, or what a loader makes, which is said where it leaves more minibatch noise."""
+    if loader_batch is None or loader_batch >= affordable:
+        return affordable if loader_batch is None else loader_batch
+    if progress:
+        print(
+            f"batches of {loader_batch}, as the DataLoader makes them; batch_size={affordable} has less minibatch noise"
+        )
+    return loader_batch
+
+
 def _sampled(run: Run, choose_step: bool, overwrite: bool, progress: bool) -> Run:
     """The run, sampled: from its start, or on from where its directory ends."""
     directory = run.places.directory
     begun = _begun(directory) and not overwrite
-    start_losses = _start(run)
-    if run.given:
-        run.data.dataset.provenance["start"] = start_losses
-        if begun:
-            _check_same(run)
+    losses = _start(run)
+    if begun:
+        _check_same(run, losses)
+    if run.given:  # whose network and likelihood have no names that could be compared
+        run.data.dataset.provenance["start"] = losses
     if choose_step:
         chosen = load_config(directory).sampler if begun else stable_sampler(run, progress)
         config = replace(run.config, sampler=chosen)
@@ -302,7 +328,7 @@ def _begun(directory: Path) -> bool:
     return False
 
 
-def _check_arguments(prior: Any, em: Any, sampler: Any, schedule: Any, batch_size: int | None, seed: int) -> None:
+def _check_arguments(prior: Any, em: Any, sampler: Any, schedule: Any, seed: int) -> None:
     """TypeError or ValueError for what is no setting."""
     kinds = {"prior": PriorConfig, "em": EMSettings, "sampler": SamplerConfig, "schedule": ScheduleConfig}
     for (name, kind), value in zip(kinds.items(), (prior, em, sampler, schedule), strict=True):
@@ -310,8 +336,6 @@ def _check_arguments(prior: Any, em: Any, sampler: Any, schedule: Any, batch_siz
             raise TypeError(f"{name} is {value!r}; give a sgmcmc_prune.{kind.__name__}")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise TypeError(f"seed is {seed!r}; give an integer")
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
 
 
 def _check_scale(targets: Tensor) -> None:
@@ -327,6 +351,20 @@ def _check_scale(targets: Tensor) -> None:
                 f"targets have mean {mean:.3g} and standard deviation {deviation:.3g}, and the priors of weights and "
                 "noise expect about 0 and 1; standardise them: (y - y.mean(0)) / y.std(0)"
             )
+
+
+def _warn_of_scale(inputs: Any) -> None:
+    """Say which features are far larger than weights of a prior of about one expect; images are normalised."""
+    if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim != 2:
+        return
+    mean, deviation = inputs.double().mean(0), inputs.double().std(0)
+    if large := ((mean.abs() > SCALES[1]) | (deviation > SCALES[1])).nonzero().flatten().tolist():
+        warnings.warn(
+            f"input {large[0]} has mean {float(mean[large[0]]):.3g} and standard deviation "
+            f"{float(deviation[large[0]]):.3g} ({len(large)} of {len(mean)} inputs are as large), and the prior of the "
+            "first layer expects about 0 and 1; standardise them: (x - x.mean(0)) / x.std(0)",
+            stacklevel=3,
+        )
 
 
 def _network(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
@@ -382,6 +420,7 @@ def _anew(model: nn.Module) -> nn.Module:
 def _start(run: Run) -> list[float]:
     """Losses of a few examples at the start of chain 0: another network or likelihood has others."""
     network = run.model(0)
+    check_targets(run.likelihood, run.data.train[1])
     rehearsed(run, network)
     check_inputs(run, network)
     network.eval()
@@ -392,17 +431,17 @@ def _start(run: Run) -> list[float]:
     return found
 
 
-def _check_same(run: Run) -> None:
+def _check_same(run: Run, losses: list[float]) -> None:
     """ValueError if a directory was started with other data, or another network or likelihood."""
     dataset = run.data.dataset
     if run.has_other_data_than(dataset):
         raise ValueError(
             f"{run.out} was sampled from other data, or other ones were held out (by seed and holdout); give the same, "
-            "another directory or overwrite=True"
+            "another directory, or overwrite it (overwrite=True, --overwrite)"
         )
-    now, before = dataset.provenance["start"], run.recorded_data.get("start")
-    if before is not None and not torch.allclose(torch.tensor(now), torch.tensor(before), rtol=1e-3, atol=1e-5):
+    before = run.recorded_data.get("start")
+    if before is not None and not torch.allclose(torch.tensor(losses), torch.tensor(before), rtol=1e-3, atol=1e-5):
         raise ValueError(
-            f"{run.out} was sampled with another network or likelihood; give the same, another directory or "
-            "overwrite=True"
+            f"{run.out} was sampled with another network or likelihood; give the same, another directory, or overwrite "
+            "it (overwrite=True)"
         )

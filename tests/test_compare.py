@@ -272,7 +272,7 @@ def test_bad_input_is_one_line(
         ({"sparsities": (0.5, 1.5)}, r"give numbers inside \(0, 1\)"),
         ({"sparsities": (0.9, 0.5)}, "give rising numbers"),
         ({"seeds": ()}, "give at least one"),
-        ({"epochs": 1}, "the shortest recipe needs 8"),
+        ({"epochs": 1}, "epochs is 1; give 8 or more"),
     ],
 )
 def test_a_bad_comparison_is_refused(changes: dict[str, object], message: str) -> None:

@@ -40,9 +40,9 @@ def shown(row: dict[str, Any]) -> tuple[str, str]:
     return f"{row['accuracy']:.4f}", f"{row['nll']:.4f}"
 
 
-def compared(method: str, target: float, seed: int) -> dict[str, Any]:
-    """The single network of a cell of the long comparison on LeNet."""
-    cell = FOLDER.parent / "comparison_long" / "lenet" / "cells" / f"{method}-seed{seed}" / "rows.json"
+def compared(method: str, target: float, seed: int, network: str = "lenet") -> dict[str, Any]:
+    """The single network of a cell of the long comparison."""
+    cell = FOLDER.parent / "comparison_long" / network / "cells" / f"{method}-seed{seed}" / "rows.json"
     (row,) = [r for r in json.loads(cell.read_text()) if r["kind"] == "single" and r["sparsity"] == target]
     return dict(row)
 
@@ -54,7 +54,7 @@ def results() -> set[tuple[str, str]]:
 
 
 def test_every_pair_of_the_table_was_recorded() -> None:
-    text = TABLE.read_text().split("The earlier measurements")[0]
+    text = TABLE.read_text().split("## Our own chain")[0]
     pairs = re.findall(r"(0\.\d{4}), (\d\.\d{4})", text)
     assert len(pairs) >= 20
     assert set(pairs) <= results()
@@ -72,23 +72,33 @@ def test_the_differences_are_those_of_their_rows() -> None:
 
 def test_the_tables_of_our_lead_are_those_of_the_results() -> None:
     lead, text = runpy.run_path(str(FOLDER.parent / "lead.py")), TABLE.read_text()
-    for name in ("means", "leads", "parts"):
+    tables = {f"{name} mlp": lead[name]("mlp") for name in ("means", "leads")}
+    tables |= {name: lead[name]() for name in ("means", "leads", "parts")}
+    for name, table in tables.items():
         shown_here = text.split(f"<!-- {name} -->")[1].split("<!-- end -->")[0]
-        assert shown_here.strip().endswith(lead[name]()), name
-    for (method, target, seed), row in lead["independent"]().items():
-        ours = compared(method, target, seed)
+        assert shown_here.strip().endswith(table), name
+    networks = [(network, key) for network in lead["TARGETS"] for key in lead["independent"](network)]
+    assert len(networks) == 40
+    for network, (method, target, seed) in networks:
+        row, ours = lead["independent"](network)[method, target, seed], compared(method, target, seed, network)
         settings = [float(part.split("=")[1]) for part in ours["settings"].split(", ")]
         assert settings == [row["lr"], row["slab_variance" if method == "log-odds-in-chain" else "weight_decay"]]
         assert row["gradient_evaluations"] == ours["gradient_evaluations"] == 400_000
-    assert len(lead["independent"]()) == len(lead["cells"]()) == 20
+        assert (method, target, seed) in lead["cells"](network)
 
 
 def test_what_is_said_of_our_lead_is_so() -> None:
     """In independent code every difference has the chain's sign, and none is outside its interval."""
     lead = runpy.run_path(str(FOLDER.parent / "lead.py"))
-    (cells, plain, both) = [re.findall(r"(-?\d\.\d+) ± (\d\.\d+)", line) for line in lead["leads"]().splitlines()]
-    assert all(0 < float(mean) <= float(half) for mean, half in plain)
-    assert all(float(mean) > float(half) for mean, half in (both[1], both[3], cells[1], cells[3]))
+    for network in ("mlp", "lenet"):
+        rows = lead["leads"](network).splitlines()
+        (cells, plain, both) = [re.findall(r"(-?\d\.\d+) ± (\d\.\d+)", line) for line in rows]
+        assert all(0 < float(mean) <= float(half) for mean, half in plain)
+        assert all(float(mean) > float(half) for mean, half in (both[1], both[3], cells[1], cells[3]))
+        if network == "mlp":
+            for page in (TABLE.parents[1] / "docs" / "results.md", FOLDER.parent / "comparison_long" / "README.md"):
+                said = " ".join(page.read_text().split())
+                assert "by {} ± {} at 98 % and by {} ± {} at 99 %".format(*plain[1], *plain[3]) in said, page
     pages = (TABLE.parents[1] / "README.md", TABLE.parents[1] / "docs" / "results.md")
     for page in (*pages, FOLDER.parent / "comparison_long" / "README.md"):
         said = " ".join(page.read_text().split())

@@ -75,6 +75,28 @@ def test_processes_share_the_rows(tmp_path: Path, predictions: Counter[str]) -> 
     assert all(found[part] == whole[part] for part in ("dense", "pruned", "control", "not_shrinkable"))
 
 
+def test_a_row_knows_its_name_and_its_draws(tmp_path: Path, predictions: Counter[str]) -> None:
+    """Files exchanged or damaged, and draws that were written again, are computed again."""
+    whole = run(CONFIG, tmp_path / "run", progress=False)
+    for change, computed in (("exchange", 2), ("damage", 1), ("draws", NUM_ROWS)):
+        tables(Run(CONFIG, tmp_path / "run"), False)
+        rows = tmp_path / "run" / "rows"
+        first, second = rows / "post_hoc0.json", rows / "post_hoc1.json"
+        if change == "exchange":
+            texts = first.read_text(), second.read_text()
+            first.write_text(texts[1])
+            second.write_text(texts[0])
+        elif change == "damage":
+            first.write_text(first.read_text()[:40])
+        else:
+            draw = next(path for path in (tmp_path / "run" / "draws").rglob("*") if path.is_file())
+            draw.touch()
+        predictions.clear()
+        found = tables(Run(CONFIG, tmp_path / "run"), False)
+        assert predictions["rows"] == computed, change
+        assert (found["dense"], found["pruned"]) == (whole["dense"], whole["pruned"])
+
+
 def test_rows_of_other_settings_are_computed_again(tmp_path: Path) -> None:
     first, other = Rows(tmp_path / "rows", {"evaluate": "test"}), Rows(tmp_path / "rows", {"evaluate": "validation"})
     assert first.take("dense", lambda: {"accuracy": 0.5, "nll": float("nan")})["accuracy"] == 0.5

@@ -19,7 +19,16 @@ from torch.utils.data import Dataset as TorchDataset
 import sgmcmc_prune.posterior
 import sgmcmc_prune.priors.spike_slab
 import sgmcmc_prune.samplers.sghmc
-from sgmcmc_prune import Gaussian, Posterior, PruneConfig, ScheduleConfig, open_posterior, sample, sampling
+from sgmcmc_prune import (
+    Gaussian,
+    Posterior,
+    PruneConfig,
+    SamplerConfig,
+    ScheduleConfig,
+    open_posterior,
+    sample,
+    sampling,
+)
 from sgmcmc_prune.chains import step_size
 from sgmcmc_prune.chains.step_size import stable_step, train
 from sgmcmc_prune.data.batches import MinibatchStream
@@ -403,7 +412,7 @@ def test_a_rare_class_is_not_held_out_as_a_whole() -> None:
 def test_a_directory_is_gone_on_with_replaced_or_refused(tmp_path: Path) -> None:
     out = tmp_path / "run"
     before = quick(network(), regression_data(), out=out).draws[-1]
-    with pytest.raises(ValueError, match=r"by seed and holdout\); give the same, another directory or overwrite=True"):
+    with pytest.raises(ValueError, match=r"by seed and holdout\); give the same, another directory, or overwrite it"):
         quick(network(), regression_data(), out=out, seed=1)
     after = quick(network(), regression_data(), out=out, seed=1, overwrite=True).draws[-1]
     assert not all(torch.equal(before[name], after[name]) for name in before)
@@ -486,7 +495,7 @@ def test_images_are_normalised_for_the_network_and_for_predictions() -> None:
     [
         ({"prior": "gaussian"}, TypeError, r"give a sgmcmc_prune\.PriorConfig"),
         ({"seed": 1.5}, TypeError, "give an integer"),
-        ({"batch_size": 0}, ValueError, "at least 1"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0; choose 1 to"),
         ({"device": "cuda:7"}, ValueError, "CUDA devices"),
         ({"data": (regression_data()[0], regression_data()[1] + 300)}, ValueError, "mean 300"),
         ({"data": (regression_data()[0], torch.ones(60))}, ValueError, "nothing to learn"),
@@ -500,6 +509,20 @@ def test_more_mistakes_are_one_line(change: dict[str, Any], kind: type[Exception
     with pytest.raises(kind, match=said) as refused:
         sample(**arguments, schedule=SHORT, progress=False)
     assert "\n" not in str(refused.value)
+
+
+def test_what_a_loader_and_inputs_do_to_a_chain_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    x, y = regression_data()
+    options = {
+        "likelihood": gaussian(0.5),
+        "schedule": SHORT,
+        "chains": 1,
+        "sampler": SamplerConfig(lr=1e-3, lr_explore=1e-3, lr_min=1e-3),
+    }
+    sample(network(), DataLoader(TensorDataset(x, y), batch_size=12), **options)
+    assert "batches of 12, as the DataLoader makes them; batch_size=54 has less" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match=r"input 1 has mean .* \(1 of 3 inputs are as large\), .*; standardise them"):
+        sample(network(), (x * torch.tensor([1.0, 1e4, 1.0]), y), **options, progress=False)
 
 
 def test_the_step_is_a_share_of_the_stability_limit() -> None:

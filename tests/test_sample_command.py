@@ -17,6 +17,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sgmcmc_prune.chains.step_size.FIT_STEPS", 200)
     monkeypatch.setattr(defaults, "TRIAL_STEPS", 50)
+    monkeypatch.setattr(defaults, "BURN_IN", 40)
     generator = np.random.default_rng(0)
     x = generator.normal(size=(80, 2))
     y = 2 * x[:, 0] + 0.1 * generator.normal(size=80)
@@ -26,8 +27,8 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def command(*options: str) -> None:
-    main(["sample", *options, "--length", "0.01", "--chains", "2"])
+def command(*options: str, length: str = "0.01") -> None:
+    main(["sample", *options, "--length", length, "--chains", "2"])
 
 
 def test_a_table_is_sampled_with_a_step_that_suits_it(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,16 +51,46 @@ def test_a_table_is_sampled_with_a_step_that_suits_it(table: Path, capsys: pytes
 
     with pytest.raises(SystemExit, match="2"):
         command("npz:counts.npz", "--likelihood", "poisson")
-    assert "holds a run with other settings; give the same ones, another directory" in capsys.readouterr().err
+    assert "was sampled from other data" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        command(*houses, "--model-options", "widths=(5,)")
+    said = capsys.readouterr().err
+    assert "holds a run with other settings (model.options); " in said
+    assert "give the same ones, another directory, or overwrite it (overwrite=True, --overwrite)" in said
     command("npz:counts.npz", "--likelihood", "poisson", "--overwrite", "--in-chain", "expected_log_odds")
     pruned = read_json(out / "metrics.json", checksum=True)["pruned"]
     assert {row["criterion"] for row in pruned if row["when"] == "in_chain"} == {"expected_log_odds"}
     assert load_config(out).likelihood == "poisson"
 
 
+def test_other_data_are_refused_and_change_nothing(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command, where the file has other numbers."""
+    houses = ("csv:houses.csv:price", "--likelihood", "gaussian")
+    command(*houses)
+    kept = {path: path.read_bytes() for path in (table / "runs").rglob("*") if path.is_file()}
+    lines = (table / "houses.csv").read_text().splitlines()
+    (table / "houses.csv").write_text("\n".join([lines[0], lines[2], lines[1], *lines[3:]]))
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        command(*houses)
+    assert "was sampled from other data" in capsys.readouterr().err
+    assert kept == {path: path.read_bytes() for path in (table / "runs").rglob("*") if path.is_file()}
+
+
+HOUSES = ("csv:houses.csv:price", "--likelihood", "gaussian")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ((*HOUSES, "--batch-size", "0"), "batch_size is 0; choose 1 to 72 examples"),
+        ((*HOUSES, "--batch-size", "73"), "batch_size is 73; choose 1 to 72 examples"),
+        ((*HOUSES, "--data-options", "test=abc"), "test is 'abc'; give the share of the rows"),
+        ((*HOUSES, "--data-options", "seed=1.5"), "seed is 1.5; give an integer"),
+        ((*HOUSES, "--data-options", "targets=labels"), "data.options has targets"),
+        (("csv:houses.csv:price", "--likelihood", "poisson"), "a count: 0, 1, 2"),
+        (("csv:houses.csv:price", "--likelihood", "categorical"), "are these numbers?"),
+        (("uci:yacht", "--likelihood", "gaussian"), "--data-dir"),
         (("houses.csv", "--likelihood", "gaussian"), "houses.csv"),
         (("csv:houses.csv:rent", "--likelihood", "gaussian"), "rent"),
         (("csv:houses.csv:price", "--likelihood", "normal"), "normal"),
@@ -75,3 +106,17 @@ def test_what_does_not_fit_is_one_line(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line
     assert not (table / "runs").exists()
+
+
+@pytest.mark.parametrize("length", ["0", "-1", "nan", "inf", "1e300"])
+def test_a_length_is_a_number_above_zero(length: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command(*HOUSES, length=length)
+    assert f"length is {float(length):g}; choose one above 0, up to 1,000" in capsys.readouterr().err
+
+
+def test_a_trained_start_is_no_option_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    """The step of a preset need not be stable where a training ends."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "regression", "--start", "trained"])
+    assert "--start" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_csv_of_labels_and_of_several_targets(tmp_path: Path) -> None:
         ("a,b\n1,2\n3,nan\n5,6\n", "a", "row 3, column 'b' holds 'nan'"),
         ("a,b\n1,2\n3\n5,6\n", "a", "row 3 has 1 cells, and the header 2"),
         ("1,2\n3,4\n5,6\n", "a", "has no header"),
-        ("a,b\n1,2\n3,4\n", "c", "has 0 columns 'c'; it has a, b"),
+        ("a,b\n1,2\n3,4\n", "c", "has no column 'c'; it has a, b"),
         ("a,a\n1,2\n3,4\n", "a", "has 2 columns 'a'"),
         ("a\n1\n2\n", "a", "no column beside a"),
         ("a,b\n", "a", "a header and two rows"),

@@ -26,8 +26,8 @@ class Comparison:
     seeds
         Of networks, minibatches, noise and the validation split.
     epochs
-        Budget of every pruned network: passes over the training data, curvatures and saliencies included. With
-        `start` nothing is trained, and a budget is refused.
+        Budget of every pruned network: passes over the training data, curvatures and saliencies included; 8 or more,
+        which the phases of every method fit into. With `start` nothing is trained, and a budget is refused.
     members
         Networks in an ensemble.
     search
@@ -72,7 +72,10 @@ class Comparison:
         require(list(s) == sorted(set(s)), f"sparsities are {s}; give rising numbers")
         require(bool(self.seeds) and min(self.seeds) >= 0, f"seeds are {self.seeds}; give at least one, none negative")
         require(max(self.seeds) < 2**16 - 1, f"seeds are {self.seeds}; give at most {2**16 - 2}")
-        require(self.epochs >= 8 or self.start is not None, f"epochs is {self.epochs}; the shortest recipe needs 8")
+        require(
+            self.epochs >= 8 or self.start is not None,
+            f"epochs is {self.epochs}; give 8 or more",
+        )
         require(self.members >= 1, f"members is {self.members}; an ensemble has at least 1")
         require(self.search >= 1, f"search is {self.search}; it counts the default settings, so 1 is no search")
         require(self.data.validation > 0, "data.validation is 0; hold some images out")

@@ -111,7 +111,12 @@ def _num_classes(name: str, labels: Tensor) -> int:
     """The number of classes; ValueError if the training set lacks one."""
     classes = int(labels.max()) + 1 if len(labels) else 0
     if missing := sorted(set(range(classes)) - set(labels.tolist())):
-        raise ValueError(f"data {name!r}: no training example has label {missing[0]}; give classes 0 to {classes - 1}")
+        many = (
+            " (are these numbers? then a likelihood such as gaussian takes them)" if classes > len(labels) / 4 else ""
+        )
+        raise ValueError(
+            f"data {name!r}: no training example has label {missing[0]}; give classes 0 to {classes - 1}{many}"
+        )
     return classes
 
 

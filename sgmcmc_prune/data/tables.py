@@ -52,7 +52,8 @@ def csv(argument: str, targets: str, data_dir: Path | None = None, test: float =
     names = wanted.split(",")
     for name in names:
         if header.count(name) != 1:
-            raise ValueError(f"{path} has {header.count(name)} columns {name!r}; it has {', '.join(header)}")
+            count = header.count(name) or "no"
+            raise ValueError(f"{path} has {count} column{'s' * (count != 'no')} {name!r}; it has {', '.join(header)}")
     features = [i for i, name in enumerate(header) if name not in names]
     if not features:
         raise ValueError(f"{path} has no column beside {wanted}; there is nothing to predict from")
@@ -137,7 +138,10 @@ def uci(argument: str, targets: str, data_dir: Path | None = None, split: int = 
     """
     root = data_dir or os.environ.get("SGMCMC_PRUNE_DATA")
     if root is None:
-        raise ValueError(f"uci:{argument} needs the folder with the sets: --data.data-dir, or $SGMCMC_PRUNE_DATA")
+        raise ValueError(
+            f"uci:{argument} needs the folder with the sets: $SGMCMC_PRUNE_DATA, or --data.data-dir "
+            "(of the command `sample`, --data-dir)"
+        )
     if targets == "labels":
         raise ValueError(f"uci:{argument} has numbers as targets; the likelihood wants class labels (try gaussian)")
     found = load_uci(root, argument, split)
@@ -186,6 +190,10 @@ def moments(name: str, what: str, values: Tensor) -> tuple[Tensor, Tensor]:
 
 def _split(rows: int, test: float, seed: int) -> tuple[Tensor, Tensor]:
     """The rows of the training and of the test set."""
+    if not isinstance(test, float) or not 0 < test < 1:
+        raise ValueError(f"test is {test!r}; give the share of the rows that are the test set, such as 0.1")
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ValueError(f"seed is {seed!r}; give an integer, the key of which rows are the test set")
     order, held = torch.randperm(rows, generator=seeded_generator("test rows", seed)), round(test * rows)
     if not 1 <= held < rows:
         raise ValueError(f"test is {test}; of {rows} rows that leaves {held} for the test set")

@@ -15,7 +15,7 @@ from sgmcmc_prune.settings import check_types, require
 
 #: What a run gives to each part beside the settings that are named as they are given; no option may be one of these.
 OTHERS = {
-    "data": ("data_dir",),
+    "data": ("data_dir", "targets"),
     "model": ("input_shape", "num_classes", "seed"),
     "sampler": ("params", "num_data", "prior", "seed", "chain"),
     "prior": ("params", "seed", "chain", "min_variance"),

@@ -64,8 +64,12 @@ def affordable_batch(network: nn.Module, example: Tensor, count: int) -> int:
 
 
 def default_schedule(epochs: float, length: float = 1.0) -> ScheduleConfig:
-    """Burn-in and sampling of so many epochs a step, in which all draws are kept that fit."""
-    burn_in, steps = (max(1, round(length * steps)) for steps in (BURN_IN, SAMPLE))
+    """Burn-in and sampling of so many epochs a step, in which all draws are kept that fit.
+
+    A shorter chain has the whole burn-in: a learned noise is too small where the training before it ended, and comes
+    back within thousands of steps.
+    """
+    burn_in, steps = round(max(1.0, length) * BURN_IN), max(1, round(length * SAMPLE))
     return ScheduleConfig(
         burn_in * epochs, cycles=1, explore=0.0, sample=steps * epochs, relax=0.0, draws=min(DRAWS, steps)
     )

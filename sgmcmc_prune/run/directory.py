@@ -73,9 +73,15 @@ def _check_unchanged(out: Path, config: RunConfig) -> None:
     if drawn is None:
         return
     made, now = _flat(to_json(drawn)), _flat(to_json(config))
-    if changed := [name for name in made if made[name] != now[name] and name not in FREE]:
+    if changed := [name for name in differing(drawn, config) if name not in FREE]:
         both = "; ".join(f"{name} is {now[name]!r}, and was {made[name]!r}" for name in changed)
         raise ValueError(f"{RunPlaces(out).config} is not the configuration of the draws beside it: {both}")
+
+
+def differing(first: RunConfig, second: RunConfig) -> list[str]:
+    """The settings in which two configurations differ, by dotted name."""
+    ours, theirs = _flat(to_json(first)), _flat(to_json(second))
+    return [name for name in ours if ours[name] != theirs[name]]
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ augmented as they were; plain images have other statistics than crops with black
 `run.STATISTICS_BATCHES` forward passes a draw.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -304,7 +305,7 @@ def tables(run: Run, progress: bool = True, rank: int = 0, size: int = 1) -> dic
     are moved first excepted); one that calls this afterwards, with a size of 1, gets them all.
     """
     config, data, places, evaluator = run.config, run.data, run.places, Evaluator(run)
-    rows = Rows(places.rows, evaluation_settings(config), rank, size)
+    rows = Rows(places.rows, {**evaluation_settings(config), "draws": _drawn(run)}, rank, size)
     with progress_bar(_num_rows(config), "row", desc="evaluate", disable=not progress) as bar:
         dense = _take(rows, evaluator, "dense", lambda: _dense_row(run, evaluator))
         bar.update(1)
@@ -327,6 +328,15 @@ def tables(run: Run, progress: bool = True, rank: int = 0, size: int = 1) -> dic
         "pruned": pruned,
         **({"control": control} if control else {}),
     }
+
+
+def _drawn(run: Run) -> str:
+    """What tells the files of a run's draws and masks from others: names, sizes and times."""
+    stages = [*map(run.places.stage, run.stages), run.places.control]
+    folders = (folder for stage in stages for folder in (stage.draws, stage.masks))
+    files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+    found = [(str(p.relative_to(run.places.directory)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
 
 
 def _take(rows: Rows, evaluator: Evaluator, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from sgmcmc_prune.run.checks import check_choices, check_device, check_precision
 from sgmcmc_prune.run.conditional import check_conditional
 from sgmcmc_prune.run.config import RunConfig
 from sgmcmc_prune.run.decide import rehearse_criterion
-from sgmcmc_prune.run.directory import evaluation_settings, keep_averages, load_config, open_run
+from sgmcmc_prune.run.directory import differing, evaluation_settings, keep_averages, load_config, open_run
 from sgmcmc_prune.run.evaluate import evaluate, foreign_inputs, tables
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.stages import (
@@ -116,9 +116,10 @@ def resume(out: Path, progress: bool = True, job: Run | None = None) -> dict[str
     """
     with distributed.world() as world, ExitStack() as held:
         world.first_only(lambda: _take_up(out, world, held))
-        if job is not None and load_config(out) != job.config:
+        if job is not None and (other := differing(load_config(out), job.config)):
             raise ValueError(
-                f"{out} holds a run with other settings; give the same ones, another directory or overwrite=True"
+                f"{out} holds a run with other settings ({', '.join(other)}); give the same ones, another directory, "
+                "or overwrite it (overwrite=True, --overwrite)"
             )
         job = job or open_run(out)
         world.together(lambda: job.data)

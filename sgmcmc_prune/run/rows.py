@@ -1,5 +1,6 @@
 """The rows of an evaluation, each in a file once it is computed: one that was stopped goes on, and ranks share it."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ class Rows:
     ----------
     folder : Path
     settings : mapping
-        What the rows depend on beside the finished draws: rows of other settings are computed again.
+        What the rows depend on: rows of other settings are computed again.
     rank, size : int
         Of the processes that share the rows, and compute each only once.
     """
@@ -34,6 +35,8 @@ class Rows:
     def take(self, name: str, compute: Callable[[], Row]) -> Row:
         """The row of that name: from its file, or computed; without content where it is another process's to compute.
 
+        A damaged file is none: its row is computed again.
+
         Parameters
         ----------
         name : str
@@ -43,13 +46,14 @@ class Rows:
         """
         path, mine = self.folder / f"{name}.json", self._asked % self.size == self.rank
         self._asked += 1
-        if path.is_file():
+        about = finite_or_null({**self.settings, "row": name})
+        with contextlib.suppress(FileNotFoundError, ValueError):
             kept = read_json(path, checksum=True)
-            if kept["settings"] == finite_or_null(self.settings):
+            if kept.get("about") == about:
                 return dict(kept["row"])
         if not mine:
             return {}
         row = compute()
         self.folder.mkdir(exist_ok=True)
-        write_json(path, {"settings": finite_or_null(self.settings), "row": finite_or_null(row)}, checksum=True)
+        write_json(path, {"about": about, "row": finite_or_null(row)}, checksum=True)
         return row

@@ -212,7 +212,8 @@ def temperature_lines(d: dict[str, Any]) -> list[str]:
         f"{number(t['excess'], 3)} to the temperature",
         f"configurational temperature by chain{interval}: {', '.join(configurational)}{together}",
         *(f"OFF: {finding}" for finding in t["findings"]),
-        f"(with exact gradients and small steps, a line OFF is a false alarm of probability {t['false_alarm']:g})",
+        "(a chain that is still moving to where it stays is OFF, too; of one that has converged, with exact gradients "
+        f"and small steps, such a line is a false alarm of probability {t['false_alarm']:g})",
     ]
 
 
@@ -227,7 +228,9 @@ def _convergence_line(name: str, c: dict[str, Any]) -> str:
     apart = c["rhat_max"] is not None and c["rhat_max"] > RHAT_THRESHOLD
     return (
         f"{name}: R-hat {number(c['rhat_median'], 2)} (median), {number(c['rhat_max'], 2)} (max); {sizes}; over "
-        f"{c['entries']} outputs{still}" + f"; not converged, which takes R-hat under {RHAT_THRESHOLD:g}" * apart
+        f"{c['entries']} outputs{still}"
+        + f"; not converged (R-hat under {RHAT_THRESHOLD:g}): sample for longer"
+        * apart
     )
 
 

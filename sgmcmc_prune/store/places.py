@@ -21,6 +21,11 @@ class StagePlaces:
         return self.directory / "posterior.zarr"
 
     @property
+    def masks(self) -> Path:
+        """Folder of the masks of its targets."""
+        return self.directory / "masks"
+
+    @property
     def draws(self) -> Path:
         """Folder of full weight draws."""
         return self.directory / "draws"
@@ -44,7 +49,7 @@ class StagePlaces:
 
     def mask(self, chain: int, target: float) -> Path:
         """The mask of one chain at one target, in a fork."""
-        return self.directory / "masks" / f"chain{chain}-{target:g}.safetensors"
+        return self.masks / f"chain{chain}-{target:g}.safetensors"
 
     def inclusion(self, chain: int, cycle: int) -> Path:
         """Inclusion probabilities of one cycle (1, 2, ...) of a chain."""
