@@ -129,8 +129,8 @@ def test_numbers_are_compared_by_their_share_and_have_no_noise() -> None:
     assert "has an RMSE 1.1 % below the dense 0.460" in headline(metrics(0.46, row(0.5, 0.455), **RMSE))[0]
     assert headline(metrics(0.457, row(0.7, 0.641), **RMSE))[0].startswith("Every pruned network loses more than 5 %;")
     assert noise_line(metrics(0.457, *rows, **RMSE)) == (
-        "The headline is about the sparsest pruned network whose loss is no larger than 5 %; the noise of its score is "
-        "not known."
+        "The headline is about the sparsest pruned network, of those whose loss is no larger than 5 %; the noise of "
+        "its score is not known."
     )
     assert "from an NLL of -0.002" in headline(metrics(-0.002, row(0.5, 0.005), **NLL))[0]
 

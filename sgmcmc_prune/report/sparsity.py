@@ -151,7 +151,8 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
     if runs[0].get("control"):
         marks.append(line(f"{runs[0]['control'][0]['criterion']}, trained instead", color=INK, **CONTROL))
     if any(row["decision"] != "target" for row in runs[0]["pruned"]):
-        named = [kind for kind in kinds(runs) if kind != "target"]
+        fed = {row["decision"] for run in runs for row in run["pruned"] if not row.get("starved")}
+        named = [kind for kind in kinds(runs) if kind != "target" and kind in fed]
         marks += [line(DECISIONS.get(kind, kind), color=INK, **looks_of(kind)) for kind in named]
     if any(row.get("starved") for run in runs for row in run["pruned"]):
         marks.append(line("starved", **STARVED))

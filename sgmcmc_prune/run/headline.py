@@ -104,7 +104,7 @@ def noise_line(metrics: Metrics) -> str:
     known = first == "accuracy" and metrics.get("examples")
     limit = "that" if known else _tolerance_words(first)
     if judged.free:
-        rule = f"The headline is about the sparsest {judged.among} whose loss is no larger than {limit}"
+        rule = f"The headline is about the sparsest {judged.among}, of those whose loss is no larger than {limit}"
     else:
         rule = f"No {judged.among} has a loss as small as {limit}, so the headline is about the one that loses least"
     if known:
