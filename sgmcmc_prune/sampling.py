@@ -1,6 +1,5 @@
 """One call from a network and its data to the posterior: `sample`."""
 
-import copy
 import dataclasses
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from sgmcmc_prune.data.examples import as_dataset, is_labels
 from sgmcmc_prune.data.handed import as_tensors, class_names
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, check_targets, observation_model
+from sgmcmc_prune.models.state import copied
 from sgmcmc_prune.posterior import Posterior
 from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.pruning.prunable import trainable
@@ -405,7 +405,7 @@ def _network(model: nn.Module | Callable[[], nn.Module]) -> Callable[[int], nn.M
 
 def _anew(model: nn.Module) -> nn.Module:
     """A copy whose trained layers start anew, children first: an owner has the last word; what is frozen is kept."""
-    network = copy.deepcopy(model).cpu()
+    network = copied(model).cpu()
     for module in reversed(list(network.modules())):
         trained = any(p.requires_grad for p in module.parameters())
         if trained and callable(reset := getattr(module, "reset_parameters", None)):

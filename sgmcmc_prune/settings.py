@@ -4,6 +4,7 @@ import dataclasses
 import math
 import types
 import typing
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,24 @@ def check_types(value: Any, kind: Any, where: str = "") -> None:
         require(type(value) is int, f"{where} is {value!r}; it must be an integer")
     else:
         require(isinstance(value, kind), f"{where} is {value!r}; it must be of type {kind.__name__}")
+
+
+def check_number(name: str, value: object) -> None:
+    """TypeError unless a setting is a real number; a boolean is none."""
+    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
+        raise TypeError(f"{name} is {value!r}; it must be a number")
+
+
+def check_positive(name: str, value: float) -> None:
+    """TypeError unless a setting is a number, ValueError unless it is above 0 and finite."""
+    check_number(name, value)
+    require(0 < value < math.inf, f"{name} is {value}; it must be finite and > 0")
+
+
+def check_integer(name: str, value: object, what: str = "") -> None:
+    """TypeError, which may say what the setting is, unless it is an integer; a boolean is none."""
+    if type(value) is not int and (isinstance(value, bool) or not isinstance(value, Integral)):
+        raise TypeError(f"{name} is {value!r}; it must be an integer{what}")
 
 
 def require(condition: bool, message: str) -> None:

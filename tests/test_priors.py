@@ -38,6 +38,44 @@ def test_a_prior_says_what_its_density_depends_on() -> None:
     assert sparse.hyperparameters("b") == prior.hyperparameters("b") == {"dense_variance": 1.0}
 
 
+NUMBERS: dict[str, Callable[[Any], Prior]] = {
+    **{
+        name: lambda value, name=name: SpikeSlab({"w": torch.ones(2, 3)}, **{name: value})  # type: ignore[misc]
+        for name in ("inclusion_rate", "spike_variance", "slab_variance", "dense_variance")
+    },
+    "global_scale": lambda value: Horseshoe({"w": torch.ones(2, 3)}, global_scale=value),
+    "min_variance": lambda value: Horseshoe({"w": torch.ones(2, 3)}, min_variance=value),
+    "prior variance": Gaussian,
+    "prior scale": Laplace,
+    "degrees_of_freedom": lambda value: StudentT(0.1, value),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [True, "a", None])
+def test_a_setting_that_is_no_number_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{name} is {value!r}; it must be a number$"):
+        NUMBERS[name](value)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0, -1.0])
+def test_a_number_out_of_range_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        NUMBERS[name](value)
+
+
+def test_the_state_of_another_mode_or_spike_is_refused() -> None:
+    params = {"w": torch.ones(2, 3)}
+    state = SpikeSlab(params, mode="gibbs").state_dict()
+    with pytest.raises(ValueError, match="the saved prior has mode 'gibbs'; this one has 'em'"):
+        SpikeSlab(params, mode="em").load_state_dict(state)
+    with pytest.raises(ValueError, match="the saved prior has spike 'gaussian'; this one has 'laplace'"):
+        SpikeSlab(params, mode="gibbs", spike="laplace").load_state_dict(state)
+    older = {key: value for key, value in state.items() if key not in ("mode", "spike")}
+    SpikeSlab(params, mode="gibbs").load_state_dict(older)
+
+
 def held_horseshoe(params: dict[str, Tensor]) -> Horseshoe:
     """A horseshoe whose scales have been drawn once."""
     prior = Horseshoe(params, global_scale=0.2, slab_variance=2.0, dense_variance=0.5, seed=0)

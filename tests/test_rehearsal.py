@@ -1,5 +1,6 @@
 """What a rehearsal refuses, what it finds by running, and that it changes nothing."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ from torch.nn.utils import parametrizations
 
 from sgmcmc_prune import likelihoods, models
 from sgmcmc_prune.chains.rehearsal import Rehearsal, rehearse
-from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
+from sgmcmc_prune.likelihoods.gaussian import Gaussian, LearnedNoise
 from sgmcmc_prune.models.state import load_network_state, network_state
 from sgmcmc_prune.pruning import batchnorm
 from sgmcmc_prune.pruning.prunable import output_weights, prunable, trainable
@@ -57,6 +58,18 @@ class ExtraState(Net):
 class InPlace(Net):
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.first(x.relu_()))
+
+
+class Stepwise(Net):
+    """Reads numbers one after the other, by a normalised weight."""
+
+    def __init__(self, norm: Callable[..., nn.Module]) -> None:
+        super().__init__(steps=nn.GRU(1, 8, batch_first=True))
+        del self.first
+        norm(self.steps, "weight_hh_l0")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.steps(x[:, :, None])[0][:, -1])
 
 
 class Remembers(Net):
@@ -126,6 +139,11 @@ def rehearsed(model: nn.Module) -> Rehearsal:
         (lambda: Net().bfloat16(), r"'first.weight' is torch.bfloat16; samplers move float32"),
         (ExtraState, "_extra_state, which is no parameter and no buffer"),
         (old_weight_norm, "cannot be copied .*parametrizations do not"),
+        (
+            lambda: Stepwise(parametrizations.weight_norm),
+            "'steps' keeps a weight that it computed from other parameters",
+        ),
+        (lambda: Stepwise(parametrizations.spectral_norm), "'steps' keeps a weight that it computed"),
         (InPlace, "changes its inputs, the data, in place"),
     ],
 )
@@ -133,6 +151,16 @@ def test_what_cannot_work_is_refused_in_one_line(make: Callable[[], nn.Module], 
     with pytest.raises(ValueError, match=message) as caught:
         rehearsed(make())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((5, 1), r"shape \(16, 5, 1\); it must be \(16, 2\)"), ((3,), r"\(16, 3\); it must be \(16, 2\)")],
+)
+def test_shapes_are_those_of_the_network_without_the_learned_noise(shape: tuple[int, ...], message: str) -> None:
+    net = nn.Sequential(nn.Linear(6, math.prod(shape)), nn.Unflatten(1, shape))
+    with pytest.raises(ValueError, match=message):
+        rehearse(LearnedNoise(net, 2), data()[0], torch.randn(20, 2), Gaussian(), 4)
 
 
 def test_inputs_that_a_network_changes_are_put_back() -> None:

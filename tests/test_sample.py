@@ -324,7 +324,7 @@ def test_a_dropped_last_batch_is_said_in_words() -> None:
         ),
         ({"likelihood": "categorical"}, ValueError, "give integers"),
         ({"model": "mlp"}, TypeError, "give an nn.Module"),
-        ({"model": nn.Linear(3, 2)}, ValueError, "returns shape"),
+        ({"model": nn.Linear(3, 2)}, ValueError, r"returns shape \(16, 2\); it must be \(16, 1\)"),
         ({"data": [1, 2, 3]}, TypeError, "a torch Dataset or a DataLoader"),
         ({"holdout": 0.0}, ValueError, "give a share"),
         ({"holdout": 1.5}, ValueError, "give a share"),
@@ -509,6 +509,16 @@ def test_more_mistakes_are_one_line(change: dict[str, Any], kind: type[Exception
     with pytest.raises(kind, match=said) as refused:
         sample(**arguments, schedule=SHORT, progress=False)
     assert "\n" not in str(refused.value)
+
+
+def test_a_network_that_cannot_be_copied_is_refused_like_a_callable_that_makes_it() -> None:
+    def make() -> nn.Module:
+        with pytest.warns(FutureWarning, match="weight_norm"):
+            return nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 6)), nn.Linear(6, 1))
+
+    for model in (make(), make):
+        with pytest.raises(ValueError, match=r"the network cannot be copied .*parametrizations do not$"):
+            sample(model, regression_data(), likelihood="gaussian", schedule=SHORT, progress=False)
 
 
 def test_what_a_loader_and_inputs_do_to_a_chain_is_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,6 +88,10 @@ def test_a_sparse_gradient_is_refused() -> None:
         ({"prior": 0.0}, ValueError, "prior precision is 0.0"),
         ({"prior": -1.0}, ValueError, "prior precision is -1.0"),
         ({"prior": math.nan}, ValueError, "prior precision is nan"),
+        ({"prior": True}, TypeError, "prior precision is True; it must be a number"),
+        ({"prior": "gaussian"}, TypeError, "prior precision is 'gaussian'; it must be a number"),
+        ({"temperature": True}, TypeError, "temperature is True; it must be a number"),
+        ({"lr": "a"}, TypeError, "lr is 'a'; it must be a number"),
     ],
 )
 def test_settings_out_of_range_are_refused(
@@ -107,12 +111,31 @@ def test_settings_out_of_range_are_refused(
         ("adaptive_sghmc", {"eta": 0.0}, ValueError, "eta is 0.0"),
         ("adaptive_sghmc", {"curvature": math.inf}, ValueError, "curvature is inf"),
         ("adaptive_sghmc", {"preconditioner": RMSprop()}, ValueError, "learns its own mass"),
+        ("sgld", {"preconditioner": "rmsprop"}, TypeError, "preconditioner is 'rmsprop'; it must be"),
+        ("sgnht", {"rate": True}, TypeError, "rate is True; it must be a number"),
+        ("adaptive_sghmc", {"eta": "a"}, TypeError, "eta is 'a'; it must be a number"),
         ("baoab", {"preconditioner": PositionDependent(torch.ones_like, torch.zeros_like)}, TypeError, "use SGLD"),
     ],
 )
 def test_settings_of_one_sampler(kind: str, settings: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make_sampler(kind, [nn.Parameter(torch.zeros(2))], **settings)
+
+
+@pytest.mark.parametrize(("value", "error"), [(True, TypeError), ("a", TypeError), (math.nan, ValueError)])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("decay", lambda value: RMSprop(decay=value)),
+        ("min_mass", lambda value: RMSprop(min_mass=value)),
+        ("min_mass", lambda value: PositionDependent(torch.ones_like, torch.zeros_like, value)),
+    ],
+)
+def test_the_numbers_of_a_mass_matrix_are_checked(
+    name: str, make: Callable[[Any], Any], value: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=f"{name} is {value!r}; it must be"):
+        make(value)
 
 
 @pytest.mark.parametrize("momentum", [1.0, -0.1, math.nan])

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from sgmcmc_prune.models.resnet import BasicBlock, Bottleneck, ResNet
 from sgmcmc_prune.models.wide_resnet import WideResNet
 from sgmcmc_prune.predictive.flops import multiply_adds
 from sgmcmc_prune.pruning import masks
-from sgmcmc_prune.pruning.shrink import shrink
+from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
 
 IMAGE = (3, 32, 32)
 
@@ -459,6 +460,56 @@ def test_nodes_go_from_every_place_that_is_flattened() -> None:
 def test_shared_and_computed_weights_are_not_cut(make: Callable[[], nn.Module], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         shrink(make(), {}, torch.randn(1, 4))
+
+
+class Returns(nn.Module):
+    """Gives something else than one tensor."""
+
+    def __init__(self, made: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.layer, self.made = nn.Linear(4, 2), made
+
+    def forward(self, x: Tensor) -> Any:
+        return self.made(self.layer(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Lazy modules:UserWarning")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3))), "cannot be copied .*parametrizations do not$"),
+        (lambda: nn.utils.weight_norm(nn.GRU(4, 3), "weight_ih_l0"), "cannot be copied .* keeps a weight that it comp"),
+        (lambda: nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2)), "'0.weight' has no shape yet; pass one batch thr"),
+        (lambda: Returns(lambda y: (y, y)), "the network returns a tuple; it must return one tensor"),
+        (lambda: Returns(lambda y: {"y": y}), "the network returns a dict; it must return one tensor"),
+    ],
+)
+def test_networks_that_cannot_be_cut_are_named_in_one_line(make: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        shrink(make(), {}, torch.randn(3, 4))
+    assert "\n" not in str(caught.value)
+    assert why_not_shrinkable(make(), torch.randn(3, 4)) == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "kind", "message"),
+    [
+        ("x", torch.randn(3, 4), TypeError, "model is a str; it must be an nn.Module"),
+        (nn.Linear(4, 2), [[0.0] * 4], TypeError, "example is a list; it must be a tensor"),
+        (
+            nn.Linear(4, 2),
+            torch.randn(0, 4),
+            ValueError,
+            r"example has shape \(0, 4\); it must hold at least one input",
+        ),
+    ],
+)
+def test_what_is_no_network_and_no_example_is_refused(
+    model: Any, example: Any, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        shrink(model, {}, example)
 
 
 def tied_layers() -> nn.Module:

@@ -10,6 +10,7 @@ import torch
 from test_shrink import make_random, masked, outputs
 from test_shrink_foreign import random_mask
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.models.recurrent import directions
@@ -17,7 +18,7 @@ from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.pruning.conditional.members import members_of
 from sgmcmc_prune.pruning.conditional.prune import layers_of
-from sgmcmc_prune.pruning.shrink import Shrunk, shrink
+from sgmcmc_prune.pruning.shrink import Shrunk, shrink, why_not_shrinkable
 from sgmcmc_prune.store.network import About, load_network, save_network
 from sgmcmc_prune.store.program import read_program, why_no_onnx, write_program
 
@@ -274,6 +275,25 @@ def test_recurrent_layers_that_cannot_be_followed_stay_and_the_reason_is_said(us
     assert reason in shrunk.obstacles["rnn"]
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*deprecated:FutureWarning")
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM, nn.RNN])
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, parametrizations.spectral_norm, nn.utils.spectral_norm])
+@pytest.mark.parametrize("weight", ["weight_ih_l0", "weight_hh_l0"])
+def test_a_recurrent_layer_with_a_computed_weight_stays(
+    kind: type[nn.RNNBase], norm: Callable[..., nn.Module], weight: str
+) -> None:
+    model = Sequences(kind, "mean")
+    norm(model.rnn, weight)
+    assert why_not_shrinkable(model, torch.randn(2, 5, 4)) == ""
+    mask = all_kept(model)
+    mask["head.weight"][:, :3] = False  # three units that nobody reads
+    mask["last.weight"][:, 1:3] = False
+    shrunk, inputs = shrink(model, mask, torch.randn(2, 5, 4)), torch.randn(3, 8, 4)
+    torch.testing.assert_close(outputs(shrunk.model, inputs), outputs(masked(model, mask), inputs))
+    assert "a weight of it is computed from other parameters" in shrunk.obstacles["rnn"]
+    assert (shrunk.model.rnn.hidden_size, shrunk.model.head.out_features) == (WIDTH, 3)
+
+
 def test_units_that_a_recurrent_layer_reads_have_no_joint_evidence() -> None:
     """There is no curvature of its weights."""
     model = NETWORKS["gru"]()
@@ -290,7 +310,9 @@ def test_a_cut_recurrent_network_is_read_from_its_file(name: str, tmp_path: Path
     inputs, about = torch.randn(4, 5, 4), About("user:make", None, (5, 4), 2, (0.0,), (1.0,))
     save_network(tmp_path / "net.safetensors", small, about)
     read, _ = load_network(tmp_path / "net.safetensors", lambda input_shape, num_classes: NETWORKS[name]())
-    torch.testing.assert_close(outputs(read, inputs), outputs(small, inputs), rtol=0, atol=0)
+    for count, length in ((4, 5), (1, 1), (7, 11)):
+        others = torch.randn(count, length, 4)
+        torch.testing.assert_close(outputs(read, others), outputs(small, others), rtol=0, atol=0)
     assert repr(read) == repr(small)
     again = shrink(copy.deepcopy(read), {}, inputs[:2]).model
     torch.testing.assert_close(outputs(again, inputs), outputs(small, inputs))
@@ -310,3 +332,6 @@ def test_a_cut_recurrent_network_is_a_program(name: str, ending: str, tmp_path: 
     for count in (1, 3):
         inputs = torch.randn(count, 5, 4)
         torch.testing.assert_close(outputs(read, inputs), outputs(small, inputs), rtol=1e-5, atol=1e-6)
+    if ending == ".pt2":  # it is refused, and no other number comes out
+        with pytest.raises(AssertionError, match="Guard failed"):
+            read(torch.randn(3, 6, 4))

@@ -19,7 +19,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from sgmcmc_prune.data.batches import check_finite
 from sgmcmc_prune.likelihoods import Categorical, Likelihood, check_targets
-from sgmcmc_prune.models.state import network_state
+from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
+from sgmcmc_prune.models.state import copied, network_state
 from sgmcmc_prune.predictive.predict import evaluation_mode, modes_kept
 from sgmcmc_prune.pruning import batchnorm
 from sgmcmc_prune.pruning.prunable import output_weights, trainable, why_not_prunable
@@ -177,6 +178,8 @@ def _outputs(model: nn.Module, inputs: Tensor, num_outputs: int) -> Tensor:
     if num_outputs == 1 and outputs.shape == (len(inputs),):
         outputs = outputs.unsqueeze(1)
     if outputs.shape != (len(inputs), num_outputs):
+        if isinstance(model, LearnedNoise):  # the user knows the shape without the noise
+            outputs, num_outputs = model.network(inputs), len(model.log_noise)
         raise ValueError(
             f"for {len(inputs)} examples the network returns shape {tuple(outputs.shape)}; it must be "
             f"({len(inputs)}, {num_outputs})"
@@ -239,14 +242,7 @@ def _check_state(model: nn.Module) -> None:
         name for name, value in model.state_dict().items() if name not in named or not torch.is_tensor(value)
     ]:
         raise ValueError(f"state_dict() of the network has {', '.join(strange)}, which is no parameter and no buffer")
-    try:
-        again = copy.deepcopy(model)
-    except RuntimeError as error:
-        raise ValueError(
-            f"the network cannot be copied ({str(error).splitlines()[0]}); the old weight_norm and spectral_norm of "
-            "torch.nn.utils do this, those of torch.nn.utils.parametrizations do not"
-        ) from None
-    if network_state(again).keys() != network_state(model).keys():
+    if network_state(copied(model)).keys() != network_state(model).keys():
         raise ValueError("a copy of the network has another state_dict() than the network")
 
 

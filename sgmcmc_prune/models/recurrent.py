@@ -26,6 +26,13 @@ def num_gates(layer: nn.RNNBase) -> int:
     return {"GRU": 3, "LSTM": 4}.get(layer.mode, 1)
 
 
+def has_computed_weights(layer: nn.Module) -> bool:
+    """Whether a recurrent layer computes weights from other parameters, as under a weight or spectral normalisation."""
+    return isinstance(layer, nn.RNNBase) and not all(
+        isinstance(weight, nn.Parameter) for weights in layer.all_weights for weight in weights
+    )
+
+
 def zero_units(layer: nn.RNNBase, end: str, inputs: Tensor) -> Tensor:
     """Which units are zero at every step.
 

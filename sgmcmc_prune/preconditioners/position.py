@@ -1,11 +1,13 @@
 """A mass matrix that is a function of the position, with the correction that keeps the target."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from sgmcmc_prune.preconditioners.base import Preconditioner
+from sgmcmc_prune.settings import check_number, require
 
 PositionFunction = Callable[[Tensor], Tensor]
 
@@ -44,3 +46,7 @@ class PositionDependent(Preconditioner):
     mass: PositionFunction
     gamma: PositionFunction
     min_mass: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("min_mass", self.min_mass)
+        require(0 <= self.min_mass < math.inf, f"min_mass is {self.min_mass}; it must be finite and >= 0")

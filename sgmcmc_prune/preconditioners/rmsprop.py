@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune.preconditioners.base import Preconditioner, State, change_mass
+from sgmcmc_prune.settings import check_number
 
 
 class RMSprop(Preconditioner):
@@ -31,6 +32,8 @@ class RMSprop(Preconditioner):
     state_keys = ("square_average", "observations")
 
     def __init__(self, decay: float = 0.99, min_mass: float = 0.25) -> None:
+        check_number("RMSprop decay", decay)
+        check_number("RMSprop min_mass", min_mass)
         if not 0 <= decay < 1:
             raise ValueError(f"RMSprop decay is {decay}; it must be in [0, 1)")
         if not 0 < min_mass <= 1:

@@ -203,9 +203,3 @@ def total(terms: Iterable[Tensor]) -> Tensor:
     for term in terms:
         result = result + term.sum().cpu()
     return result
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raise ValueError unless 0 < value < infinity."""
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} is {value}; it must be finite and > 0")

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from sgmcmc_prune.priors.base import FusedForm, Prior, check_positive, total
+from sgmcmc_prune.priors.base import FusedForm, Prior, total
+from sgmcmc_prune.settings import check_positive
 
 
 class Gaussian(Prior):

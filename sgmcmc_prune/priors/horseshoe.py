@@ -39,8 +39,9 @@ from torch import Tensor
 
 from sgmcmc_prune.mask_check import check_mask
 from sgmcmc_prune.noise import Stream, choose_seed, random_words, uniform
-from sgmcmc_prune.priors.base import Prior, check_positive, load_layers, same_parameters, total, without_memory
+from sgmcmc_prune.priors.base import Prior, load_layers, same_parameters, total, without_memory
 from sgmcmc_prune.priors.gaussian import gaussian_log_density
+from sgmcmc_prune.settings import check_number, check_positive
 
 
 @dataclass
@@ -91,6 +92,7 @@ class Horseshoe(Prior):
         check_positive("global_scale", global_scale)
         check_positive("slab_variance", slab_variance)
         check_positive("dense_variance", dense_variance)
+        check_number("min_variance", min_variance)
         if not 0 < min_variance < slab_variance:
             raise ValueError(f"min_variance is {min_variance}; it must be above 0 and below slab_variance")
         self.global_scale, self.slab_variance = global_scale, slab_variance

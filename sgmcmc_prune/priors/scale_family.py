@@ -9,8 +9,9 @@ from torch import Tensor
 
 from sgmcmc_prune import names
 from sgmcmc_prune.mask_check import check_mask
-from sgmcmc_prune.priors.base import FITTED, Prior, check_positive, total
+from sgmcmc_prune.priors.base import FITTED, Prior, total
 from sgmcmc_prune.priors.em_settings import EMSettings
+from sgmcmc_prune.settings import check_positive
 
 
 class ScaleFamily(Prior):

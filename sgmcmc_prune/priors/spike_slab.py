@@ -44,7 +44,6 @@ from sgmcmc_prune.priors.base import (
     FITTED,
     FusedForm,
     Prior,
-    check_positive,
     load_layers,
     same_parameters,
     total,
@@ -54,6 +53,7 @@ from sgmcmc_prune.priors.em_settings import EMSettings
 from sgmcmc_prune.priors.gaussian import gaussian_form, gaussian_log_density
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.layer import LAYERS, Layer
+from sgmcmc_prune.settings import check_number, check_positive, require
 
 Mode = Literal["marginal", "gibbs", "em"]
 #: Stands for temperature zero where log-odds are divided by it.
@@ -132,7 +132,7 @@ class SpikeSlab(Prior):
         check_positive("dense_variance", dense_variance)
         if isinstance(group, str):
             group = {n: GroupMap(group, tuple(p.shape)) for n, p in params.items() if p.dim() > 1}
-        self.mode, self.seed, self.chain = mode, choose_seed(seed, chain), chain
+        self.mode, self.spike, self.seed, self.chain = mode, spike, choose_seed(seed, chain), chain
         self.made_for = without_memory(params)
         self.dense_variance = dense_variance
         self.layers: dict[str, Layer] = {}
@@ -284,7 +284,7 @@ class SpikeSlab(Prior):
                 layer.alive = layer.groups.sum(mask[name].to(layer.held)) > 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The noise's key, and hyperparameters and indicator states by layer."""
+        """Mode and spike, the noise's key, and hyperparameters and indicator states by layer."""
         layers = {
             name: {
                 "inclusion_rate": layer.inclusion_rate,
@@ -295,10 +295,13 @@ class SpikeSlab(Prior):
             }
             for name, layer in self.layers.items()
         }
-        return {"seed": self.seed, "chain": self.chain, "layers": layers}
+        return {"mode": self.mode, "spike": self.spike, "seed": self.seed, "chain": self.chain, "layers": layers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned, for the same layers."""
+        """Restore what `state_dict` returned, for the same mode, spike and layers; older states name neither."""
+        for name in ("mode", "spike"):
+            saved, own = state.get(name, getattr(self, name)), getattr(self, name)
+            require(saved == own, f"the saved prior has {name} {saved!r}; this one has {own!r}")
         load_layers(self.layers, self.state_dict()["layers"], state["layers"])
         self.seed, self.chain = state["seed"], state["chain"]
 
@@ -312,7 +315,10 @@ def _mixture_form(inclusion_rate: float, spike: float, slab: float) -> FusedForm
 
 
 def check_hyperparameters(inclusion_rate: float, spike_variance: float, slab_variance: float) -> None:
-    """Raise ValueError unless 0 < pi < 1 and 0 < v0 < v1."""
+    """Raise TypeError unless they are numbers, ValueError unless 0 < pi < 1 and 0 < v0 < v1."""
+    given = {"inclusion_rate": inclusion_rate, "spike_variance": spike_variance, "slab_variance": slab_variance}
+    for name, value in given.items():
+        check_number(name, value)
     if not 0 < inclusion_rate < 1:
         raise ValueError(f"inclusion_rate is {inclusion_rate}; it must be inside (0, 1)")
     if not 0 < spike_variance < slab_variance < math.inf:

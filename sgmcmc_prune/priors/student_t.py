@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from sgmcmc_prune.priors.base import check_positive
 from sgmcmc_prune.priors.scale_family import ScaleFamily
+from sgmcmc_prune.settings import check_number, check_positive
 
 
 class StudentT(ScaleFamily):
@@ -40,6 +40,7 @@ class StudentT(ScaleFamily):
     def configured(cls, settings: Mapping[str, Any], params: Mapping[str, Tensor], **context: Any) -> "StudentT":
         """Starting at the variance of the slab, s^2 nu / (nu - 2)."""
         nu = settings["degrees_of_freedom"]
+        check_number("prior.degrees_of_freedom", nu)
         if not nu > 2:
             raise ValueError(f"prior.degrees_of_freedom is {nu}; the variance of a Student-t prior needs more than 2")
         scale = math.sqrt(settings["slab_variance"] * (nu - 2) / nu)

@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 
 from sgmcmc_prune.errors import first_line
 from sgmcmc_prune.models.coupling import Coupling, coupling, coupling_of_function, is_weighted, layer_of
-from sgmcmc_prune.models.recurrent import directions, num_gates, zero_units
+from sgmcmc_prune.models.recurrent import directions, has_computed_weights, num_gates, zero_units
 from sgmcmc_prune.models.vit import Attention
 from sgmcmc_prune.pruning.graph import Values, asks_shape, module_of, moved, moves, trace, where_it_ends
 
@@ -330,6 +330,8 @@ class _Walk:
             return "it, or a weight of it, is used in several places"
         if len(sources) != 1 or not isinstance(self.followed.get(sources[0]), Followed):
             return "it is given its first state, or something else than one tensor"
+        if has_computed_weights(layer):
+            return "a weight of it is computed from other parameters"
         return "it gives projections of its states (proj_size)" if layer.proj_size else ""
 
     def _attended(self, node: fx.Node, layer: Attention, found: Followed) -> Followed | None:

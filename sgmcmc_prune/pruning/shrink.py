@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sgmcmc_prune.models.coupling import coupling, is_weighted, layer_of, pads_with_zeros, set_number
+from sgmcmc_prune.models.state import copied
 from sgmcmc_prune.models.vit import Attention
 from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning import masks
@@ -90,10 +91,12 @@ def shrink(model: nn.Module, mask: Mapping[str, Tensor], example: Tensor, trains
     Raises
     ------
     TypeError, ValueError
-        If the mask does not fit, the network cannot be traced or shares a layer or a parameter that would have to be
-        cut (named), or the smaller network is not the same function.
+        If the mask does not fit, there is no example, the network cannot be copied or traced, has lazy layers, gives
+        something else than one tensor, or shares a layer or a parameter that would have to be cut (named), or if the
+        smaller network is not the same function.
     """
-    masked = copy.deepcopy(model)
+    _check_given(model, example)
+    masked = copied(model)
     masks.apply(mask, dict(masked.named_parameters()))
     folded = copy.deepcopy(masked)
     with evaluation_mode(folded):
@@ -113,6 +116,18 @@ def why_not_shrinkable(model: nn.Module, example: Tensor) -> str:
     return ""
 
 
+def _check_given(model: object, example: object) -> None:
+    """Refuse what is no network, a network without shapes, and what is no example."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}; it must be an nn.Module")
+    if not isinstance(example, Tensor):
+        raise TypeError(f"example is a {type(example).__name__}; it must be a tensor of some inputs")
+    if not example.numel():
+        raise ValueError(f"example has shape {tuple(example.shape)}; it must hold at least one input")
+    if lazy := [n for n, p in model.named_parameters() if isinstance(p, nn.parameter.UninitializedParameter)]:
+        raise ValueError(f"{lazy[0]!r} has no shape yet; pass one batch through the network first")
+
+
 def _check(small: nn.Module, masked: nn.Module, example: Tensor) -> None:
     """Make sure of what tracing cannot see: on several inputs the smaller network gives what the masked one gives.
 
@@ -124,6 +139,8 @@ def _check(small: nn.Module, masked: nn.Module, example: Tensor) -> None:
         if inputs is not example and not _runs(masked, inputs, dtype):
             continue  # numbers that this network does not take
         expected = networks[0](inputs)
+        if not isinstance(expected, Tensor):
+            raise ValueError(f"the network returns a {type(expected).__name__}; it must return one tensor")
         try:
             error = float((networks[1](inputs) - expected).abs().max())
         except RuntimeError as failure:

@@ -14,8 +14,8 @@ from torch import Tensor
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.noise import Stream
 from sgmcmc_prune.preconditioners import Identity, change_mass, sqrt_mass
-from sgmcmc_prune.samplers.checks import check_number
 from sgmcmc_prune.samplers.sghmc import SGHMC
+from sgmcmc_prune.settings import check_positive
 
 Form = Literal["corrected", "released"]
 #: Steps of the dual variable, unless given.
@@ -116,9 +116,7 @@ class AdaptiveSGHMC(SGHMC):
         super()._check_settings(group)
         _check_form(group["form"])
         for name in ("eta", "curvature"):
-            check_number(name, group[name])
-            if not (group[name] > 0 and math.isfinite(group[name])):
-                raise ValueError(f"{name} is {group[name]}; it must be finite and > 0")
+            check_positive(name, group[name])
 
     def _needed(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         return ("rho", "mass", *(("momentum_buffer", "noise") if group["form"] == "released" else ()))

@@ -8,7 +8,6 @@ the potential is U(w) = N * mean NLL(w) - log p(w), and the target is exp(-U(w) 
 so the learning rate means what it means for `torch.optim.SGD`.
 """
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from numbers import Integral
@@ -27,6 +26,7 @@ from sgmcmc_prune.priors.gaussian import Gaussian
 from sgmcmc_prune.samplers import checks, compiled, flag, saved, tiers, triton_tier
 from sgmcmc_prune.samplers.step import Memory, NoisePlaces, Step, begin, complete
 from sgmcmc_prune.samplers.tiers import Implementation, Noise
+from sgmcmc_prune.settings import check_positive
 
 FLAT = FusedForm("flat", {})
 
@@ -129,10 +129,11 @@ class Sampler(Optimizer):
         checks.check_known(own, (*SHARED, *self.own), type(self).__name__)
         if noise not in ("gaussian", "rademacher"):
             raise ValueError(f"noise is {noise!r}; choose gaussian or rademacher")
-        if isinstance(prior, (int, float)):
-            if not (prior > 0 and math.isfinite(prior)):
-                raise ValueError(f"prior precision is {prior}; it must be finite and > 0 (None is a flat prior)")
+        if prior is not None and not isinstance(prior, Prior):
+            check_positive("prior precision", prior)  # None is a flat prior
             prior = Gaussian(1 / prior)
+        if not isinstance(preconditioner, Preconditioner | None):
+            raise TypeError(f"preconditioner is {preconditioner!r}; it must be a sgmcmc_prune.preconditioners object")
         self.memory = Memory()
         self._described: list[Any] = []
         self.prior = prior

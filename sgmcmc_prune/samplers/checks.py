@@ -3,7 +3,6 @@
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.noise import check_key
 from sgmcmc_prune.preconditioners import Preconditioner
+from sgmcmc_prune.settings import check_integer, check_number
 
 #: How far below its floor a mass may be, relative to it.
 ROUNDING = 1e-6
@@ -24,12 +24,6 @@ def check_known(given: Iterable[str], known: Sequence[str], taker: str) -> None:
             meant = difflib.get_close_matches(name, known, 1)
             guess = f"; did you mean {meant[0]!r}?" if meant else "."
             raise TypeError(f"{taker} takes no setting {name!r}{guess} It takes {', '.join(known)}")
-
-
-def check_number(name: str, value: object) -> None:
-    """TypeError unless a setting is a real number."""
-    if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
-        raise TypeError(f"{name} is {value!r}; it must be a number")
 
 
 def check_settings(group: Mapping[str, Any]) -> None:
@@ -46,10 +40,9 @@ def check_settings(group: Mapping[str, Any]) -> None:
         raise ValueError(f"momentum is {group['momentum']}; it must be in [0, 1)")
 
 
-def check_num_data(num_data: object) -> None:
+def check_num_data(num_data: int) -> None:
     """Refuse anything but a count of examples."""
-    if type(num_data) is not int and (isinstance(num_data, bool) or not isinstance(num_data, Integral)):
-        raise TypeError(f"num_data is {num_data!r}; it must be an integer, the number of training examples")
+    check_integer("num_data", num_data, ", the number of training examples")
     if num_data <= 0:
         raise ValueError(f"num_data is {num_data}; it must be the number of training examples, at least 1")
 

@@ -30,6 +30,7 @@ from torch import Tensor
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.samplers import Sampler
 from sgmcmc_prune.samplers.checks import check_num_data
+from sgmcmc_prune.settings import check_integer
 
 Params = Mapping[str, Tensor]
 
@@ -131,5 +132,7 @@ def _check(posterior: Posterior, sampler: Sampler, burn_in: int, draws: int, thi
     if any(group["num_data"] != posterior.num_data for group in sampler.param_groups):
         given = sampler.param_groups[0]["num_data"]
         raise ValueError(f"the sampler's num_data is {given}, the posterior's {posterior.num_data}; they must agree")
+    for name, value in {"burn_in": burn_in, "draws": draws, "thin": thin}.items():
+        check_integer(name, value)
     if burn_in < 0 or draws < 1 or thin < 1:
         raise ValueError(f"burn_in {burn_in}, draws {draws}, thin {thin}: they must be >= 0, >= 1 and >= 1")

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sgmcmc_prune.preconditioners import inverse_mass, sqrt_mass
 from sgmcmc_prune.samplers.baoab import refreshment
-from sgmcmc_prune.samplers.checks import check_number
 from sgmcmc_prune.samplers.momentum import MomentumSampler
+from sgmcmc_prune.settings import check_number
 
 
 def sgnht(

@@ -1,6 +1,7 @@
 """A network as a program that needs none of its code: a file of `torch.export` (.pt2), or of ONNX (.onnx).
 
-Both take any number of examples, and hold what the network is (`store.network.About`) as JSON under the name "about".
+Both take any number of examples; a .pt2 file of a recurrent network takes sequences of the length in `about` alone, and
+refuses others. Both hold what the network is (`store.network.About`) as JSON under the name "about".
 """
 
 import importlib.util
