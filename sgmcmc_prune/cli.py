@@ -192,7 +192,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Export(NetworkChoice):
-    """Write a pruned network of a run, physically smaller, to one file; measure its latency beside the dense one's."""
+    """Write a pruned network of a run to one file, smaller where whole units are pruned; measure its latency."""
 
     run_dir: RunDirectory
     """The run directory."""
@@ -535,7 +535,8 @@ def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
     print("\n".join(headline(metrics)))
     print()
     print(metrics_table(metrics))
-    print(noise_line(metrics))
+    if note := noise_line(metrics):
+        print(note)
     print()
     print("\n".join(diagnostics_lines(metrics)))
     print(f"\nrun directory: {out}   figures: sgmcmc-prune report {out}")

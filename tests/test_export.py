@@ -1,5 +1,6 @@
 """A pruned network in one file: the same outputs, the sizes it says, what a run does not have, damaged files."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ from sgmcmc_prune.run.main import run
 from sgmcmc_prune.run.presets import PRESETS
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.settings import replace
+from sgmcmc_prune.store.files import read_json
 from sgmcmc_prune.store.network import About, load_network, save_network
-from sgmcmc_prune.store.program import read_program, why_no_onnx, write_program
+from sgmcmc_prune.store.program import Program, read_program, why_no_onnx, write_program
 from sgmcmc_prune.store.weights import WeightStore, average
 
 ABOUT = About("lenet", None, (1, 28, 28), 10, (0.5,), (0.25,))
@@ -73,6 +75,57 @@ def test_an_exported_network_predicts_as_the_masked_mean_of_the_last_cycle(finis
     assert [line.split()[0] for line in lines[4:] if line] == ["dense", "pruned", "pruned", "multiply-adds:", "inputs:"]
 
 
+def test_a_program_is_timed_against_a_program(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither network is called in a way in which the other is not."""
+    timed: list[type] = []
+
+    def types(dense: nn.Module, pruned: nn.Module, inputs: torch.Tensor, rounds: int) -> dict[str, object]:
+        timed.extend([type(dense), type(pruned)])
+        return {}
+
+    monkeypatch.setattr("sgmcmc_prune.run.export.latency", types)
+    export(finished, tmp_path / "net.pt2", NetworkChoice())
+    assert timed == [Program] * 4
+    export(finished, tmp_path / "net.safetensors", NetworkChoice())
+    assert timed[4:] == [models.MLP] * 4
+
+
+def test_of_a_network_that_keeps_all_of_its_units_no_ratio_is_claimed(finished: Path, tmp_path: Path) -> None:
+    result = export(finished, tmp_path / "net.safetensors", NetworkChoice(target=0.5), rounds=6)
+    assert result["pruned"] == result["dense"]
+    assert result["not_cut"] == "no unit could be removed whole"
+    text = table(result)
+    assert "as large as the dense one, with zeros in place: no unit could be removed whole" in text
+    assert "pruned / dense" not in text
+
+
+def test_the_default_is_the_sparsest_network_that_is_not_starved(finished: Path, tmp_path: Path) -> None:
+    """One mask of one chain lets a single input through: its target is passed over, but not refused."""
+    run_dir, net = Path(shutil.copytree(finished, tmp_path / "run")), tmp_path / "net.safetensors"
+
+    def starve(target: str) -> None:
+        path = run_dir / "forks" / "magnitude" / "masks" / f"chain1-{target}.safetensors"
+        mask = masks.load(path)
+        mask["layers.0.weight"][:, 1:] = False
+        masks.save(path, mask)
+
+    before = export(run_dir, net, NetworkChoice(), rounds=6)
+    assert (", 99 % (" in before["origin"], before["notes"]) == (True, [])
+    starve("0.99")
+    passed = "passed over: 99 %, where a layer is starved in a chain (--target takes it all the same)"
+    default = export(run_dir, net, NetworkChoice(), rounds=6)
+    assert (", 50 % (" in default["origin"], default["notes"]) == (True, [passed])
+    starved = export(run_dir, net, NetworkChoice(target=0.99, chain=1), rounds=6)
+    line = "STARVED: almost nothing passes layers.0.weight under the mask of chain 1"
+    assert (", 99 % (" in starved["origin"], starved["notes"]) == (True, [line])
+    assert table(starved).splitlines()[1] == line
+    assert export(run_dir, net, NetworkChoice(target=0.99), rounds=6)["notes"] == []
+    starve("0.5")
+    every = export(run_dir, net, NetworkChoice(chain=1), rounds=6)
+    assert ", 99 % (" in every["origin"]
+    assert every["notes"] == [line, "at every target of the run a layer is starved in a chain; this is the sparsest"]
+
+
 def test_the_latency_of_a_run_is_that_of_its_pruned_network(finished: Path) -> None:
     case = latency.of_run(finished)
     assert "magnitude, in chain, 99 %" in case.origin
@@ -84,6 +137,11 @@ def test_a_post_hoc_decision_is_exported(finished: Path, tmp_path: Path) -> None
     choice = NetworkChoice(when="post_hoc", criterion="inclusion_probability", decision="median")
     result = export(finished, tmp_path / "net.safetensors", choice, rounds=6)
     assert "post hoc, median" in result["origin"]
+
+
+def num_counted(run_dir: Path) -> int:
+    """Parameters of the dense network in a run's table."""
+    return int(read_json(run_dir / "metrics.json", checksum=True)["dense"]["parameters"])
 
 
 def test_a_regression_is_cut_too_and_its_file_says_what_the_noise_is(tmp_path: Path) -> None:
@@ -112,6 +170,8 @@ def test_a_regression_is_cut_too_and_its_file_says_what_the_noise_is(tmp_path: P
     assert about.likelihood == "gaussian"
     assert result["pruned"]["parameters"] <= result["dense"]["parameters"] == 49
     assert "RMSE" in table(result)
+    assert num_counted(tmp_path / "run") == result["dense"]["parameters"] + result["noises"] == 50
+    assert "parameters: without the learned noise, which" in table(result)
 
 
 def test_the_file_of_several_targets_gives_them_in_their_units(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from html import escape
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from browser import look, needs_chromium
+from matplotlib.figure import Figure
 
 from sgmcmc_prune import cli
 from sgmcmc_prune.diagnostics.inference_data import load, summary
@@ -23,12 +25,13 @@ from sgmcmc_prune.priors import GroupMap
 from sgmcmc_prune.report import convergence, write, write_comparison, write_report
 from sgmcmc_prune.report.comparison import names_apart
 from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_histograms, quantity
+from sgmcmc_prune.report.overlay import overlay
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData, shortened
 from sgmcmc_prune.report.sparsity import draw, quality_against_sparsity
 from sgmcmc_prune.report.style import Picture, legend_below, line, new_figure
 from sgmcmc_prune.report.temperature import temperatures
-from sgmcmc_prune.report.training import hyperparameter_trace, running_mean
+from sgmcmc_prune.report.training import hyperparameter_trace, running_mean, training_trace
 from sgmcmc_prune.run.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
 from sgmcmc_prune.run.headline import best_rows, headline
 from sgmcmc_prune.run.main import run
@@ -352,6 +355,67 @@ def test_a_failed_network_does_not_squeeze_the_others() -> None:
     assert "outside the panel" in [text.get_text() for text in figure.legends[0].get_texts()]
     metrics["pruned"] = [_row("magnitude", 0.89, 0.31), _row("random", 0.5, 1.2)]  # bad, but no failure
     assert draw([metrics], ("accuracy",)).axes[0].get_ylim()[0] < 0.5
+
+
+def _regression(*pruned: tuple[float, float, bool]) -> dict[str, object]:
+    """Metrics of a run of numbers, the dense RMSE 1; of each network the sparsity, the RMSE, and whether it starves."""
+    named = {"criterion": "magnitude", "when": "post_hoc", "decision": "target"}
+    rows = [
+        {**named, "target": s, "sparsity": s, "rmse": rmse, "nll": rmse - 2, "starved": ["fc.weight"] * starved}
+        for s, rmse, starved in pruned
+    ]
+    scores = {"scores": {"rmse": "RMSE", "nll": "NLL"}, "higher_is_better": False}
+    return {**scores, "split": "test", "dense": {"rmse": 1.0, "nll": -1.0}, "pruned": rows}
+
+
+def _crosses(figure: Figure, panel: int) -> list[tuple[float, float]]:
+    crosses = [line for line in figure.axes[panel].lines if line.get_marker() == "x"]
+    return [(round(float(x), 3), float(y)) for line in crosses for x, y in line.get_xydata()]
+
+
+def test_starved_networks_are_crosses_that_set_no_axis() -> None:
+    """Those that are not starved stay inside, at twice the dense error, too, and where all have failed."""
+    metrics = _regression((0.5, 1.6, False), (0.7, 2.9, False), (0.8, 2.0, True), (0.9, 9.0, True))
+    for figure in (draw([metrics], ("rmse", "nll")), overlay({"one": metrics}).figure):
+        assert figure is not None
+        for panel, shift in ((0, 0.0), (1, -2.0)):
+            low, high = figure.axes[panel].get_ylim()
+            assert low < 1.0 + shift < 2.9 + shift < high < 3.5 + shift
+            assert _crosses(figure, panel) == [(0.2, 2.0 + shift), (0.1, 9.0 + shift)]
+        assert "starved" in [text.get_text() for text in figure.legends[0].get_texts()]
+    figure = draw([_regression((0.5, 5.0, False), (0.9, 50.0, True))], ("rmse",))
+    assert 5.0 < figure.axes[0].get_ylim()[1] < 6.0
+    figure = draw([_regression((0.5, 1.2, False), (0.7, 5.0, False))], ("rmse",))
+    assert figure.axes[0].get_ylim()[1] < 1.5, "a factor that would hide all else"
+    assert "starved" not in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_starved_row_is_marked_nowhere(finished: Path, copy: Path) -> None:
+    metrics = read_json(copy / "metrics.json", checksum=True)
+    marked = page(RunData.open(copy), []).count('<td class="best">')
+    beside = write_comparison([finished, copy], copy / "page.html").read_text().count('<td class="best">')
+    assert (marked > 0, beside) == (True, 2 * (1 + len(metrics["pruned"])))
+    for row in metrics["pruned"]:
+        row["starved"] = ["linear.weight"]
+    write_json(copy / "metrics.json", metrics, checksum=True)
+    assert '<td class="best">' not in page(RunData.open(copy), [])
+    assert write_comparison([finished, copy], copy / "page.html").read_text().count('<td class="best">') == 2
+
+
+def test_a_negative_loss_is_drawn_without_a_logarithm(copy: Path) -> None:
+    """That of numbers may be: no warning, and the whole line."""
+    run_data = RunData.open(copy)
+    assert run_data.dense is not None
+    assert (picture := training_trace(run_data)).figure is not None
+    assert picture.figure.axes[0].get_yscale() == "log"
+    for stage in run_data.stages:
+        stage.tree["training"]["loss"] = stage.tree["training"]["loss"] - 100.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture = training_trace(run_data)
+    assert picture.figure is not None
+    assert [ax.get_yscale() for ax in picture.figure.axes] == ["linear", "log", "linear"]
+    assert picture.figure.axes[0].get_ylim()[1] < 0
 
 
 def test_sizes_of_shrunk_networks(finished: Path) -> None:

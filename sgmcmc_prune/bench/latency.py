@@ -103,7 +103,7 @@ def random_nodes(network: str, share: float) -> Pruned:
 
 
 def of_run(directory: Path) -> Pruned:
-    """The network of a finished run, pruned in the chain (or post hoc) by its first criterion to its largest target."""
+    """The network of a run that is chosen by default: in the chain, or post hoc where nothing is pruned there."""
     run = open_run(directory)
     choice = NetworkChoice(when="in_chain" if run.config.prune.in_chain else "post_hoc")
     found = chosen(run, directory, choice)

@@ -1,7 +1,7 @@
 """Masks: apply, measure, store. A mask maps parameter names to boolean tensors, True = kept."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,11 @@ def starved(mask: Mapping[str, Tensor]) -> list[str]:
         return len(kept) > 1 and int(kept.flatten(1).any(1).sum()) <= 1
 
     return [name for name, kept in mask.items() if narrow(kept) or narrow(kept.transpose(0, 1))]
+
+
+def starved_anywhere(each: Iterable[Mapping[str, Tensor]]) -> list[str]:
+    """Return the layers that are starved under one of several masks, in the order of their names."""
+    return sorted({name for mask in each for name in starved(mask)})
 
 
 def sparsity(mask: Mapping[str, Tensor]) -> float:

@@ -78,16 +78,24 @@ def page(runs: Mapping[str, Metrics]) -> str:
     picture = overlay(runs)
     image = png(picture.figure) if picture.figure is not None else None
     verdicts = "".join(f"<li><b>{escape(n)}</b>: {escape(' '.join(headline(m)))}</li>" for n, m in runs.items())
-    notes = dict.fromkeys(noise_line(metrics) for metrics in runs.values())
+    notes = _notes({name: noise_line(metrics) for name, metrics in runs.items()})
     title = f"{len(runs)} runs side by side"
     parts = [
         f"<header><h1>{escape(title)}</h1>\n<ul>{verdicts}</ul></header>",
         *([markup.note(unlike)] if (unlike := _unlike(runs)) else []),
-        markup.paragraphs(list(notes), "small"),
+        markup.paragraphs(notes, "small"),
         markup.section(picture.title, markup.figure(picture, image)),
         markup.section("Results", _table(runs)),
     ]
     return markup.document(f"sgmcmc_prune: {title}", parts)
+
+
+def _notes(each: Mapping[str, str]) -> list[str]:
+    """The notes on the headlines, every one once, and of which runs it is where they differ."""
+    notes = list(dict.fromkeys(note for note in each.values() if note))
+    if len(set(each.values())) < 2:
+        return notes
+    return [f"{', '.join(name for name, mine in each.items() if mine == note)}: {note}" for note in notes]
 
 
 def _unlike(runs: Mapping[str, Metrics]) -> str:
@@ -117,20 +125,21 @@ def _table(runs: Mapping[str, Metrics]) -> str:
         numbers = [number(None if row is None else row[key], 4) for key in scores for row in here]
         cells.append([*named, *shares, *numbers])
         values = {
-            run: plain(None if row is None else row[next(iter(scores))]) for run, row in zip(runs, here, strict=True)
+            run: plain(None if row is None or row.get("starved") else row[next(iter(scores))])
+            for run, row in zip(runs, here, strict=True)
         }
         first_column = 3 + len(runs)
         marked = _best(runs, values) if not _unlike(runs) else set()
         best |= {(place, first_column + list(runs).index(run)) for run in marked}
-    text = "✓: the best run of a row in its first score"
-    text += (
-        ", and every other one that the noise of the accuracy does not tell from it." if "accuracy" in scores else "."
+    text = (
+        "✓: the best run of a row in its accuracy, and every other one that the noise does not tell from it. Starved "
+        "networks are not compared."
     )
     return markup.table("Results", header, *cells, best=best) + (markup.paragraphs([text], "small") if best else "")
 
 
 def _best(runs: Mapping[str, Metrics], values: Mapping[str, float]) -> set[str]:
-    """The best run by one score and those within its noise; none where there is nothing to compare."""
+    """The best run by one score and those within its noise; none where nothing can be compared."""
     known = {run: value for run, value in values.items() if not missing(value)}
     sign = 1 if next(iter(runs.values())).get("higher_is_better", True) else -1
     return not_worse(known, sign, lambda run: accuracy_noise(runs[run], known[run]))

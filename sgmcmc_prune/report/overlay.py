@@ -4,7 +4,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sgmcmc_prune.report.scales import accuracy_axis, sparsity_axis
-from sgmcmc_prune.report.sparsity import WHEN, Metrics, curve, errors, kinds, label, looks_of, plain
+from sgmcmc_prune.report.sparsity import (
+    STARVED,
+    WHEN,
+    Curve,
+    Metrics,
+    curve,
+    errors,
+    kinds,
+    label,
+    looks_of,
+    plain,
+    settled,
+)
 from sgmcmc_prune.report.style import DASHES, Picture, colours, legend_below, line, new_figure, tidy
 from sgmcmc_prune.run.tables import CLASSES
 
@@ -32,8 +44,10 @@ def overlay(runs: Mapping[str, Metrics]) -> Picture:
     caption = (
         f"{named[0].upper()}{named[1:]} of the posterior predictive against the share of pruned weights, on a scale "
         "that is logarithmic in the kept share. Horizontal: the dense predictives. Hollow: decisions without a target. "
-        "Networks that have failed (less than half of the dense accuracy, or twice the dense error) are left out."
+        "Networks that have failed (less than half of the dense accuracy, or four times the dense error) are left out."
     )
+    if any(row.get("starved") for metrics in runs.values() for row in metrics["pruned"]):
+        caption += " Grey crosses: starved networks, through a layer of which almost nothing passes, where they fit in."
     if "accuracy" in scores and all(metrics.get("examples") for metrics in runs.values()):
         caption += " Bars: 95 % intervals of an accuracy (binomial)."
     return Picture("overlay", title, caption, f"{named} against sparsity, a colour for each run.", _draw(runs))
@@ -49,37 +63,50 @@ def _draw(runs: Mapping[str, Metrics]) -> "Figure":
     axes = figure.subplots(len(keys), len(when), squeeze=False, sharex=True, sharey="row")
     shades = dict(zip(runs, colours(len(runs)), strict=True))
     drawn: set[str] = set()
+    places = [(name, w, c, k) for name, m in runs.items() for w in when for c in criteria for k in kinds([m])]
     for i, key in enumerate(keys):
+        found = settled(curve([runs[name]], key, *rest) for name, *rest in places)
+        curves = dict(zip(places, found, strict=True))
         for j, column in enumerate(when):
             for place, (name, metrics) in enumerate(runs.items()):
                 dodge = 1 + 0.02 * (place - (len(runs) - 1) / 2)  # bars at one sparsity stand side by side
-                drawn |= _panel(axes[i, j], metrics, key, column, criteria, shades[name], dodge)
+                mine = {(c, kind): each for (n, w, c, kind), each in curves.items() if (n, w) == (name, column)}
+                drawn |= _panel(axes[i, j], metrics, key, mine, criteria, shades[name], dodge)
             last = i == len(keys) - 1
             tidy(axes[i, j], "sparsity" if last else "", "" if j else label(first, key), "" if i else WHEN[column])
-    if keys[0] == "accuracy":
-        accuracy_axis(axes[0, 0])
+        if key == "accuracy":
+            accuracy_axis(axes[i, 0])
+        axes[i, 0].set_ylim(axes[i, 0].get_ylim())
+        for (_, column, _, _), each in curves.items():
+            starved = each.starved
+            axes[i, when.index(column)].plot(each.kept[starved], each.mean[starved], **STARVED)
     sparsity_axis(axes[0, 0])
     handles = [line(name, color=shade, lw=2.5) for name, shade in shades.items()]
     handles += [line(c.replace("_", " "), color="#777777", ls=_dashes(criteria, c)) for c in criteria if c in drawn]
+    if any(row.get("starved") for row in rows):
+        handles.append(line("starved", **STARVED))
     legend_below(figure, handles, 3)
     return figure
 
 
 def _panel(
-    ax: "Axes", metrics: Metrics, key: str, when: str, criteria: list[str], shade: Any, dodge: float
+    ax: "Axes",
+    metrics: Metrics,
+    key: str,
+    curves: Mapping[tuple[str, str], Curve],
+    criteria: list[str],
+    shade: Any,
+    dodge: float,
 ) -> set[str]:
     """Draw one run; the criteria of which there was something to draw."""
     ax.axhline(plain(metrics["dense"][key]), color=shade, linewidth=0.8, alpha=0.6)
     drawn = set()
-    for criterion in criteria:
-        for kind in kinds([metrics]):
-            kept, mean, half, failed = curve([metrics], key, when, criterion, kind)
-            fine = ~failed
-            if fine.any():
-                drawn.add(criterion)
-                style = {"lw": 1.3, "elinewidth": 0.6, "capsize": 1.5, "ls": _dashes(criteria, criterion)}
-                error = errors([metrics], key, mean[fine], half[fine])
-                ax.errorbar(kept[fine] * dodge, mean[fine], error, color=shade, **{**style, **looks_of(kind)})
+    for (criterion, kind), found in curves.items():
+        if (fine := found.fine).any():
+            drawn.add(criterion)
+            style = {"lw": 1.3, "elinewidth": 0.6, "capsize": 1.5, "ls": _dashes(criteria, criterion)}
+            error = errors([metrics], key, found.mean[fine], found.half[fine])
+            ax.errorbar(found.kept[fine] * dodge, found.mean[fine], error, color=shade, **{**style, **looks_of(kind)})
     return drawn
 
 

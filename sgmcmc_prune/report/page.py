@@ -12,7 +12,6 @@ from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.style import Picture
 from sgmcmc_prune.run.headline import best_rows, headline, noise_line
 from sgmcmc_prune.run.tables import (
-    CLASSES,
     NAMED,
     control_lines,
     diagnostics_lines,
@@ -144,17 +143,14 @@ def _table(run: RunData) -> str:
 
 
 def _mark_lines(metrics: dict[str, Any], marked: bool) -> list[str]:
-    """What the mark in the first score's column means."""
+    """What the mark in the first score's column means: only accuracies have an interval, and so a mark."""
     if not marked:
         return []
-    scores = metrics.get("scores", CLASSES)
-    first = next(iter(scores))
-    if first == "accuracy" and metrics.get("examples"):
-        return [
-            "✓: the best accuracy among the networks pruned to the same sparsity, and every other one that the noise "
-            f"of {metrics['examples']:,} examples does not tell from it (half of the 95 % interval of the best one)."
-        ]
-    return [f"✓: the best {scores[first]} among the networks pruned to the same sparsity; its noise is not known."]
+    return [
+        "✓: the best accuracy among the networks pruned to the same sparsity, and every other one that the noise "
+        f"of {metrics['examples']:,} examples does not tell from it (half of the 95 % interval of the best one). "
+        "Starved networks are not compared."
+    ]
 
 
 def _sizes(run: RunData) -> str:

@@ -1,6 +1,7 @@
 """Quality against sparsity, post hoc and in the chain: one run, or the mean of runs that differ in their seed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,11 +36,38 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 #: How the networks of a control are drawn; dotted: without pruning.
 CONTROL: dict[str, Any] = {"marker": "P", "ms": 5, "ls": ":", "lw": 1.2}
-#: A network with less than this share of the dense accuracy, or whose error is more than its inverse times the dense
-#: one's, does not set the range of a panel.
+#: How the value of a starved network is marked.
+STARVED: dict[str, Any] = {"color": "#999999", "marker": "x", "ms": 6, "ls": ""}
+#: A network that is so much worse than the dense one has failed: it does not set the range of a panel while another
+#: one can. A share of the dense accuracy, and how many times the dense error.
 FAILED = 0.5
+FAILED_ERROR = 4.0
 
 Metrics = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A criterion's networks of one kind of decision, in one score; means over runs.
+
+    Parameters
+    ----------
+    kept, mean, half : ndarray, shape (networks,)
+        Kept share, score, and half of its interval over runs.
+    failed, starved : bool ndarray, shape (networks,)
+        Much worse than the dense network; with a starved layer, in any run.
+    """
+
+    kept: np.ndarray
+    mean: np.ndarray
+    half: np.ndarray
+    failed: np.ndarray
+    starved: np.ndarray
+
+    @property
+    def fine(self) -> np.ndarray:
+        """Those that set the range of a panel."""
+        return ~(self.failed | self.starved)
 
 
 def quality_against_sparsity(run: RunData) -> Picture:
@@ -77,9 +105,13 @@ def _told(metrics: Metrics, scores: Mapping[str, str]) -> Iterator[str]:
         yield f"Higher {first} is better, lower {' and '.join(others)}."
     else:
         yield f"Lower {first} is better."
-    if any(_quality(metrics, row) < FAILED for row in metrics["pruned"]):
-        yield "Networks that have failed (less than half of the dense accuracy, or twice the dense error) do not set"
-        yield "the range of a panel: where they leave it an arrow stands at its edge, and the table has their values."
+    if any(row.get("starved") for row in metrics["pruned"]):
+        yield "Grey crosses, or grey arrows at the edge: starved networks, through a layer of which almost nothing"
+        yield "passes. They do not set the range of a panel."
+    if any(_failed(metrics, row) for row in metrics["pruned"]):
+        yield "Networks that have failed (less than half of the dense accuracy, or four times the dense error) do not"
+        yield "set the range of a panel where others can: an arrow stands where they leave it, and the table has their"
+        yield "values."
     if metrics.get("examples") and classes:
         yield f"Bars and grey band: 95 % intervals of an accuracy on {metrics['examples']:,} examples (binomial, one"
         yield "seed). Networks judged on the same examples differ by less than their bars suggest."
@@ -96,9 +128,11 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
     axes = figure.subplots(len(keys), len(when), squeeze=False, sharex=True, sharey="row")
     present = {row["criterion"] for row in runs[0]["pruned"]}
     criteria = [c for c in CRITERIA if c in present] + sorted(present - set(CRITERIA))
+    places = [(w, c, kind) for w in when for c in criteria for kind in kinds(runs)]
+    curves = {key: dict(zip(places, settled(curve(runs, key, *p) for p in places), strict=True)) for key in keys}
     for i, key in enumerate(keys):
         for j, column in enumerate(when):
-            _panel(axes[i, j], runs, key, column, criteria)
+            _panel(axes[i, j], runs, key, column, criteria, curves[key])
             if column == "in_chain":
                 _draw_control(axes[i, j], runs, key)
             last = i == len(keys) - 1
@@ -110,23 +144,29 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
             log_scale(row[0])
         row[0].set_ylim(row[0].get_ylim())
         for column, ax in zip(when, row, strict=True):
-            _draw_failed(ax, runs, key, column, criteria)
+            _draw_others(ax, runs, key, column, criteria, curves[key])
     sparsity_axis(axes[0, 0])
     handles = [line(c.replace("_", " "), color=criterion_colour(c), marker="o", ms=4) for c in criteria]
     marks = [line("dense", color=INK, linestyle="--")]
     if runs[0].get("control"):
         marks.append(line(f"{runs[0]['control'][0]['criterion']}, trained instead", color=INK, **CONTROL))
     if any(row["decision"] != "target" for row in runs[0]["pruned"]):
-        named = [kind for kind in kinds(runs) if kind != "target"]
+        fed = {row["decision"] for run in runs for row in run["pruned"] if not row.get("starved")}
+        named = [kind for kind in kinds(runs) if kind != "target" and kind in fed]
         marks += [line(DECISIONS.get(kind, kind), color=INK, **looks_of(kind)) for kind in named]
-    if any(_quality(run, row) < FAILED for run in runs for row in run["pruned"]):
+    if any(row.get("starved") for run in runs for row in run["pruned"]):
+        marks.append(line("starved", **STARVED))
+    if any(found.failed.any() for found in curves[keys[0]].values()):
         marks.append(line("outside the panel", color=INK, marker="v", ms=6, lw=0))
     legend_below(figure, [*handles, *marks], 3)
     return figure
 
 
-def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str]) -> None:
-    """Draw the dense predictive, and all pruned ones that have not failed: they set the range."""
+Curves = Mapping[tuple[str, str, str], Curve]
+
+
+def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str], curves: Curves) -> None:
+    """Draw the dense predictive, and all pruned ones that have not failed and are not starved: they set the range."""
     dense, half = mean_and_half_width(np.array([plain(run["dense"][key]) for run in runs]))
     ax.axhline(float(dense), color=INK, linestyle="--", linewidth=1)
     around = errors(runs, key, dense, half)
@@ -135,13 +175,12 @@ def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: S
     for place, criterion in enumerate(criteria):
         dodge = _dodge(runs, key, place, len(criteria))
         for kind in kinds(runs):
-            kept, mean, half, failed = curve(runs, key, when, criterion, kind)
-            if len(kept) and not failed.all():
-                fine = ~failed
-                error = errors(runs, key, mean[fine], half[fine])
+            found = curves[when, criterion, kind]
+            if (fine := found.fine).any():
+                error = errors(runs, key, found.mean[fine], found.half[fine])
                 colour = criterion_colour(criterion)
                 style = {"lw": 1.4, "elinewidth": 0.9, "capsize": 2, **looks_of(kind)}
-                ax.errorbar(kept[fine] * dodge, mean[fine], error, color=colour, **style)
+                ax.errorbar(found.kept[fine] * dodge, found.mean[fine], error, color=colour, **style)
 
 
 def _draw_control(ax: "Axes", runs: Sequence[Metrics], key: str) -> None:
@@ -170,21 +209,28 @@ def errors(runs: Sequence[Metrics], key: str, mean: np.ndarray, half: np.ndarray
     return np.stack([mean - low, high - mean]).clip(0)
 
 
-def _draw_failed(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str]) -> None:
-    """Add the curves of criteria that failed somewhere, in the range that there is; arrows where they leave it."""
-    low, high = ax.get_ylim()
+def _draw_others(
+    ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str], curves: Curves
+) -> None:
+    """Add the curves of criteria that failed somewhere, and starved networks, in the range that there is."""
     for place, criterion in enumerate(criteria):
         for kind in kinds(runs):
-            kept, mean, _, failed = curve(runs, key, when, criterion, kind)
-            if not failed.any():
-                continue
-            kept = kept * _dodge(runs, key, place, len(criteria))
-            colour = criterion_colour(criterion)
-            (drawn,) = ax.plot(kept, mean, color=colour, lw=1.4, **looks_of(kind))
-            drawn.set_in_layout(False)  # most of it may be cut off
-            for outside, marker, edge in ((mean < low, "v", 0.03), (mean > high, "^", 0.97)):
-                heights = np.full(int(outside.sum()), edge)
-                ax.plot(kept[outside], heights, marker, color=colour, ms=6, transform=ax.get_xaxis_transform())
+            found, colour = curves[when, criterion, kind], criterion_colour(criterion)
+            kept, fed = found.kept * _dodge(runs, key, place, len(criteria)), ~found.starved
+            if (found.failed & fed).any():
+                _draw_inside(ax, kept[fed], found.mean[fed], {"color": colour, "lw": 1.4, **looks_of(kind)})
+            if found.starved.any():
+                _draw_inside(ax, kept[found.starved], found.mean[found.starved], STARVED)
+
+
+def _draw_inside(ax: "Axes", kept: np.ndarray, mean: np.ndarray, looks: dict[str, Any]) -> None:
+    """Draw a curve in the range that there is; arrows where it leaves it."""
+    low, high = ax.get_ylim()
+    (drawn,) = ax.plot(kept, mean, **looks)
+    drawn.set_in_layout(False)  # most of it may be cut off
+    for outside, marker, edge in ((mean < low, "v", 0.03), (mean > high, "^", 0.97)):
+        heights = np.full(int(outside.sum()), edge)
+        ax.plot(kept[outside], heights, marker, color=looks["color"], ms=6, transform=ax.get_xaxis_transform())
 
 
 def kinds(runs: Sequence[Metrics]) -> list[str]:
@@ -198,22 +244,27 @@ def looks_of(kind: str) -> dict[str, Any]:
     return LOOKS.get(kind, {"marker": "^", "ms": 6, "ls": "", "mfc": "white"})
 
 
-def curve(
-    runs: Sequence[Metrics], key: str, when: str, criterion: str, kind: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Kept share, mean and half-width of a criterion's rows of one kind of decision, and whether the network failed.
-
-    The kind is the decision's name.
-    """
+def curve(runs: Sequence[Metrics], key: str, when: str, criterion: str, kind: str) -> Curve:
+    """A criterion's rows of one kind of decision, which is the decision's name."""
     found = []
     for run in runs:
         rows = [r for r in run["pruned"] if r["criterion"] == criterion and r["when"] == when]
         rows = [r for r in rows if r["decision"] == kind]
-        found.append([(1 - r["sparsity"], plain(r[key]), _quality(run, r)) for r in rows])
-    values = np.array(found).reshape(len(runs), -1, 3)
+        each = ((1 - r["sparsity"], plain(r[key]), _quality(run, r), bool(r.get("starved"))) for r in rows)
+        found.append(list(each))
+    values = np.array(found).reshape(len(runs), -1, 4)
     mean, half = mean_and_half_width(values)
     drawn = mean[:, 0] > 0  # a network without weights has no place on a log axis; it is in the table
-    return mean[drawn, 0], mean[drawn, 1], half[drawn, 1], mean[drawn, 2] < FAILED
+    failed, starved = mean[drawn, 2] < 1, mean[drawn, 3] > 0
+    return Curve(mean[drawn, 0], mean[drawn, 1], half[drawn, 1], failed, starved)
+
+
+def settled(curves: Iterable[Curve]) -> list[Curve]:
+    """The curves of one score; where no network of theirs is fine, those that are not starved set the range."""
+    found = list(curves)
+    if any(each.fine.any() for each in found):
+        return found
+    return [replace(each, failed=np.zeros_like(each.failed)) for each in found]
 
 
 def label(run: Metrics, key: str) -> str:
@@ -221,13 +272,17 @@ def label(run: Metrics, key: str) -> str:
     return LABELS.get(key, heading)
 
 
+def _failed(run: Metrics, row: Metrics) -> bool:
+    return _quality(run, row) < 1
+
+
 def _quality(run: Metrics, row: Metrics) -> float:
-    """The first score of a row in ratio to the dense network's: below 1 it is worse."""
+    """The first score of a row in ratio to the worst that does not count as failed: below 1 it is worse."""
     first = next(iter(run.get("scores", CLASSES)))
     mine, dense = plain(row[first]), plain(run["dense"][first])
     if run.get("higher_is_better", True):
-        return mine / dense
-    return dense / mine if first != "nll" else 1.0  # the NLL of numbers has no zero
+        return mine / (FAILED * dense)
+    return FAILED_ERROR * dense / mine if first != "nll" else 1.0  # the NLL of numbers has no zero
 
 
 def plain(value: float | None) -> float:

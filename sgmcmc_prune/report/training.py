@@ -45,7 +45,7 @@ def training_trace(run: RunData) -> Picture:
             width = 1.2 if key == "loss" or place == 0 else 1.2 * (len(stages) - place)
             _draw_stage(ax, stage, key, 0.0 if stage.name == "dense" else end, width)
         tidy(ax, "step" if ax is axes[-1] else "", label)
-        if key != "sparsity":
+        if key != "sparsity" and ax.dataLim.y0 > 0:  # of numbers a loss may be negative
             log_scale(ax)
         _shade(ax, run.dense, 0.0)
         if len(stages) > 1:

@@ -19,6 +19,7 @@ from sgmcmc_prune.run.directory import StoredAverages
 from sgmcmc_prune.run.distil import DISTILLING_CHAIN, Teacher, distil
 from sgmcmc_prune.run.evaluate import held_out_losses
 from sgmcmc_prune.run.run import Run
+from sgmcmc_prune.run.tables import starved_words
 from sgmcmc_prune.store.files import read_json
 from sgmcmc_prune.store.weights import WeightStore, average
 
@@ -42,6 +43,8 @@ class Chosen:
         What tells its row of the table from the others.
     origin : str
         All of this in words.
+    notes : list of str
+        That its mask has a starved layer, and which sparser targets were passed over because they have one.
     """
 
     store: WeightStore
@@ -51,6 +54,7 @@ class Chosen:
     last: range
     row: dict[str, Any]
     origin: str
+    notes: list[str]
 
     @property
     def mask(self) -> Mask:
@@ -90,12 +94,16 @@ class Chosen:
 
 
 def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> Chosen:
-    """Find the masks and the draws of a choice; ValueError if the run does not have it."""
+    """Find the masks and the draws of a choice; ValueError if the run does not have it.
+
+    Without a target it is the sparsest one that starves no layer in any chain, or, where all do, the sparsest.
+    """
     config = run.config
     criteria = config.prune.in_chain if choice.when == "in_chain" else config.prune.post_hoc
     targets = config.prune.targets
     criterion = choice.criterion or next(iter(criteria), None)
-    target = max(targets, default=None) if choice.target is None else choice.target
+    asked = sorted(targets, reverse=True) if choice.target is None else [choice.target]
+    wanted: list[float | None] = [*asked] if choice.decision == "target" else [None]
     if not 0 <= choice.chain < config.chains:
         raise ValueError(f"chain is {choice.chain}; the run has chains 0 to {config.chains - 1}")
     if not criteria:
@@ -107,18 +115,22 @@ def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> Chosen:
         raise ValueError(
             f"{run_dir} has nothing pruned {choice.when} by {criterion}; it has {', '.join(criteria)}{hint}"
         )
-    if choice.decision == "target" and target not in targets:
-        raise ValueError(f"{run_dir} has no target {target}; it has {', '.join(f'{t:g}' for t in targets)}")
+    if choice.decision == "target" and not set(asked) & set(targets):
+        raise ValueError(f"{run_dir} has no target {choice.target}; it has {', '.join(f'{t:g}' for t in targets)}")
     if choice.when == "in_chain" and choice.decision != "target":
         raise ValueError(f"decision {choice.decision} is taken post hoc alone; in the chain give a target")
     plan = config.prune if choice.when == "in_chain" else config.schedule
-    count, k = plan.cycles * plan.draws, 0
+    count = plan.cycles * plan.draws
     own_draws = choice.when == "in_chain" or (choice.decision == "target" and make_criterion(str(criterion)).moves)
-    if own_draws and target is not None:
-        stage, k = run.places.stage(criterion), targets.index(target)
-        every = [masks.load(stage.mask(chain, target)) for chain in range(config.chains)]
+    found: dict[float | None, list[Mask]]
+    if own_draws:
+        stage = run.places.stage(criterion)
+        found = {t: [masks.load(stage.mask(chain, t)) for chain in range(config.chains)] for t in asked}
     else:
-        stage, every = run.places.stage(None), _post_hoc_masks(run, choice, str(criterion), target)
+        stage, found = run.places.stage(None), _post_hoc_masks(run, choice, str(criterion), wanted)
+    sound = [t for t in wanted if not masks.starved_anywhere(found[t])]
+    target = (sound or wanted)[0]
+    every, k = found[target], targets.index(target) if own_draws and target is not None else 0
     draws = range(k * count, (k + 1) * count)
     decided = f"{100 * target:g} %" if choice.decision == "target" and target else choice.decision
     origin = (
@@ -126,18 +138,36 @@ def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> Chosen:
         f"{decided} ({masks.sparsity(every[choice.chain]):.1%} of the {pruned_of(config)} pruned), "
         f"mean of {plan.draws} draws"
     )
-    label = target if choice.decision == "target" else None
-    row = {"when": choice.when, "criterion": criterion, "decision": choice.decision, "target": label}
-    return Chosen(WeightStore(stage.draws), every, choice.chain, draws, draws[-plan.draws :], row, origin)
+    row = {"when": choice.when, "criterion": criterion, "decision": choice.decision, "target": target}
+    notes = _notes(every[choice.chain], choice.chain, wanted, sound)
+    return Chosen(WeightStore(stage.draws), every, choice.chain, draws, draws[-plan.draws :], row, origin, notes)
 
 
-def _post_hoc_masks(run: Run, choice: NetworkChoice, criterion: str, target: float | None) -> list[Mask]:
+def _notes(mask: Mask, chain: int, wanted: list[float | None], sound: list[float | None]) -> list[str]:
+    """What is said of starved layers: of the mask that was taken, and of the targets that might have been."""
+    lines = []
+    if layers := masks.starved(mask):
+        lines.append(f"STARVED: {starved_words(layers)} under the mask of chain {chain}")
+    passed = [t for t in wanted[: wanted.index(sound[0])] if t is not None] if sound else []
+    if passed:
+        named = " and ".join(f"{100 * t:g} %" for t in passed)
+        lines.append(f"passed over: {named}, where a layer is starved in a chain (--target takes it all the same)")
+    if len(wanted) > 1 and not sound:
+        lines.append("at every target of the run a layer is starved in a chain; this is the sparsest")
+    return lines
+
+
+def _post_hoc_masks(
+    run: Run, choice: NetworkChoice, criterion: str, wanted: list[float | None]
+) -> dict[float | None, list[Mask]]:
+    """The masks of all chains by target; None stands for a decision without one."""
     states = StoredAverages(run.places, run.config.chains)
-    has = set[str]()
+    found, has = dict[float | None, list[Mask]](), set[str]()
     for decided in decided_post_hoc(run.config, run.groups(run.model(0)), states, held_out_losses(run)):
-        wanted = (decided.criterion, decided.decision) == (criterion, choice.decision)
-        if wanted and decided.target in (None, target):
-            return decided.masks
+        if (decided.criterion, decided.decision) == (criterion, choice.decision) and decided.target in wanted:
+            found[decided.target] = decided.masks
+            if len(found) == len(wanted):
+                return found
         has |= {f"{decided.decision} by {decided.criterion}"} if decided.decision != "target" else set()
-    found = ", ".join(sorted(has)) or "targets alone"
-    raise ValueError(f"{run.out} has no decision {choice.decision} by {criterion}; it has {found}")
+    others = ", ".join(sorted(has)) or "targets alone"
+    raise ValueError(f"{run.out} has no decision {choice.decision} by {criterion}; it has {others}")

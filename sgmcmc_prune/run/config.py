@@ -478,7 +478,7 @@ class NetworkChoice:
     decision
         "target", or one of the run's decisions without a target, such as "median" or "fdr", post hoc alone.
     target
-        By default the run's largest.
+        By default the run's largest that starves no layer in any chain.
     chain
         Every chain has its own mask.
     network

@@ -190,7 +190,7 @@ class Evaluator:
             **labels,
             "sparsity": _mean([masks.sparsity(m) for m in each]),
             "sparsity_all_parameters": _mean([masks.total_sparsity(m, self.model) for m in each]),
-            "starved": sorted({name for m in each for name in masks.starved(m)}),
+            "starved": masks.starved_anywhere(each),
             **self._score(found.pooled),
             "members": found.pooled.members,
             **{f"single_{key}": _mean([s[key] for s in found.singles]) for key in found.singles[0]},

@@ -1,4 +1,6 @@
-"""Take a pruned network home: physically smaller, in one file, with its latency measured beside the dense one's.
+"""Take a pruned network home: physically smaller where whole units are pruned, in one file, with its latency measured.
+
+Its latency stands beside that of the dense network written and read in the same format, so that both are called alike.
 
 The network is the mean of the draws of the last cycle under the mask: within a cycle a chain has one mode. Distilled,
 it is trained from there to predict as all draws do together (`distil`).
@@ -8,6 +10,7 @@ import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -54,11 +57,13 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     Returns
     -------
     dict
-        `origin`, `inputs` and `outputs` in words; `not_cut`: why it could not be made smaller, or None;
+        `origin`, `inputs` and `outputs` in words, `notes` on starved layers; `not_cut`: why it could not be made
+        smaller, or None; `noises`: how many learned standard deviations the file says beside the network;
         `scores` on the run's split, by their headings, and what they are `scored_in`; `beside`: of a distilled network,
         the same of the one that it was and of all draws together, as the run's table has them; `dense` and `pruned`:
-        parameters and multiply_adds;
-        `latency`: by batch size, milliseconds of both, and their ratio with its 95 % interval; `bytes` of the file.
+        parameters and multiply_adds of the network alone;
+        `latency`: by batch size, milliseconds of both, read from files of this format, and their ratio with
+        its 95 % interval; `bytes` of the file.
 
     Raises
     ------
@@ -76,7 +81,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     found = chosen(run, run_dir, choice)
     mask, origin, beside = found.mask, found.origin, {}
     inputs, targets = run.evaluation_split
-    dense, _ = without_noise(run.model(choice.chain).cpu(), run)
+    dense = without_noise(run.model(choice.chain).cpu(), run)[0].eval()
     network = masked_network(run.model(choice.chain), found.mean(), mask, run.statistics_batches())
     if choice.network == "distilled":
         beside = {f"mean of {len(found.last)} draws": _scores(run, network, inputs, targets), **found.together(run)}
@@ -88,11 +93,15 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     if obstacle:
         origin = f"{origin}; masked, not cut: {obstacle}"
     about = _about(run, origin, noise)
+    with TemporaryDirectory() as folder:  # before the file, which stays away if its format cannot be written
+        alike = _written(Path(folder) / f"dense{out.suffix}", dense, about, run)
     read = _written(out, small, about, run)
     scores = _scores(run, _completed(run, read, noise), inputs.cpu(), targets.cpu())
     example = data.train[0][: max(BATCHES)].cpu()
     return {
         "origin": origin,
+        "notes": found.notes,
+        "noises": len(noise) if plain is not network else 0,
         "inputs": _inputs_in_words(about),
         "outputs": _outputs_in_words(about),
         "not_cut": obstacle or None,
@@ -102,7 +111,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
         "scored_in": " in standard deviations of the targets" if about.each_target[0] else "",
         "dense": _size(dense, example[:1]),
         "pruned": _size(small.cpu(), example[:1]),
-        "latency": {batch: latency(dense.eval(), read, example[:batch], rounds) for batch in BATCHES},
+        "latency": {batch: latency(alike, read, example[:batch], rounds) for batch in BATCHES},
         "bytes": out.stat().st_size,
     }
 
@@ -203,9 +212,10 @@ def _scores(run: Run, network: nn.Module, inputs: Tensor, targets: Tensor) -> di
 def _cut(network: nn.Module, mask: masks.Mask, inputs: Tensor) -> tuple[nn.Module, str]:
     """The network without its superfluous nodes; where that cannot be done the masked network itself, and why."""
     try:
-        return shrink(network, mask, inputs).model, ""
+        shrunk = shrink(network, mask, inputs)
     except (TypeError, ValueError) as error:
         return network, str(error)
+    return shrunk.model, "" if shrunk.kept else "no unit could be removed whole"
 
 
 def table(result: dict[str, Any]) -> str:
@@ -231,11 +241,15 @@ def table(result: dict[str, Any]) -> str:
         text = format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
     about = (
         "multiply-adds: for one input, those of weights that are zero included",
+        "parameters: without the learned noise, which the file says beside the network and the run's table counts "
+        f"({result['noises']} more)"
+        if result["noises"]
+        else "",
         result["inputs"],
         result["outputs"],
     )
     lines = [line for line in about if line]
-    return "\n".join([f"{result['origin']}: {scores}", "", text, "", *lines])
+    return "\n".join([f"{result['origin']}: {scores}", *result["notes"], "", text, "", *lines])
 
 
 def _in_words(scores: dict[str, float]) -> str:

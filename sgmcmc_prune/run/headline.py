@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
 from sgmcmc_prune.diagnostics.of_run import FUNCTIONS
 from sgmcmc_prune.predictive.intervals import wilson_half_width
-from sgmcmc_prune.run.tables import CLASSES, decision
+from sgmcmc_prune.run.tables import CLASSES, decision, starved_words
 from sgmcmc_prune.text_table import missing
 
 #: What a network may lose where the noise of its score is not known: accuracy as a share, NLL in nats for each example,
@@ -50,6 +50,24 @@ class Price:
     allowed: float
 
 
+@dataclass(frozen=True)
+class Judged:
+    """The network that the first sentence is about; the line under the table says of it what the sentence says.
+
+    Parameters
+    ----------
+    price : Price
+    free : bool
+        Whether its loss counts as none.
+    among : str
+        In words, which others it was chosen from.
+    """
+
+    price: Price
+    free: bool
+    among: str
+
+
 def headline(metrics: Metrics) -> list[str]:
     """Say what pruning costs, whether the chains have converged, and how many things depart from the posterior.
 
@@ -62,7 +80,8 @@ def headline(metrics: Metrics) -> list[str]:
     of a difference between two networks on the same examples is smaller wherever they are right and wrong on mostly
     the same ones, but which these are is not kept. Where the noise is not known (of an RMSE, or without a number of
     examples) a fixed tolerance takes its place (`TOLERANCES`), and there is no ±. The network is chosen on the
-    examples that it is judged on, so that its loss is a little flattered.
+    examples that it is judged on, so that its loss is a little flattered. The first score alone chooses; of a
+    likelihood that has an NLL, too, the sentence says how that changes.
 
     Parameters
     ----------
@@ -78,16 +97,23 @@ def headline(metrics: Metrics) -> list[str]:
 
 
 def noise_line(metrics: Metrics) -> str:
-    """What ± means in the headline and what counts as no loss, in one sentence."""
-    first = _first(metrics)
-    rule = "The headline is about the sparsest network whose loss is no larger than "
-    if first == "accuracy" and metrics.get("examples"):
+    """What ± means in the headline, and which network it is about; empty where it is about none that was pruned."""
+    first, judged = _first(metrics), _judged(metrics)
+    if judged is None:
+        return ""
+    known = first == "accuracy" and metrics.get("examples")
+    limit = "that" if known else _tolerance_words(first)
+    if judged.free:
+        rule = f"The headline is about the sparsest {judged.among}, of those whose loss is no larger than {limit}"
+    else:
+        rule = f"No {judged.among} has a loss as small as {limit}, so the headline is about the one that loses least"
+    if known:
         where = f"{metrics['examples']:,} {metrics['split']} examples"
         return (
-            f"±: half of the 95 % interval of one accuracy on {where} (binomial). {rule}that; it was chosen on these "
+            f"±: half of the 95 % interval of one accuracy on {where} (binomial). {rule}; it was chosen on these "
             "examples, which flatters it a little."
         )
-    return f"{rule}{_tolerance_words(first)}; the noise of its score is not known."
+    return f"{rule}; the noise of its score is not known."
 
 
 def accuracy_noise(metrics: Metrics, accuracy: float | None) -> float | None:
@@ -108,12 +134,13 @@ def best_rows(metrics: Metrics) -> set[int]:
     -------
     set of int
         Places in `metrics["pruned"]`. Rows belong together by their target, those without one by their sparsity to
-        three digits; a row on its own is compared with none, and left out.
+        three digits; a row on its own is compared with none, and left out. So are starved networks, and all of them
+        where that noise is not known.
     """
     first, sign = _first(metrics), 1 if metrics.get("higher_is_better", True) else -1
     groups: dict[float, list[int]] = {}
     for place, row in enumerate(metrics["pruned"]):
-        if not missing(row[first]):
+        if not missing(row[first]) and not row.get("starved"):
             target = row["target"] if row["decision"] == "target" else round(row["sparsity"], 3)
             groups.setdefault(target, []).append(place)
     found = set()
@@ -124,7 +151,9 @@ def best_rows(metrics: Metrics) -> set[int]:
 
 
 def not_worse(scores: Mapping[K, float], sign: int, noise: Callable[[K], float | None]) -> set[K]:
-    """The best of some scores, and those that the noise of the best one does not tell from it; of one alone, none.
+    """The best of some scores, and those that the noise of the best one does not tell from it.
+
+    Of one alone none, and none where that noise is not known.
 
     Parameters
     ----------
@@ -137,7 +166,9 @@ def not_worse(scores: Mapping[K, float], sign: int, noise: Callable[[K], float |
     if len(scores) < 2:
         return set()
     top = max(scores, key=lambda key: sign * scores[key])
-    allowed = noise(top) or 0.0
+    allowed = noise(top)
+    if allowed is None:
+        return set()
     return {key for key, score in scores.items() if sign * score >= sign * scores[top] - allowed}
 
 
@@ -164,51 +195,74 @@ def _price_sentence(metrics: Metrics) -> str:
     heading, dense = metrics.get("scores", CLASSES)[first], metrics["dense"][first]
     if missing(dense):
         return f"The {heading} of this network is not a number."
-    found = prices(metrics)
-    if not found:
+    judged = _judged(metrics)
+    if judged is None:
         pruned = any(row["sparsity"] > 0 for row in metrics["pruned"])
         rest = "no pruned one can be compared with it" if pruned else "nothing was pruned"
         return f"This network has {_article(heading)} {heading} of {_score(first, dense)}; {rest}."
-    sound = [price for price in found if not price.row.get("starved")]
-    every = "Every pruned network" if len(sound) in (0, len(found)) else "Every pruned network that is not starved"
-    found = sound or found
-    fine = [price for price in found if price.lost <= price.allowed]
-    if fine:
-        fewest = min(_kept(price.row) for price in fine)
-        best = min((p for p in fine if _kept(p.row) <= ALIKE * fewest), key=lambda price: price.lost)
+    best = judged.price
+    if judged.free:
         change = _change(metrics, best)
         why = "; the chain trained on" if best.lost < 0 and best.row["when"] == "in_chain" else ""
         few = ""
         if best.noise is not None and best.noise > TOO_NOISY:
             few = f" {metrics['examples']:,} examples are too few to tell how far it can be pruned."
         return f"{_at(metrics, best.row)} this network {change} ({way(best.row)}{why}){_starved(best.row)}.{few}"
-    best = min(found, key=lambda price: price.lost)
     limit = "its noise" if best.noise is not None else _tolerance_words(first)
     return (
-        f"{every} loses more than {limit}; the best of them, {_at(metrics, best.row, 'at', 'with')} "
+        f"Every {judged.among} loses more than {limit}; the best of them, {_at(metrics, best.row, 'at', 'with')} "
         f"({way(best.row)}), {_change(metrics, best)}{_starved(best.row)}."
     )
 
 
+def _judged(metrics: Metrics) -> Judged | None:
+    """The network of the headline by its rule; None if none can be compared with the dense one."""
+    every = [] if missing(metrics["dense"][_first(metrics)]) else prices(metrics)
+    if not every:
+        return None
+    sound = [price for price in every if not price.row.get("starved")]
+    among = "pruned network" if len(sound) in (0, len(every)) else "pruned network that is not starved"
+    found = sound or every
+    fine = [price for price in found if price.lost <= price.allowed]
+    if not fine:
+        return Judged(min(found, key=lambda price: price.lost), False, among)
+    fewest = min(_kept(price.row) for price in fine)
+    best = min((p for p in fine if _kept(p.row) <= ALIKE * fewest), key=lambda price: price.lost)
+    return Judged(best, True, among)
+
+
 def _change(metrics: Metrics, price: Price) -> str:
-    """What became of the first score, with its noise if that is known, and on how many examples it was judged."""
+    """What became of the first score, with its noise if that is known, and of the NLL; and on how many examples."""
     first = _first(metrics)
     heading, dense = metrics.get("scores", CLASSES)[first], metrics["dense"][first]
     verb, score = "gains" if price.lost < 0 else "loses", _score(first, dense)
+    beside, where = _nll_change(metrics, price.row), ""
     if examples := metrics.get("examples"):
-        score += f" on {examples:,} {metrics['split']} examples"
+        where = f" on {examples:,} {metrics['split']} examples"
     if first == "accuracy":
         noise = "" if price.noise is None else f" ± {100 * price.noise:.1f}"
-        return f"{verb} {100 * abs(price.lost):.1f}{noise} points of {heading}, from {score}"
+        return f"{verb} {100 * abs(price.lost):.1f}{noise} points of {heading}{beside}, from {score}{where}"
     if first == "nll":
-        return f"{verb} {abs(price.lost):.3f} nats for each example, from {_article(heading)} {heading} of {score}"
+        return (
+            f"{verb} {abs(price.lost):.3f} nats for each example, from {_article(heading)} {heading} of {score}{where}"
+        )
     side = "above" if price.row[first] > dense else "below"
-    return f"has {_article(heading)} {heading} {100 * abs(price.lost):.1f} % {side} the dense {score}"
+    return f"has {_article(heading)} {heading} {100 * abs(price.lost):.1f} % {side} the dense {score}{beside}{where}"
+
+
+def _nll_change(metrics: Metrics, row: Row) -> str:
+    """By how much the NLL of an example has changed, in brackets, where it is a score beside the first."""
+    if _first(metrics) == "nll" or "nll" not in metrics.get("scores", CLASSES):
+        return ""
+    before, after = metrics["dense"].get("nll"), row.get("nll")
+    if missing(before) or missing(after):
+        return ""
+    return f" (NLL {abs(after - before):.2f} nats {'higher' if after > before else 'lower'})"
 
 
 def _starved(row: Row) -> str:
     """That almost nothing passes a layer of the network, if that is so."""
-    return f", but it is starved: almost nothing passes {', '.join(row['starved'])}" if row.get("starved") else ""
+    return f", but it is starved: {starved_words(row['starved'])}" if row.get("starved") else ""
 
 
 def _score(first: str, value: float) -> str:

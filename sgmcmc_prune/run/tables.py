@@ -1,6 +1,6 @@
 """The tables of a run, as a person reads them in the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
@@ -166,10 +166,15 @@ def unit_lines(metrics: dict[str, Any]) -> list[str]:
 def starved_lines(metrics: dict[str, Any]) -> list[str]:
     """A warning for every pruned network that a mask has cut through."""
     return [
-        f"STARVED: {' '.join(named)}: almost nothing passes {', '.join(row['starved'])} under the mask of a chain"
+        f"STARVED: {' '.join(named)}: {starved_words(row['starved'])} under the mask of a chain"
         for named, row in named_rows(metrics)
         if row.get("starved")
     ]
+
+
+def starved_words(layers: Sequence[str]) -> str:
+    """What starved layers do, wherever it is said."""
+    return f"almost nothing passes {', '.join(layers)}"
 
 
 def tied_lines(metrics: dict[str, Any]) -> list[str]:
