@@ -1,5 +1,6 @@
 """A pruned network in one file: the same outputs, the sizes it says, what a run does not have, damaged files."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from sgmcmc_prune.run.config import NetworkChoice, RunConfig
 from sgmcmc_prune.run.decide import decided_post_hoc
 from sgmcmc_prune.run.directory import load_averages
 from sgmcmc_prune.run.evaluate import held_out_losses
-from sgmcmc_prune.run.export import export, table
+from sgmcmc_prune.run.export import export, inputs_in_words, table
 from sgmcmc_prune.run.main import run
 from sgmcmc_prune.run.presets import PRESETS
 from sgmcmc_prune.run.run import Run
@@ -314,3 +315,10 @@ def test_files_that_hold_no_such_network_are_refused(tmp_path: Path) -> None:
     masks.save(path, {"w": torch.ones(2, dtype=torch.bool)})
     with pytest.raises(ValueError, match=r"is not of format sgmcmc_prune.network/2: its format is sgmcmc_prune.mask/1"):
         load_network(path)
+
+
+def test_inputs_that_a_run_takes_as_they_are_are_not_called_pixels(finished: Path, tmp_path: Path) -> None:
+    export(finished, tmp_path / "net.safetensors", NetworkChoice(), rounds=1)
+    about = load_network(tmp_path / "net.safetensors")[1]
+    said = inputs_in_words(dataclasses.replace(about, mean=(0.0,), std=(1.0,)))
+    assert said == "inputs: as the data set gives them; the run has not normalised them"

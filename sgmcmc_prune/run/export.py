@@ -102,7 +102,7 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
         "origin": origin,
         "notes": found.notes,
         "noises": len(noise) if plain is not network else 0,
-        "inputs": _inputs_in_words(about),
+        "inputs": inputs_in_words(about),
         "outputs": _outputs_in_words(about),
         "not_cut": obstacle or None,
         "split": config.evaluate,
@@ -154,10 +154,12 @@ def without_noise(network: nn.Module, run: Run) -> tuple[nn.Module, tuple[float,
     return network, (known,) * run.data.dataset.target_width if isinstance(known, float) else ()
 
 
-def _inputs_in_words(about: About) -> str:
+def inputs_in_words(about: About) -> str:
     """What the file's network must be given, which the file says as "about", too."""
     if about.features[0]:
         return 'inputs: (x - centre) / scale of each feature, the pair `features` in what the file says "about" itself'
+    if (about.mean, about.std) == ((0.0,), (1.0,)):
+        return "inputs: as the data set gives them; the run has not normalised them"
     mean, std = (", ".join(f"{value:.4g}" for value in moment) for moment in (about.mean, about.std))
     return f"inputs: (x - mean) / std of each channel, for x in [0, 1]; mean {mean}, std {std}"
 
