@@ -144,7 +144,7 @@ def test_bad_input_is_said_in_any_terminal(environment: dict[str, str], tmp_path
     ("command", "told"),
     [
         ("run demo", '"gaussian" (numbers), "poisson" (counts), or your own as "package.module:function" of outputs'),
-        ("compare", "curvatures and saliencies included. With `start` nothing is trained"),
+        ("compare", "the phases of every method fit into. With `start` nothing is trained"),
     ],
 )
 def test_help_breaks_no_line_before_a_quote(command: str, told: str) -> None:

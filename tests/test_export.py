@@ -318,7 +318,7 @@ def test_files_that_hold_no_such_network_are_refused(tmp_path: Path) -> None:
 
 
 def test_inputs_that_a_run_takes_as_they_are_are_not_called_pixels(finished: Path, tmp_path: Path) -> None:
-    export(finished, tmp_path / "net.safetensors", NetworkChoice(), rounds=1)
+    export(finished, tmp_path / "net.safetensors", NetworkChoice(), rounds=6)
     about = load_network(tmp_path / "net.safetensors")[1]
     said = inputs_in_words(dataclasses.replace(about, mean=(0.0,), std=(1.0,)))
     assert said == "inputs: as the data set gives them; the run has not normalised them"
