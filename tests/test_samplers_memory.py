@@ -320,7 +320,7 @@ def test_what_a_prior_held_is_cast_and_compared_in_shape() -> None:
     prior.load_state_dict(state)
     assert prior.layers["w"].held.dtype == torch.float32
     with pytest.raises(ValueError, match=r"held of 'w' has shape \(12,\); this one's has \(6,\)"):
-        SpikeSlab({"w": torch.zeros(3, 2)}).load_state_dict(state)
+        SpikeSlab({"w": torch.zeros(3, 2)}, mode="em").load_state_dict(state)
     del state["layers"]["w"]["alive"]
     with pytest.raises(ValueError, match=r"this one has .*'alive'"):
         prior.load_state_dict(state)
