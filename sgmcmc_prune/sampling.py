@@ -154,9 +154,8 @@ def sample(
     make_network = _network(model)
     size = _checked_batch(batch_size, len(x))
     if size is None:
-        size = _chosen_batch(
-            affordable_batch(make_network(0), dataset.as_inputs(x[:1]), len(x)), loader_batch, progress
-        )
+        affordable = affordable_batch(make_network(0), dataset.as_inputs(x[:1]), len(x))
+        size = _chosen_batch(affordable, loader_batch, len(x), progress)
     config = replace(
         default_settings(size, len(x), prior or default_prior(make_network(0)), schedule),
         model=ModelConfig(name=f"given:{type(model).__name__}"),
@@ -259,15 +258,15 @@ def _checked_batch(batch_size: int | None, count: int) -> int | None:
     return batch_size
 
 
-def _chosen_batch(affordable: int, loader_batch: int | None, progress: bool) -> int:
+def _chosen_batch(affordable: int, loader_batch: int | None, count: int, progress: bool) -> int:
     """What a step can afford, or what a loader makes, which is said where it leaves more minibatch noise."""
-    if loader_batch is None or loader_batch >= affordable:
-        return affordable if loader_batch is None else loader_batch
-    if progress:
+    if loader_batch is None:
+        return affordable
+    if loader_batch < affordable and progress:
         print(
             f"batches of {loader_batch}, as the DataLoader makes them; batch_size={affordable} has less minibatch noise"
         )
-    return loader_batch
+    return min(loader_batch, count)
 
 
 def _sampled(run: Run, choose_step: bool, overwrite: bool, progress: bool) -> Run:

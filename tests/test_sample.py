@@ -531,6 +531,9 @@ def test_what_a_loader_and_inputs_do_to_a_chain_is_said(capsys: pytest.CaptureFi
     }
     sample(network(), DataLoader(TensorDataset(x, y), batch_size=12), **options)
     assert "batches of 12, as the DataLoader makes them; batch_size=54 has less" in capsys.readouterr().out
+    whole = sample(network(), DataLoader(TensorDataset(x, y), batch_size=60), **options)  # more than are not held out
+    assert whole.run.config.data.batch_size == 54
+    assert "as the DataLoader makes them" not in capsys.readouterr().out
     with pytest.warns(UserWarning, match=r"input 1 has mean .* \(1 of 3 inputs are as large\), .*; standardise them"):
         sample(network(), (x * torch.tensor([1.0, 1e4, 1.0]), y), **options, progress=False)
 
