@@ -150,7 +150,7 @@ def sample(
     dataset = dataclasses.replace(dataset, classes=classes, positions=positions)
     if isinstance(observation, Gaussian):
         _check_scale(dataset.train.labels)
-    _warn_of_scale(dataset.as_inputs(x))
+    _warn_of_scale(x)
     make_network = _network(model)
     size = _checked_batch(batch_size, len(x))
     if size is None:
@@ -356,7 +356,7 @@ def _warn_of_scale(inputs: Any) -> None:
     """Say which features are far larger than weights of a prior of about one expect; images are normalised."""
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point() or inputs.ndim != 2:
         return
-    mean, deviation = inputs.double().mean(0), inputs.double().std(0)
+    deviation, mean = torch.std_mean(inputs.double(), 0)
     if large := ((mean.abs() > SCALES[1]) | (deviation > SCALES[1])).nonzero().flatten().tolist():
         warnings.warn(
             f"input {large[0]} has mean {float(mean[large[0]]):.3g} and standard deviation "
