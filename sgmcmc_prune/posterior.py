@@ -78,7 +78,7 @@ class Posterior:
         if temporary:
             weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
         self.chains = run.config.chains
-        self.num_draws = run.config.schedule.cycles * run.config.schedule.draws
+        self.num_draws = run.config.schedule.num_draws
 
     def __repr__(self) -> str:
         """What was run, and where it is."""
@@ -461,4 +461,4 @@ def _in_chain(posterior: Posterior, run: Run, progress: bool) -> Pruned:
         )
     stage = _fork(run, criterion)
     take_stage(run, criterion, stage, progress)
-    return _of_fork(posterior, run, stage, run.config.prune.cycles * run.config.prune.draws, criterion, "in_chain")
+    return _of_fork(posterior, run, stage, run.config.prune.num_draws, criterion, "in_chain")

@@ -51,7 +51,7 @@ class SignalToNoise(Criterion):
 
     def refused(self, config: Any) -> str:
         """A variance takes two draws."""
-        draws = config.schedule.cycles * config.schedule.draws
+        draws = config.schedule.num_draws
         if "signal_to_noise" in config.prune.post_hoc and draws < 2:
             return f"criterion signal_to_noise needs the variance over at least two draws of a chain; there are {draws}"
         return ""

@@ -30,7 +30,7 @@ def facts(run: RunData) -> dict[str, str]:
         "pruning": f"post hoc by {_names(p.post_hoc)}; in the chain by {_names(p.in_chain)}",
         "seed": str(c.seed),
         "chains": str(c.chains),
-        "draws": f"{s.cycles * s.draws} a chain, {s.draws} a cycle{done}",
+        "draws": f"{s.num_draws} a chain, {s.draws} a cycle{done}",
         "versions": ", ".join(f"{name} {value}" for name, value in versions.items() if name),
         "machine": ", ".join([machine.get("platform", "unknown"), f"{machine.get('cpus', '?')} CPUs", c.device]),
         "time": f"{info['seconds'] / 60:.1f} minutes" if "seconds" in info else "not finished",

@@ -120,7 +120,7 @@ def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> Chosen:
     if choice.when == "in_chain" and choice.decision != "target":
         raise ValueError(f"decision {choice.decision} is taken post hoc alone; in the chain give a target")
     plan = config.prune if choice.when == "in_chain" else config.schedule
-    count = plan.cycles * plan.draws
+    count = plan.num_draws
     own_draws = choice.when == "in_chain" or (choice.decision == "target" and make_criterion(str(criterion)).moves)
     found: dict[float | None, list[Mask]]
     if own_draws:

@@ -75,7 +75,7 @@ def take_conditional(run: Run, stage: StagePlaces) -> None:
         If a prunable weight belongs to no layer whose curvature is known, or the run kept no draws.
     """
     config, settings = run.config, settings_of(run)
-    way, count = path(config.prune.targets, settings.stages), config.schedule.cycles * config.schedule.draws
+    way, count = path(config.prune.targets, settings.stages), config.schedule.num_draws
     dense, moved = WeightStore(run.places.draws), WeightStore(stage.draws)
     for chain in range(config.chains):
         model = run.model(chain)

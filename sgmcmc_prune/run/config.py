@@ -200,6 +200,11 @@ class ScheduleConfig:
     relax: float = 0.5
     draws: int = 3
 
+    @property
+    def num_draws(self) -> int:
+        """Draws kept of each chain."""
+        return self.cycles * self.draws
+
 
 @dataclass(frozen=True)
 class PruneConfig:
@@ -276,6 +281,11 @@ class PruneConfig:
     growth: float = 0.5
     em: bool = True
     cut: bool = False
+
+    @property
+    def num_draws(self) -> int:
+        """Draws kept of each chain at each target."""
+        return self.cycles * self.draws
 
 
 def pruned_of(config: "RunConfig") -> str:

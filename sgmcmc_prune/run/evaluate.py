@@ -204,7 +204,7 @@ class Evaluator:
 
 def held_out_losses(run: Run) -> Callable[[int, Mask], Tensor]:
     """A chain and a mask to the losses of the chain's dense draws on the validation examples, (draws, examples)."""
-    weights, count = WeightStore(run.places.draws), run.config.schedule.cycles * run.config.schedule.draws
+    weights, count = WeightStore(run.places.draws), run.config.schedule.num_draws
 
     def losses(chain: int, mask: Mask) -> Tensor:
         network, (inputs, targets) = run.model(0), run.data.validation
@@ -354,18 +354,13 @@ def _num_rows(config: RunConfig) -> int:
 
 def _dense_row(run: Run, evaluator: Evaluator) -> dict[str, Any]:
     """The row of all dense draws; its calibration goes to a file of its own."""
-    found = evaluator.predict(run.places, 0, _num_draws(run.config), None)
+    found = evaluator.predict(run.places, 0, run.config.schedule.num_draws, None)
     _write_reliability(run.places.reliability, run.likelihood, found.pooled, evaluator.labels)
     by_target = evaluator.rmse_by_target(found.pooled, run.data.dataset)
     return {
         **evaluator.row(found, None, gradient_evaluations=run.gradient_evaluations()),
         **({"rmse_by_target": by_target} if by_target else {}),
     }
-
-
-def _num_draws(config: RunConfig) -> int:
-    """Dense draws of a chain."""
-    return config.schedule.cycles * config.schedule.draws
 
 
 def _post_hoc(run: Run, evaluator: Evaluator, rows: Rows, bar: Any) -> Iterator[dict[str, Any]]:
@@ -375,7 +370,7 @@ def _post_hoc(run: Run, evaluator: Evaluator, rows: Rows, bar: Any) -> Iterator[
 
         def row(decided: Decided = decided) -> dict[str, Any]:
             labels = {"when": "post_hoc", **decided.labels, "gradient_evaluations": run.gradient_evaluations()}
-            found = evaluator.predict(run.places, 0, _num_draws(run.config), decided.masks)
+            found = evaluator.predict(run.places, 0, run.config.schedule.num_draws, decided.masks)
             return evaluator.row(found, decided.masks, **labels)
 
         yield _take(rows, evaluator, f"post_hoc{i}", row)
@@ -388,8 +383,8 @@ def _stages(run: Run, evaluator: Evaluator, rows: Rows, bar: Any) -> Iterator[di
     moving = [] if rows.shared else [name for name in config.prune.post_hoc if make_criterion(name).moves]
     for criterion in moving:
         take_conditional(run, run.places.stage(criterion))
-    forks = [(name, "post_hoc", _num_draws(config)) for name in moving]
-    forks += [(name, "in_chain", config.prune.cycles * config.prune.draws) for name in config.prune.in_chain]
+    forks = [(name, "post_hoc", config.schedule.num_draws) for name in moving]
+    forks += [(name, "in_chain", config.prune.num_draws) for name in config.prune.in_chain]
     for (criterion, when, n), k in product(forks, range(len(config.prune.targets))):
         spent = run.gradient_evaluations(k + 1 if when == "in_chain" else 0)
         labels = {"criterion": criterion, "when": when, "gradient_evaluations": spent}
