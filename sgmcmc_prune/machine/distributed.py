@@ -290,6 +290,11 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def processes_here() -> int:
+    """How many processes of a run the launcher has started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def resume_command(out: Path) -> str:
     """What continues a run."""
     if "WORLD_SIZE" in os.environ:

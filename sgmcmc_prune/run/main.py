@@ -37,7 +37,7 @@ from sgmcmc_prune.priors.rehearsal import rehearse_prior
 from sgmcmc_prune.run.checks import check_choices, check_device, check_precision
 from sgmcmc_prune.run.conditional import check_conditional
 from sgmcmc_prune.run.config import RunConfig
-from sgmcmc_prune.run.decide import rehearse_criterion
+from sgmcmc_prune.run.decide import asked_post_hoc, rehearse_criterion
 from sgmcmc_prune.run.directory import differing, evaluation_settings, keep_averages, load_config, open_run
 from sgmcmc_prune.run.evaluate import evaluate, foreign_inputs, tables
 from sgmcmc_prune.run.run import Run
@@ -251,10 +251,19 @@ def _check(job: Run, world: Ranks) -> None:
         _rehearse_own(job, model, chain)
     if config.execution == "batched":
         require_batchable(chain)
-    at_once = {"processes": num_workers(config.chains), "batched": config.chains}
-    require_memory(chain, at_once.get(config.execution, 1) if world.size == 1 else 1)
-    if config.prune.post_hoc:
-        require_evaluation_memory(chain, config.chains)
+    _check_memory(config, chain, world)
+
+
+def _check_memory(config: RunConfig, chain: Chain, world: Ranks) -> None:
+    """Refuse what the memory of the first rank's machine could not hold, with all ranks that are there."""
+    here = distributed.processes_here() if world.size > 1 else 1
+    if world.size > 1:
+        at_once = here if torch.device(config.device).type == "cpu" else 1  # each has a GPU of its own
+    else:
+        at_once = {"processes": num_workers(config.chains), "batched": config.chains}.get(config.execution, 1)
+    require_memory(chain, at_once)
+    if rows := len(asked_post_hoc(config)):
+        require_evaluation_memory(chain, config.chains, rows, world.size, here)
 
 
 def _rehearse_own(job: Run, model: nn.Module, chain: Chain) -> None:
