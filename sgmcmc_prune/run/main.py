@@ -295,7 +295,7 @@ def _work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
 def _others_work(job: Run, world: Ranks, sampled: bool) -> None:
     """The part of a rank that is not the first; it stays until the first has evaluated the run.
 
-    If the first was killed, one of the others writes what became of the run: the first would hold the lock.
+    If the first was killed, or hangs, one of the others writes what became of the run.
     """
     try:
         with world.telling():
@@ -312,7 +312,10 @@ def _others_work(job: Run, world: Ranks, sampled: bool) -> None:
 
 
 def _end_without_first(job: Run, reason: str) -> None:
-    with suppress(ValueError), locked(job.places.lock, wait_seconds=3):
+    """Write that a run has failed whose first rank was killed, or hangs: that one keeps the lock."""
+    with ExitStack() as held:
+        with suppress(ValueError):
+            held.enter_context(locked(job.places.lock, wait_seconds=3))
         info = _earlier(job.places.directory)
         if info.get("status") == "running":
             _write_info(job, {**info, "status": "failed", "error": reason})
