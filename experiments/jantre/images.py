@@ -187,7 +187,9 @@ def main(argv: list[str] | None = None) -> None:
     settings["split"] = "test" if args.test else "validation"
     places = {"device": args.device, "data_dir": args.data_dir and str(args.data_dir)}
     cells = product(run, {"family": args.families, "seed": args.seeds}, settings, places)
-    shared.complete(Records(cells, args.out / f"jantre_{args.network}_{args.data}.json"), args.jobs, _line)
+    shared.complete(
+        Records(cells, args.out / f"jantre_{args.network}_{args.data}.json"), args.jobs, _line, device=args.device
+    )
 
 
 def _line(r: dict[str, Any]) -> str:
