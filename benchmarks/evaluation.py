@@ -1,12 +1,12 @@
 """Time and peak memory of what is done with the finished draws of a network, each measured in a process of its own.
 
-    python benchmarks/evaluation.py [masks] [export] [summary]
+    python benchmarks/evaluation.py [masks] [table] [export] [summary]
 
 The averages and draws are random numbers in the form in which a run keeps them; no chain is run. `masks` are
-two targets of two criteria on all chains, `export` is the mean of the draws of a cycle, `summary` is what
-`summary --weights` computes (4 GB of draws on disk). Memory is the peak beyond that of the process before, with the
-files that are mapped into it, whose pages the system drops when others need them, and, looked at every 5 ms, without
-them; seconds are the processor's, on one thread.
+two targets of two criteria on all chains, `table` those of 27 rows, `export` is the mean of the draws of a cycle,
+`summary` is what `summary --weights` computes (4 GB of draws on disk). Memory is the peak beyond that of the process
+before, with the files that are mapped into it, whose pages the system drops when others need them, and, looked at every
+5 ms, without them; seconds are the processor's, on one thread.
 """
 
 import json
@@ -37,6 +37,7 @@ from sgmcmc_prune.text_table import format_rows
 
 #: What is done, with which network, how many chains and how many draws of each.
 CASES = [("masks", "resnet18", chains, 3) for chains in (1, 2, 4)]
+CASES += [("table", "resnet18", 8, 3)]
 CASES += [("export", "resnet18", 1, draws) for draws in (4, 16)]
 CASES += [("summary", "resnet20", 8, draws) for draws in (10, 25, 50, 100)]
 CASES += [("summary", "resnet18", 8, 10)]
@@ -67,9 +68,17 @@ def write(places: RunPlaces, model: torch.nn.Module, chains: int, draws: int, av
             checkpoint.save(places.averages(chain), saved)
 
 
-def masks(places: RunPlaces, model: torch.nn.Module, chains: int) -> None:
+FOUR = PruneConfig(targets=(0.8, 0.9), post_hoc=("inclusion_probability", "magnitude"), decisions=())
+#: Five targets of five criteria, and two decisions by probabilities.
+MANY = PruneConfig(
+    targets=(0.8, 0.9, 0.95, 0.98, 0.99),
+    post_hoc=("inclusion_probability", "expected_log_odds", "magnitude", "signal_to_noise", "random"),
+    decisions=("median", "fdr"),
+)
+
+
+def masks(places: RunPlaces, model: torch.nn.Module, chains: int, prune: PruneConfig) -> None:
     groups = {name: GroupMap("weight", tuple(p.shape)) for name, p in prunable(model).items()}
-    prune = PruneConfig(targets=(0.8, 0.9), post_hoc=("inclusion_probability", "magnitude"), decisions=())
     config = RunConfig(chains=chains, prune=prune)
     stored = StoredAverages(places, chains)
     decided_post_hoc(config, groups, stored, lambda chain, mask: torch.zeros(1, 1), asked_post_hoc(config))
@@ -113,8 +122,8 @@ def measured(what: str, name: str, chains: int, draws: int, places: RunPlaces) -
     model = build(name)
     before, own, began, watch = kilobytes("VmHWM"), kilobytes("RssAnon"), time.process_time(), Watch()
     watch.start()
-    if what == "masks":
-        masks(places, model, chains)
+    if what in ("masks", "table"):
+        masks(places, model, chains, FOUR if what == "masks" else MANY)
     elif what == "summary":
         summary(places, model, chains)
     else:
@@ -133,7 +142,7 @@ def main(chosen: list[str]) -> None:
     rows = []
     for what, name, chains, draws in (case for case in CASES if case[0] in chosen):
         with tempfile.TemporaryDirectory() as folder:
-            write(RunPlaces(Path(folder)), build(name), chains, draws, what == "masks")
+            write(RunPlaces(Path(folder)), build(name), chains, draws, what in ("masks", "table"))
             line = [sys.executable, __file__, what, name, str(chains), str(draws), folder]
             found = json.loads(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
         numbers = [f"{found['seconds']:.1f}", f"{found['megabytes']:,.0f}", f"{found['own']:,.0f}"]
