@@ -210,11 +210,11 @@ def test_a_method_that_does_not_apply_or_fails_is_a_row_with_its_reason(
 def test_jobs_of_a_cluster_share_a_comparison(tmp_path: Path) -> None:
     """Two, by submitit's local executor; the table is that of one process."""
     helpers = pytest.importorskip("submitit.helpers")
-    linear = tiny(model=ModelConfig(name="linear"), methods=("sgd-magnitude", "sgd-random"), seeds=(0, 1))
+    linear = tiny(model=ModelConfig(name="linear"), methods=("sgd-magnitude",), seeds=(0, 1))
     sent = submit(linear, tmp_path / "shared", 2, "local", timeout_min=10)
-    assert [job.result() for job in sent] == [16, 16]
+    assert [job.result() for job in sent] == [8, 8]
     compare(linear, tmp_path / "one", progress=False)
-    what = ("method", "seed", "target", "kind", "accuracy", "nll")
+    what = ("method", "seed", "sparsity", "kind", "accuracy", "nll")
     both = [[[row[key] for key in what] for row in finished_rows(tmp_path / name)] for name in ("shared", "one")]
     assert both[0] == both[1]
     assert isinstance(Share(linear, tmp_path, 1).checkpoint(), helpers.DelayedSubmission)
