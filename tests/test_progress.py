@@ -47,13 +47,18 @@ def test_a_log_file_has_whole_lines_and_few_of_them(monkeypatch: pytest.MonkeyPa
 def test_a_log_says_soon_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
     output = io.StringIO()
     monkeypatch.setattr("sys.stderr", output)
-    monkeypatch.setattr(log_bar, "FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(log_bar, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(log_bar, "LOOK_SECONDS", 0.01)
     with progress.bar(1000, "step", desc="chains") as bar:
+        time.sleep(0.1)  # as a process does that starts; it says nothing of the speed
+        bar.set_postfix_str("begins")
         for _ in range(1000):
-            time.sleep(1e-4)
+            time.sleep(5e-4)
             bar.update()
     first, last = output.getvalue().splitlines()  # the second would be due after a minute
-    assert re.match(r"chains: 0% \(\d+/1000 steps\) after 00:00, \d\d:\d\d left$", first)
+    found = re.match(r"chains: \d+% \((\d+)/1000 steps\) after 00:00, \d\d:\d\d left, begins$", first)
+    assert found
+    assert 1 < int(found[1]) < 900
     assert last.startswith("chains: 100% ")
 
 

@@ -52,7 +52,8 @@ pre { overflow-x: auto; font-size: .8rem; background: var(--card); padding: .5re
 SCRIPT = """
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0], headers = [...table.tHead.rows[0].cells];
-  const number = text => /^[+-]?[\\d,]*\\.?\\d+ ?%?$/.test(text) ? parseFloat(text.replaceAll(",", "")) : NaN;
+  const numeric = /^[+-]?[\\d,]*\\.?\\d+ ?%?( ± [\\d.,]+)?$/;
+  const number = text => numeric.test(text) ? parseFloat(text.replaceAll(",", "")) : NaN;
   const missing = text => text === "" || text === "-";
   const compare = (a, b, sign) => {
     if (missing(a) || missing(b)) return missing(a) - missing(b);
@@ -71,7 +72,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 """
 #: CSS pixels for an inch of a figure under which its labels, of eight points, cannot be read.
 READABLE = 72
-NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+ ?%?|-|")
+NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+ ?%?( ± [\d.,]+)?|-|")
 
 
 def document(title: str, parts: Sequence[str]) -> str:
