@@ -29,7 +29,7 @@ from sgmcmc_prune.report.overlay import overlay
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData, shortened
 from sgmcmc_prune.report.sparsity import draw, quality_against_sparsity
-from sgmcmc_prune.report.style import Picture, legend_below, line, new_figure
+from sgmcmc_prune.report.style import Picture, colours, legend_below, line, new_figure
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace, running_mean, training_trace
 from sgmcmc_prune.run.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
@@ -411,9 +411,10 @@ def test_starved_networks_are_crosses_that_set_no_axis() -> None:
     both = overlay({"one": metrics, "two": metrics})
     assert both.figure is not None
     crosses = [line for line in both.figure.axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())]
-    shades = [line.get_color() for line in both.figure.legends[0].get_lines()[:2]]
-    assert [line.get_color() for line in crosses] == shades
-    assert len(set(shades)) == 2
+    shades = dict(zip(("one", "two"), colours(2), strict=True))
+    assert [line.get_color() for line in crosses] == [*shades.values()]
+    named = {line.get_label(): line.get_color() for line in both.figure.legends[0].get_lines()}
+    assert shades.items() <= named.items()
     assert "Crosses, in the colour of their run" in both.caption
     figure = draw([_regression((0.5, 5.0, False), (0.9, 50.0, True))], ("rmse",))
     assert 5.0 < figure.axes[0].get_ylim()[1] < 6.0

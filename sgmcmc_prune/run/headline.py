@@ -82,8 +82,8 @@ def headline(metrics: Metrics) -> list[str]:
     examples that it is judged on, so that its loss is a little flattered. The first score alone chooses; of a
     likelihood that has an NLL, too, the sentence says how that changes.
 
-    Before these stands a warning where the dense posterior predictive errs by more than the mean of the training
-    targets would.
+    Where the dense posterior predictive errs by more than the mean of the training targets would, the first sentence
+    says that instead.
 
     Parameters
     ----------
@@ -95,18 +95,14 @@ def headline(metrics: Metrics) -> list[str]:
     list of str
         Sentences; the one about departures is left out where their number is not in `metrics`.
     """
-    return [
-        *_failure_sentences(metrics),
-        _price_sentence(metrics),
-        _convergence_sentence(metrics["diagnostics"]),
-        *_departure_sentences(metrics),
-    ]
+    first = _failure_sentence(metrics) or _price_sentence(metrics)
+    return [first, _convergence_sentence(metrics["diagnostics"]), *_departure_sentences(metrics)]
 
 
 def noise_line(metrics: Metrics) -> str:
     """What ± means in the headline, and which network it is about; empty where it is about none that was pruned."""
     first, judged = _first(metrics), _judged(metrics)
-    if judged is None:
+    if judged is None or _failure_sentence(metrics):
         return ""
     known = judged.price.noise is not None
     limit = "that" if known else _tolerance_words(first)
@@ -234,15 +230,15 @@ def _price_sentence(metrics: Metrics) -> str:
     )
 
 
-def _failure_sentences(metrics: Metrics) -> list[str]:
+def _failure_sentence(metrics: Metrics) -> str:
     """That the dense network is worse than no network, where it is so beyond noise."""
     mean, dense = metrics.get("mean_of_targets"), metrics["dense"].get("rmse")
     if not mean or missing(dense) or dense - mean["rmse"] <= (0.0 if missing(mean["paired"]) else mean["paired"]):
-        return []
-    return [
+        return ""
+    return (
         f"The dense network is worse than predicting the mean of the targets: its RMSE is {_score('rmse', dense)}, and "
         f"{_score('rmse', mean['rmse'])} would be that of the mean."
-    ]
+    )
 
 
 def _judged(metrics: Metrics) -> Judged | None:

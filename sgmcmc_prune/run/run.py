@@ -93,6 +93,11 @@ class Run:
             )
         return data
 
+    def read_anew(self) -> None:
+        """Read the data without a look at those of a run that is to be overwritten."""
+        if "data" not in vars(self):
+            self.data = Run(self.config).data
+
     @property
     def recorded_data(self) -> dict[str, Any]:
         """What `run.json` says of the data; empty before the run was started."""
