@@ -93,6 +93,7 @@ def flat(): return sets(torch.zeros(100), torch.zeros(100))
 def other(): return sets(torch.randn(100, 4), torch.randn(100, 4))
 DRAWN = torch.randn(100, 4)  # at the import, by every process
 def imported(): return sets(DRAWN, DRAWN)
+def fixed(): return sets(torch.arange(400.0).view(100, 4) / 400, torch.ones(100, 4))
 """
 SHORT = """
     --data.validation 6500 --data.batch-size 50 --model.name linear --prior.spike-variance 1e-3 --schedule.burn-in 2
@@ -302,6 +303,8 @@ def test_examples_that_differ_from_call_to_call_are_refused(folder: Path, capsys
     assert (
         f"wrong:imported gives other examples than when changing was started: {SAME_AGAIN}" in capsys.readouterr().err
     )
+    cli.main([*run, "wrong:fixed", "--overwrite"])  # what is overwritten had other examples, and that is no matter
+    assert open_run(Path("changing")).config.data.name == "wrong:fixed"
 
 
 def test_a_criterion_gets_a_copy_of_the_weights_and_decides_by_its_own_odds(folder: Path) -> None:

@@ -163,7 +163,7 @@ def _interval_lines(metrics: dict[str, Any]) -> list[str]:
     if not half:
         return []
     ways = [
-        *(["of an accuracy or a coverage Wilson's"] if half.keys() & set(SHARES) else []),
+        *(["of a share (accuracy, coverage) Wilson's"] if half.keys() & set(SHARES) else []),
         *(["of an RMSE by the delta method"] if "rmse" in half else []),
         "of a mean Student's",
         "of a difference from the dense network Student's, paired by example",

@@ -115,7 +115,7 @@ def _told(metrics: Metrics, scores: Mapping[str, str]) -> Iterator[str]:
         yield "values."
     known = [scores[key] for key in drawn_scores(scores) if has_bars([metrics], key)]
     if known:
-        yield f"Bars and grey band: 95 % intervals of {' and '.join(known)} on {metrics['examples']:,} examples (one"
+        yield f"Bars and grey band: 95 % intervals of {', '.join(known)} on {metrics['examples']:,} examples (one"
         yield "seed). Networks judged on the same examples differ by less than their bars suggest."
 
 

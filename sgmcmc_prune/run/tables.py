@@ -35,14 +35,16 @@ def metrics_table(metrics: dict[str, Any]) -> str:
 def metrics_rows(metrics: dict[str, Any], narrow: bool = False) -> list[list[str]]:
     """The cells of that table, row by row, its header first; two columns more if there were foreign images.
 
-    Where intervals are known, every score has its own after a ±, and a column gives the difference of the first score
+    Where intervals are known, every score has its own after a ±, and the second of them is the difference of the first
     from the dense one, with its paired interval; in a narrow table the first score alone has its own.
     """
     scores = metrics.get("scores", CLASSES)
     first = next(iter(scores))
     compared = not narrow and any(row.get("paired", {}).get(first) is not None for row in metrics["pruned"])
-    header = [*NAMED, *scores.values(), *([f"{scores[first]} - dense"] if compared else ())]
-    header += ["members", f"single {scores[first]}", *(OOD_COLUMNS.values() if metrics.get("ood") else ())]
+    headings = list(scores.values())
+    headings[1:1] = [f"{headings[0]} - dense"] if compared else []
+    header = [*NAMED, *headings, "members", f"single {scores[first]}"]
+    header += OOD_COLUMNS.values() if metrics.get("ood") else ()
     dense = metrics["dense"] if compared else None
     return [header, *([*named, *_cells(row, scores, dense, narrow)] for named, row in named_rows(metrics))]
 
@@ -93,7 +95,7 @@ def _cells(row: dict[str, Any], scores: dict[str, str], dense: dict[str, Any] | 
     if dense is not None:
         paired = row.get("paired", {}).get(first)
         gap = None if missing(row[first]) or missing(dense[first]) else row[first] - dense[first]
-        found.append("" if row is dense else with_half_width(gap, paired, "+"))
+        found.insert(1, "" if row is dense else with_half_width(gap, paired, "+"))
     single = number(row[f"single_{first}"], 4)
     foreign = [number(row[key], 4) for key in OOD_COLUMNS if key in row]
     return [f"{row['sparsity']:.1%}", *found, str(row["members"]), single, *foreign]
