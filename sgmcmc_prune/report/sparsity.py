@@ -174,8 +174,8 @@ Curves = Mapping[tuple[str, str, str], Curve]
 
 def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str], curves: Curves) -> None:
     """Draw the dense predictive, and all pruned ones that have not failed and are not starved: they set the range."""
-    dense, half = mean_and_half_width(np.array([plain(run["dense"][key]) for run in runs]))
-    half = half if len(runs) > 1 else _over_examples(runs[0], runs[0]["dense"], key)
+    dense, over_runs = mean_and_half_width(np.array([plain(run["dense"][key]) for run in runs]))
+    half = over_runs if len(runs) > 1 else _over_examples(runs[0], runs[0]["dense"], key)
     ax.axhline(float(dense), color=INK, linestyle="--", linewidth=1)
     around = errors(runs, key, dense, half)
     if around is not None and np.isfinite(around).all():

@@ -127,7 +127,7 @@ def score_noise(metrics: Metrics, row: Row, key: str) -> float | None:
     Runs of earlier releases did not keep it; that of an accuracy follows from the number of examples.
     """
     kept, score, examples = row.get("half_width", {}).get(key), row.get(key), metrics.get("examples")
-    if kept is None and key == "accuracy" and examples and not missing(score):
+    if kept is None and key == "accuracy" and examples and score is not None and not missing(score):
         return float(wilson_half_width(score, examples))
     return None if missing(kept) else float(kept)
 
