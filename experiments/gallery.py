@@ -3,6 +3,7 @@
 python -m experiments.gallery
 """
 
+import argparse
 from pathlib import Path
 
 from experiments.papers import Results
@@ -35,5 +36,6 @@ def write(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     write(GALLERY)
     print(GALLERY / "index.md")

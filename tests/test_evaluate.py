@@ -12,8 +12,9 @@ from sgmcmc_prune.data.ood import foreign_inputs
 from sgmcmc_prune.predictive.metrics import auroc
 from sgmcmc_prune.predictive.predict import posterior_predictive
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.run.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
-from sgmcmc_prune.run.evaluate import evaluate
+from sgmcmc_prune.run.evaluate import Predictor, evaluate
 from sgmcmc_prune.run.main import run
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.tables import metrics_table
@@ -179,6 +180,22 @@ def test_dense_and_masked_rows_use_statistics_of_their_own_weights(tmp_path: Pat
     again = evaluate(Run(NORMALISED, out), progress=False)
     assert (again["dense"], again["pruned"]) == (first["dense"], first["pruned"])
     assert first["dense"]["accuracy"] > 0.3
+
+
+def test_networks_are_judged_in_the_precision_of_their_chains(tmp_path: Path) -> None:
+    """Passes and BatchNorm statistics are rounded where the chains' were, and outputs are float32."""
+    exact = run(NORMALISED, tmp_path / "run", progress=False)["dense"]
+    rounded = Run(replace(NORMALISED, precision="bfloat16"), tmp_path / "run")
+    draw, inputs = WeightStore(rounded.places.draws).load(0, 0), rounded.data.test[0]
+    ((found,),) = Predictor(rounded).outputs([draw], {}, [inputs])
+    with torch.autocast("cpu", torch.bfloat16):
+        network = masked_network(rounded.model(0), draw, {}, rounded.statistics_batches()).eval()
+        expected = network(inputs)
+    assert (found.dtype, expected.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(found, expected.float())
+    row = evaluate(rounded, progress=False)["dense"]
+    assert row["nll"] != exact["nll"]
+    assert row["nll"] == pytest.approx(exact["nll"], abs=0.01)
 
 
 def test_rows_say_how_small_the_network_gets(tmp_path: Path) -> None:

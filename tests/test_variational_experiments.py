@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from toy_uci import write_toy
 
+from sgmcmc_prune.data import fashion_mnist
 from sgmcmc_prune.store.files import read_json
 from sgmcmc_prune.store.result_table import COMMON
 
@@ -56,6 +57,31 @@ def test_nodes_are_scored_before_and_after_and_the_best_bound_counts(tmp_path: P
     assert tuple(rows[0])[: len(COMMON)] == COMMON
     assert len(rows) == 4 * len(runs)
     assert {r["nodes"] for r in rows if r["predictor"] == "mean"} == {str(nodes.WIDTH)}
+
+
+def test_families_on_images_in_the_format_of_mnist_leave_a_page(tmp_path: Path) -> None:
+    images = importlib.import_module("experiments.jantre.images")
+    call = (
+        f"--network lenet --data mnist --validation 6500 --epochs 1 --batch 125 --families ss_ig svbnn --out {tmp_path}"
+    )
+    folder = Path(fashion_mnist.__file__).parent / "fashion_mnist_subset"
+    images.main([*call.split(), "--seeds", "0", "--data-dir", str(folder)])
+    runs = read_json(tmp_path / "jantre_lenet_mnist.json")["runs"]
+    lines = (tmp_path / "jantre_lenet_mnist.md").read_text().splitlines()
+    for run in runs:
+        (row,) = [line.split() for line in lines if line.startswith(run["family"])]
+        assert row[2] == f"{run['predictors']['monte_carlo']['accuracy']:.4f}"
+        assert row[8:12] == [
+            *(f"{run[name]:.3f}" for name in ("parameters", "multiply_adds")),
+            *(f"{run['latency'][size]['ratio']['median']:.2f}" for size in ("1", "128")),
+        ]
+        assert row[12:] == [str(nodes) for _, nodes, _ in run["kept"].values()]
+
+
+def test_the_files_of_mnist_have_to_be_somewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        importlib.import_module("experiments.jantre.images").main(["--data", "mnist"])
+    assert "--data mnist needs --data-dir" in capsys.readouterr().err
 
 
 def test_the_slab_with_the_best_mean_bound_is_taken() -> None:

@@ -1,4 +1,4 @@
-"""The loss of a minibatch, as every step has it: in the run's precision, keyed for what the network itself draws."""
+"""Passes in a run's precision, and the loss of a minibatch by them, keyed for what the network itself draws."""
 
 from contextlib import AbstractContextManager
 from typing import Literal
@@ -18,6 +18,16 @@ def seeded(device: torch.device, stream: MinibatchStream, step: int, rank: int =
     return torch_seeded(device, "network", stream.seed, stream.chain, step, rank)
 
 
+def in_precision(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """Pass networks in this precision; weights stay in float32, and must not change before the end."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def widened(outputs: Tensor) -> Tensor:
+    """Outputs of such passes in the type of the weights."""
+    return outputs.float() if outputs.dtype == torch.bfloat16 else outputs
+
+
 def minibatch_nll(
     network: nn.Module,
     likelihood: Likelihood,
@@ -27,6 +37,6 @@ def minibatch_nll(
 ) -> Tensor:
     """The mean negative log-likelihood of a minibatch, 0-d; under autocast it is taken in the type of the weights."""
     inputs, targets = batch
-    with key, torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    with key, in_precision(inputs.device, precision):
         outputs = network(inputs)
-    return mean_nll(likelihood, outputs.float() if outputs.dtype == torch.bfloat16 else outputs, targets)
+    return mean_nll(likelihood, widened(outputs), targets)

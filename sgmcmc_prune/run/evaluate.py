@@ -6,7 +6,7 @@ test split is read.
 Where a network has batch normalisation, its statistics are re-estimated for every draw, dense or masked: those that a
 chain carries along are averages over its past weights, and fit no draw. The inputs are those that training saw,
 augmented as they were; plain images have other statistics than crops with black borders. That costs
-`run.STATISTICS_BATCHES` forward passes a draw.
+`run.STATISTICS_BATCHES` forward passes a draw. All passes are in the precision of the chains' own.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.chains.forward import in_precision, widened
 from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.data import Dataset, ood
 from sgmcmc_prune.diagnostics import in_function_space, judge
@@ -83,7 +84,9 @@ class Predictor:
     def __init__(self, run: Run) -> None:
         self.likelihood, self.statistics_batches = run.likelihood, run.statistics_batches()
         self.network = run.model(0)
-        self.at_once = DRAWS_AT_ONCE if batchable(self.network, run.data.train[0][:4]) else 1
+        self.passes = partial(in_precision, torch.device(run.config.device), run.config.precision)
+        together = run.config.precision == "float32" and batchable(self.network, run.data.train[0][:4])
+        self.at_once = DRAWS_AT_ONCE if together else 1
 
     def each(
         self, draws: Iterable[dict[str, Tensor]], mask: Mask, splits: Sequence[Tensor], size: int | None = None
@@ -98,12 +101,18 @@ class Predictor:
         """The network's outputs of the same, shape (example, output)."""
         remaining = iter(draws)
         while together := list(islice(remaining, self.at_once)):
-            put_on(self.network, together[-1], mask, self.statistics_batches)
-            if self.at_once > 1:
-                outputs = [outputs_of_draws(self.network, together, inputs, mask, size) for inputs in splits]
-            else:
-                outputs = [outputs_of(self.network, inputs, size).unsqueeze(0) for inputs in splits]
+            with self.passes():
+                outputs = self._outputs(together, mask, splits, size)
             yield from zip(*outputs, strict=True)
+
+    def _outputs(
+        self, together: list[dict[str, Tensor]], mask: Mask, splits: Sequence[Tensor], size: int | None
+    ) -> list[Tensor]:
+        """Of some draws that share a pass, for each of the inputs: (draw, example, output)."""
+        put_on(self.network, together[-1], mask, self.statistics_batches)
+        if self.at_once > 1:
+            return [outputs_of_draws(self.network, together, inputs, mask, size) for inputs in splits]
+        return [widened(outputs_of(self.network, inputs, size)).unsqueeze(0) for inputs in splits]
 
     def pooled(
         self,
@@ -213,12 +222,10 @@ def held_out_losses(run: Run) -> Callable[[int, Mask], Tensor]:
     weights, count = WeightStore(run.places.draws), run.config.schedule.num_draws
 
     def losses(chain: int, mask: Mask) -> Tensor:
-        network, (inputs, targets) = run.model(0), run.data.validation
-        each = []
-        for draw in range(count):
-            put_on(network, weights.load(chain, draw), mask, run.statistics_batches())
-            each.append(run.likelihood(outputs_of(network, inputs), targets).double())
-        return torch.stack(each)
+        predictor, (inputs, targets) = Predictor(run), run.data.validation
+        draws = (weights.load(chain, draw) for draw in range(count))
+        found = predictor.outputs(draws, mask, [inputs])
+        return torch.stack([run.likelihood(outputs, targets).double() for (outputs,) in found])
 
     return losses
 
