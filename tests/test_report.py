@@ -28,7 +28,7 @@ from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_h
 from sgmcmc_prune.report.overlay import overlay
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData, shortened
-from sgmcmc_prune.report.sparsity import draw, quality_against_sparsity
+from sgmcmc_prune.report.sparsity import draw, marks_of, quality_against_sparsity
 from sgmcmc_prune.report.style import Picture, colours, legend_below, line, new_figure
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace, running_mean, training_trace
@@ -396,6 +396,26 @@ def _regression(*pruned: tuple[float, float, bool]) -> dict[str, object]:
 def _crosses(figure: Figure, panel: int) -> list[tuple[float, float]]:
     crosses = [line for line in figure.axes[panel].lines if line.get_marker() == "x"]
     return [(round(float(x), 3), float(y)) for line in crosses for x, y in line.get_xydata()]
+
+
+def test_every_mark_of_the_trade_off_says_what_it_is() -> None:
+    """Where it is drawn; one that leaves the panel where its arrow is."""
+    metrics = _regression((0.5, 1.2, False), (0.9, 9.0, True))
+    metrics["pruned"][0]["half_width"] = {"rmse": 0.1}
+    figure = draw([metrics], ("rmse", "nll"))
+    marks = marks_of(figure, metrics, ("rmse", "nll"))
+    assert [mark.text for mark in marks] == [
+        "magnitude, post hoc, 50% (50.0% pruned): RMSE 1.2000 ± 0.1000",
+        "magnitude, post hoc, 90% (90.0% pruned, starved): RMSE 9.0000",
+        "magnitude, post hoc, 50% (50.0% pruned): NLL -0.8000",
+        "magnitude, post hoc, 90% (90.0% pruned, starved): NLL 7.0000",
+    ]
+    panel = figure.axes[0]
+    point = panel.transData.transform((0.5, 1.2)) / figure.bbox.size
+    np.testing.assert_allclose([marks[0].left, 1 - marks[0].top], point)
+    (arrow,) = [line for line in panel.lines if line.get_marker() == "^"]
+    edge = panel.get_xaxis_transform().transform(arrow.get_xydata()[0]) / figure.bbox.size
+    np.testing.assert_allclose([marks[1].left, 1 - marks[1].top], edge)
 
 
 def test_starved_networks_are_crosses_that_set_no_axis() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sgmcmc_prune.report.scales import accuracy_axis, log_scale, sparsity_axis
 from sgmcmc_prune.report.style import (
     CRITERIA,
     INK,
+    Mark,
     Picture,
     criterion_colour,
     legend_below,
@@ -20,7 +22,7 @@ from sgmcmc_prune.report.style import (
     tidy,
 )
 from sgmcmc_prune.run.headline import score_noise
-from sgmcmc_prune.run.tables import CLASSES
+from sgmcmc_prune.run.tables import CLASSES, named_rows, with_half_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,6 +45,8 @@ STARVED: dict[str, Any] = {"color": "#999999", "marker": "x", "ms": 6, "ls": ""}
 #: one can. A share of the dense accuracy, and how many times the dense error.
 FAILED = 0.5
 FAILED_ERROR = 4.0
+#: Where the arrow of a network outside a panel stands, as a share of the panel's height from its edge.
+EDGE = 0.03
 
 Metrics = Mapping[str, Any]
 
@@ -81,6 +85,7 @@ def quality_against_sparsity(run: RunData) -> Picture:
     scores = run.metrics.get("scores", CLASSES)
     keys = drawn_scores(scores)
     figure = draw([run.metrics], keys)
+    marks = marks_of(figure, run.metrics, keys)
     named = ", ".join(scores[key] for key in keys)
     return Picture(
         "sparsity",
@@ -88,7 +93,41 @@ def quality_against_sparsity(run: RunData) -> Picture:
         " ".join(_told(run.metrics, scores)),
         f"{named} against sparsity, one line per criterion.",
         figure,
+        marks,
     )
+
+
+def marks_of(figure: "Figure", metrics: Metrics, keys: Sequence[str]) -> list[Mark]:
+    """Every network that `draw` has drawn of one run, in every panel, with its score; outside, at the edge."""
+    figure.draw_without_rendering()
+    width, height = figure.bbox.size
+    when, criteria = _columns(metrics), _criteria(metrics)
+    scores, found = metrics.get("scores", CLASSES), []
+    for (i, key), ((method, way, decided), row) in product(enumerate(keys), named_rows(metrics)[1:]):
+        kept, value = 1 - row["sparsity"], plain(row[key])
+        if row["when"] not in when or kept <= 0 or np.isnan(value):
+            continue
+        ax = figure.axes[i * len(when) + when.index(row["when"])]
+        x, y = ax.transData.transform(
+            (kept * _dodge([metrics], key, criteria.index(row["criterion"]), len(criteria)), value)
+        )
+        y = np.clip(y, *(ax.bbox.y0 + share * ax.bbox.height for share in (EDGE, 1 - EDGE)))
+        score = with_half_width(value, row.get("half_width", {}).get(key))
+        starved = ", starved" if row.get("starved") else ""
+        text = f"{method}, {way}, {decided} ({row['sparsity']:.1%} pruned{starved}): {scores[key]} {score}"
+        found.append(Mark(x / width, 1 - y / height, text))
+    return found
+
+
+def _columns(metrics: Metrics) -> list[str]:
+    """The ways of pruning, each of which has a column of panels."""
+    return [w for w in WHEN if any(row["when"] == w for row in metrics["pruned"])]
+
+
+def _criteria(metrics: Metrics) -> list[str]:
+    """The criteria, ours first."""
+    present = {row["criterion"] for row in metrics["pruned"]}
+    return [c for c in CRITERIA if c in present] + sorted(present - set(CRITERIA))
 
 
 def _told(metrics: Metrics, scores: Mapping[str, str]) -> Iterator[str]:
@@ -130,11 +169,9 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
     Error bars are 95 % intervals: with two runs or more Student-t ones over runs, with one those over examples
     (`predictive.intervals`), where they are known.
     """
-    when = [w for w in WHEN if any(row["when"] == w for row in runs[0]["pruned"])]
+    when, criteria = _columns(runs[0]), _criteria(runs[0])
     figure = new_figure(1 + 3.3 * len(when), 0.8 + 2.1 * len(keys))
     axes = figure.subplots(len(keys), len(when), squeeze=False, sharex=True, sharey="row")
-    present = {row["criterion"] for row in runs[0]["pruned"]}
-    criteria = [c for c in CRITERIA if c in present] + sorted(present - set(CRITERIA))
     places = [(w, c, kind) for w in when for c in criteria for kind in kinds(runs)]
     curves = {key: dict(zip(places, settled(curve(runs, key, *p) for p in places), strict=True)) for key in keys}
     for i, key in enumerate(keys):
@@ -247,7 +284,7 @@ def _draw_inside(ax: "Axes", kept: np.ndarray, mean: np.ndarray, looks: dict[str
     low, high = ax.get_ylim()
     (drawn,) = ax.plot(kept, mean, **looks)
     drawn.set_in_layout(False)  # most of it may be cut off
-    for outside, marker, edge in ((mean < low, "v", 0.03), (mean > high, "^", 0.97)):
+    for outside, marker, edge in ((mean < low, "v", EDGE), (mean > high, "^", 1 - EDGE)):
         heights = np.full(int(outside.sum()), edge)
         ax.plot(kept[outside], heights, marker, color=looks["color"], ms=6, transform=ax.get_xaxis_transform())
 
