@@ -149,16 +149,14 @@ def sample(
     dataset = as_dataset("given:data", ((x, y), (test_x, test_y)), observation.targets)
     classes = class_names(data, dataset.num_classes)
     dataset = dataclasses.replace(dataset, classes=classes, positions=positions)
-    if isinstance(observation, Gaussian):
-        _check_scale(dataset.train.labels)
-    _warn_of_scale(x)
+    _check_scales(observation, x, dataset.train.labels)
     make_network = _network(model)
-    size = _checked_batch(batch_size, len(x))
+    network, example, count = make_network(0), dataset.as_inputs(x[:1]), len(x)
+    size = _checked_batch(batch_size, count)
     if size is None:
-        affordable = affordable_batch(make_network(0), dataset.as_inputs(x[:1]), len(x))
-        size = _chosen_batch(affordable, loader_batch, len(x), progress)
+        size = _chosen_batch(affordable_batch(network, example, count), loader_batch, count, progress)
     config = replace(
-        default_settings(size, len(x), prior or default_prior(make_network(0)), schedule),
+        default_settings(size, count, prior or default_prior(network), schedule),
         model=ModelConfig(name=f"given:{type(model).__name__}"),
         likelihood=likelihood if isinstance(likelihood, str) else f"given:{type(observation).__name__}",
         **{name: value for name, value in {"em": em, "sampler": sampler}.items() if value is not None},
@@ -234,11 +232,9 @@ def sample_by_name(
         seed=seed,
     )
     found = Run(named)
-    if isinstance(found.likelihood, Gaussian):
-        _check_scale(found.data.train[1])
-    _warn_of_scale(found.data.train[0])
-    network, count = found.model(0), found.num_data
-    example = found.data.train[0][:1]
+    inputs, targets = found.data.train[:2]
+    _check_scales(found.likelihood, inputs, targets)
+    network, example, count = found.model(0), inputs[:1], found.num_data
     size = _checked_batch(batch_size, count) or affordable_batch(network, example, count)
     chosen = default_settings(size, count, default_prior(network), default_schedule(size / count, length))
     config = replace(
@@ -338,6 +334,13 @@ def _check_arguments(prior: Any, em: Any, sampler: Any, schedule: Any, seed: int
         raise TypeError(f"seed is {seed!r}; give an integer")
 
 
+def _check_scales(observation: Likelihood, inputs: Any, targets: Tensor) -> None:
+    """Refuse targets, and warn of inputs, of a scale that the default prior does not expect."""
+    if isinstance(observation, Gaussian):
+        _check_scale(targets)
+    _warn_of_scale(inputs)
+
+
 def _check_scale(targets: Tensor) -> None:
     """ValueError for targets that weights of a prior of about one cannot reach."""
     if len(targets) < 2:
@@ -363,7 +366,7 @@ def _warn_of_scale(inputs: Any) -> None:
             f"input {large[0]} has mean {float(mean[large[0]]):.3g} and standard deviation "
             f"{float(deviation[large[0]]):.3g} ({len(large)} of {len(mean)} inputs are as large), and the prior of the "
             "first layer expects about 0 and 1; standardise them: (x - x.mean(0)) / x.std(0)",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
