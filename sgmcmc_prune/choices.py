@@ -239,6 +239,14 @@ def check_options(
             raise TypeError(f"{what} has no option {option!r}; it has {', '.join(known) or 'none'}{instead}")
 
 
+def defaults(kind: str, name: str) -> dict[str, Any]:
+    """The options that a choice has by default, and their values; none of an object that was handed over."""
+    if is_given(name):
+        return {}
+    parameters = inspect.signature(load_callable(kind, name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
 def options(texts: Iterable[str], where: str) -> dict[str, Any]:
     """What was typed as NAME=VALUE: numbers, tuples, booleans and None as Python writes them, all else as text.
 

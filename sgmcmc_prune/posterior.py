@@ -312,7 +312,8 @@ class Pruned:
     masks : list of dict of str to BoolTensor
         By chain; True is kept.
     scores : dict
-        On the run's held-out examples: sparsity, the scores of the likelihood, members, sizes, ties.
+        On the run's held-out examples: sparsity, the scores of the likelihood, half of the 95 % interval of each over
+        examples (`half_width`), members, sizes, ties.
     """
 
     run: Run = field(repr=False)
@@ -421,6 +422,7 @@ def _post_hoc(posterior: Posterior, run: Run) -> Pruned:
     (decided,) = decided_post_hoc(run.config, evaluator.groups, states, held_out_losses(run), asked[:1])
     predicted = evaluator.predict(run.places, 0, posterior.num_draws, decided.masks)
     scores = evaluator.row(predicted, decided.masks, when="post_hoc", **decided.labels)
+    del scores["each"]
     return Pruned(run, posterior.draws, list(decided.masks), scores)
 
 
@@ -445,6 +447,7 @@ def _of_fork(posterior: Posterior, run: Run, stage: StagePlaces, draws: int, cri
     target = run.config.prune.targets[0]
     chain_masks = [masks.load(stage.mask(chain, target)) for chain in range(posterior.chains)]
     scores = stage_row(Evaluator(run), stage, 0, draws, criterion=criterion, when=when)
+    del scores["each"]
     return Pruned(run, Draws(WeightStore(stage.draws), posterior.chains, 0, draws, posterior), chain_masks, scores)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sgmcmc_prune.data.examples import as_dataset, is_labels
+from sgmcmc_prune.data.examples import as_dataset, is_labels, require_finite
 from sgmcmc_prune.data.handed import as_tensors, class_names
 from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.likelihoods import Gaussian, Likelihood, ObservationModel, check_targets, observation_model
@@ -137,6 +137,7 @@ def sample(
     _check_arguments(prior, em, sampler, schedule, seed)
     check_device(device)
     x, y, loader_batch = as_tensors(data)
+    require_finite("data:", x, y)  # before examples are held out, which would number them anew
     observation = _observation(likelihood, y)
     positions = None
     if test is None:

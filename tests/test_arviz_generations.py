@@ -78,6 +78,19 @@ def test_what_a_user_calls_works(posterior: Any, call: str) -> None:
     plt.close("all")
 
 
+def test_the_store_by_its_path(tmp_path: Path) -> None:
+    """ArviZ 0.23 does not read Zarr 3 by itself, and says how it can be read, which is what the guide says."""
+    import arviz as az
+
+    synthetic(tmp_path, [20, 20])
+    place = str(tmp_path / "posterior.zarr")
+    if int(az.__version__.split(".")[0]) < 1:
+        with pytest.raises(ImportError, match=r"xarray.open_datatree"):
+            az.from_zarr(place)
+    else:
+        assert "weight_norm" in az.from_zarr(place)["posterior"]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_posterior_stored_before_probes_were_numbered_is_compared_as_ever(posterior: Any) -> None:
     import arviz_stats

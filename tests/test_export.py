@@ -248,6 +248,25 @@ def test_a_program_gives_what_the_weights_give(finished: Path, tmp_path: Path, e
         torch.testing.assert_close(program(inputs), network(inputs), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("damage", ["cut", "changed", "text", "foreign"])
+def test_a_damaged_program_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str], damage: str) -> None:
+    """Torch would log its traceback beside it."""
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(nn.Linear(3, 2), (torch.zeros(4, 3),)), path)
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    capfd.readouterr()
+    changed = whole[:half] + b"xxxxxx" + whole[half + 6 :]
+    path.write_bytes({"cut": whole[:half], "changed": changed, "text": b"no program", "foreign": whole}[damage])
+    expected = (
+        "has not written: it does not say what" if damage == "foreign" else r"is no whole program \([\d,]+ bytes; "
+    )
+    with pytest.raises(ValueError, match=expected) as caught:
+        read_program(path)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_what_a_program_cannot_hold_is_named(tmp_path: Path) -> None:
     class Branching(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sgmcmc_prune.predictive.intervals import wilson_interval
-from sgmcmc_prune.run.headline import accuracy_noise, best_rows, headline, noise_line, prices
+from sgmcmc_prune.run.headline import best_rows, headline, noise_line, prices, score_noise
 
 RMSE = {"scores": {"rmse": "RMSE", "nll": "NLL"}, "higher_is_better": False}
 NLL = {"scores": {"nll": "NLL"}, "higher_is_better": False}
@@ -75,7 +75,7 @@ def test_a_little_more_sparsity_does_not_outweigh_a_better_network() -> None:
 
 def test_the_edge_of_the_noise_belongs_to_it() -> None:
     base = metrics(0.9)
-    noise = accuracy_noise(base, 0.89)
+    noise = score_noise(base, row(0.9, 0.89), "accuracy")
     assert noise is not None
     (price,) = prices({**base, "pruned": [row(0.9, 0.89)]})
     assert price.allowed == price.noise == noise
@@ -120,7 +120,7 @@ def test_decisions_without_a_target_are_named_and_sparsities_not_rounded_up() ->
     assert headline(metrics(0.9, found))[0].startswith("At 99.95 % sparsity")
 
 
-def test_numbers_are_compared_by_their_share_and_have_no_noise() -> None:
+def test_numbers_are_compared_by_their_share_and_without_an_interval_have_no_noise() -> None:
     rows = [row(0.5, 0.463), row(0.7, 0.641)]
     assert headline(metrics(0.457, *rows, **RMSE))[0] == (
         "At 50 % sparsity this network has an RMSE 1.3 % above the dense 0.457 on 10,000 test examples (post hoc, "
@@ -135,11 +135,50 @@ def test_numbers_are_compared_by_their_share_and_have_no_noise() -> None:
     assert "from an NLL of -0.002" in headline(metrics(-0.002, row(0.5, 0.005), **NLL))[0]
 
 
+def test_a_difference_has_its_paired_noise() -> None:
+    """It decides which network the sentence is about, and of an RMSE it is told as a share of the dense one."""
+    found = metrics(0.457, row(0.5, 0.463, paired={"rmse": 0.0091}), row(0.7, 0.469, paired={"rmse": 0.01}), **RMSE)
+    assert headline(found)[0] == (
+        "At 50 % sparsity this network has an RMSE 1.3 ± 2.0 % above the dense 0.457 on 10,000 test examples (post "
+        "hoc, magnitude)."
+    )
+    assert noise_line(found) == (
+        "± in the headline: half of the 95 % interval of the difference, paired by example, over 10,000 test examples. "
+        "The headline is about the sparsest pruned network, of those whose loss is no larger than that; it was chosen "
+        "on these examples, which flatters it a little."
+    )
+    half = {"half_width": {"rmse": 0.0312}}  # of each alone: not that of the difference
+    wide = metrics(0.457, row(0.7, 0.469, **half, paired={"rmse": 0.01}), **RMSE)
+    assert headline(wide)[0].startswith("Every pruned network loses more than its noise; the best of them, at 70 %")
+    assert "has an RMSE 2.6 ± 2.2 % above" in headline(wide)[0]
+    assert "loses 0.5 ± 0.3 points" in headline(metrics(0.9, row(0.9, 0.895, paired={"accuracy": 0.003})))[0]
+    nats = metrics(-0.2, row(0.5, -0.194, paired={"nll": 0.0071}), **NLL)
+    assert "loses 0.006 ± 0.007 nats for each example, from an NLL of -0.200 on" in headline(nats)[0]
+    few = metrics(1.0, row(0.5, 1.1, paired={"rmse": 0.2}), examples=31, **RMSE)
+    assert headline(few)[0].endswith(" 31 examples are too few to tell how far it can be pruned.")
+    alone = metrics(0.457, **RMSE)
+    alone["dense"] |= half
+    assert headline(alone)[0] == "This network has an RMSE of 0.457 ± 0.031; nothing was pruned."
+
+
+def test_a_network_that_is_worse_than_the_mean_of_the_targets_is_no_network() -> None:
+    said = headline(metrics(5.2, row(0.5, 5.3), mean_of_targets={"rmse": 1.024, "paired": 0.3}, **RMSE))
+    assert said[0] == (
+        "The dense network is worse than predicting the mean of the targets: its RMSE is 5.20, and 1.02 would be that "
+        "of the mean."
+    )
+    assert said[1].startswith("The chains have"), "of what pruning costs nothing is said"
+    for better in (0.9, 1.3):  # within noise it may be either
+        assert "worse" not in headline(metrics(better, mean_of_targets={"rmse": 1.024, "paired": 0.3}, **RMSE))[0]
+    unknown = metrics(None, mean_of_targets={"rmse": 1.024, "paired": None}, **RMSE)
+    assert headline(unknown)[0] == "The RMSE of this network is not a number."
+
+
 def test_without_a_number_of_examples_there_is_no_noise() -> None:
     unknown = metrics(0.9, row(0.9, 0.893), row(0.95, 0.88), examples=None)
     assert headline(unknown)[0].startswith("At 90 % sparsity this network loses 0.7 points of accuracy")
     assert "no larger than 1 point; the noise" in noise_line(unknown)
-    assert "10,000 test examples (binomial)" in noise_line(metrics(0.9, row(0.9, 0.9)))
+    assert "one accuracy (binomial) over 10,000 test examples." in noise_line(metrics(0.9, row(0.9, 0.9)))
 
 
 def test_the_line_under_the_table_says_what_the_headline_says() -> None:
@@ -174,11 +213,12 @@ def test_the_change_of_the_nll_stands_beside_the_score_that_chose() -> None:
 @pytest.mark.parametrize(
     ("found", "sentence"),
     [
-        (metrics(0.9), "This network has an accuracy of 90.0 %; nothing was pruned."),
-        (metrics(0.9, row(0.0, 0.9)), "This network has an accuracy of 90.0 %; nothing was pruned."),
+        (metrics(0.9), "This network has an accuracy of 90.0 ± 0.6 %; nothing was pruned."),
+        (metrics(0.9, row(0.0, 0.9)), "This network has an accuracy of 90.0 ± 0.6 %; nothing was pruned."),
+        (metrics(0.9, examples=None), "This network has an accuracy of 90.0 %; nothing was pruned."),
         (
             metrics(0.9, row(0.5, None)),
-            "This network has an accuracy of 90.0 %; no pruned one can be compared with it.",
+            "This network has an accuracy of 90.0 ± 0.6 %; no pruned one can be compared with it.",
         ),
         (metrics(None, row(0.5, 0.9)), "The accuracy of this network is not a number."),
         (
@@ -223,6 +263,8 @@ def test_the_best_rows_of_each_sparsity() -> None:
     filters = row(0.7, 0.9, target=0.8)  # whole filters do not add up to the target
     assert best_rows(metrics(0.9, *rows, filters)) == {0, 1, 3, 6}
     assert best_rows(metrics(0.9, *rows[:3], **RMSE)) == set(), "the noise of an error is not known"
+    known = [{**each, "half_width": {"rmse": 0.007}} for each in rows[:3]]
+    assert best_rows(metrics(0.9, *known, **RMSE)) == {1, 2}
     assert best_rows(metrics(0.9, *rows[:3], examples=None)) == set()
     starved = row(0.8, 0.9, starved=["fc.weight"])
     assert best_rows(metrics(0.9, starved, row(0.8, 0.8), row(0.8, 0.797))) == {1, 2}

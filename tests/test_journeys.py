@@ -12,6 +12,7 @@ import torch
 
 from sgmcmc_prune import choices, cli
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.run.data import SAME_AGAIN
 from sgmcmc_prune.run.directory import open_run
 from sgmcmc_prune.store.weights import WeightStore
 
@@ -90,6 +91,9 @@ def unlike(): return sets(torch.zeros(100, 4), torch.zeros(100, 5))
 def from_one(): return sets(torch.zeros(100, 4), torch.zeros(100, 4), 1)
 def flat(): return sets(torch.zeros(100), torch.zeros(100))
 def other(): return sets(torch.randn(100, 4), torch.randn(100, 4))
+DRAWN = torch.randn(100, 4)  # at the import, by every process
+def imported(): return sets(DRAWN, DRAWN)
+def fixed(): return sets(torch.arange(400.0).view(100, 4) / 400, torch.ones(100, 4))
 """
 SHORT = """
     --data.validation 6500 --data.batch-size 50 --model.name linear --prior.spike-variance 1e-3 --schedule.burn-in 2
@@ -270,12 +274,37 @@ def test_a_run_does_not_go_on_with_another_file_or_other_examples(
     with pytest.raises(SystemExit):
         cli.main(["resume", "out"])
     assert "own_network:net is not what this run was started with" in capsys.readouterr().err
-    changing = "--data.name wrong:other --data.validation 10 --data.batch-size 10 --prior.spike-variance 1e-2"
-    with pytest.raises(SystemExit):
-        cli.main(
-            ["run", "demo", *SHORT, *f"{changing} --probes 4 --execution processes --chains 2 --out changing".split()]
-        )
-    assert "gives other examples than when changing was started" in capsys.readouterr().err
+
+
+def test_examples_that_differ_from_call_to_call_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before a directory is made, where a second call tells; in a chain's process, where only another import does."""
+    small = ["--data.validation", "10", "--data.batch-size", "10", "--prior.spike-variance", "1e-2", "--probes", "4"]
+    run = [
+        "run",
+        "demo",
+        *SHORT,
+        *small,
+        "--chains",
+        "2",
+        "--execution",
+        "processes",
+        "--out",
+        "changing",
+        "--data.name",
+    ]
+    for command in (run, ["sample", "--likelihood", "categorical", "--out", "changing"]):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([*command, "wrong:other"])
+        again = "gives other examples when it is called again, as every process of a run does"
+        assert f"your data set wrong:other {again}: {SAME_AGAIN}" in capsys.readouterr().err
+        assert not Path("changing").exists()
+    with pytest.raises(SystemExit, match="1"):
+        cli.main([*run, "wrong:imported"])
+    assert (
+        f"wrong:imported gives other examples than when changing was started: {SAME_AGAIN}" in capsys.readouterr().err
+    )
+    cli.main([*run, "wrong:fixed", "--overwrite"])  # what is overwritten had other examples, and that is no matter
+    assert open_run(Path("changing")).config.data.name == "wrong:fixed"
 
 
 def test_a_criterion_gets_a_copy_of_the_weights_and_decides_by_its_own_odds(folder: Path) -> None:

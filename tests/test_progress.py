@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from sgmcmc_prune import Gaussian, ScheduleConfig, sample
 from sgmcmc_prune.chains import monitor, step_size
 from sgmcmc_prune.chains.monitor import ess_so_far
 from sgmcmc_prune.diagnostics.ess import ess
-from sgmcmc_prune.machine import progress
+from sgmcmc_prune.machine import log_bar, progress
 from sgmcmc_prune.run.main import run
 from sgmcmc_prune.store.weights import WeightStore
 
@@ -41,6 +42,24 @@ def test_a_log_file_has_whole_lines_and_few_of_them(monkeypatch: pytest.MonkeyPa
     with progress.bar(10, "step", desc="chains") as bar:
         bar.update(10)
     assert "\r" in output.getvalue()
+
+
+def test_a_log_says_soon_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stderr", output)
+    monkeypatch.setattr(log_bar, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(log_bar, "LOOK_SECONDS", 0.01)
+    with progress.bar(1000, "step", desc="chains") as bar:
+        time.sleep(0.1)  # as a process does that starts; it says nothing of the speed
+        bar.set_postfix_str("begins")
+        for _ in range(1000):
+            time.sleep(5e-4)
+            bar.update()
+    first, last = output.getvalue().splitlines()  # the second would be due after a minute
+    found = re.match(r"chains: \d+% \((\d+)/1000 steps\) after 00:00, \d\d:\d\d left, begins$", first)
+    assert found
+    assert 1 < int(found[1]) < 900
+    assert last.startswith("chains: 100% ")
 
 
 def test_scores_are_kept_in_a_file_and_looking_changes_nothing(tmp_path: Path, monkeypatch: Any) -> None:

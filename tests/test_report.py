@@ -28,12 +28,12 @@ from sgmcmc_prune.report.inclusion import false_discovery_threshold, inclusion_h
 from sgmcmc_prune.report.overlay import overlay
 from sgmcmc_prune.report.page import page
 from sgmcmc_prune.report.run_data import RunData, shortened
-from sgmcmc_prune.report.sparsity import draw, quality_against_sparsity
-from sgmcmc_prune.report.style import Picture, legend_below, line, new_figure
+from sgmcmc_prune.report.sparsity import draw, marks_of, quality_against_sparsity
+from sgmcmc_prune.report.style import Picture, colours, legend_below, line, new_figure
 from sgmcmc_prune.report.temperature import temperatures
 from sgmcmc_prune.report.training import hyperparameter_trace, running_mean, training_trace
 from sgmcmc_prune.run.config import DataConfig, ModelConfig, PriorConfig, PruneConfig, RunConfig, ScheduleConfig
-from sgmcmc_prune.run.headline import best_rows, headline
+from sgmcmc_prune.run.headline import best_rows, headline, noise_line
 from sgmcmc_prune.run.main import run
 from sgmcmc_prune.run.tables import diagnostics_lines
 from sgmcmc_prune.settings import replace
@@ -256,7 +256,9 @@ def test_the_page_opens_with_the_verdict_then_the_trade_off_then_the_tables(fini
     assert places == sorted(places)
     assert text.index(">Results<") < text.index("<details>")
     assert text.count("<details>") == 3 + len(PICTURES)  # all pictures but the first, and four sections of words
-    assert f"±: half of the 95 % interval of one accuracy on {metrics['examples']:,} test examples" in text
+    over = f"over {metrics['examples']:,} test examples"
+    assert f"± in the headline: half of the 95 % interval of the difference, paired by example, {over}" in text
+    assert f"± in the table: half of the 95 % interval {over}, of a share (accuracy, coverage) Wilson" in text
     assert metrics["departures"] == len(read_json(finished / "run.json")["departures"])
 
 
@@ -273,7 +275,8 @@ def test_a_run_prints_the_verdict_first(finished: Path, capsys: pytest.CaptureFi
     cli._show(finished, lambda: metrics)
     printed = capsys.readouterr().out.strip().splitlines()
     assert printed[: len(headline(metrics))] == headline(metrics)
-    assert sum(line.startswith("±: half of the 95 % interval") for line in printed) == 1
+    for place in ("headline", "table"):
+        assert sum(line.startswith(f"± in the {place}: half of the 95 % interval") for line in printed) == 1
 
 
 def test_the_best_of_each_sparsity_are_marked(finished: Path) -> None:
@@ -284,17 +287,25 @@ def test_the_best_of_each_sparsity_are_marked(finished: Path) -> None:
     text = page(run_data, [])
     assert text.count('<td class="best">') == len(best)
     for place in best:
-        assert f'<td class="best">{run_data.metrics["pruned"][place]["accuracy"]:.4f}</td>' in text
+        row = run_data.metrics["pruned"][place]
+        assert f'<td class="best">{row["accuracy"]:.4f} ± {row["half_width"]["accuracy"]:.4f}</td>' in text
+        gap = row["accuracy"] - run_data.metrics["dense"]["accuracy"]
+        assert f"<td>{gap:+.4f} ± {row['paired']['accuracy']:.4f}</td>" in text
     assert "✓: the best accuracy among the networks pruned to the same sparsity" in text
 
 
 def test_metrics_of_an_earlier_release_get_their_noise_from_run_json(copy: Path) -> None:
     whole = read_json(copy / "metrics.json", checksum=True)
     earlier = {key: value for key, value in whole.items() if key not in ("examples", "departures")}
+    for row in (earlier["dense"], *earlier["pruned"]):
+        row.pop("half_width")
+        row.pop("paired", None)
     write_json(copy / "metrics.json", earlier, checksum=True)
     metrics = RunData.open(copy).metrics
     assert metrics is not None
-    assert headline(metrics) == headline(whole)
+    assert headline(metrics) == headline({**earlier, **{key: whole[key] for key in ("examples", "departures")}})
+    assert "±" in headline(metrics)[0]
+    assert "one accuracy (binomial)" in noise_line(metrics)
     assert len(headline(earlier)) == 2, "nothing is said of departures"
     assert "±" not in headline(earlier)[0]
 
@@ -308,6 +319,20 @@ def test_accuracy_has_bars_where_the_number_of_examples_is_known() -> None:
 
     assert bars(metrics) == [0, 0]
     assert bars({**metrics, "examples": 1000}) == [1, 0]
+
+
+def test_an_rmse_has_the_bars_that_its_run_knows() -> None:
+    metrics = _regression((0.5, 1.2, False))
+    for row, half in ((metrics["dense"], 0.1), *((row, 0.2) for row in metrics["pruned"])):
+        row["half_width"] = {"rmse": half}
+    metrics["examples"] = 300
+    panels = draw([metrics], ("rmse", "nll")).axes
+    (bar,) = panels[0].collections[0].get_segments()
+    np.testing.assert_allclose(bar[:, 1], [1.0, 1.4])
+    assert not panels[1].collections
+    figure = overlay({"one": metrics}).figure
+    assert figure is not None
+    assert len(figure.axes[0].collections) == 1
 
 
 def test_a_running_mean_keeps_what_is_level_and_smooths_what_is_not() -> None:
@@ -373,6 +398,26 @@ def _crosses(figure: Figure, panel: int) -> list[tuple[float, float]]:
     return [(round(float(x), 3), float(y)) for line in crosses for x, y in line.get_xydata()]
 
 
+def test_every_mark_of_the_trade_off_says_what_it_is() -> None:
+    """Where it is drawn; one that leaves the panel where its arrow is."""
+    metrics = _regression((0.5, 1.2, False), (0.9, 9.0, True))
+    metrics["pruned"][0]["half_width"] = {"rmse": 0.1}
+    figure = draw([metrics], ("rmse", "nll"))
+    marks = marks_of(figure, metrics, ("rmse", "nll"))
+    assert [mark.text for mark in marks] == [
+        "magnitude, post hoc, 50% (50.0% pruned): RMSE 1.2000 ± 0.1000",
+        "magnitude, post hoc, 90% (90.0% pruned, starved): RMSE 9.0000",
+        "magnitude, post hoc, 50% (50.0% pruned): NLL -0.8000",
+        "magnitude, post hoc, 90% (90.0% pruned, starved): NLL 7.0000",
+    ]
+    panel = figure.axes[0]
+    point = panel.transData.transform((0.5, 1.2)) / figure.bbox.size
+    np.testing.assert_allclose([marks[0].left, 1 - marks[0].top], point)
+    (arrow,) = [line for line in panel.lines if line.get_marker() == "^"]
+    edge = panel.get_xaxis_transform().transform(arrow.get_xydata()[0]) / figure.bbox.size
+    np.testing.assert_allclose([marks[1].left, 1 - marks[1].top], edge)
+
+
 def test_starved_networks_are_crosses_that_set_no_axis() -> None:
     """Those that are not starved stay inside, at twice the dense error, too, and where all have failed."""
     metrics = _regression((0.5, 1.6, False), (0.7, 2.9, False), (0.8, 2.0, True), (0.9, 9.0, True))
@@ -383,6 +428,14 @@ def test_starved_networks_are_crosses_that_set_no_axis() -> None:
             assert low < 1.0 + shift < 2.9 + shift < high < 3.5 + shift
             assert _crosses(figure, panel) == [(0.2, 2.0 + shift), (0.1, 9.0 + shift)]
         assert "starved" in [text.get_text() for text in figure.legends[0].get_texts()]
+    both = overlay({"one": metrics, "two": metrics})
+    assert both.figure is not None
+    crosses = [line for line in both.figure.axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())]
+    shades = dict(zip(("one", "two"), colours(2), strict=True))
+    assert [line.get_color() for line in crosses] == [*shades.values()]
+    named = {line.get_label(): line.get_color() for line in both.figure.legends[0].get_lines()}
+    assert shades.items() <= named.items()
+    assert "Crosses, in the colour of their run" in both.caption
     figure = draw([_regression((0.5, 5.0, False), (0.9, 50.0, True))], ("rmse",))
     assert 5.0 < figure.axes[0].get_ylim()[1] < 6.0
     figure = draw([_regression((0.5, 1.2, False), (0.7, 5.0, False))], ("rmse",))
@@ -543,7 +596,9 @@ def test_several_runs_stand_side_by_side(
     assert text.count("<img") == 1
     assert all(f"<li><b>{name}</b>: " in text for name in (finished.name, "copy"))
     assert escape(headline(metrics)[0]) in text
-    assert f'<td class="best">{metrics["dense"]["accuracy"]:.4f}</td><td>0.1000</td>' in text
+    half = f"{metrics['dense']['half_width']['accuracy']:.4f}"
+    first = f"{metrics['dense']['accuracy']:.4f}"
+    assert f'<td class="best">{first} ± {half}</td><td>0.1000 ± {half}</td>' in text
     assert text.count("<tr>") == 2 + len(metrics["pruned"]), "heading, dense, and every way of pruning once"
     assert "not judged on the same examples" not in text
 

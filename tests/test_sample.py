@@ -287,6 +287,12 @@ def loader_of_a_part() -> "DataLoader[Any]":
     return DataLoader(data, batch_size=10, sampler=torch.utils.data.SubsetRandomSampler(range(30)))
 
 
+def with_a_nan(row: int, column: int) -> torch.Tensor:
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+    x[row, column] = float("nan")
+    return x
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -296,7 +302,8 @@ def loader_of_a_part() -> "DataLoader[Any]":
         (loader_of_a_part(), "draws 30 of 60 examples"),
         (Augmented(), "other examples when"),
         ((torch.zeros(5, 3), torch.zeros(4)), "one target for each example"),
-        ((torch.tensor([[1.0, 2.0, 3.0], [4.0, float("nan"), 6.0]] * 20), torch.randn(40)), "column 1 is not finite"),
+        ((with_a_nan(50, 1), torch.randn(60)), "data: input of example 50, column 1 is not finite"),
+        ((torch.randn(60, 3), with_a_nan(9, 0)[:, 0]), "data: target of example 9 is not finite"),
         ((regression_data()[0], 1e4 * regression_data()[1]), "standardise them"),
         ((regression_data()[0], torch.randn(60, 2, 2)), r"\(n,\) or \(n, k\)"),
     ],
@@ -321,6 +328,11 @@ def test_a_dropped_last_batch_is_said_in_words() -> None:
             {"likelihood": lambda f, y: (f[:, 0] - y).square().mean()},
             ValueError,
             "one negative log-likelihood for each",
+        ),
+        (
+            {"likelihood": lambda f, y: (f - y).square().mean(1)},
+            ValueError,
+            r"beside 8 examples than beside 16; .*outputs have shape \(16, 1\) and targets \(16,\): does one",
         ),
         ({"likelihood": "categorical"}, ValueError, "give integers"),
         ({"model": "mlp"}, TypeError, "give an nn.Module"),

@@ -45,7 +45,8 @@ def test_a_table_is_sampled_with_a_step_that_suits_it(table: Path, capsys: pytes
     assert "run directory: runs/sample-seed0" in capsys.readouterr().out
 
     kept = {path: path.read_bytes() for path in (out / "draws").rglob("*.safetensors")}
-    command(*houses)  # goes on, and finds everything done
+    same = ("--data-options", "seed=0", "test=0.1", "--model-options", "activation=tanh", "widths=(50,)")
+    command(*houses, *same, "--likelihood-options", "noise=learned")  # all said, goes on, and finds everything done
     assert kept
     assert kept == {path: path.read_bytes() for path in (out / "draws").rglob("*.safetensors")}
 
@@ -53,7 +54,7 @@ def test_a_table_is_sampled_with_a_step_that_suits_it(table: Path, capsys: pytes
         command("npz:counts.npz", "--likelihood", "poisson")
     assert "was sampled from other data" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
-        command(*houses, "--model-options", "widths=(5,)")
+        command(*houses, "--model-options", "widths=(5,)", "activation=tanh")
     said = capsys.readouterr().err
     assert "holds a run with other settings (model.options); " in said
     assert "give the same ones, another directory, or overwrite it (overwrite=True, --overwrite)" in said

@@ -100,6 +100,7 @@ def rehearse(model: nn.Module, inputs: Tensor, targets: Tensor, likelihood: Like
             evaluated = _outputs(model, inputs, num_outputs)
             _check_logits(likelihood, evaluated.detach())
             _check_gradients(model, likelihood(evaluated.float(), targets), len(inputs), complete=True)
+            _check_each_alone(likelihood, evaluated.detach().float(), targets)
         outputs = _outputs(model, inputs, num_outputs)
         _check_leaves(model, outputs)
         _check_state(model)
@@ -244,6 +245,18 @@ def _check_state(model: nn.Module) -> None:
         raise ValueError(f"state_dict() of the network has {', '.join(strange)}, which is no parameter and no buffer")
     if network_state(copied(model)).keys() != network_state(model).keys():
         raise ValueError("a copy of the network has another state_dict() than the network")
+
+
+def _check_each_alone(likelihood: Likelihood, outputs: Tensor, targets: Tensor) -> None:
+    """Refuse a likelihood that gives an example another value beside others: it would be no product over examples."""
+    half = len(outputs) // 2
+    together, alone = likelihood(outputs, targets)[:half], likelihood(outputs[:half], targets[:half])
+    if not torch.allclose(together, alone, rtol=1e-3, atol=1e-5):
+        raise ValueError(
+            f"the likelihood of an example is another one beside {half} examples than beside {len(outputs)}; compute "
+            f"it from the example's own output and target (outputs have shape {tuple(outputs.shape)} and targets "
+            f"{tuple(targets.shape)}: does one broadcast the other?)"
+        )
 
 
 def _check_gradients(model: nn.Module, losses: Tensor, count: int, complete: bool) -> None:

@@ -140,16 +140,22 @@ def _check_parts(name: str, parts: list[Tensor], numbers: bool) -> None:
             )
         if len(inputs) != len(labels):
             raise ValueError(f"data {name!r}: there are {len(inputs)} {split} inputs and {len(labels)} labels")
-        for what, values in (("input", inputs), ("target", labels)):
-            if len(bad := (~values.float().isfinite()).nonzero()):
-                where = f", column {', '.join(map(str, bad[0][1:].tolist()))}" if values.ndim > 1 else ""
-                raise ValueError(f"data {name!r}: {split} {what} of example {int(bad[0][0])}{where} is not finite")
+        require_finite(f"data {name!r}: {split}", inputs, labels)
     inputs, labels, test, test_labels = parts
     if inputs.shape[1:] != test.shape[1:] or inputs.dtype != test.dtype or labels.shape[1:] != test_labels.shape[1:]:
         raise ValueError(
             f"data {name!r}: training examples are {inputs.dtype} of shape {tuple(inputs.shape[1:])}, test examples "
             f"{test.dtype} of shape {tuple(test.shape[1:])}; give both alike, scaled alike"
         )
+
+
+def require_finite(which: str, inputs: Tensor, targets: Tensor) -> None:
+    """ValueError that names the first example, and its column, where an input or a target is not finite."""
+    for what, values in (("input", inputs), ("target", targets)):
+        numbers = values if values.is_complex() else values.float()  # which is what a network gets
+        if len(bad := (~numbers.isfinite()).nonzero()):
+            where = f", column {', '.join(map(str, bad[0][1:].tolist()))}" if values.ndim > 1 else ""
+            raise ValueError(f"{which} {what} of example {int(bad[0][0])}{where} is not finite")
 
 
 def is_labels(targets: Tensor) -> bool:

@@ -130,6 +130,12 @@ class Dataset:
         """What a table of results says of the data: the name, and whether these are the official files."""
         return {"name": self.name, "official": self.provenance["official"]}
 
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of all examples, of a set made of tensors; None where it is not known."""
+        found: str | None = self.provenance.get("files", {}).get("tensors")
+        return found
+
     def as_inputs(self, values: Any) -> Tensor:
         """Examples in the units of the user's data as the network takes them.
 

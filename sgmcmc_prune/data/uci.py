@@ -59,7 +59,8 @@ def load(root: str | Path, name: str, split: int) -> Split:
     """
     folder = _base(root) / name / "data"
     if not (folder / "data.txt").is_file():
-        raise ValueError(f"{root} has no data set {name!r}; it has {', '.join(names(root)) or 'none'}")
+        known = ", ".join(names(root)) or "none"
+        raise ValueError(f"{root} has no data set {name!r}; it has {known}. A table of your own is csv:FILE:TARGET")
     if not (folder / f"index_train_{split}.txt").is_file():
         count = len(list(folder.glob("index_train_*.txt")))
         raise ValueError(f"{name} has no split {split}; choose 0 to {count - 1}")

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from sgmcmc_prune.predictive.metrics import ROOTS
 from sgmcmc_prune.predictive.predict import Predictive
 
 #: outputs (n, ...), targets (n, ...) -> negative log-likelihood (n,)
@@ -131,6 +132,22 @@ class ObservationModel(ABC):
         """The first two of the scores, which every draw on its own gets."""
         return dict(list(self.score(prediction, targets, unit).items())[:2])
 
+    def each(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, Tensor]:
+        """What every example adds to a score that is a mean over examples, by key; of an RMSE its squared error.
+
+        The intervals of scores are made of it (`predictive.intervals`): one that is not here has none.
+
+        Parameters
+        ----------
+        prediction, targets, unit
+            As of `score`.
+
+        Returns
+        -------
+        dict of str to Tensor, shape (n,), float64
+        """
+        return {}
+
     def expected_target(self, prediction: Any) -> Tensor:
         """Mean of the targets under a prediction, shape (n, k)."""
         return self.mean(prediction.outputs).mean(0)
@@ -154,10 +171,16 @@ class ObservationModel(ABC):
         """
         raise ValueError(self.not_distilled)
 
-    def mixture_nll(self, prediction: Mixture, targets: Tensor) -> float:
-        r"""Mean over examples of :math:`-\log \frac1S \sum_s p(y | f_s)`, in nats."""
+    def mixture_nll(self, prediction: Mixture, targets: Tensor) -> Tensor:
+        r""":math:`-\log \frac1S \sum_s p(y | f_s)` of each example, in nats: shape (n,)."""
         members = torch.stack([-self(outputs, targets) for outputs in prediction.outputs])
-        return math.log(len(members)) - float(members.logsumexp(0).mean())
+        return math.log(len(members)) - members.logsumexp(0)
+
+
+def scores_of(each: Mapping[str, Tensor]) -> dict[str, float]:
+    """The scores to which every example adds something (`ObservationModel.each`): means, or their roots."""
+    means = {key: values.mean() for key, values in each.items()}
+    return {key: float(mean.sqrt() if key in ROOTS else mean) for key, mean in means.items()}
 
 
 def require_targets(targets: Tensor, bad: Tensor, expected: str) -> None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgmcmc_prune.likelihoods.base import ObservationModel, columns, require_targets
+from sgmcmc_prune.likelihoods.base import ObservationModel, columns, require_targets, scores_of
 
 
 class Bernoulli(ObservationModel):
@@ -36,9 +36,13 @@ class Bernoulli(ObservationModel):
 
     def score(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
         """Share of the labels that are right, NLL of an example, and Brier score of a label."""
+        return scores_of(self.each(prediction, targets, unit))
+
+    def each(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, Tensor]:
+        """Share of its labels that are right, NLL, and mean Brier score of its labels."""
         p, y = columns(self.expected_target(prediction), targets)
         return {
-            "accuracy": float(((p > 0.5) == (y > 0.5)).double().mean()),
+            "accuracy": ((p > 0.5) == (y > 0.5)).double().mean(1),
             "nll": self.mixture_nll(prediction, targets),
-            "brier": float((p - y).square().mean()),
+            "brier": (p - y).square().mean(1),
         }

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgmcmc_prune.likelihoods.base import ObservationModel, Prediction
-from sgmcmc_prune.predictive.metrics import summarise
+from sgmcmc_prune.predictive import metrics
 from sgmcmc_prune.predictive.predict import predictive_of
 
 #: No class has this label. Torch leaves examples with its "ignored" label, by default -100, out without a word.
@@ -52,7 +52,11 @@ class Categorical(ObservationModel):
 
     def score(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
         """Accuracy, NLL, Brier score and expected calibration error."""
-        return summarise(prediction.probabilities, targets)
+        return metrics.summarise(prediction.probabilities, targets)
+
+    def each(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, Tensor]:
+        """Whether it is right, NLL and Brier score; a calibration error is no mean over examples."""
+        return metrics.each(prediction.probabilities, targets)
 
     def cross_entropy(self, outputs: Tensor, prediction: Any) -> Tensor:
         r""":math:`-\sum_k \bar p_k \log \mathrm{softmax}(f)_k`."""

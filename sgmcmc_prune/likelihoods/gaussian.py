@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.distributions import Normal
 
-from sgmcmc_prune.likelihoods.base import Mixture, ObservationModel, columns
+from sgmcmc_prune.likelihoods.base import Mixture, ObservationModel, columns, scores_of
 
 #: Probability of the central predictive interval whose coverage is scored.
 INTERVAL = 0.9
@@ -133,18 +133,27 @@ class Gaussian(ObservationModel):
 
     def score(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
         """RMSE of the mean, NLL, CRPS, and the share of targets in their central 90 % interval; in the user's unit."""
-        mean, log_noise, y = self._numbers(prediction, targets)
-        return {
-            **self.score_single(prediction, targets, unit),
-            "crps": unit * float(crps(mean, log_noise.exp(), y).mean()),
-            "coverage": float(((self.pit(prediction, targets) - 0.5).abs() <= INTERVAL / 2).double().mean()),
-        }
+        return scores_of(self.each(prediction, targets, unit))
 
     def score_single(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
         """RMSE and NLL."""
+        return scores_of(self._error_and_nll(prediction, targets, unit))
+
+    def each(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, Tensor]:
+        """Squared error, NLL, CRPS and coverage; of several targets the NLL of all, and the mean of the others."""
+        mean, log_noise, y = self._numbers(prediction, targets)
+        inside = (self.pit(prediction, targets) - 0.5).abs() <= INTERVAL / 2
+        return {
+            **self._error_and_nll(prediction, targets, unit),
+            "crps": unit * crps(mean, log_noise.exp(), y).mean(1),
+            "coverage": inside.double().mean(1),
+        }
+
+    def _error_and_nll(self, prediction: Any, targets: Tensor, unit: float) -> dict[str, Tensor]:
+        """Squared error of the mean, and NLL, of each example."""
         mean, _, y = self._numbers(prediction, targets)
         return {
-            "rmse": unit * float((mean.mean(0) - y).square().mean().sqrt()),
+            "rmse": unit**2 * (mean.mean(0) - y).square().mean(1),
             "nll": self.mixture_nll(prediction, targets) + y.shape[1] * math.log(unit),
         }
 

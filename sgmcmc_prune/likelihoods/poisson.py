@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.likelihoods.base import ObservationModel, columns, require_targets
+from sgmcmc_prune.likelihoods.base import ObservationModel, columns, require_targets, scores_of
 
 
 class Poisson(ObservationModel):
@@ -34,5 +34,9 @@ class Poisson(ObservationModel):
 
     def score(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
         """Root mean square error of the expected count, and NLL."""
+        return scores_of(self.each(prediction, targets, unit))
+
+    def each(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, Tensor]:
+        """Squared error of the expected count, and NLL."""
         rate, y = columns(self.expected_target(prediction), targets)
-        return {"rmse": float((rate - y).square().mean().sqrt()), "nll": self.mixture_nll(prediction, targets)}
+        return {"rmse": (rate - y).square().mean(1), "nll": self.mixture_nll(prediction, targets)}

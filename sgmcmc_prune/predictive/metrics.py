@@ -10,6 +10,8 @@ from torch import Tensor
 
 #: How far a row of probabilities may sum from one: rows rounded to half precision pass, logits do not.
 _ROW_SUM_TOLERANCE = 1e-2
+#: Scores of any likelihood that are the root of a mean over examples, and those that are a share of examples.
+ROOTS, SHARES = ("rmse",), ("accuracy", "coverage")
 
 
 def accuracy(probabilities: Tensor, labels: Tensor) -> float:
@@ -34,8 +36,7 @@ def accuracy(probabilities: Tensor, labels: Tensor) -> float:
     ValueError
         Shapes that do not match, rows that are not distributions, labels outside the classes.
     """
-    p, y = _checked(probabilities, labels)
-    return float((p.argmax(1) == y).double().mean())
+    return float(_right(*_checked(probabilities, labels)).mean())
 
 
 def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> float:
@@ -61,9 +62,7 @@ def negative_log_likelihood(probabilities: Tensor, labels: Tensor) -> float:
     TypeError, ValueError
         As `accuracy`.
     """
-    p, y = _checked(probabilities, labels)
-    of_true_class = p.gather(1, y[:, None]).clamp_min(torch.finfo(torch.float64).tiny)
-    return float(-of_true_class.log().mean())
+    return float(_surprise(*_checked(probabilities, labels)).mean())
 
 
 def brier(probabilities: Tensor, labels: Tensor) -> float:
@@ -90,9 +89,42 @@ def brier(probabilities: Tensor, labels: Tensor) -> float:
     ----------
     Brier (1950), Verification of forecasts expressed in terms of probability, Monthly Weather Review 78.
     """
+    return float(_squared_error(*_checked(probabilities, labels)).mean())
+
+
+def each(probabilities: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What every example adds to the metrics that are means: `accuracy`, `nll` and `brier`.
+
+    Parameters
+    ----------
+    probabilities : Tensor, shape (n, classes)
+        Predicted class probabilities.
+    labels : Tensor of integers, shape (n,)
+        True classes.
+
+    Returns
+    -------
+    dict of str to Tensor of float64, shape (n,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `accuracy`.
+    """
     p, y = _checked(probabilities, labels)
-    truth = torch.nn.functional.one_hot(y, p.shape[1])
-    return float((p - truth).square().sum(1).mean())
+    return {"accuracy": _right(p, y), "nll": _surprise(p, y), "brier": _squared_error(p, y)}
+
+
+def _right(p: Tensor, y: Tensor) -> Tensor:
+    return (p.argmax(1) == y).double()
+
+
+def _surprise(p: Tensor, y: Tensor) -> Tensor:
+    return -p.gather(1, y[:, None]).squeeze(1).clamp_min(torch.finfo(torch.float64).tiny).log()
+
+
+def _squared_error(p: Tensor, y: Tensor) -> Tensor:
+    return (p - torch.nn.functional.one_hot(y, p.shape[1])).square().sum(1)
 
 
 @dataclass(frozen=True)

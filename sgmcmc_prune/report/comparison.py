@@ -7,13 +7,13 @@ from pathlib import Path
 from sgmcmc_prune.report import markup
 from sgmcmc_prune.report.overlay import overlay
 from sgmcmc_prune.report.run_data import RunData
-from sgmcmc_prune.report.sparsity import Metrics, plain
+from sgmcmc_prune.report.sparsity import Metrics
 from sgmcmc_prune.report.style import png
 from sgmcmc_prune.report.write import require_page
-from sgmcmc_prune.run.headline import accuracy_noise, headline, noise_line, not_worse
-from sgmcmc_prune.run.tables import CLASSES, named_rows
+from sgmcmc_prune.run.headline import headline, noise_line, not_worse, score_noise
+from sgmcmc_prune.run.tables import CLASSES, named_rows, with_half_width
 from sgmcmc_prune.store.files import atomic_path
-from sgmcmc_prune.text_table import missing, number
+from sgmcmc_prune.text_table import missing
 
 
 def write_comparison(run_dirs: Sequence[Path], out: Path) -> Path:
@@ -122,27 +122,30 @@ def _table(runs: Mapping[str, Metrics]) -> str:
     for place, named in enumerate(every):
         here = [rows[run].get(named) for run in runs]
         shares = ["-" if row is None else f"{row['sparsity']:.1%}" for row in here]
-        numbers = [number(None if row is None else row[key], 4) for key in scores for row in here]
+        numbers = [_score(row, key) for key in scores for row in here]
         cells.append([*named, *shares, *numbers])
-        values = {
-            run: plain(None if row is None or row.get("starved") else row[next(iter(scores))])
-            for run, row in zip(runs, here, strict=True)
-        }
+        fed = {run: row for run, row in zip(runs, here, strict=True) if row is not None and not row.get("starved")}
         first_column = 3 + len(runs)
-        marked = _best(runs, values) if not _unlike(runs) else set()
+        marked = _best(runs, fed) if not _unlike(runs) else set()
         best |= {(place, first_column + list(runs).index(run)) for run in marked}
     text = (
-        "✓: the best run of a row in its accuracy, and every other one that the noise does not tell from it. Starved "
-        "networks are not compared."
+        f"✓: the best run of a row in its {next(iter(scores.values()))}, and every other one that the noise does not "
+        "tell from it (half of the 95 % interval of the best one, over examples). Starved networks are not compared."
     )
     return markup.table("Results", header, *cells, best=best) + (markup.paragraphs([text], "small") if best else "")
 
 
-def _best(runs: Mapping[str, Metrics], values: Mapping[str, float]) -> set[str]:
-    """The best run by one score and those within its noise; none where nothing can be compared."""
-    known = {run: value for run, value in values.items() if not missing(value)}
+def _best(runs: Mapping[str, Metrics], rows: Mapping[str, Metrics]) -> set[str]:
+    """The best run by the first score, and those within its noise; none where nothing can be compared."""
+    first = next(iter(_scores(next(iter(runs.values())))))
+    known = {run: row[first] for run, row in rows.items() if not missing(row[first])}
     sign = 1 if next(iter(runs.values())).get("higher_is_better", True) else -1
-    return not_worse(known, sign, lambda run: accuracy_noise(runs[run], known[run]))
+    return not_worse(known, sign, lambda run: score_noise(runs[run], rows[run], first))
+
+
+def _score(row: Metrics | None, key: str) -> str:
+    """A score of a run's row and half of its interval; a dash where the run has no such row."""
+    return "-" if row is None else with_half_width(row[key], row.get("half_width", {}).get(key))
 
 
 def _scores(metrics: Metrics) -> dict[str, str]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Sequence
 from html import escape
 
-from sgmcmc_prune.report.style import Picture
+from sgmcmc_prune.report.style import Mark, Picture
 
 CSS = """
 :root { color-scheme: light dark; --text: #222; --quiet: #555; --page: #fff; --rule: #ddd; --card: #f6f6f6;
@@ -42,6 +42,13 @@ summary { cursor: pointer; padding: .6rem 0; } summary h2 { display: inline; fon
 details > :last-child { margin-bottom: 1.2rem; }
 figure { margin: 0; } figcaption { font-size: .9rem; color: var(--quiet); margin-top: .4rem; }
 img { max-width: 100%; height: auto; display: block; background: #fff; border-radius: 6px; }
+.plot { position: relative; width: fit-content; max-width: 100%; }
+.mark { position: absolute; width: 14px; height: 14px; margin: -7px; border-radius: 50%; }
+.mark:hover, .mark:focus { outline: 2px solid currentColor; z-index: 1; color: #222; }
+.mark:hover::after, .mark:focus::after { content: attr(aria-label); position: absolute; top: 18px; left: 0;
+  width: 13rem; padding: .3rem .5rem; border-radius: 4px; background: #222; color: #fff; font-size: .8rem;
+  pointer-events: none; }
+.mark.rightmost::after { left: auto !important; right: 0; }
 @media (max-width: 40rem) { body { padding: .75rem; } h1 { font-size: 1.3rem; } .verdict { font-size: 1rem; }
   table { font-size: .8rem; } th, td { padding: .25rem .22rem; } td.text { white-space: normal; }
   th button::after { width: .7em; } }
@@ -52,7 +59,8 @@ pre { overflow-x: auto; font-size: .8rem; background: var(--card); padding: .5re
 SCRIPT = """
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0], headers = [...table.tHead.rows[0].cells];
-  const number = text => /^[+-]?[\\d,]*\\.?\\d+ ?%?$/.test(text) ? parseFloat(text.replaceAll(",", "")) : NaN;
+  const numeric = /^[+-]?[\\d,]*\\.?\\d+ ?%?( ± [\\d.,]+)?$/;
+  const number = text => numeric.test(text) ? parseFloat(text.replaceAll(",", "")) : NaN;
   const missing = text => text === "" || text === "-";
   const compare = (a, b, sign) => {
     if (missing(a) || missing(b)) return missing(a) - missing(b);
@@ -71,7 +79,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 """
 #: CSS pixels for an inch of a figure under which its labels, of eight points, cannot be read.
 READABLE = 72
-NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+ ?%?|-|")
+NUMBER = re.compile(r"[+-]?[\d,]*\.?\d+ ?%?( ± [\d.,]+)?|-|")
 
 
 def document(title: str, parts: Sequence[str]) -> str:
@@ -160,8 +168,16 @@ def figure(picture: Picture, png: bytes | None) -> str:
     data = base64.b64encode(png).decode()
     # On a phone it scrolls in its box before its words become too small to read.
     least = f' style="min-width: {READABLE * picture.figure.get_figwidth():.0f}px"' if picture.figure else ""
-    image = f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}"{least}>'
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}">{"".join(map(_mark, picture.marks))}'
+    image = f'<div class="plot"{least}>{image}</div>'
     return f"<figure>{_wide(picture.title, image)}<figcaption>{escape(picture.caption)}</figcaption></figure>"
+
+
+def _mark(mark: Mark) -> str:
+    """A point that says what it is where the pointer or the keyboard is on it, on the side where there is room."""
+    place = f"left: {mark.left:.2%}; top: {mark.top:.2%}"
+    side = " rightmost" if mark.left > 0.5 else ""
+    return f'<span class="mark{side}" style="{place}" tabindex="0" role="img" aria-label="{escape(mark.text)}"></span>'
 
 
 def _cell(text: str, kind: str) -> str:

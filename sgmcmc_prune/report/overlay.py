@@ -11,6 +11,7 @@ from sgmcmc_prune.report.sparsity import (
     Metrics,
     curve,
     errors,
+    has_bars,
     kinds,
     label,
     looks_of,
@@ -47,9 +48,12 @@ def overlay(runs: Mapping[str, Metrics]) -> Picture:
         "Networks that have failed (less than half of the dense accuracy, or four times the dense error) are left out."
     )
     if any(row.get("starved") for metrics in runs.values() for row in metrics["pruned"]):
-        caption += " Grey crosses: starved networks, through a layer of which almost nothing passes, where they fit in."
-    if "accuracy" in scores and all(metrics.get("examples") for metrics in runs.values()):
-        caption += " Bars: 95 % intervals of an accuracy (binomial)."
+        caption += (
+            " Crosses, in the colour of their run: starved networks, through a layer of which almost nothing passes, "
+            "where they fit in."
+        )
+    if all(has_bars([metrics], next(iter(scores))) for metrics in runs.values()):
+        caption += " Bars: 95 % intervals of a score over examples, where they are known."
     return Picture("overlay", title, caption, f"{named} against sparsity, a colour for each run.", _draw(runs))
 
 
@@ -77,9 +81,9 @@ def _draw(runs: Mapping[str, Metrics]) -> "Figure":
         if key == "accuracy":
             accuracy_axis(axes[i, 0])
         axes[i, 0].set_ylim(axes[i, 0].get_ylim())
-        for (_, column, _, _), each in curves.items():
-            starved = each.starved
-            axes[i, when.index(column)].plot(each.kept[starved], each.mean[starved], **STARVED)
+        for (name, column, _, _), each in curves.items():
+            starved, looks = each.starved, {**STARVED, "color": shades[name]}
+            axes[i, when.index(column)].plot(each.kept[starved], each.mean[starved], **looks)
     sparsity_axis(axes[0, 0])
     handles = [line(name, color=shade, lw=2.5) for name, shade in shades.items()]
     handles += [line(c.replace("_", " "), color="#777777", ls=_dashes(criteria, c)) for c in criteria if c in drawn]

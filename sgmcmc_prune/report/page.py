@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
+from sgmcmc_prune.predictive.metrics import SHARES
 from sgmcmc_prune.report import markup
 from sgmcmc_prune.report.facts import facts
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.report.style import Picture
 from sgmcmc_prune.run.headline import best_rows, headline, noise_line
 from sgmcmc_prune.run.tables import (
+    CLASSES,
     NAMED,
     control_lines,
     diagnostics_lines,
@@ -127,6 +129,7 @@ def _table(run: RunData) -> str:
     metrics = run.metrics
     best = {(1 + place, len(NAMED)) for place in best_rows(metrics)}
     lines = [
+        *_interval_lines(metrics),
         *_mark_lines(metrics, bool(best)),
         *unit_lines(metrics),
         *control_lines(metrics),
@@ -143,13 +146,31 @@ def _table(run: RunData) -> str:
 
 
 def _mark_lines(metrics: dict[str, Any], marked: bool) -> list[str]:
-    """What the mark in the first score's column means: only accuracies have an interval, and so a mark."""
+    """What the mark in the first score's column means."""
     if not marked:
         return []
+    first = next(iter(metrics.get("scores", CLASSES).values()))
     return [
-        "✓: the best accuracy among the networks pruned to the same sparsity, and every other one that the noise "
+        f"✓: the best {first} among the networks pruned to the same sparsity, and every other one that the noise "
         f"of {metrics['examples']:,} examples does not tell from it (half of the 95 % interval of the best one). "
         "Starved networks are not compared."
+    ]
+
+
+def _interval_lines(metrics: dict[str, Any]) -> list[str]:
+    """What stands after ±, where something does."""
+    half = metrics["dense"].get("half_width", {})
+    if not half:
+        return []
+    ways = [
+        *(["of a share (accuracy, coverage) Wilson's"] if half.keys() & set(SHARES) else []),
+        *(["of an RMSE by the delta method"] if "rmse" in half else []),
+        "of a mean Student's",
+        "of a difference from the dense network Student's, paired by example",
+    ]
+    where = f"{metrics['examples']:,} {metrics['split']} examples"
+    return [
+        f"± in the table: half of the 95 % interval over {where}, {'; '.join(ways)}. It says nothing of other seeds."
     ]
 
 

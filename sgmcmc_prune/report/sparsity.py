@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sgmcmc_prune.report.scales import accuracy_axis, log_scale, sparsity_axis
 from sgmcmc_prune.report.style import (
     CRITERIA,
     INK,
+    Mark,
     Picture,
     criterion_colour,
     legend_below,
@@ -19,7 +21,8 @@ from sgmcmc_prune.report.style import (
     new_figure,
     tidy,
 )
-from sgmcmc_prune.run.tables import CLASSES
+from sgmcmc_prune.run.headline import score_noise
+from sgmcmc_prune.run.tables import CLASSES, named_rows, with_half_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +45,8 @@ STARVED: dict[str, Any] = {"color": "#999999", "marker": "x", "ms": 6, "ls": ""}
 #: one can. A share of the dense accuracy, and how many times the dense error.
 FAILED = 0.5
 FAILED_ERROR = 4.0
+#: Where the arrow of a network outside a panel stands, as a share of the panel's height from its edge.
+EDGE = 0.03
 
 Metrics = Mapping[str, Any]
 
@@ -53,7 +58,7 @@ class Curve:
     Parameters
     ----------
     kept, mean, half : ndarray, shape (networks,)
-        Kept share, score, and half of its interval over runs.
+        Kept share, score, and half of its interval: over runs, or of one run over examples.
     failed, starved : bool ndarray, shape (networks,)
         Much worse than the dense network; with a starved layer, in any run.
     """
@@ -78,8 +83,9 @@ def quality_against_sparsity(run: RunData) -> Picture:
     if not run.metrics["pruned"]:
         return Picture("sparsity", title, "Nothing was pruned in this run.")
     scores = run.metrics.get("scores", CLASSES)
-    keys = [key for key in scores if key not in ("brier", "coverage")]
+    keys = drawn_scores(scores)
     figure = draw([run.metrics], keys)
+    marks = marks_of(figure, run.metrics, keys)
     named = ", ".join(scores[key] for key in keys)
     return Picture(
         "sparsity",
@@ -87,7 +93,41 @@ def quality_against_sparsity(run: RunData) -> Picture:
         " ".join(_told(run.metrics, scores)),
         f"{named} against sparsity, one line per criterion.",
         figure,
+        marks,
     )
+
+
+def marks_of(figure: "Figure", metrics: Metrics, keys: Sequence[str]) -> list[Mark]:
+    """Every network that `draw` has drawn of one run, in every panel, with its score; outside, at the edge."""
+    figure.draw_without_rendering()
+    width, height = figure.bbox.size
+    when, criteria = _columns(metrics), _criteria(metrics)
+    scores, found = metrics.get("scores", CLASSES), []
+    for (i, key), ((method, way, decided), row) in product(enumerate(keys), named_rows(metrics)[1:]):
+        kept, value = 1 - row["sparsity"], plain(row[key])
+        if row["when"] not in when or kept <= 0 or np.isnan(value):
+            continue
+        ax = figure.axes[i * len(when) + when.index(row["when"])]
+        x, y = ax.transData.transform(
+            (kept * _dodge([metrics], key, criteria.index(row["criterion"]), len(criteria)), value)
+        )
+        y = np.clip(y, *(ax.bbox.y0 + share * ax.bbox.height for share in (EDGE, 1 - EDGE)))
+        score = with_half_width(value, row.get("half_width", {}).get(key))
+        starved = ", starved" if row.get("starved") else ""
+        text = f"{method}, {way}, {decided} ({row['sparsity']:.1%} pruned{starved}): {scores[key]} {score}"
+        found.append(Mark(x / width, 1 - y / height, text))
+    return found
+
+
+def _columns(metrics: Metrics) -> list[str]:
+    """The ways of pruning, each of which has a column of panels."""
+    return [w for w in WHEN if any(row["when"] == w for row in metrics["pruned"])]
+
+
+def _criteria(metrics: Metrics) -> list[str]:
+    """The criteria, ours first."""
+    present = {row["criterion"] for row in metrics["pruned"]}
+    return [c for c in CRITERIA if c in present] + sorted(present - set(CRITERIA))
 
 
 def _told(metrics: Metrics, scores: Mapping[str, str]) -> Iterator[str]:
@@ -112,22 +152,26 @@ def _told(metrics: Metrics, scores: Mapping[str, str]) -> Iterator[str]:
         yield "Networks that have failed (less than half of the dense accuracy, or four times the dense error) do not"
         yield "set the range of a panel where others can: an arrow stands where they leave it, and the table has their"
         yield "values."
-    if metrics.get("examples") and classes:
-        yield f"Bars and grey band: 95 % intervals of an accuracy on {metrics['examples']:,} examples (binomial, one"
+    known = [scores[key] for key in drawn_scores(scores) if has_bars([metrics], key)]
+    if known:
+        yield f"Bars and grey band: 95 % intervals of {', '.join(known)} on {metrics['examples']:,} examples (one"
         yield "seed). Networks judged on the same examples differ by less than their bars suggest."
+
+
+def drawn_scores(scores: Mapping[str, str]) -> list[str]:
+    """The scores that have a panel."""
+    return [key for key in scores if key not in ("brier", "coverage")]
 
 
 def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
     """Draw one row of panels per metric.
 
-    Error bars are 95 % intervals: with two runs or more Student-t ones over runs, with one the binomial one of its
-    accuracy, if it says on how many examples that was measured.
+    Error bars are 95 % intervals: with two runs or more Student-t ones over runs, with one those over examples
+    (`predictive.intervals`), where they are known.
     """
-    when = [w for w in WHEN if any(row["when"] == w for row in runs[0]["pruned"])]
+    when, criteria = _columns(runs[0]), _criteria(runs[0])
     figure = new_figure(1 + 3.3 * len(when), 0.8 + 2.1 * len(keys))
     axes = figure.subplots(len(keys), len(when), squeeze=False, sharex=True, sharey="row")
-    present = {row["criterion"] for row in runs[0]["pruned"]}
-    criteria = [c for c in CRITERIA if c in present] + sorted(present - set(CRITERIA))
     places = [(w, c, kind) for w in when for c in criteria for kind in kinds(runs)]
     curves = {key: dict(zip(places, settled(curve(runs, key, *p) for p in places), strict=True)) for key in keys}
     for i, key in enumerate(keys):
@@ -167,7 +211,8 @@ Curves = Mapping[tuple[str, str, str], Curve]
 
 def _panel(ax: "Axes", runs: Sequence[Metrics], key: str, when: str, criteria: Sequence[str], curves: Curves) -> None:
     """Draw the dense predictive, and all pruned ones that have not failed and are not starved: they set the range."""
-    dense, half = mean_and_half_width(np.array([plain(run["dense"][key]) for run in runs]))
+    dense, over_runs = mean_and_half_width(np.array([plain(run["dense"][key]) for run in runs]))
+    half = over_runs if len(runs) > 1 else _over_examples(runs[0], runs[0]["dense"], key)
     ax.axhline(float(dense), color=INK, linestyle="--", linewidth=1)
     around = errors(runs, key, dense, half)
     if around is not None and np.isfinite(around).all():
@@ -194,19 +239,30 @@ def _draw_control(ax: "Axes", runs: Sequence[Metrics], key: str) -> None:
 
 def _dodge(runs: Sequence[Metrics], key: str, place: int, criteria: int) -> float:
     """By how much a criterion is moved aside: error bars of several at one sparsity stand side by side."""
-    bars = errors(runs, key, np.array([0.5]), np.array([0.0])) is not None
-    return 1 + 0.04 * (place - (criteria - 1) / 2) if bars else 1.0
+    return 1 + 0.04 * (place - (criteria - 1) / 2) if has_bars(runs, key) else 1.0
 
 
-def errors(runs: Sequence[Metrics], key: str, mean: np.ndarray, half: np.ndarray) -> np.ndarray | None:
-    """How far 95 % intervals reach below and above, shape (2, ...); None where nothing is known of them."""
-    if len(runs) > 1:
-        return np.stack([half, half])
-    examples = runs[0].get("examples")
-    if key != "accuracy" or not examples:
+def has_bars(runs: Sequence[Metrics], key: str) -> bool:
+    """Whether intervals of a score are known."""
+    return len(runs) > 1 or score_noise(runs[0], runs[0]["dense"], key) is not None
+
+
+def errors(runs: Sequence[Metrics], key: str, mean: Any, half: Any) -> np.ndarray | None:
+    """How far 95 % intervals reach below and above, shape (2, ...); None where nothing is known of them.
+
+    That of an accuracy of one run is not symmetric.
+    """
+    if not has_bars(runs, key):
         return None
-    low, high = wilson_interval(mean, examples)
+    if len(runs) > 1 or key != "accuracy":
+        return np.stack([half, half])
+    low, high = wilson_interval(mean, runs[0]["examples"])
     return np.stack([mean - low, high - mean]).clip(0)
+
+
+def _over_examples(run: Metrics, row: Metrics, key: str) -> float:
+    """Half of the interval of a row's score over examples; NaN where it is not known."""
+    return plain(score_noise(run, row, key))
 
 
 def _draw_others(
@@ -228,7 +284,7 @@ def _draw_inside(ax: "Axes", kept: np.ndarray, mean: np.ndarray, looks: dict[str
     low, high = ax.get_ylim()
     (drawn,) = ax.plot(kept, mean, **looks)
     drawn.set_in_layout(False)  # most of it may be cut off
-    for outside, marker, edge in ((mean < low, "v", 0.03), (mean > high, "^", 0.97)):
+    for outside, marker, edge in ((mean < low, "v", EDGE), (mean > high, "^", 1 - EDGE)):
         heights = np.full(int(outside.sum()), edge)
         ax.plot(kept[outside], heights, marker, color=looks["color"], ms=6, transform=ax.get_xaxis_transform())
 
@@ -250,13 +306,16 @@ def curve(runs: Sequence[Metrics], key: str, when: str, criterion: str, kind: st
     for run in runs:
         rows = [r for r in run["pruned"] if r["criterion"] == criterion and r["when"] == when]
         rows = [r for r in rows if r["decision"] == kind]
-        each = ((1 - r["sparsity"], plain(r[key]), _quality(run, r), bool(r.get("starved"))) for r in rows)
+        each = (
+            (1 - r["sparsity"], plain(r[key]), _quality(run, r), bool(r.get("starved")), _over_examples(run, r, key))
+            for r in rows
+        )
         found.append(list(each))
-    values = np.array(found).reshape(len(runs), -1, 4)
+    values = np.array(found).reshape(len(runs), -1, 5)
     mean, half = mean_and_half_width(values)
     drawn = mean[:, 0] > 0  # a network without weights has no place on a log axis; it is in the table
     failed, starved = mean[drawn, 2] < 1, mean[drawn, 3] > 0
-    return Curve(mean[drawn, 0], mean[drawn, 1], half[drawn, 1], failed, starved)
+    return Curve(mean[drawn, 0], mean[drawn, 1], half[drawn, 1] if len(runs) > 1 else mean[drawn, 4], failed, starved)
 
 
 def settled(curves: Iterable[Curve]) -> list[Curve]:

@@ -58,6 +58,8 @@ class Picture:
     alt : str
         The picture in words, for those who do not see it.
     figure : Figure or None
+    marks : sequence of Mark
+        What is told where the figure is pointed at.
     """
 
     name: str
@@ -65,6 +67,16 @@ class Picture:
     caption: str
     alt: str = ""
     figure: "Figure | None" = None
+    marks: "Sequence[Mark]" = ()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point of a figure: shares of its width from the left and of its height from the top, and what it is."""
+
+    left: float
+    top: float
+    text: str
 
 
 def colours(count: int) -> list[Any]:

@@ -13,6 +13,9 @@ from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.likelihoods import Likelihood, ObservationModel
 from sgmcmc_prune.run.config import RunConfig
 
+#: What helps where examples differ from one call to the next.
+SAME_AGAIN = "draw them with a fixed seed (torch.Generator().manual_seed(0)), or save the arrays once and give npz:FILE"
+
 
 @dataclass(frozen=True)
 class Data:
@@ -34,11 +37,30 @@ class Data:
 
 def load_data(config: RunConfig) -> Data:
     """Read and split the data of a configuration. The split depends on the seed alone."""
+    return split_data(_dataset(config), config)
+
+
+def require_same_again(config: RunConfig, dataset: Dataset) -> None:
+    """ValueError if a data set of the user's own gives other examples when it is called once more.
+
+    Every process of a run, and a resume, calls it. One that returns a `Dataset` need not say what its examples are, and
+    is taken at its word.
+    """
+    if not choices.is_own(config.data.name) or (first := dataset.digest) is None:
+        return
+    if _dataset(config).digest != first:
+        raise ValueError(
+            f"your data set {config.data.name} gives other examples when it is called again, as every process of a run "
+            f"does: {SAME_AGAIN}"
+        )
+
+
+def _dataset(config: RunConfig) -> Dataset:
+    """The data set that a configuration names."""
     options = choices.options(config.data.options, "data.options")
     found = likelihood(config)
     targets = found.targets if isinstance(found, ObservationModel) else "any"
-    dataset = datasets.load(config.data.name, config.data.data_dir, targets=targets, **options)
-    return split_data(dataset, config)
+    return datasets.load(config.data.name, config.data.data_dir, targets=targets, **options)
 
 
 def likelihood(config: RunConfig) -> Likelihood:

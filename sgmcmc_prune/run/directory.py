@@ -78,10 +78,31 @@ def _check_unchanged(out: Path, config: RunConfig) -> None:
         raise ValueError(f"{RunPlaces(out).config} is not the configuration of the draws beside it: {both}")
 
 
+#: Settings that are texts NAME=VALUE, and for each the kind of choice whose options they are, and where its name is.
+OPTIONS = {
+    "data.options": ("data set", "data.name"),
+    "model.options": ("network", "model.name"),
+    "likelihood_options": ("likelihood", "likelihood"),
+    "prior.options": ("prior", "prior.family"),
+    "sampler.options": ("sampler", "sampler.name"),
+    "prune.curvature_options": ("curvature", "prune.curvature"),
+}
+
+
 def differing(first: RunConfig, second: RunConfig) -> list[str]:
-    """The settings in which two configurations differ, by dotted name."""
+    """The settings in which two configurations differ, by dotted name.
+
+    Options are compared by their values: one that is given as it is by default is no difference.
+    """
     ours, theirs = _flat(to_json(first)), _flat(to_json(second))
-    return [name for name in ours if ours[name] != theirs[name]]
+    changed = [name for name in ours if ours[name] != theirs[name]]
+    return [name for name in changed if name not in OPTIONS or _values(name, ours) != _values(name, theirs)]
+
+
+def _values(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the options under this name say, with the defaults of those that are not given."""
+    kind, chosen = OPTIONS[name]
+    return {**choices.defaults(kind, settings[chosen]), **choices.options(settings[name], name)}
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,7 +11,7 @@ augmented as they were; plain images have other statistics than crops with black
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice, product
@@ -27,10 +27,12 @@ from sgmcmc_prune.criteria.base import make_criterion
 from sgmcmc_prune.data import Dataset, ood
 from sgmcmc_prune.diagnostics import in_function_space, judge
 from sgmcmc_prune.likelihoods import Gaussian, ObservationModel, Prediction
+from sgmcmc_prune.likelihoods.base import scores_of
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.models.state import network_state
 from sgmcmc_prune.predictive.flops import multiply_adds
+from sgmcmc_prune.predictive.intervals import half_widths, paired_half_widths
 from sgmcmc_prune.predictive.metrics import auroc, reliability
 from sgmcmc_prune.predictive.predict import Predictive, one_by_one_is_an_error, outputs_of, outputs_of_draws
 from sgmcmc_prune.pruning import batchnorm, masks
@@ -181,8 +183,12 @@ class Evaluator:
                 self.not_shrinkable = str(error)
         return []
 
-    def _score(self, prediction: Prediction) -> dict[str, float]:
-        return self.likelihood.score(prediction, self.labels, self.unit)
+    def _score(self, prediction: Prediction) -> dict[str, Any]:
+        """The scores, what each example adds to them, and half of the 95 % interval of each."""
+        each = self.likelihood.each(prediction, self.labels, self.unit)
+        terms = {key: values.tolist() for key, values in each.items()}
+        scores = self.likelihood.score(prediction, self.labels, self.unit)
+        return {**scores, "each": terms, "half_width": half_widths(terms)}
 
     def rmse_by_target(self, prediction: Prediction, dataset: Dataset) -> dict[str, float]:
         """Of several targets that were standardised, each in its own unit, by name; of others nothing."""
@@ -319,6 +325,8 @@ def tables(run: Run, progress: bool = True, rank: int = 0, size: int = 1) -> dic
         pruned = [*_post_hoc(run, evaluator, rows, bar), *_stages(run, evaluator, rows, bar)]
         control = _control(run, evaluator, rows, bar) if config.control else []
     by_target = dense.pop("rmse_by_target", {})
+    mean = compare_with_mean(run, dense)
+    pair_with_dense(dense, [*pruned, *control])
     return {
         "split": config.evaluate,
         "examples": len(evaluator.labels),
@@ -331,10 +339,28 @@ def tables(run: Run, progress: bool = True, rank: int = 0, size: int = 1) -> dic
         "ood": " in ".join(str(part) for part in (config.ood, config.ood_dir) if part is not None),
         "not_shrinkable": evaluator.not_shrinkable,
         **({"rmse_by_target": by_target} if by_target else {}),
+        **({"mean_of_targets": mean} if mean else {}),
         "dense": dense,
         "pruned": pruned,
         **({"control": control} if control else {}),
     }
+
+
+def pair_with_dense(dense: dict[str, Any], rows: Sequence[dict[str, Any]]) -> None:
+    """Give every row half of the 95 % interval of its difference from the dense one; what each example adds goes."""
+    reference = dense.pop("each", {})
+    for row in rows:
+        row["paired"] = paired_half_widths(row.pop("each", {}), reference)
+
+
+def compare_with_mean(run: Run, dense: Mapping[str, Any]) -> dict[str, float]:
+    """RMSE of the constant mean of the training targets, and its paired interval beside the dense row's; of numbers."""
+    if "rmse" not in dense.get("each", {}):
+        return {}
+    train, split = (y.double().reshape(len(y), -1) for y in (run.data.train[1], run.evaluation_split[1]))
+    errors = run.data.dataset.unit**2 * (split - train.mean(0)).square().mean(1)
+    paired = paired_half_widths(dense["each"], {"rmse": errors.tolist()})
+    return {**scores_of({"rmse": errors}), "paired": paired["rmse"]}
 
 
 def _drawn(run: Run) -> str:

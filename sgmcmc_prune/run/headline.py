@@ -39,7 +39,7 @@ class Price:
         Accuracy as a share, NLL in nats for each example, anything else as a share of the dense score; negative where
         the pruned network is the better one.
     noise : float or None
-        Half of the 95 % interval of the row's accuracy (`accuracy_noise`), None where it is not known.
+        Half of the 95 % interval of that (`difference_noise`), None where it is not known.
     allowed : float
         The largest loss that counts as none.
     """
@@ -76,12 +76,14 @@ def headline(metrics: Metrics) -> list[str]:
     least. If no loss is so small, it is the network that loses least of all, and the sentence says so. A network with a
     starved layer is no candidate while there is one without; if all have one, the sentence names the layer.
 
-    The noise of an accuracy is half of its 95 % interval as a binomial share of the examples it was measured on. That
-    of a difference between two networks on the same examples is smaller wherever they are right and wrong on mostly
-    the same ones, but which these are is not kept. Where the noise is not known (of an RMSE, or without a number of
-    examples) a fixed tolerance takes its place (`TOLERANCES`), and there is no ±. The network is chosen on the
+    The noise of a loss is half of the 95 % interval of the difference between the two networks, example by example
+    (`predictive.intervals`). Runs of earlier releases know only that of one accuracy, as a binomial share. Where
+    neither is known, a fixed tolerance takes its place (`TOLERANCES`), and there is no ±. The network is chosen on the
     examples that it is judged on, so that its loss is a little flattered. The first score alone chooses; of a
     likelihood that has an NLL, too, the sentence says how that changes.
+
+    Where the dense posterior predictive errs by more than the mean of the training targets would, the first sentence
+    says that instead.
 
     Parameters
     ----------
@@ -93,38 +95,49 @@ def headline(metrics: Metrics) -> list[str]:
     list of str
         Sentences; the one about departures is left out where their number is not in `metrics`.
     """
-    return [_price_sentence(metrics), _convergence_sentence(metrics["diagnostics"]), *_departure_sentences(metrics)]
+    first = _failure_sentence(metrics) or _price_sentence(metrics)
+    return [first, _convergence_sentence(metrics["diagnostics"]), *_departure_sentences(metrics)]
 
 
 def noise_line(metrics: Metrics) -> str:
     """What ± means in the headline, and which network it is about; empty where it is about none that was pruned."""
     first, judged = _first(metrics), _judged(metrics)
-    if judged is None:
+    if judged is None or _failure_sentence(metrics):
         return ""
-    known = first == "accuracy" and metrics.get("examples")
+    known = judged.price.noise is not None
     limit = "that" if known else _tolerance_words(first)
     if judged.free:
         rule = f"The headline is about the sparsest {judged.among}, of those whose loss is no larger than {limit}"
     else:
         rule = f"No {judged.among} has a loss as small as {limit}, so the headline is about the one that loses least"
     if known:
+        paired = judged.price.row.get("paired")
+        what = "the difference, paired by example," if paired else "one accuracy (binomial)"
         where = f"{metrics['examples']:,} {metrics['split']} examples"
         return (
-            f"±: half of the 95 % interval of one accuracy on {where} (binomial). {rule}; it was chosen on these "
+            f"± in the headline: half of the 95 % interval of {what} over {where}. {rule}; it was chosen on these "
             "examples, which flatters it a little."
         )
     return f"{rule}; the noise of its score is not known."
 
 
-def accuracy_noise(metrics: Metrics, accuracy: float | None) -> float | None:
-    """Half of the 95 % Wilson interval of an accuracy on the split of a run; None where it is not known.
+def score_noise(metrics: Metrics, row: Row, key: str) -> float | None:
+    """Half of the 95 % interval of a score over the examples of its split; None where it is not known.
 
-    An example with several labels counts as one, which makes the interval too wide rather than too narrow.
+    Runs of earlier releases did not keep it; that of an accuracy follows from the number of examples.
     """
-    examples = metrics.get("examples")
-    if not examples or accuracy is None or missing(accuracy) or _first(metrics) != "accuracy":
-        return None
-    return float(wilson_half_width(accuracy, examples))
+    kept, score, examples = row.get("half_width", {}).get(key), row.get(key), metrics.get("examples")
+    if kept is None and key == "accuracy" and examples and score is not None and not missing(score):
+        return float(wilson_half_width(score, examples))
+    return None if missing(kept) else float(kept)
+
+
+def difference_noise(metrics: Metrics, row: Row, key: str) -> float | None:
+    """That of the difference from the dense score; of an accuracy of which no pairs are known, that of itself."""
+    if not row.get("paired"):
+        return score_noise(metrics, row, key)
+    paired = row["paired"].get(key)
+    return None if missing(paired) else float(paired)
 
 
 def best_rows(metrics: Metrics) -> set[int]:
@@ -146,7 +159,7 @@ def best_rows(metrics: Metrics) -> set[int]:
     found = set()
     for places in groups.values():
         scores = {place: metrics["pruned"][place][first] for place in places}
-        found |= not_worse(scores, sign, lambda place: accuracy_noise(metrics, metrics["pruned"][place][first]))
+        found |= not_worse(scores, sign, lambda place: score_noise(metrics, metrics["pruned"][place], first))
     return found
 
 
@@ -180,7 +193,8 @@ def prices(metrics: Metrics) -> list[Price]:
     found = []
     for row in metrics["pruned"]:
         if row["sparsity"] > 0 and scale and not missing(row[first]):
-            noise = accuracy_noise(metrics, row[first])
+            noise = difference_noise(metrics, row, first)
+            noise = None if noise is None else noise / scale
             allowed = TOLERANCES.get(first, TOLERANCE) if noise is None else noise
             found.append(Price(row, sign * (dense - row[first]) / scale, noise, allowed))
     return found
@@ -199,7 +213,8 @@ def _price_sentence(metrics: Metrics) -> str:
     if judged is None:
         pruned = any(row["sparsity"] > 0 for row in metrics["pruned"])
         rest = "no pruned one can be compared with it" if pruned else "nothing was pruned"
-        return f"This network has {_article(heading)} {heading} of {_score(first, dense)}; {rest}."
+        noise = score_noise(metrics, metrics["dense"], first)
+        return f"This network has {_article(heading)} {heading} of {_score(first, dense, noise)}; {rest}."
     best = judged.price
     if judged.free:
         change = _change(metrics, best)
@@ -212,6 +227,17 @@ def _price_sentence(metrics: Metrics) -> str:
     return (
         f"Every {judged.among} loses more than {limit}; the best of them, {_at(metrics, best.row, 'at', 'with')} "
         f"({way(best.row)}), {_change(metrics, best)}{_starved(best.row)}."
+    )
+
+
+def _failure_sentence(metrics: Metrics) -> str:
+    """That the dense network is worse than no network, where it is so beyond noise."""
+    mean, dense = metrics.get("mean_of_targets"), metrics["dense"].get("rmse")
+    if not mean or missing(dense) or dense - mean["rmse"] <= (0.0 if missing(mean["paired"]) else mean["paired"]):
+        return ""
+    return (
+        f"The dense network is worse than predicting the mean of the targets: its RMSE is {_score('rmse', dense)}, and "
+        f"{_score('rmse', mean['rmse'])} would be that of the mean."
     )
 
 
@@ -239,15 +265,14 @@ def _change(metrics: Metrics, price: Price) -> str:
     beside, where = _nll_change(metrics, price.row), ""
     if examples := metrics.get("examples"):
         where = f" on {examples:,} {metrics['split']} examples"
+    noise = "" if price.noise is None else f" ± {price.noise:.3f}" if first == "nll" else f" ± {100 * price.noise:.1f}"
     if first == "accuracy":
-        noise = "" if price.noise is None else f" ± {100 * price.noise:.1f}"
         return f"{verb} {100 * abs(price.lost):.1f}{noise} points of {heading}{beside}, from {score}{where}"
     if first == "nll":
-        return (
-            f"{verb} {abs(price.lost):.3f} nats for each example, from {_article(heading)} {heading} of {score}{where}"
-        )
-    side = "above" if price.row[first] > dense else "below"
-    return f"has {_article(heading)} {heading} {100 * abs(price.lost):.1f} % {side} the dense {score}{beside}{where}"
+        lost = f"{abs(price.lost):.3f}{noise}"
+        return f"{verb} {lost} nats for each example, from {_article(heading)} {heading} of {score}{where}"
+    side, change = "above" if price.row[first] > dense else "below", f"{100 * abs(price.lost):.1f}{noise} %"
+    return f"has {_article(heading)} {heading} {change} {side} the dense {score}{beside}{where}"
 
 
 def _nll_change(metrics: Metrics, row: Row) -> str:
@@ -265,11 +290,12 @@ def _starved(row: Row) -> str:
     return f", but it is starved: {starved_words(row['starved'])}" if row.get("starved") else ""
 
 
-def _score(first: str, value: float) -> str:
-    """An accuracy in percent; anything else with three digits."""
+def _score(first: str, value: float, noise: float | None = None) -> str:
+    """An accuracy in percent; anything else with three digits; and its noise, if that is known."""
     if first == "accuracy":
-        return f"{100 * value:.1f} %"
-    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2}f}"
+        return f"{100 * value:.1f} %" if noise is None else f"{100 * value:.1f} ± {100 * noise:.1f} %"
+    digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 2
+    return f"{value:,.{digits}f}" if noise is None else f"{value:,.{digits}f} ± {noise:,.{digits}f}"
 
 
 def _tolerance_words(first: str) -> str:

@@ -92,7 +92,7 @@ def run(config: RunConfig, out: Path, overwrite: bool = False, progress: bool = 
 def start(job: Run, overwrite: bool = False, progress: bool = True) -> dict[str, Any]:
     """As `run`, of a run whose parts may be objects instead of names."""
     with distributed.world() as world, ExitStack() as held:
-        world.together(lambda: job.data)
+        world.together(lambda: job.read_anew() if overwrite else job.data)
         world.first_only(lambda: _prepare(job, overwrite, world, held))
         return _work(job, progress, world)
 
@@ -174,6 +174,8 @@ def _prepare(job: Run, overwrite: bool, world: Ranks, held: ExitStack) -> None:
     config, out = job.config, job.places.directory
     _check_processes(config, world)
     check_choices(config)
+    if overwrite:
+        job.read_anew()
     made = _take(out, held)
     try:
         if world.restarted and RunPlaces(out).config.is_file() and load_config(out) == config:

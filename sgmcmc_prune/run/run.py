@@ -35,7 +35,7 @@ from sgmcmc_prune.priors.spike_slab import SpikeSlab, smallest_stable_spike
 from sgmcmc_prune.pruning.prunable import output_weights, prunable, trainable
 from sgmcmc_prune.run.checks import prior_class
 from sgmcmc_prune.run.config import RunConfig
-from sgmcmc_prune.run.data import Data, Probes, choose_probes, likelihood, load_data
+from sgmcmc_prune.run.data import SAME_AGAIN, Data, Probes, choose_probes, likelihood, load_data, require_same_again
 from sgmcmc_prune.run.schedules import dense_schedule, fork_schedule
 from sgmcmc_prune.samplers import MomentumSampler, Sampler
 from sgmcmc_prune.store.files import read_json
@@ -83,14 +83,20 @@ class Run:
 
     @cached_property
     def data(self) -> Data:
-        """The splits; ValueError if they are not those that the run was started with."""
+        """The splits; ValueError if they are not those that the run was started with, or would be others next time."""
         data = load_data(self.config)
+        if not self.recorded_data:
+            require_same_again(self.config, data.dataset)
         if self.has_other_data_than(data.dataset):
             raise ValueError(
-                f"data set {self.config.data.name} gives other examples than when {self.out} was started: it must give "
-                "the same at every call, in every process"
+                f"data set {self.config.data.name} gives other examples than when {self.out} was started: {SAME_AGAIN}"
             )
         return data
+
+    def read_anew(self) -> None:
+        """Read the data without a look at those of a run that is to be overwritten."""
+        if "data" not in vars(self):
+            self.data = Run(self.config).data
 
     @property
     def recorded_data(self) -> dict[str, Any]:
@@ -102,8 +108,7 @@ class Run:
 
     def has_other_data_than(self, dataset: Dataset) -> bool:
         """Whether the run was started with other examples, where that can be told."""
-        then, now = (found.get("files", {}).get("tensors") for found in (self.recorded_data, dataset.provenance))
-        return then not in (None, now)
+        return self.recorded_data.get("files", {}).get("tensors") not in (None, dataset.digest)
 
     @property
     def places(self) -> RunPlaces:

@@ -20,8 +20,9 @@ SIZE_COLUMNS = {"parameters": "parameters", "multiply_adds": "multiply-adds"}
 
 def metrics_table(metrics: dict[str, Any]) -> str:
     """The table of a run: the dense predictive, then every pruned one."""
-    header, *rows = metrics_rows(metrics)
+    header, *rows = metrics_rows(metrics, narrow=True)
     notes = [
+        *interval_lines(metrics),
         *unit_lines(metrics),
         *control_lines(metrics),
         *ood_lines(metrics),
@@ -31,13 +32,21 @@ def metrics_table(metrics: dict[str, Any]) -> str:
     return "\n".join([format_rows(header, rows), *notes])
 
 
-def metrics_rows(metrics: dict[str, Any]) -> list[list[str]]:
-    """The cells of that table, row by row, its header first; two columns more if there were foreign images."""
+def metrics_rows(metrics: dict[str, Any], narrow: bool = False) -> list[list[str]]:
+    """The cells of that table, row by row, its header first; two columns more if there were foreign images.
+
+    Where intervals are known, every score has its own after a ±, and the second of them is the difference of the first
+    from the dense one, with its paired interval; in a narrow table the first score alone has its own.
+    """
     scores = metrics.get("scores", CLASSES)
     first = next(iter(scores))
-    header = [*NAMED, *scores.values(), "members", f"single {scores[first]}"]
+    compared = not narrow and any(row.get("paired", {}).get(first) is not None for row in metrics["pruned"])
+    headings = list(scores.values())
+    headings[1:1] = [f"{headings[0]} - dense"] if compared else []
+    header = [*NAMED, *headings, "members", f"single {scores[first]}"]
     header += OOD_COLUMNS.values() if metrics.get("ood") else ()
-    return [header, *([*named, *_scores(row, scores)] for named, row in named_rows(metrics))]
+    dense = metrics["dense"] if compared else None
+    return [header, *([*named, *_cells(row, scores, dense, narrow)] for named, row in named_rows(metrics))]
 
 
 def size_rows(metrics: dict[str, Any]) -> list[list[str]]:
@@ -78,11 +87,39 @@ def decision(row: Mapping[str, Any]) -> str:
     return " ".join([row["decision"], *(f"{row[key]:g}" for key in ("level",) if key in row)])
 
 
-def _scores(row: dict[str, Any], scores: dict[str, str]) -> list[str]:
-    found = [number(row[key], 4) for key in scores]
-    single = number(row[f"single_{next(iter(scores))}"], 4)
+def _cells(row: dict[str, Any], scores: dict[str, str], dense: dict[str, Any] | None, narrow: bool) -> list[str]:
+    """The cells after those that name a row; beside the dense row where the first score is to be compared."""
+    first = next(iter(scores))
+    half = row.get("half_width", {})
+    found = [with_half_width(row[key], None if narrow and key != first else half.get(key)) for key in scores]
+    if dense is not None:
+        paired = row.get("paired", {}).get(first)
+        gap = None if missing(row[first]) or missing(dense[first]) else row[first] - dense[first]
+        found.insert(1, "" if row is dense else with_half_width(gap, paired, "+"))
+    single = number(row[f"single_{first}"], 4)
     foreign = [number(row[key], 4) for key in OOD_COLUMNS if key in row]
     return [f"{row['sparsity']:.1%}", *found, str(row["members"]), single, *foreign]
+
+
+def with_half_width(value: float | None, half: float | None, sign: str = "") -> str:
+    """A score, and half of its interval where that is known."""
+    if value is None or missing(value):
+        return "-"
+    return f"{value:{sign}.4f}" if missing(half) else f"{value:{sign}.4f} ± {half:.4f}"
+
+
+def interval_lines(metrics: dict[str, Any]) -> list[str]:
+    """What ± is in the table, and those of the other scores of the dense row; nothing where none is known."""
+    scores, half = metrics.get("scores", CLASSES), metrics["dense"].get("half_width", {})
+    known = [key for key in scores if not missing(half.get(key))]
+    if not known:
+        return []
+    told = [f"{scores[key]} {with_half_width(metrics['dense'][key], half[key])}" for key in known[1:]]
+    way = " (RMSE: by the delta method)" if "rmse" in half else ""
+    rest = f"; dense, too: {', '.join(told)}" if told else ""
+    return [
+        f"± in the table: half of the 95 % interval over {metrics['examples']:,} {metrics['split']} examples{way}{rest}"
+    ]
 
 
 def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:

@@ -113,7 +113,7 @@ def _as_onnx(traced: torch.export.ExportedProgram, said: str) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what exporters say of their own steps."""
+    """Without what torch and ONNX say of their own steps."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -131,14 +131,33 @@ def read_program(path: Path) -> tuple[Program, About]:
     -------
     model : Program
     about : About
+
+    Raises
+    ------
+    ValueError
+        If the file is none, is damaged, or was written by something else.
     """
-    if _is_onnx(path):
-        call, said = onnx_runtime(path)
-    else:
-        files = {"about": ""}
-        call = torch.export.load(path, extra_files=files).module()
-        said = files["about"]
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; sgmcmc-prune export RUN {path} writes one")
+    require_program(path)
+    try:
+        with _quiet():  # torch logs its own traceback
+            call, said = onnx_runtime(path) if _is_onnx(path) else _torch_program(path)
+    except Exception as error:  # a damaged file can make the readers raise nearly anything
+        raise ValueError(
+            f"{path} is no whole program ({path.stat().st_size:,} bytes; {type(error).__name__}); write it again with "
+            f"sgmcmc-prune export RUN {path}"
+        ) from error
+    if not said:
+        raise ValueError(f"{path} is a program that sgmcmc-prune export has not written: it does not say what it is")
     return Program(call), from_json(json.loads(said), About, f"about in {path}")
+
+
+def _torch_program(path: Path) -> tuple[Callable[[Tensor], Tensor], str]:
+    """A file's network, and what it says of itself."""
+    files = {"about": ""}
+    call = torch.export.load(path, extra_files=files).module()
+    return call, files["about"]
 
 
 def onnx_runtime(path: Path) -> tuple[Callable[[Tensor], Tensor], str]:
