@@ -104,7 +104,11 @@ def in_words() -> Iterator[None]:
 
 
 def complete(
-    grid: Files | Records, jobs: int, show: Callable[[Any], str] | None = None, threads: int | None = None
+    grid: Files | Records,
+    jobs: int,
+    show: Callable[[Any], str] | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """The results of all cells, computed where they are missing; `show` turns a result into its line."""
 
@@ -112,7 +116,7 @@ def complete(
         return show(result) if show else f"finished: {cell.name}"
 
     with in_words():
-        return cells.complete(grid, jobs, threads, True, line)
+        return cells.complete(grid, jobs, threads, True, line, device)
 
 
 def table_of_seeds(
@@ -153,7 +157,7 @@ def sweep(a: argparse.Namespace, function: Callable[..., Any], places: Callable[
     chosen = product(function, {"variant": a.variants, "seed": a.seeds}, {"split": a.evaluate})
     grid = Files(list(map(located, chosen)), lambda cell: Path(cell.places["out"]) / "metrics.json", a.runs / ".claims")
     if not a.tables_only:
-        complete(grid, a.jobs, threads=1)
+        complete(grid, a.jobs, threads=1, device=getattr(a, "device", "cpu"))
     with in_words():
         if said := missing(grid):
             print(said, file=sys.stderr)

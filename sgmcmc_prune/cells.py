@@ -32,6 +32,7 @@ import torch
 
 from sgmcmc_prune.chains.processes import Elsewhere, num_workers, reporting, run_workers, work
 from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.machine.cores import visible_gpus
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.machine.progress import listening
 from sgmcmc_prune.settings import require
@@ -190,6 +191,7 @@ def complete(
     threads: int | None = None,
     progress: bool = True,
     show: Callable[[Cell, Any], str] | None = None,
+    device: str = "cpu",
 ) -> list[Any]:
     """Compute the cells that have no result yet, and keep each result at once; cells of one name are one cell.
 
@@ -206,6 +208,8 @@ def complete(
         Show a bar over cells.
     show : callable, optional
         From a cell and its result to a line, printed for each finished cell.
+    device : str
+        Where cells compute. With "cuda", those that run at once see one GPU each, in turn.
 
     Returns
     -------
@@ -233,7 +237,8 @@ def complete(
         course = _Course(grid, todo, claims, bar, show, found)
         for name, result in found.items():
             course.say(cells[name], result)
-        run_workers([_command(cell, threads) for cell in todo], jobs, bar, course.ended, course.begin)
+        commands, gpus = [_command(cell, threads) for cell in todo], visible_gpus() if device == "cuda" else []
+        run_workers(commands, jobs, bar, course.ended, course.begin, gpus)
     if course.failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in course.failed.items())
         raise RunError(f"{len(course.failed)} of {len(cells)} cells failed, the others are finished: {reasons}")

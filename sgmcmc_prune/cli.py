@@ -342,23 +342,41 @@ class Compare(Comparison):
     """Processes at once."""
     reference: str | None = None
     """Method that the others are measured against in the printed table; by default the track's, or the first of it."""
+    submit: int = 0
+    """Send so many jobs to a cluster, which share the work, and compute nothing here (needs the extra `cluster`)."""
+    cluster: Literal["slurm", "local"] = "slurm"
+    """Where --submit sends them; local: processes of this machine."""
+    submit_options: tuple[str, ...] = ()
+    """NAME=VALUE for submitit, such as timeout_min=600 gpus_per_node=1 slurm_partition=gpu."""
 
     def __call__(self) -> None:
-        """Compute what is missing, write the table, print it."""
+        """Compute what is missing, or have it computed, write the table, print it."""
         from sgmcmc_prune.cells import interruption_in_words
         from sgmcmc_prune.compare.comparison import compare
         from sgmcmc_prune.compare.methods import find
         from sgmcmc_prune.compare.table import default_reference, summary
 
         comparison = Comparison(**{f.name: getattr(self, f.name) for f in fields(Comparison)})
-        if self.reference is not None:
-            find(self.reference)
+        for name in (*comparison.methods, *([] if self.reference is None else [self.reference])):
+            find(name)
+        if self.submit:
+            self._submit(comparison)
+            return
         with interruption_in_words():
             rows = compare(comparison, self.out, self.jobs)
         reference = self.reference or default_reference(rows)
         print(f"{summary(rows, reference, comparison.track)}\n\ntable: {self.out / 'comparison.csv'}")
         if all(row["reason"] for row in rows):  # each says why
             sys.exit(1)
+
+    def _submit(self, comparison: Comparison) -> None:
+        from sgmcmc_prune.choices import options
+        from sgmcmc_prune.compare.jobs import submit
+
+        given = options(self.submit_options, "submit_options")
+        sent = submit(comparison, self.out, self.submit, self.cluster, self.jobs, **given)
+        print(f"jobs {', '.join(job.job_id for job in sent)}: what they print goes to {self.out / 'jobs'}")
+        print("the same command without --submit helps them, waits for them, and prints the table")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from sgmcmc_prune.pruning.masked import masked_network
 from sgmcmc_prune.report import require_page, write_report
 from sgmcmc_prune.run.conditional import check_conditional, take_conditional
 from sgmcmc_prune.run.config import PruneConfig, pruned_of
-from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages
+from sgmcmc_prune.run.decide import asked_post_hoc, decided_post_hoc, inclusion_averages
 from sgmcmc_prune.run.directory import StoredAverages, load_averages, load_prior, open_run
 from sgmcmc_prune.run.evaluate import Evaluator, Predictor, held_out_losses, stage_row
 from sgmcmc_prune.run.headline import headline, share, way
@@ -415,16 +415,15 @@ def _post_hoc(posterior: Posterior, run: Run) -> Pruned:
     if make_criterion(run.config.prune.post_hoc[0]).moves:
         return _moved(posterior, run)
     evaluator = Evaluator(run)
-    states = StoredAverages(run.places, posterior.chains)
-    found = list(decided_post_hoc(run.config, evaluator.groups, states, held_out_losses(run)))
-    if not found:
+    if not (asked := asked_post_hoc(run.config)):
         chosen, target = run.config.prune.post_hoc[0], run.config.prune.decisions[0]
         raise ValueError(f"decision {target} needs inclusion probabilities, and criterion {chosen} has none")
-    decided = found[0]
+    states = StoredAverages(run.places, posterior.chains)
+    (decided,) = decided_post_hoc(run.config, evaluator.groups, states, held_out_losses(run), asked[:1])
     predicted = evaluator.predict(run.places, 0, posterior.num_draws, decided.masks)
     scores = evaluator.row(predicted, decided.masks, when="post_hoc", **decided.labels)
     del scores["each"]
-    return Pruned(run, posterior.draws, decided.masks, scores)
+    return Pruned(run, posterior.draws, list(decided.masks), scores)
 
 
 def _moved(posterior: Posterior, run: Run) -> Pruned:

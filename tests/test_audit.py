@@ -192,3 +192,4 @@ def test_the_command(options: list[str], code: int, said: str, tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert said in done.stdout + done.stderr
+    assert ("GB for the masks of 18 rows and 2 chains, in each rank of a machine" in done.stdout) == (code < 2)

@@ -139,11 +139,21 @@ class TestMemory:
     def test_masks_that_memory_could_not_hold_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         one = chain("mlp", 0)
         weights = sum(one.parameters[name].numel() for name in one.moments)
-        assert memory.evaluation_bytes(one, 3) == (memory.READ + 3 * memory.SCORED) * weights
-        monkeypatch.setattr(memory, "free_bytes", lambda device: memory.evaluation_bytes(one, 3))
-        memory.require_evaluation_memory(one, 3)
-        with pytest.raises(ValueError, match=r"finished draws of 4 chains need .* fewer chains"):
-            memory.require_evaluation_memory(one, 4)
+        assert memory.evaluation_bytes(one, 3, 16) == (memory.READ + 3 * (memory.ERRORS + 16 / 8)) * weights
+        monkeypatch.setattr(memory, "free_bytes", lambda device: memory.evaluation_bytes(one, 3, 16))
+        memory.require_evaluation_memory(one, 3, 16)
+        with pytest.raises(ValueError, match=r"finished draws of 4 chains need .* fewer chains, a"):
+            memory.require_evaluation_memory(one, 4, 16)
+
+    def test_ranks_of_one_machine_hold_an_evaluation_each(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        one = chain("mlp", 0)
+        alone, shared = memory.evaluation_bytes(one, 3, 16), memory.evaluation_bytes(one, 3, 16, processes=8, here=4)
+        weights = sum(one.parameters[name].numel() for name in one.moments)
+        assert shared == 4 * (alone - 3 * (16 - 2) / 8 * weights)  # each makes the masks of two rows
+        monkeypatch.setattr(memory, "free_bytes", lambda device: shared - 1)
+        memory.require_evaluation_memory(one, 3, 16)
+        with pytest.raises(ValueError, match=r"3 chains in 4 processes of one machine need .* or processes"):
+            memory.require_evaluation_memory(one, 3, 16, 8, 4)
 
     def test_free_memory_is_positive_where_known(self) -> None:
         assert memory.free_bytes(torch.device("cpu")) is None or memory.free_bytes(torch.device("cpu")) > 0  # type: ignore[operator]

@@ -159,6 +159,24 @@ def test_an_interrupted_cell_interrupts(monkeypatch: pytest.MonkeyPatch) -> None
     assert stopped.value.code == 130
 
 
+def sees(seed: int, folder: str) -> Record:
+    """A cell that says which GPU it sees, when another has begun, too."""
+    (Path(folder) / f"begun{seed}").touch()
+    while len(list(Path(folder).glob("begun*"))) < 2:
+        time.sleep(0.02)
+    return {"gpu": os.environ.get("CUDA_VISIBLE_DEVICES")}
+
+
+@pytest.mark.parametrize(("device", "seen"), [("cuda", {"3", "GPU-5"}), ("cuda:1", {"3,GPU-5"}), ("cpu", {"3,GPU-5"})])
+def test_cells_that_run_at_once_see_a_gpu_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, seen: set[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
+    cells = product(sees, {"seed": range(2)}, places={"folder": str(tmp_path)})
+    found = complete(Records(cells, tmp_path / "found.json"), jobs=2, threads=1, progress=False, device=device)
+    assert {record["gpu"] for record in found} == seen
+
+
 def begun_once(value: int, folder: str) -> Record:
     """A cell that says that it began, and takes its time."""
     with (Path(folder) / "begun").open("a") as file:

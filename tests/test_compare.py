@@ -21,8 +21,9 @@ from sgmcmc_prune.baselines.fit import Cost, Fit
 from sgmcmc_prune.baselines.variational import bayesianise
 from sgmcmc_prune.baselines.variational.factors import GatedNormal, RelaxedNormal
 from sgmcmc_prune.compare.cell import compute, compute_stored, load_problem, rows_path
-from sgmcmc_prune.compare.comparison import compare
+from sgmcmc_prune.compare.comparison import compare, finished_rows
 from sgmcmc_prune.compare.config import Comparison
+from sgmcmc_prune.compare.jobs import Share, submit
 from sgmcmc_prune.compare.method import Candidate, Problem, Ties
 from sgmcmc_prune.compare.methods import ALL, METHODS, TRACKS, laplace, variational
 from sgmcmc_prune.compare.methods.chains import chain_steps, dense_config
@@ -206,10 +207,27 @@ def test_a_method_that_does_not_apply_or_fails_is_a_row_with_its_reason(
     assert "snip, seed 0: failed: diverged" in summary([row], "rigl")
 
 
+def test_jobs_of_a_cluster_share_a_comparison(tmp_path: Path) -> None:
+    """Two, by submitit's local executor; the table is that of one process."""
+    helpers = pytest.importorskip("submitit.helpers")
+    linear = tiny(model=ModelConfig(name="linear"), methods=("sgd-magnitude",), seeds=(0, 1))
+    sent = submit(linear, tmp_path / "shared", 2, "local", timeout_min=10)
+    assert [job.result() for job in sent] == [8, 8]
+    compare(linear, tmp_path / "one", progress=False)
+    what = ("method", "seed", "sparsity", "kind", "accuracy", "nll")
+    both = [[[row[key] for key in what] for row in finished_rows(tmp_path / name)] for name in ("shared", "one")]
+    assert both[0] == both[1]
+    assert isinstance(Share(linear, tmp_path, 1).checkpoint(), helpers.DelayedSubmission)
+    with pytest.raises(ValueError, match=r"of cluster local and options .*speed"):
+        submit(linear, tmp_path / "shared", 1, "local", speed=3)
+
+
 def test_finished_cells_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     linear, asked = tiny(model=ModelConfig(name="linear"), ood="fashion-mnist-subset", methods=("sgd-magnitude",)), []
 
-    def in_this_process(commands: list[list[str]], jobs: int, bar: object, ended: Any, begin: Any) -> None:
+    def in_this_process(
+        commands: list[list[str]], jobs: int, bar: object, ended: Any, begin: Any, gpus: object
+    ) -> None:
         given = [json.loads(command[-1])["given"] for command in commands]
         asked.append([(cell["name"], cell["seed"]) for cell in given])
         for index, cell in enumerate(given):

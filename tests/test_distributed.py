@@ -19,8 +19,10 @@ from small_run import assert_same_run, new_run, small
 
 from sgmcmc_prune.data.augmentation import Augmentation
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.machine.distributed import Ranks, ranks_per_chain
+from sgmcmc_prune.machine.distributed import ALONE, Ranks, ranks_per_chain
+from sgmcmc_prune.run import main
 from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.run.decide import asked_post_hoc
 from sgmcmc_prune.run.directory import load_averages
 from sgmcmc_prune.run.main import resume
 from sgmcmc_prune.store import checkpoint
@@ -198,3 +200,20 @@ def test_another_number_of_ranks_goes_on_to_rounding_and_the_run_says_so(whole: 
     first, second = (load_averages(RunPlaces(out), 0)["moments"] for out in (whole, changed))
     for name in first:
         torch.testing.assert_close(first[name]["mean"], second[name]["mean"], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("device", "at_once"), [("cpu", 4), ("cuda", 1)])
+def test_memory_is_asked_for_by_all_ranks_of_a_machine(
+    monkeypatch: pytest.MonkeyPatch, device: str, at_once: int
+) -> None:
+    """Eight ranks, four of them here; each GPU has a memory of its own, and masks are made on CPUs."""
+    asked: dict[str, tuple[int, ...]] = {}
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(main, "require_memory", lambda chain, *given: asked.update(chains=given))
+    monkeypatch.setattr(main, "require_evaluation_memory", lambda chain, *given: asked.update(masks=given))
+    config = dense(device=device)
+    rows = len(asked_post_hoc(config))
+    main._check_memory(config, None, Ranks(0, 8))  # type: ignore[arg-type]
+    assert asked == {"chains": (at_once,), "masks": (1, rows, 8, 4)}
+    main._check_memory(config, None, ALONE)  # type: ignore[arg-type]
+    assert asked == {"chains": (1,), "masks": (1, rows, 1, 1)}

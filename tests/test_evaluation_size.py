@@ -12,7 +12,8 @@ from small_run import small
 from torch import Tensor
 
 from sgmcmc_prune.chains import memory
-from sgmcmc_prune.run.decide import decided_post_hoc, inclusion_averages, inclusion_errors
+from sgmcmc_prune.pruning.packed_masks import PackedMasks, pack
+from sgmcmc_prune.run.decide import asked_post_hoc, decided_post_hoc, inclusion_averages, inclusion_errors
 from sgmcmc_prune.run.directory import StoredAverages, load_averages
 from sgmcmc_prune.run.evaluate import held_out_losses
 from sgmcmc_prune.run.main import run
@@ -58,17 +59,34 @@ def test_a_mean_of_double_numbers_leaves_the_draws_as_they_were() -> None:
     assert first.tolist() == [1.0] * 3
 
 
-def test_masks_are_those_of_all_averages_in_memory(finished: Run) -> None:
-    groups, losses = finished.groups(finished.model(0)), held_out_losses(finished)
-    kept: Any = [load_averages(finished.places, chain) for chain in range(2)]
-    both = [
-        list(decided_post_hoc(finished.config, groups, s, losses)) for s in (StoredAverages(finished.places, 2), kept)
-    ]
-    assert len(both[0]) == len(both[1]) > 8
-    for one, other in zip(*both, strict=True):
-        assert one.labels == other.labels
-        for mask, same in zip(one.masks, other.masks, strict=True):
-            assert all(torch.equal(mask[name], same[name]) for name in same)
+def test_masks_are_those_that_each_decision_gives_alone(finished: Run) -> None:
+    groups, losses, asked = (
+        finished.groups(finished.model(0)),
+        held_out_losses(finished),
+        asked_post_hoc(finished.config),
+    )
+    states: Any = [load_averages(finished.places, chain) for chain in range(2)]
+    together = decided_post_hoc(finished.config, groups, StoredAverages(finished.places, 2), losses, asked)
+    assert len(together) == len(asked) > 8
+    assert any(one.criterion == "random" for one in asked)  # it copies the layers of another criterion
+    for one, both in zip(asked, together, strict=True):
+        (alone,) = decided_post_hoc(finished.config, groups, states, losses, [one])
+        assert alone.labels == both.labels
+        for mask, same in zip(alone.masks, both.masks, strict=True):
+            assert all(torch.equal(mask[name], same[name]) for name in groups)
+
+
+def test_packed_masks_are_the_masks_and_take_a_bit_a_weight() -> None:
+    torch.manual_seed(0)
+    chains = [{"a": torch.rand(5, 7, 3) > 0.4, "b": torch.rand(16, 2) > 0.9} for _ in range(3)]
+    packed = PackedMasks(map(pack, chains))
+    assert len(packed) == 3
+    for mask, found in zip(chains, packed, strict=True):
+        assert mask.keys() == found.keys()
+        assert all(torch.equal(mask[name], found[name]) and found[name].dtype == torch.bool for name in mask)
+    assert {name: bits.nbytes for name, (bits, _) in pack(chains[0]).items()} == {"a": -(-105 // 8), "b": 4}
+    with pytest.raises(IndexError):
+        packed[3]
 
 
 def test_errors_of_inclusion_are_those_of_all_averages_in_memory(finished: Run) -> None:
@@ -83,23 +101,24 @@ def test_errors_of_inclusion_are_those_of_all_averages_in_memory(finished: Run) 
     assert found["batches"] == 8
 
 
-def test_one_chain_is_in_memory_at_a_time(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
+def test_one_chain_is_in_memory_at_a_time_and_read_once(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, weakref.ref[Tensor]]] = []
 
     def counted(places: Any, chain: int) -> dict[str, Any]:
-        read.append(chain)
-        return load_averages(places, chain)
+        gc.collect()
+        assert all(mean() is None for _, mean in read)
+        state = load_averages(places, chain)
+        read.append((chain, weakref.ref(next(iter(state["moments"].values()))["mean"])))
+        return state
 
     monkeypatch.setattr("sgmcmc_prune.run.directory.load_averages", counted)
-    stored = StoredAverages(finished.places, 2)
-    first = weakref.ref(next(iter(stored[0]["moments"].values()))["mean"])
-    assert stored[0]["moments"]
-    assert read == [0]
-    assert stored[1]["moments"]
-    gc.collect()
-    assert first() is None
-    assert read == [0, 1]
-    assert len(list(stored)) == len(stored) == 2
+    stored, groups = StoredAverages(finished.places, 2), finished.groups(finished.model(0))
+    decided_post_hoc(finished.config, groups, stored, held_out_losses(finished), asked_post_hoc(finished.config))
+    assert [chain for chain, _ in read] == [0, 1]
+    inclusion_errors(stored)
+    assert [chain for chain, _ in read] == [0, 1, 0, 1]
+    decided_post_hoc(finished.config, groups, stored, held_out_losses(finished), [])
+    assert len(read) == 4
     with pytest.raises(IndexError):
         _ = stored[2]
 
@@ -113,7 +132,11 @@ def test_the_numbers_of_the_guide_are_those_of_the_table() -> None:
     said = f"{now['2', '3'] / 1000:.1f} GB for two chains and {now['4', '3'] / 1000:.1f} GB for four"
     assert said in (root / "docs" / "scaling.md").read_text()
     weights = 11_164_352  # of ResNet-18 that may be pruned
-    each = [round((found["4", "3"] - found["2", "3"]) / 2 * 2**20 / weights) for found in (now, before)]
-    assert f"{each[0]} bytes a weight and chain beyond the second (before: {each[1]})" in table
+    growth = round((before["4", "3"] - before["2", "3"]) / 2 * 2**20 / weights)
+    assert f"every chain beyond the second took {growth} bytes a weight; now four chains take no more than two" in table
+    assert now["4", "3"] <= now["2", "3"]
+    assert f"{memory.READ} bytes a prunable weight, {memory.ERRORS} more for each chain" in table
     for chains in (1, 2, 4):  # the estimate is above what was measured
-        assert (memory.READ + chains * memory.SCORED) * weights > now[str(chains), "3"] * 2**20
+        assert (memory.READ + chains * (memory.ERRORS + 4 * memory.MASK)) * weights > now[str(chains), "3"] * 2**20
+    longest = next(float(row[3]) for row in rows if row[2] == "8 x 100")
+    assert f"8 x 100 draws takes {round(longest * 11_173_962 / 269_722 / 60)} minutes" in table

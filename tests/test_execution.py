@@ -7,15 +7,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from small_run import new_run, small
 from test_batched_chains import chain
 
-from sgmcmc_prune.chains import execution
+from sgmcmc_prune.chains import execution, loop
 from sgmcmc_prune.chains.loop import interruptible
 from sgmcmc_prune.chains.processes import worker_commands
 from sgmcmc_prune.errors import Interrupted, RunError
+from sgmcmc_prune.machine.distributed import ALONE
 
 
 class TestChoice:
@@ -121,3 +124,15 @@ class TestSideBySide:
         start, step = execution.side_by_side(worker_commands("measure", out, 1), limit=120)
         assert 0 < step < start
         assert [path.name for path in out.iterdir()] == ["config.json"]
+
+
+def test_a_signal_while_the_last_step_is_written_is_heard() -> None:
+    chain = SimpleNamespace(finished=False, step=1, ranks=ALONE)
+
+    def write(plans: Any, stop: bool) -> None:
+        assert not stop
+        chain.finished = True
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        loop._advance(chain, lambda: [SimpleNamespace(end_of_cycle=False)], write)  # type: ignore[arg-type, list-item]

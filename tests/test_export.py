@@ -16,7 +16,7 @@ from sgmcmc_prune.predictive.metrics import summarise
 from sgmcmc_prune.predictive.predict import class_probabilities
 from sgmcmc_prune.pruning import masks
 from sgmcmc_prune.run.config import NetworkChoice, RunConfig
-from sgmcmc_prune.run.decide import decided_post_hoc
+from sgmcmc_prune.run.decide import asked_post_hoc, decided_post_hoc
 from sgmcmc_prune.run.directory import load_averages
 from sgmcmc_prune.run.evaluate import held_out_losses
 from sgmcmc_prune.run.export import export, inputs_in_words, table
@@ -161,8 +161,8 @@ def test_a_regression_is_cut_too_and_its_file_says_what_the_noise_is(tmp_path: P
     assert about.noise == pytest.approx(whole.log_noise.exp().tolist())
     groups = finished.groups(whole)
     states = [load_averages(finished.places, chain) for chain in range(2)]
-    every = decided_post_hoc(chosen, groups, states, held_out_losses(finished))
-    (decided,) = [d for d in every if (d.criterion, d.target) == ("magnitude", 0.7)]
+    asked = [a for a in asked_post_hoc(chosen) if (a.criterion, a.target) == ("magnitude", 0.7)]
+    (decided,) = decided_post_hoc(chosen, groups, states, held_out_losses(finished), asked)
     masks.apply(decided.masks[0], dict(whole.named_parameters()))
     x, y = finished.evaluation_split
     torch.testing.assert_close(network(x), whole(x)[:, :1])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from test_evaluate import QUICK
 
-from sgmcmc_prune.run import evaluate
+from sgmcmc_prune.run import decide, evaluate
 from sgmcmc_prune.run.evaluate import Evaluator, tables
 from sgmcmc_prune.run.main import resume, run
 from sgmcmc_prune.run.rows import Rows
@@ -73,6 +73,20 @@ def test_processes_share_the_rows(tmp_path: Path, predictions: Counter[str]) -> 
     found = tables(Run(CONFIG, tmp_path / "run"), False)
     assert predictions["rows"] == 0
     assert all(found[part] == whole[part] for part in ("dense", "pruned", "control", "not_shrinkable"))
+
+
+def test_masks_are_made_of_the_rows_that_a_process_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(CONFIG, tmp_path / "run", progress=False)
+    made: list[int] = []
+
+    def counting(*arguments: Any) -> Any:
+        made.append(len(arguments[-1]))
+        return decide.decided_post_hoc(*arguments)
+
+    monkeypatch.setattr(evaluate, "decided_post_hoc", counting)
+    for rank, size in ((1, 3), (2, 3), (0, 1)):
+        tables(Run(CONFIG, tmp_path / "run"), False, rank, size)
+    assert made == [2, 2, 1]  # of the five after the dense row, the third and then all that are left
 
 
 def test_a_row_knows_its_name_and_its_draws(tmp_path: Path, predictions: Counter[str]) -> None:

@@ -98,15 +98,18 @@ def test_all_stay_until_the_first_rank_has_evaluated(tmp_path: Path) -> None:
     assert (out / "metrics.json").is_file()
 
 
-def test_a_refusal_is_said_once_and_not_tried_again(tmp_path: Path) -> None:
+def test_a_refusal_is_not_tried_again_which_is_said_once(tmp_path: Path) -> None:
     out = new_run(dense(), tmp_path / "run")
     command = ("-m", "sgmcmc_prune", "run", "demo", "--out", str(out))
     with Agents(tmp_path, *command, restarts=3) as agents:
         codes, outputs = agents.end()
     assert 0 not in codes
     said = [lines(output) for output in outputs]
-    assert len(said[0]) == 1
-    assert "exists and is not empty" in said[0][0]
+    first, again = said[0]
+    assert "exists and is not empty" in first
+    assert again == first.replace(
+        "prune: ", "prune: not tried again, however often torchrun starts it, because it was refused: ", 1
+    )
     assert said[1] == []
     assert not any(map(traced, outputs))
 
@@ -120,7 +123,9 @@ def test_a_bad_folder_on_one_rank_is_one_line_on_each(tmp_path: Path) -> None:
         codes, outputs = agents.end()
     assert 0 not in codes
     first, second = (lines(output) for output in outputs)
-    assert len(first) == len(second) == 1
+    assert len(first) == 2
+    assert len(second) == 1
+    assert "not tried again" in first[1]
     assert f"rank 1 on {socket.gethostname()} of 2 cannot go on: " in first[0]
     assert str(bad) in first[0]
     assert str(bad) in second[0]
@@ -140,6 +145,23 @@ def test_a_killed_rank_leaves_one_status_with_its_number(tmp_path: Path, killed:
     assert found["error"].endswith(f"rank {killed} on {socket.gethostname()} ended without a word")
     assert [len(lines(output)) for output in outputs] == [1 - (k == killed) for k in range(2)]
     assert not any(map(traced, outputs))
+
+
+@pytest.mark.parametrize("hung", [0, 1])
+def test_a_hung_rank_is_named_and_ends_the_run(tmp_path: Path, hung: int) -> None:
+    """Stopped, it neither steps nor ends; the other rank says so after `rank_timeout` seconds."""
+    out = new_run(dense(rank_timeout=10.0, **{"schedule.burn_in": 300.0}), tmp_path / "run")
+    with Agents(tmp_path, "-m", "sgmcmc_prune", "resume", str(out)) as agents:
+        wait_for_checkpoint(out, lambda: agents.alive)
+        os.kill(agents.worker(hung), signal.SIGSTOP)
+        assert agents.processes[1 - hung].wait(timeout=TIMEOUT) != 0
+    said = lines(agents.logs[1 - hung].read_text())
+    assert len(said) == 1
+    assert said[0].endswith(f"rank {hung} on {socket.gethostname()} ended without a word")
+    assert lines(agents.logs[hung].read_text()) == []
+    found = status(out)
+    assert found["status"] == "failed"
+    assert f"sgmcmc-prune: {found['error']}" == said[0]
 
 
 def test_a_killed_rank_is_started_anew_and_the_run_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:

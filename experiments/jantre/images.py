@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     places = {"device": args.device, "data_dir": args.data_dir and str(args.data_dir)}
     cells = product(run, {"family": args.families, "seed": args.seeds}, settings, places)
     results = args.out / f"jantre_{args.network}_{args.data}.json"
-    runs = shared.complete(Records(cells, results), args.jobs, _line)
+    runs = shared.complete(Records(cells, results), args.jobs, _line, device=args.device)
     heading = f"# {args.network} on {args.data}, {args.epochs:g} epochs, {settings['split']} examples"
     results.with_suffix(".md").write_text(f"{heading}\n\n{ABOUT}\n\n{table(runs)}\n", encoding="utf-8")
 

@@ -99,11 +99,12 @@ class BatchedNetworks:
         def loss(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
             return mean_nll(likelihood, functional_call(template, (parameters, buffers), (x,)), y)
 
+        losses: Tensor
         gradients, losses = vmap(grad_and_value(loss))(self.stacked, self.buffers, inputs, targets)
         for index, model in enumerate(self.models):
             for name, p in model.named_parameters():
                 p.grad = gradients[name][index]
-        return torch.as_tensor(losses)
+        return losses
 
 
 class BatchedChains:
@@ -136,8 +137,8 @@ class BatchedChains:
         plans = [chain.begin() for chain in self.chains]
         batches = [chain.stream.batch(chain.step) for chain in self.chains]
         inputs, targets = (torch.stack(parts) for parts in zip(*batches, strict=True))
-        losses = self.networks.gradients(self.chains[0].likelihood, inputs, targets).tolist()
-        for chain, loss in zip(self.chains, losses, strict=True):
+        losses = self.networks.gradients(self.chains[0].likelihood, inputs, targets)
+        for chain, loss in zip(self.chains, losses.unbind(), strict=True):
             chain.set_loss(loss)  # all of them, before any chain moves
         for chain, plan in zip(self.chains, plans, strict=True):
             chain.complete(plan)

@@ -184,7 +184,7 @@ class Chain:
         batch = self.stream.batch(self.step, self.ranks.part(batch_size))
         share = len(batch[1]) / batch_size
         loss = minibatch_nll(self.network, self.likelihood, batch, self.precision, self.seeded(self.step))
-        self.set_loss(loss.detach() if self.ranks.size == 1 else self.ranks.sum(share * loss.item()))
+        self.set_loss(loss.detach() if self.ranks.size == 1 else self.ranks.added(share * loss.detach().double()))
         self.sampler.zero_grad()
         self.ranks.backward(loss, share)
         for p in self.parameters.values():

@@ -264,6 +264,8 @@ def _advance(chain: Chain, advance: Callable[[], list[Plan]], after: Callable[[l
             after(plans, stop)
             if stop:
                 raise Interrupted(*received[:1])
+        if chain.ranks.any(bool(received)):  # told while the last step was written
+            raise Interrupted(*received[:1])
 
 
 def skip(bar: Any, steps: int) -> None:

@@ -1,5 +1,6 @@
 """What chains hold in memory, estimated before anything is allocated: states and averages, not activations."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -12,9 +13,10 @@ from sgmcmc_prune.priors.spike_slab import SpikeSlab
 BYTES_PER_GROUP = 7 * 8 + 4 + 1
 #: Tensors shaped like a prunable parameter that `Moments` keeps.
 MOMENTS = 2
-#: Bytes a prunable weight that the masks on finished draws take: for the one chain whose averages are read, and for
-#: each chain its scores and masks. Rounded up from what `benchmarks/evaluation.py` measures for ResNet-18.
-READ, SCORED = 160, 30
+#: Bytes a prunable weight that the masks on finished draws take: for the one chain whose averages are read (rounded
+#: up from what `benchmarks/evaluation.py` measures for ResNet-18), for each chain the errors of its inclusion, and for
+#: each chain and row of the table a mask.
+READ, ERRORS, MASK = 200, 8, 1 / 8
 
 
 def chain_bytes(chain: Chain) -> int:
@@ -51,25 +53,40 @@ def fits(chain: Chain, at_once: int) -> bool:
     return free is None or at_once * chain_bytes(chain) <= free
 
 
-def evaluation_bytes(chain: Chain, chains: int) -> int:
-    """Bytes that masks on the finished draws of so many chains like this one take, with single weights as groups."""
+def evaluation_bytes(chain: Chain, chains: int, rows: int, processes: int = 1, here: int = 1) -> int:
+    """Bytes that the masks of a table take on one machine, with single weights as groups.
+
+    Parameters
+    ----------
+    chain : Chain
+        One of the run.
+    chains, rows : int
+        Of the run: every row has a mask for each chain.
+    processes, here : int
+        Ranks that share the rows, and how many of them are on the machine.
+    """
     weights = sum(chain.parameters[name].numel() for name in chain.moments)
-    return (READ + chains * SCORED) * weights
+    each = READ + chains * (ERRORS + math.ceil(rows / processes) * MASK)
+    return math.ceil(here * each * weights)
 
 
-def require_evaluation_memory(chain: Chain, chains: int) -> None:
+def require_evaluation_memory(chain: Chain, chains: int, rows: int, processes: int = 1, here: int = 1) -> None:
     """Refuse a run whose masks could not be chosen on a CPU's memory; they are chosen when its chains are finished.
+
+    Parameters are those of `evaluation_bytes`.
 
     Raises
     ------
     ValueError
         If the estimate is more than what is free.
     """
-    need, free = evaluation_bytes(chain, chains), free_bytes(torch.device("cpu"))
+    need, free = evaluation_bytes(chain, chains, rows, processes, here), free_bytes(torch.device("cpu"))
     if free is not None and need > free:
+        at_once = f" in {here} processes of one machine" if here > 1 else ""
         raise ValueError(
-            f"masks on the finished draws of {chains} chains need {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB are "
-            "free; take fewer chains, a smaller network or a machine with more, or no prune.post_hoc"
+            f"masks on the finished draws of {chains} chains{at_once} need {need / 1e9:.2f} GB, and {free / 1e9:.2f} "
+            f"GB are free; take fewer chains{' or processes' if here > 1 else ''}, a smaller network or a machine with "
+            "more, or no prune.post_hoc"
         )
 
 

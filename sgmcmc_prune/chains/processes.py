@@ -6,6 +6,7 @@ as a loop. A worker whose parent dies ends at once (its standard input closes): 
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -46,8 +47,9 @@ def worker_commands(what: str, directory: Path, chains: int) -> list[list[str]]:
     return [[*common, str(index)] for index in range(chains)]
 
 
-def start_worker(command: Sequence[str]) -> "subprocess.Popen[str]":
-    """Start a command of `worker_commands`, its standard streams piped, on its number of threads."""
+def start_worker(command: Sequence[str], gpu: str | None = None) -> "subprocess.Popen[str]":
+    """Start a command of `worker_commands`, its standard streams piped, on its number of threads, and on one GPU."""
+    only = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
     # A session of its own: Ctrl-C reaches the parent alone, which tells the workers.
     return subprocess.Popen(
         command,
@@ -56,7 +58,7 @@ def start_worker(command: Sequence[str]) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": command[-2]},
+        env={**os.environ, **only, "OMP_NUM_THREADS": command[-2]},
     )
 
 
@@ -86,6 +88,7 @@ def run_workers(
     bar: Any,
     ended: Callable[[int, Future[Any]], object] = lambda index, future: future.result(),
     begin: Callable[[int], bool] = lambda index: True,
+    gpus: Sequence[str] = (),
 ) -> None:
     """Run commands that report as `LineBar` does, some at a time.
 
@@ -102,6 +105,8 @@ def run_workers(
     begin : callable
         Asked before a command starts, in another thread. False: it need not run, and gives None. `Elsewhere`: it is
         asked again later, after the commands that wait.
+    gpus : sequence of str
+        As CUDA_VISIBLE_DEVICES names them: those that run at once see one each, in turn. Without any they see all.
 
     Raises
     ------
@@ -112,13 +117,19 @@ def run_workers(
         If a process failed, and `ended` let that pass through; the others are stopped.
     """
     stop, running = threading.Event(), list["subprocess.Popen[str]"]()
+    free = queue.SimpleQueue[str | None]()
+    for place in range(jobs):
+        free.put(gpus[place % len(gpus)] if gpus else None)
 
     def one(index: int) -> Any:
+        gpu = free.get()
         try:
-            return _follow(commands[index], bar, stop, running) if begin(index) else None
+            return _follow(commands[index], bar, stop, running, gpu) if begin(index) else None
         except Elsewhere:
             stop.wait(RETRY_SECONDS)
             raise
+        finally:
+            free.put(gpu)
 
     with catch_signals() as received, ThreadPoolExecutor(jobs) as pool:
         pending = {pool.submit(one, index): index for index in range(len(commands))}
@@ -144,9 +155,11 @@ def run_workers(
             raise
 
 
-def _follow(command: Sequence[str], bar: Any, stop: threading.Event, running: "list[subprocess.Popen[str]]") -> Any:
+def _follow(
+    command: Sequence[str], bar: Any, stop: threading.Event, running: "list[subprocess.Popen[str]]", gpu: str | None
+) -> Any:
     """Run one worker and move the bar with it; return what it gave."""
-    process, given = start_worker(command), None
+    process, given = start_worker(command, gpu), None
     running.append(process)
     if stop.is_set():  # it began when the others were told
         process.terminate()

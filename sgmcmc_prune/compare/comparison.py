@@ -85,7 +85,8 @@ def compare(comparison: Comparison, out: Path, jobs: int = 1, progress: bool = T
         _agree(comparison, out)
     cells = product(compute_stored, {"seed": comparison.seeds, "name": chosen}, places={"out": str(out)})
     try:
-        complete(Files(cells, lambda cell: rows_path(out, **cell.settings), out / ".claims"), jobs, progress=progress)
+        grid = Files(cells, lambda cell: rows_path(out, **cell.settings), out / ".claims")
+        complete(grid, jobs, progress=progress, device=comparison.device)
     finally:
         rows = [row | judged for row in finished_rows(out)]
         if comparison.start is not None:  # one network: as an ensemble it would stand there twice

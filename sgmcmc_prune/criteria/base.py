@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from sgmcmc_prune import choices
@@ -83,6 +84,13 @@ def weight(values: Mapping[str, Tensor], name: str, group: GroupMap) -> Tensor:
 def root_mean(squares: Tensor, group: GroupMap) -> Tensor:
     """Root of the mean over each group: groups of different sizes compare."""
     return (group.sum(squares) / group.sizes(squares)).sqrt()
+
+
+def first_flagged(flags: Mapping[str, Tensor]) -> str | None:
+    """The first layer whose flag, a 0-d boolean tensor, is up; a GPU is waited for once, and not for every layer."""
+    if not flags or not bool(torch.stack(list(flags.values())).any()):
+        return None
+    return next(name for name, up in flags.items() if bool(up))
 
 
 def make_criterion(name: str) -> Criterion:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgmcmc_prune import choices
-from sgmcmc_prune.criteria.base import Averages, Criterion, Scores
+from sgmcmc_prune.criteria.base import Averages, Criterion, Scores, first_flagged
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.priors.spike_slab import SpikeSlab
@@ -49,7 +49,21 @@ def inclusion_log_odds(log_included: Mapping[str, Tensor], log_excluded: Mapping
     """
     if log_included.keys() != log_excluded.keys():
         raise ValueError(f"included has {sorted(log_included)}, excluded has {sorted(log_excluded)}; give the same")
-    return {name: _log_odds(name, log_included[name], log_excluded[name]) for name in log_included}
+    for side, averages in (("included", log_included), ("excluded", log_excluded)):
+        for name, average in averages.items():
+            if average.dtype != torch.float64:
+                raise TypeError(f"log {side}[{name!r}] is {average.dtype}; average in torch.float64")
+            if average.shape != log_included[name].shape:
+                shapes = tuple(log_included[name].shape), tuple(average.shape)
+                raise ValueError(f"{name!r}: included has shape {shapes[0]}, excluded {shapes[1]}")
+    flags = {
+        f"{side}[{name!r}]": (average > 1e-9).any() | ~average.isfinite().all()
+        for side, averages in (("included", log_included), ("excluded", log_excluded))
+        for name, average in averages.items()
+    }
+    if (bad := first_flagged(flags)) is not None:
+        raise ValueError(f"log {bad} is infinite or above 0; give logs of probabilities, of every group")
+    return {name: log_included[name] - log_excluded[name] for name in log_included}
 
 
 class _Inclusion(Criterion):
@@ -128,14 +142,3 @@ def spike_slab(prior: Prior | None) -> SpikeSlab:
     if not isinstance(prior, SpikeSlab):
         raise ValueError(f"a criterion of inclusion needs a spike-and-slab prior, not {type(prior).__name__}")
     return prior
-
-
-def _log_odds(name: str, included: Tensor, excluded: Tensor) -> Tensor:
-    for side, average in (("included", included), ("excluded", excluded)):
-        if average.dtype != torch.float64:
-            raise TypeError(f"log {side}[{name!r}] is {average.dtype}; average in torch.float64")
-        if bool((average > 1e-9).any()) or not bool(average.isfinite().all()):
-            raise ValueError(f"log {side}[{name!r}] is infinite or above 0; give logs of probabilities, of every group")
-    if included.shape != excluded.shape:
-        raise ValueError(f"{name!r}: included has shape {tuple(included.shape)}, excluded {tuple(excluded.shape)}")
-    return included - excluded

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from sgmcmc_prune.criteria.base import Averages, Criterion, Scores, root_mean, weight
+from sgmcmc_prune.criteria.base import Averages, Criterion, Scores, first_flagged, root_mean, weight
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
 
@@ -41,6 +41,8 @@ def signal_to_noise(
     Graves (2011), Practical variational inference for neural networks; Blundell et al. (2015), Weight uncertainty in
     neural networks, section 5.1.
     """
+    if (bad := first_flagged({name: (weight(variance, name, g) < 0).any() for name, g in groups.items()})) is not None:
+        raise ValueError(f"variance of {bad!r} is negative ({float(variance[bad].min()):.3g}); variances are >= 0")
     return {name: root_mean(_squared_ratio(mean, variance, name, group), group) for name, group in groups.items()}
 
 
@@ -71,7 +73,5 @@ class SignalToNoise(Criterion):
 
 def _squared_ratio(mean: Mapping[str, Tensor], variance: Mapping[str, Tensor], name: str, group: GroupMap) -> Tensor:
     centre, spread = weight(mean, name, group), weight(variance, name, group)
-    if bool((spread < 0).any()):
-        raise ValueError(f"variance of {name!r} is negative ({float(spread.min()):.3g}); variances are >= 0")
     # The floor keeps weights that never moved in the order of their size, above all that did.
     return (centre / spread.sqrt().clamp(min=SMALLEST_DEVIATION)).square()

@@ -198,18 +198,34 @@ def _normal_scores(x: Tensor) -> tuple[Tensor, Tensor]:
     r"""Replace draws by :math:`\Phi^{-1}((r - 3/8) / (S + 1/4))`, r the (average) rank among all S; and the median."""
     flat = x.flatten(1)
     size = flat.shape[1]
-    values, order = flat.sort(dim=1)
+    order = _order(flat)
+    values = flat.gather(1, order)
     # A score for every rank and for the ranks in between, which ties take.
     ranks = 1 + torch.arange(2 * size - 1, dtype=torch.float64, device=x.device) / 2
     table = torch.special.ndtri((ranks - 3 / 8) / (size + 1 / 4))
     scores = table[::2].repeat(len(flat), 1)
-    tied = (values[:, 1:] == values[:, :-1]).any(1)
+    same = values[:, 1:] == values[:, :-1]
+    tied = same.any(1)
     if tied.any():
-        some = values[tied]
-        first, after = torch.searchsorted(some, some), torch.searchsorted(some, some, right=True)
-        scores[tied] = table[first + after - 1]
+        first, last = _runs(same[tied])
+        scores[tied] = table[first + last]
     median = values[:, (size - 1) // 2].double().lerp(values[:, size // 2].double(), 0.5)
     return torch.empty_like(scores).scatter_(1, order, scores).view(x.shape), median
+
+
+def _order(x: Tensor) -> Tensor:
+    """Places of rising values along each row; NumPy sorts four times as fast as torch on a CPU."""
+    if x.device.type != "cpu" or x.dtype == torch.bfloat16:
+        return x.argsort(dim=1)
+    return torch.from_numpy(x.numpy().argsort(axis=1))
+
+
+def _runs(same: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the last place of each value's run of equal ones; `same` as the one before, (rows, S - 1)."""
+    place, edge = torch.arange(same.shape[1] + 1, device=same.device), same.new_ones(len(same), 1)
+    first = place.where(torch.cat([edge, ~same], 1), 0).cummax(1).values
+    last = place.where(torch.cat([~same, edge], 1), same.shape[1]).flip(1).cummin(1).values.flip(1)
+    return first, last
 
 
 def _rank(x: Tensor, statistic: Callable[[Tensor], Tensor]) -> Tensor:

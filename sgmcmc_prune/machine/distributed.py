@@ -5,8 +5,8 @@
     (1/B) sum_i grad_i  =  mean over R ranks of  (R n_r / B) x (mean gradient over the n_r examples of rank r),
 
 and this mean is taken by `DistributedDataParallel` while the backward pass is still running. Noise, minibatches, masks
-and hyperparameters are functions of (seed, chain, step) and of that mean, so every rank computes them for itself: no
-other tensor is sent. The loss and the wish to stop are numbers on the CPU, over gloo, also when gradients go over NCCL.
+and hyperparameters are functions of (seed, chain, step) and of that mean, so every rank computes them for itself. Two
+numbers more are sent each step: the loss, on the device of the gradients, and the wish to stop, on the CPU over gloo.
 
 What becomes of a run is decided once, by the first rank, or by one that is left where the first was killed.
 """
@@ -113,6 +113,12 @@ class Ranks:
     def sum(self, value: float) -> float:
         """Add up a number over the ranks; every rank gets the same bits."""
         return float(self._reduced([value], dist.ReduceOp.SUM)[0]) if self.size > 1 else value
+
+    def added(self, value: Tensor) -> Tensor:
+        """Add up a tensor over the ranks in place, on its device: the host does not wait for that."""
+        with self._hearing():
+            dist.all_reduce(value, group=self.group)
+        return value
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank; so it is on all."""
@@ -290,6 +296,11 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def processes_here() -> int:
+    """How many processes of a run the launcher has started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def resume_command(out: Path) -> str:
     """What continues a run."""
     if "WORLD_SIZE" in os.environ:
@@ -325,14 +336,17 @@ def _join() -> tuple[Words, bool]:
 
     Raises
     ------
-    SystemExit
-        If the command was refused when it was started before: nothing has changed, and it was said why.
+    ValueError, SystemExit
+        If the command was refused when it was started before: nothing has changed. The first rank says so, once.
     """
     store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
     while isinstance(store, dist.PrefixStore):
         store = store.underlying_store
     store = dist.PrefixStore(f"sgmcmc_prune {os.environ.get('TORCHELASTIC_RUN_ID', '')}", store)
     if store.check(["refused"]):
+        if rank == 0 and store.add("said that it was", 1) == 1:
+            reason = store.get("refused").decode()
+            raise ValueError(f"not tried again, however often torchrun starts it, because it was refused: {reason}")
         raise SystemExit(REFUSED)
     meeting = meet(store, rank, size)
     restarted = store.check(["begun"]) or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

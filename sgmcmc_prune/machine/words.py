@@ -40,7 +40,7 @@ class Words:
         with _store_may_be_gone():
             self._now.set(f"word {self.rank}", word)
             if refused:
-                self._all.set("refused", "yes")
+                self._all.set("refused", word)
 
     def of(self, ranks: Sequence[int]) -> dict[int, str | None]:
         """What these ranks have said, once all have or it is late; None of those that have said nothing."""

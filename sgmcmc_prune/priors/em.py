@@ -86,6 +86,7 @@ class EM:
 
     @torch.no_grad()
     def _e_step(self, params: Mapping[str, Tensor], temperature: float, omega: float) -> None:
+        found = {}
         for name, layer in self.prior.layers.items():
             new = self._fused_statistics(name, params[name])
             if new is None:
@@ -96,6 +97,9 @@ class EM:
                     layer.held = torch.lerp(layer.held, r.to(layer.held), omega)
                     r = layer.held
                 new = sufficient_statistics(layer, params[name], r)
+            found[name] = new
+        together = torch.stack(list(found.values())).cpu()  # a GPU is waited for once, and not for every layer
+        for name, new in zip(found, together, strict=True):
             old = self.statistics.get(name)
             self.statistics[name] = new if old is None else torch.lerp(old, new, omega)
 
@@ -180,13 +184,17 @@ class ScaleEM:
             return
         omega = self.settings.omega(self.iteration)
         self.iteration += 1
+        found = {}
         for name, w in params.items():
             kept = self.prior.kept(name, w.detach()).double()
             if w.dim() > 1 and kept.numel():
-                new = float(self.prior.statistic(kept, self.prior.scale_of(name)).mean())
-                smoothed = (1 - omega) * self.statistics.get(name, new) + omega * new
-                self.statistics[name] = smoothed
-                self.prior.scales[name] = max(self.prior.scale_from(smoothed), self.min_scale)
+                found[name] = self.prior.statistic(kept, self.prior.scale_of(name)).mean()
+        if not found:
+            return
+        for name, new in zip(found, torch.stack(list(found.values())).tolist(), strict=True):  # a GPU waits once
+            smoothed = (1 - omega) * self.statistics.get(name, new) + omega * new
+            self.statistics[name] = smoothed
+            self.prior.scales[name] = max(self.prior.scale_from(smoothed), self.min_scale)
 
     def restart(self) -> None:
         """Forget the statistics so far, as `EM.restart`."""
@@ -209,7 +217,7 @@ def sufficient_statistics(layer: Layer, w: Tensor, responsibility: Tensor) -> Te
     square, moment = layer.groups.sum(w.square()), layer.groups.sum(layer.spike_moment(w))
     # Torch adds in pairs, so a sum is good to a few ulp in the type of the weights.
     sums = [slab, slab * square, slab * size, spike * moment, spike * size]
-    return torch.stack([x.sum() for x in sums]).double().cpu()
+    return torch.stack([x.sum() for x in sums]).double()
 
 
 def adaptation(settings: EMSettings, prior: Prior, min_variance: float) -> Any:

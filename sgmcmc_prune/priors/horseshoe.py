@@ -166,14 +166,14 @@ class Horseshoe(Prior):
         """One sweep over s, nu, tau and xi given w; without temperature there are no draws, and the scales stay."""
         if temperature == 0:
             return
-        for index, (name, layer) in enumerate(self.layers.items()):
+        for name, layer in self.layers.items():
             w = params[name].detach()
             rate = layer.auxiliary.reciprocal() + w.square() / (2 * temperature)
             u, v = self._uniforms(name, step)
             layer.local_variance = inverse_gamma_above(u, (1 + 1 / temperature) / 2, rate, self.min_variance)
             auxiliary_rate = layer.local_variance.reciprocal() + 1 / layer.global_variance
             layer.auxiliary = auxiliary_rate / -v.log()
-            self._sample_global(layer, np.random.default_rng([self.seed, self.chain, step, index]))
+        self._sample_global(step)
 
     def _uniforms(self, name: str, step: int) -> Tensor:
         """Two uniforms in (0, 1) for each weight, shape (2, *weight)."""
@@ -184,13 +184,19 @@ class Horseshoe(Prior):
         words = words.view(2, *like.shape) if places is None else words[places]
         return uniform(words).clamp_(max=1 - 2**-24).to(like)
 
-    def _sample_global(self, layer: Scales, generator: np.random.Generator) -> None:
-        """Draw tau^2 and xi; masked weights say nothing about the global scale."""
-        kept = layer.auxiliary[layer.alive].double()
-        rate = 1 / layer.global_auxiliary + float(kept.reciprocal().sum())
-        layer.global_variance = rate / generator.standard_gamma((len(kept) + 1) / 2)
-        rate = 1 / self.global_scale**2 + 1 / layer.global_variance
-        layer.global_auxiliary = rate / generator.standard_gamma(1.0)
+    def _sample_global(self, step: int) -> None:
+        """Draw tau^2 and xi of each layer; masked weights say nothing about the global scale."""
+        found = [
+            torch.stack([layer.auxiliary.double().reciprocal().mul(layer.alive).sum(), layer.alive.sum().double()])
+            for layer in self.layers.values()
+        ]
+        together = torch.stack(found).tolist() if found else []  # a GPU is waited for once, and not for every layer
+        for index, (layer, (inverse, kept)) in enumerate(zip(self.layers.values(), together, strict=True)):
+            generator = np.random.default_rng([self.seed, self.chain, step, index])
+            rate = 1 / layer.global_auxiliary + inverse
+            layer.global_variance = rate / generator.standard_gamma((kept + 1) / 2)
+            rate = 1 / self.global_scale**2 + 1 / layer.global_variance
+            layer.global_auxiliary = rate / generator.standard_gamma(1.0)
 
     def set_mask(self, mask: Mapping[str, Tensor]) -> None:
         """Leave masked weights out of the log density and of the global scale."""

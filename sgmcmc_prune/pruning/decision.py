@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from sgmcmc_prune.criteria.base import first_flagged
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning.allocation import check_sparsity, erdos_renyi_kernel, uniform
 from sgmcmc_prune.pruning.masks import Mask
@@ -285,14 +286,13 @@ def _below_threshold(
         masked = _pool({name: group.sum((~previous[name]).double()) for name, group in groups.items()}, groups) > 0
         masked = masked.to(score.device)
     more = round(sparsity * len(score)) - int(masked.sum())
-    if more > 0:
-        free = score[~masked]
-        below = score <= free.kthvalue(more).values
-        if int((below & ~masked).sum()) != more:
-            return None
-        masked |= below
-    layers = masked.split([group.num_groups for group in groups.values()])
-    return None if any(bool(layer.all()) for layer in layers) else masked
+    grown = masked
+    if more > 0:  # those that are masked already come last
+        grown = masked | (score <= score.masked_fill(masked, math.inf).kthvalue(more).values)
+    layers = grown.split([group.num_groups for group in groups.values()])
+    empty = torch.stack([layer.all() for layer in layers]).any()
+    exact = (grown & ~masked).sum() == max(more, 0)
+    return grown if bool(exact & ~empty) else None
 
 
 def _shuffle(name: str, count: int, seed: int) -> Tensor:
@@ -381,8 +381,8 @@ def _check_scores(scores: Mapping[str, Tensor], groups: Mapping[str, GroupMap]) 
     for name, group in groups.items():
         if tuple(scores[name].shape) != (group.num_groups,):
             raise ValueError(f"scores of {name!r} have shape {tuple(scores[name].shape)}; give ({group.num_groups},)")
-        if bool(scores[name].isnan().any()):
-            raise ValueError(f"scores of {name!r} hold NaN; every group needs a score that can be ranked")
+    if (bad := first_flagged({name: scores[name].isnan().any() for name in groups})) is not None:
+        raise ValueError(f"scores of {bad!r} hold NaN; every group needs a score that can be ranked")
 
 
 def _check_probabilities(inclusion: Mapping[str, Tensor], groups: Mapping[str, GroupMap]) -> None:

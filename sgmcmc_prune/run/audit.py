@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
+from sgmcmc_prune.chains.chain import Chain
 from sgmcmc_prune.chains.rehearsal import ROUNDING, in_mode, rehearse, relative, unchanged
 from sgmcmc_prune.data.batches import MinibatchStream
 from sgmcmc_prune.likelihoods import mean_nll
@@ -107,9 +108,22 @@ def audit_run(config: RunConfig) -> tuple[list[str], list[str]]:
         *(f"departs from the posterior: {line}" for line in found.departures),
         *(f"note: {line}" for line in unread_settings(run)),
         f"batched chains: {obstacle(chain) or 'possible'}",
+        _memory(config, chain),
         *_cutting(chain.model, data.train[0][:2]),
     ]
     return lines, audit(chain.model, loss, _Epochs(chain.stream, num_data // size), num_data, chain.sampler)
+
+
+def _memory(config: RunConfig, chain: Chain) -> str:
+    """What a run would be refused for, if it were not free."""
+    from sgmcmc_prune.chains.memory import chain_bytes, evaluation_bytes
+    from sgmcmc_prune.run.decide import asked_post_hoc
+
+    line = f"memory: {chain_bytes(chain) / 1e9:.3g} GB a chain, without activations"
+    if rows := len(asked_post_hoc(config)):
+        masks = evaluation_bytes(chain, config.chains, rows) / 1e9
+        line += f"; {masks:.3g} GB for the masks of {rows} rows and {config.chains} chains, in each rank of a machine"
+    return line
 
 
 def _cutting(model: nn.Module, example: Tensor) -> list[str]:

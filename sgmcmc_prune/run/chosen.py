@@ -14,7 +14,7 @@ from sgmcmc_prune.pruning import batchnorm, masks
 from sgmcmc_prune.pruning.masked import put_on
 from sgmcmc_prune.pruning.masks import Mask
 from sgmcmc_prune.run.config import NetworkChoice, pruned_of
-from sgmcmc_prune.run.decide import decided_post_hoc
+from sgmcmc_prune.run.decide import asked_post_hoc, decided_post_hoc
 from sgmcmc_prune.run.directory import StoredAverages
 from sgmcmc_prune.run.distil import DISTILLING_CHAIN, Teacher, distil
 from sgmcmc_prune.run.evaluate import held_out_losses
@@ -161,13 +161,12 @@ def _post_hoc_masks(
     run: Run, choice: NetworkChoice, criterion: str, wanted: list[float | None]
 ) -> dict[float | None, list[Mask]]:
     """The masks of all chains by target; None stands for a decision without one."""
-    states = StoredAverages(run.places, run.config.chains)
-    found, has = dict[float | None, list[Mask]](), set[str]()
-    for decided in decided_post_hoc(run.config, run.groups(run.model(0)), states, held_out_losses(run)):
-        if (decided.criterion, decided.decision) == (criterion, choice.decision) and decided.target in wanted:
-            found[decided.target] = decided.masks
-            if len(found) == len(wanted):
-                return found
-        has |= {f"{decided.decision} by {decided.criterion}"} if decided.decision != "target" else set()
-    others = ", ".join(sorted(has)) or "targets alone"
-    raise ValueError(f"{run.out} has no decision {choice.decision} by {criterion}; it has {others}")
+    asked = asked_post_hoc(run.config)
+    mine = [a for a in asked if (a.criterion, a.decision) == (criterion, choice.decision) and a.target in wanted]
+    if len(mine) < len(wanted):
+        others = ", ".join(sorted({f"{a.decision} by {a.criterion}" for a in asked if a.target is None}))
+        raise ValueError(
+            f"{run.out} has no decision {choice.decision} by {criterion}; it has {others or 'targets alone'}"
+        )
+    states, groups = StoredAverages(run.places, run.config.chains), run.groups(run.model(0))
+    return {d.target: list(d.masks) for d in decided_post_hoc(run.config, groups, states, held_out_losses(run), mine)}

@@ -1,5 +1,6 @@
 """From the averages of finished chains to masks: every criterion and decision that a configuration names."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,14 @@ import torch
 from torch import Tensor
 
 from sgmcmc_prune import choices
-from sgmcmc_prune.criteria.base import Criterion, Scores, make_criterion
+from sgmcmc_prune.criteria.base import Scores, make_criterion
 from sgmcmc_prune.criteria.magnitude import magnitude
 from sgmcmc_prune.priors.base import Prior
 from sgmcmc_prune.priors.groups import GroupMap
 from sgmcmc_prune.pruning import decision, decisions
 from sgmcmc_prune.pruning.inclusion import InclusionAverage, Moments, Observed
 from sgmcmc_prune.pruning.masks import Mask
+from sgmcmc_prune.pruning.packed_masks import Bits, PackedMasks, pack
 from sgmcmc_prune.run.config import RunConfig
 
 Groups = Mapping[str, GroupMap]
@@ -25,8 +27,8 @@ State = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Decided:
-    """One decision on the dense draws.
+class Asked:
+    """One decision on the dense draws that a configuration asks for.
 
     Attributes
     ----------
@@ -34,19 +36,29 @@ class Decided:
     decision : str
         "target", or the name of a decision without one.
     target, level : float or None
-        The sparsity that was asked for, or the number that belongs to the decision.
-    tied : float
-        Share of the groups that were decided by tie.
-    masks : list of masks
-        One for each chain.
+        The sparsity that is asked for, or the number that belongs to the decision.
     """
 
     criterion: str
     decision: str
     target: float | None
     level: float | None
+
+
+@dataclass(frozen=True)
+class Decided(Asked):
+    """What became of it.
+
+    Attributes
+    ----------
+    tied : float
+        Share of the groups that were decided by tie.
+    masks : sequence of masks
+        One for each chain.
+    """
+
     tied: float
-    masks: list[Mask]
+    masks: Sequence[Mask]
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -164,69 +176,90 @@ def without_target(config: RunConfig) -> list[decisions.Decision]:
     return [decisions.load(name, p.fdr, p.loss_budget) for name in p.decisions]
 
 
+def asked_post_hoc(config: RunConfig) -> list[Asked]:
+    """Every decision on the dense chains, criterion by criterion: the targets, then those without one."""
+    found = []
+    for name, criterion in ((name, make_criterion(name)) for name in config.prune.post_hoc):
+        if criterion.moves:  # `conditional.take_conditional`
+            continue
+        found += [Asked(name, "target", target, None) for target in config.prune.targets]
+        found += [Asked(name, d.name, None, d.level) for d in without_target(config) if d.applies(criterion)]
+    return found
+
+
 def decided_post_hoc(
-    config: RunConfig, groups: Groups, chains: Sequence[State], losses: Callable[[int, Mask], Tensor]
-) -> Iterator[Decided]:
-    """Every decision on the dense chains, criterion by criterion: the targets, then those without one.
+    config: RunConfig,
+    groups: Groups,
+    chains: Sequence[State],
+    losses: Callable[[int, Mask], Tensor],
+    asked: Sequence[Asked],
+) -> list[Decided]:
+    """Take decisions on the dense chains: all of one chain, then those of the next.
 
     Parameters
     ----------
     config : RunConfig
     groups : mapping of str to GroupMap
     chains : sequence of mapping
-        The saved averages of each, which may be read when they are asked for.
+        The saved averages of each, which may be read when they are asked for, once each.
     losses : callable
         A chain and a mask to the losses of its draws on held-out examples, (draws, examples).
+    asked : sequence of Asked
+        Some of `asked_post_hoc`.
 
     Raises
     ------
     ValueError
         If a criterion needs what the chains did not average.
     """
-    p = config.prune
-    others = without_target(config)
-    seeds = [config.seed * 2**16 + c for c in range(len(chains))]
-    # By number: a chain's averages are gone when the next one's are read (`directory.StoredAverages`).
-    sizes = [chain_magnitudes(chains[c], groups) for c in range(len(chains))] if p.post_hoc else []
-    first: list[Scores] = []
-    for name, criterion in ((name, make_criterion(name)) for name in p.post_hoc):
-        if criterion.moves:  # `conditional.take_conditional`
-            continue
-        scores = [chain_scores(name, chains[c], groups, seed) for c, seed in enumerate(seeds)]
-        first = first or scores
-        for target in p.targets:
-            each = zip(first if criterion.copies_layers else scores, sizes, seeds, strict=True)
-            found = [
-                decision.target_sparsity(s, groups, target, p.allocation, second=size, seed=seed)
-                for s, size, seed in each
-            ]
-            if criterion.copies_layers:
-                found = [decision.match_layer_sparsity(s, groups, mask) for s, mask in zip(scores, found, strict=True)]
-            tied = [decision.tied(s, groups, m, p.allocation) for s, m in zip(scores, found, strict=True)]
-            yield Decided(name, "target", target, None, sum(tied) / len(tied) / num_groups(groups), found)
-        for decide in (d for d in others if d.applies(criterion)):
-            evidence = [
-                decisions.Evidence(s, _inclusion(criterion, name, chains, c, groups, s), seed, partial(losses, c))
-                for c, (s, seed) in enumerate(zip(scores, seeds, strict=True))
-            ]
-            with choices.calling("decision", decide.name):
-                found = [decide(each, groups) for each in evidence]
-            yield Decided(name, decide.name, None, decide.level, 0.0, found)
+    each = [_of_chain(config, groups, chains, c, partial(losses, c), asked) for c in range(len(chains) if asked else 0)]
+    found = []
+    for k, one in enumerate(asked):
+        share = sum(tied[k] for _, tied in each) / len(each) / num_groups(groups)
+        found.append(Decided(**vars(one), tied=share, masks=PackedMasks(packed[k] for packed, _ in each)))
+    return found
 
 
-def _inclusion(
-    criterion: Criterion, name: str, chains: Sequence[State], chain: int, groups: Groups, scores: Scores
-) -> Scores:
-    """Inclusion probabilities of a chain by a criterion that has them; none by others."""
-    return criterion.inclusion(ChainAverages(chains[chain], groups, name), scores) if criterion.probabilities else {}
+def _of_chain(
+    config: RunConfig,
+    groups: Groups,
+    chains: Sequence[State],
+    chain: int,
+    losses: Callable[[Mask], Tensor],
+    asked: Sequence[Asked],
+) -> tuple[list[Bits], list[int]]:
+    """The masks of one chain, and how many groups each decided by tie; the chain's averages are gone afterwards."""
+    state, seed, p = chains[chain], config.seed * 2**16 + chain, config.prune
+    size, others = chain_magnitudes(state, groups), {d.name: d for d in without_target(config)}
+    packed, ties = [], []
+    for name, rows in itertools.groupby(asked, lambda one: one.criterion):
+        criterion, scores = make_criterion(name), chain_scores(name, state, groups, seed)
+        ranked = scores
+        if criterion.copies_layers:
+            ranked = chain_scores(asked_post_hoc(config)[0].criterion, state, groups, seed)
+        for one in rows:
+            tied = 0
+            if one.target is None:
+                known = (
+                    criterion.inclusion(ChainAverages(state, groups, name), scores) if criterion.probabilities else {}
+                )
+                evidence = decisions.Evidence(scores, known, seed, losses)
+                with choices.calling("decision", one.decision):
+                    mask = others[one.decision](evidence, groups)
+            else:
+                mask = decision.target_sparsity(ranked, groups, one.target, p.allocation, second=size, seed=seed)
+                if criterion.copies_layers:
+                    mask = decision.match_layer_sparsity(scores, groups, mask)
+                tied = decision.tied(scores, groups, mask, p.allocation)
+            packed.append(pack(mask))
+            ties.append(tied)
+    return packed, ties
 
 
 def num_decided(config: RunConfig) -> int:
-    """How many rows the criteria on finished draws give: `decided_post_hoc`, and those that move the draws."""
+    """How many rows the criteria on finished draws give: `asked_post_hoc`, and those that move the draws."""
     p = config.prune
-    chosen: list[Criterion] = [make_criterion(name) for name in p.post_hoc]
-    without = sum(decide.applies(criterion) for decide in without_target(config) for criterion in chosen)
-    return len(p.targets) * len(chosen) + without
+    return len(asked_post_hoc(config)) + len(p.targets) * sum(make_criterion(name).moves for name in p.post_hoc)
 
 
 def num_groups(groups: Groups) -> int:
@@ -260,12 +293,14 @@ def inclusion_errors(chains: Sequence[State]) -> dict[str, Any]:
     """
     found: dict[str, list[tuple[Tensor, float, int]]] = {}
     for c in range(len(chains)):
-        if not chains[c]["inclusion"]:
+        state = chains[c]
+        if not state["inclusion"]:
             return {}
-        for name, average in inclusion_averages(chains[c]).items():
+        for name, average in inclusion_averages(state).items():
             error = average.standard_error
             near = float(((average.included - 0.5).abs() <= 2 * error).double().sum())
             found.setdefault(name, []).append((error, near, average.batches))
+        del state, average  # before the next one is read
     errors, undecided = {}, {}
     for name, each in found.items():
         error = torch.cat([error for error, _, _ in each])

@@ -127,7 +127,7 @@ def load_averages(places: RunPlaces, chain: int) -> dict[str, Any]:
 
 
 class StoredAverages(Sequence[dict[str, Any]]):
-    """What is kept of every chain, as `load_averages` gives it: one chain's is in memory at a time.
+    """What is kept of every chain, as `load_averages` gives it, read whenever it is asked for.
 
     Parameters
     ----------
@@ -137,19 +137,15 @@ class StoredAverages(Sequence[dict[str, Any]]):
 
     def __init__(self, places: RunPlaces, chains: int) -> None:
         self.places, self.chains = places, chains
-        self._latest: tuple[int, dict[str, Any]] | None = None
 
     def __len__(self) -> int:
         return self.chains
 
     def __getitem__(self, chain: Any) -> Any:
-        """Of one chain, read again unless it is the one that was asked for last."""
+        """Of one chain."""
         if not 0 <= chain < self.chains:
             raise IndexError(chain)
-        if self._latest is None or self._latest[0] != chain:
-            self._latest = None  # before the next one takes its place
-            self._latest = chain, load_averages(self.places, chain)
-        return self._latest[1]
+        return load_averages(self.places, chain)
 
 
 def load_prior(run: Run, model: nn.Module, chain: int) -> Prior:

@@ -40,7 +40,7 @@ from sgmcmc_prune.pruning.masked import put_on
 from sgmcmc_prune.pruning.shrink import shrink, why_not_shrinkable
 from sgmcmc_prune.run.conditional import take_conditional
 from sgmcmc_prune.run.config import RunConfig, pruned_of
-from sgmcmc_prune.run.decide import Decided, decided_post_hoc, inclusion_errors, num_decided, num_groups
+from sgmcmc_prune.run.decide import asked_post_hoc, decided_post_hoc, inclusion_errors, num_decided, num_groups
 from sgmcmc_prune.run.directory import StoredAverages, evaluation_settings
 from sgmcmc_prune.run.rows import Rows
 from sgmcmc_prune.run.run import Run
@@ -145,7 +145,7 @@ class Evaluator:
         self._kept: dict[tuple[Path, int, int], dict[str, Tensor]] = {}
         self._room = KEPT_BYTES
 
-    def predict(self, stage: StagePlaces, first: int, last: int, chain_masks: list[Mask] | None) -> _Predictions:
+    def predict(self, stage: StagePlaces, first: int, last: int, chain_masks: Sequence[Mask] | None) -> _Predictions:
         """Predict with the draws first, ..., last - 1 of every chain, one after the other."""
         weights = WeightStore(stage.draws)
         singles: list[dict[str, float]] = []
@@ -198,7 +198,7 @@ class Evaluator:
         names = dataset.provenance.get("targets", range(len(dataset.units)))
         return {str(n): u * e for n, u, e in zip(names, dataset.units, errors.tolist(), strict=True)}
 
-    def row(self, found: _Predictions, chain_masks: list[Mask] | None, **labels: Any) -> dict[str, Any]:
+    def row(self, found: _Predictions, chain_masks: Sequence[Mask] | None, **labels: Any) -> dict[str, Any]:
         """Metrics of the pooled predictive, of the average single network, and the size of the shrunk one."""
         each = chain_masks or [{}]
         row = {
@@ -397,16 +397,23 @@ def _dense_row(run: Run, evaluator: Evaluator) -> dict[str, Any]:
 
 
 def _post_hoc(run: Run, evaluator: Evaluator, rows: Rows, bar: Any) -> Iterator[dict[str, Any]]:
-    """The rows of masks on the dense draws."""
-    chains = StoredAverages(run.places, run.config.chains)
-    for i, decided in enumerate(decided_post_hoc(run.config, evaluator.groups, chains, held_out_losses(run))):
+    """The rows of masks on the dense draws; masks are made of those alone that this process has yet to compute."""
+    asked = {f"post_hoc{i}": one for i, one in enumerate(asked_post_hoc(run.config))}
+    missing = rows.missing(list(asked))
+    bar.set_postfix_str("masks" if missing else "")
+    chains, wanted = StoredAverages(run.places, run.config.chains), [asked[name] for name in missing]
+    found = decided_post_hoc(run.config, evaluator.groups, chains, held_out_losses(run), wanted)
+    decided = dict(zip(missing, found, strict=True))
+    bar.set_postfix_str("")
 
-        def row(decided: Decided = decided) -> dict[str, Any]:
-            labels = {"when": "post_hoc", **decided.labels, "gradient_evaluations": run.gradient_evaluations()}
-            found = evaluator.predict(run.places, 0, run.config.schedule.num_draws, decided.masks)
-            return evaluator.row(found, decided.masks, **labels)
+    def row(name: str) -> dict[str, Any]:
+        chain_masks = decided[name].masks
+        labels = {"when": "post_hoc", **decided[name].labels, "gradient_evaluations": run.gradient_evaluations()}
+        predicted = evaluator.predict(run.places, 0, run.config.schedule.num_draws, chain_masks)
+        return evaluator.row(predicted, chain_masks, **labels)
 
-        yield _take(rows, evaluator, f"post_hoc{i}", row)
+    for name in asked:
+        yield _take(rows, evaluator, name, partial(row, name))
         bar.update(1)
 
 

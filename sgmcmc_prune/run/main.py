@@ -37,7 +37,7 @@ from sgmcmc_prune.priors.rehearsal import rehearse_prior
 from sgmcmc_prune.run.checks import check_choices, check_device, check_precision
 from sgmcmc_prune.run.conditional import check_conditional
 from sgmcmc_prune.run.config import RunConfig
-from sgmcmc_prune.run.decide import rehearse_criterion
+from sgmcmc_prune.run.decide import asked_post_hoc, rehearse_criterion
 from sgmcmc_prune.run.directory import differing, evaluation_settings, keep_averages, load_config, open_run
 from sgmcmc_prune.run.evaluate import evaluate, foreign_inputs, tables
 from sgmcmc_prune.run.run import Run
@@ -253,10 +253,19 @@ def _check(job: Run, world: Ranks) -> None:
         _rehearse_own(job, model, chain)
     if config.execution == "batched":
         require_batchable(chain)
-    at_once = {"processes": num_workers(config.chains), "batched": config.chains}
-    require_memory(chain, at_once.get(config.execution, 1) if world.size == 1 else 1)
-    if config.prune.post_hoc:
-        require_evaluation_memory(chain, config.chains)
+    _check_memory(config, chain, world)
+
+
+def _check_memory(config: RunConfig, chain: Chain, world: Ranks) -> None:
+    """Refuse what the memory of the first rank's machine could not hold, with all ranks that are there."""
+    here = distributed.processes_here() if world.size > 1 else 1
+    if world.size > 1:
+        at_once = here if torch.device(config.device).type == "cpu" else 1  # each has a GPU of its own
+    else:
+        at_once = {"processes": num_workers(config.chains), "batched": config.chains}.get(config.execution, 1)
+    require_memory(chain, at_once)
+    if rows := len(asked_post_hoc(config)):
+        require_evaluation_memory(chain, config.chains, rows, world.size, here)
 
 
 def _rehearse_own(job: Run, model: nn.Module, chain: Chain) -> None:
@@ -288,7 +297,7 @@ def _work(job: Run, progress: bool, world: Ranks) -> dict[str, Any]:
 def _others_work(job: Run, world: Ranks, sampled: bool) -> None:
     """The part of a rank that is not the first; it stays until the first has evaluated the run.
 
-    If the first was killed, one of the others writes what became of the run: the first would hold the lock.
+    If the first was killed, or hangs, one of the others writes what became of the run.
     """
     try:
         with world.telling():
@@ -305,7 +314,10 @@ def _others_work(job: Run, world: Ranks, sampled: bool) -> None:
 
 
 def _end_without_first(job: Run, reason: str) -> None:
-    with suppress(ValueError), locked(job.places.lock, wait_seconds=3):
+    """Write that a run has failed whose first rank was killed, or hangs: that one keeps the lock."""
+    with ExitStack() as held:
+        with suppress(ValueError):
+            held.enter_context(locked(job.places.lock, wait_seconds=3))
         info = _earlier(job.places.directory)
         if info.get("status") == "running":
             _write_info(job, {**info, "status": "failed", "error": reason})

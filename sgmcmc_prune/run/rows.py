@@ -1,7 +1,7 @@
 """The rows of an evaluation, each in a file once it is computed: one that was stopped goes on, and ranks share it."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ class Rows:
         """Whether other processes compute some of the rows."""
         return self.size > 1
 
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Those of the rows that are asked for next which this process has yet to compute."""
+        turns = enumerate(names, self._asked)
+        return [name for turn, name in turns if turn % self.size == self.rank and self._kept(name) is None]
+
     def take(self, name: str, compute: Callable[[], Row]) -> Row:
         """The row of that name: from its file, or computed; without content where it is another process's to compute.
 
@@ -44,16 +49,26 @@ class Rows:
         compute : callable
             Gives a row, in what `write_json` can write, but for numbers that are not finite.
         """
-        path, mine = self.folder / f"{name}.json", self._asked % self.size == self.rank
+        mine = self._asked % self.size == self.rank
         self._asked += 1
-        about = finite_or_null({**self.settings, "row": name})
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            kept = read_json(path, checksum=True)
-            if kept.get("about") == about:
-                return dict(kept["row"])
+        if (kept := self._kept(name)) is not None:
+            return kept
         if not mine:
             return {}
         row = compute()
         self.folder.mkdir(exist_ok=True)
-        write_json(path, {"about": about, "row": finite_or_null(row)}, checksum=True)
+        write_json(self._path(name), {"about": self._about(name), "row": finite_or_null(row)}, checksum=True)
         return row
+
+    def _kept(self, name: str) -> Row | None:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            kept = read_json(self._path(name), checksum=True)
+            if kept.get("about") == self._about(name):
+                return dict(kept["row"])
+        return None
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _about(self, name: str) -> Any:
+        return finite_or_null({**self.settings, "row": name})

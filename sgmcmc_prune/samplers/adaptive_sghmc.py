@@ -152,17 +152,21 @@ class AdaptiveSGHMC(SGHMC):
             state["rho"].sub_((estimate - 1) * allowed(group["eta"], earlier))
             state["estimate_square"] = earlier.lerp(square, FORGETTING)
             mass = 1 / state["rho"].sigmoid()
-            if not bool(mass.isfinite().all()):
-                raise RunError(
-                    f"adaptive_sghmc at temperature {group['temperature']:g}: the noise of its curvature estimate has "
-                    f"taken rho below the range of {mass.dtype}; lower eta (now {group['eta']:g}) or use sghmc"
-                )
+            if mass.device.type == "cpu":  # a GPU would be waited for: `check` looks there
+                _require_finite(mass, group)
             change_mass(state, mass)
         super()._update(p, force, noise, state, group)
         state.pop("probe", None)
         if group["adapting"] and noise is not None:
             epsilon = math.sqrt(2 * (1 - group["momentum"]) * group["lr"] * group["temperature"] / group["num_data"])
             state["probe"] = sqrt_mass(state["mass"], noise) / epsilon
+
+    def check(self) -> None:
+        """As every sampler's; and RunError if a mass has left the range of its type."""
+        for _, _, state, group in self.named_states():
+            if "mass" in state:
+                _require_finite(state["mass"], group)
+        super().check()
 
     @classmethod
     def time_step(cls, group: Mapping[str, Any]) -> float:
@@ -216,3 +220,11 @@ def released(
     if mask is not None:
         buffer.masked_fill_(~mask, 0.0)  # decay(0) may be infinite, and infinity times zero is no zero
     p.add_(tau * buffer)
+
+
+def _require_finite(mass: Tensor, group: Mapping[str, Any]) -> None:
+    if not bool(mass.isfinite().all()):
+        raise RunError(
+            f"adaptive_sghmc at temperature {group['temperature']:g}: the noise of its curvature estimate has taken "
+            f"rho below the range of {mass.dtype}; lower eta (now {group['eta']:g}) or use sghmc"
+        )
