@@ -151,7 +151,7 @@ class Summary:
     probes: int = 2
     """How many probe examples' logits to show."""
     weights: bool = False
-    """Add R-hat and ESS of every weight, by layer; it reads the full weight draws."""
+    """Add R-hat and ESS of the weights, by layer (of 10,000 of them at most); it reads the full weight draws."""
 
     def __call__(self) -> None:
         """Print the table."""

@@ -4,6 +4,7 @@ Hidden units permute between chains, so that one weight is another in the next c
 far chains have found the same network, and is no verdict. The effective sample size of a weight belongs to one chain.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sgmcmc_prune.data.seeding import seeded_generator
 from sgmcmc_prune.diagnostics.ess import MIN_DRAWS_ESS, ess, rhat
-from sgmcmc_prune.diagnostics.streams import MEMORY, StreamedDraws, by_block, from_files
+from sgmcmc_prune.diagnostics.streams import MEMORY, StreamedDraws, by_block, from_files, shape_in
 from sgmcmc_prune.store.places import RunPlaces
 from sgmcmc_prune.store.weights import WeightStore
 
@@ -24,6 +26,9 @@ FUNCTIONS = {
     "mean": "posterior_predictive",
 }
 QUANTILES = (0.05, 0.5, 0.95)
+#: Of a parameter with more entries so many are looked at, at random: their 95 % quantile lies between the 94.6 %
+#: and the 95.4 % ones of all entries, with a probability of 0.95.
+ENTRIES = 10_000
 
 
 def summarise(draws: Tensor, memory: int = MEMORY) -> dict[str, float | int | None]:
@@ -87,8 +92,10 @@ def in_function_space(run_dir: str | Path, memory: int = MEMORY) -> dict[str, di
     }
 
 
-def of_weights(run_dir: str | Path, memory: int = MEMORY, progress: bool = False) -> dict[str, dict[str, Any]]:
-    """R-hat and ESS of every weight of a run whose weight draws were kept, reading the files block by block.
+def of_weights(
+    run_dir: str | Path, memory: int = MEMORY, progress: bool = False, entries: int | None = ENTRIES
+) -> dict[str, dict[str, Any]]:
+    """R-hat and ESS of the weights of a run whose draws were kept, reading the files block by block.
 
     Parameters
     ----------
@@ -98,13 +105,15 @@ def of_weights(run_dir: str | Path, memory: int = MEMORY, progress: bool = False
         Bytes of working memory.
     progress : bool
         Show a progress bar for each layer.
+    entries : int, optional
+        Look at so many entries of each parameter at most, the same ones of a name and size everywhere; None: at all.
 
     Returns
     -------
     dict
-        By parameter: `size`; `moving`, the entries that move in every chain (a masked weight does not) and are
-        counted; `rhat`, across chains; `ess`, bulk, of each chain on its own: lists of the 5 %, 50 % and 95 % quantiles
-        over entries (and chains). NaN where not defined.
+        By parameter: `size`; `seen`, the entries that were looked at; `moving`, those of them that move in every chain
+        (a masked weight does not) and are counted; `rhat`, across chains; `ess`, bulk, of each chain on its own: lists
+        of the 5 %, 50 % and 95 % quantiles over entries (and chains). NaN where not defined.
 
     Raises
     ------
@@ -125,7 +134,19 @@ def of_weights(run_dir: str | Path, memory: int = MEMORY, progress: bool = False
     names = [str(name) for name in tree["sample_stats"].to_dataset()["parameter"].values]
     # One parameter after the other: each maps every file, and a process may have 65,530 maps.
     paths = [chain[:length] for chain in files]
-    return {name: _of_parameter(from_files(paths, name), memory, progress) for name in names}
+    sizes = {name: math.prod(shape_in(paths[0][0], name)) for name in names}
+    some = {name: _some(name, size, entries) for name, size in sizes.items()}
+    return {
+        name: {"size": sizes[name], **_of_parameter(from_files(paths, name, some[name]), memory, progress)}
+        for name in names
+    }
+
+
+def _some(name: str, size: int, entries: int | None) -> Tensor | None:
+    """Entries of a parameter at random, in rising order; None where all are looked at."""
+    if entries is None or size <= entries:
+        return None
+    return torch.randperm(size, generator=seeded_generator(f"entries of {name}", size))[:entries].sort().values
 
 
 def _of_parameter(draws: StreamedDraws, memory: int, progress: bool) -> dict[str, Any]:
@@ -133,7 +154,7 @@ def _of_parameter(draws: StreamedDraws, memory: int, progress: bool) -> dict[str
     rows = by_block(draws, _rhat_and_ess, memory, progress).reshape(chains + 2, -1).numpy()
     counted = rows[0] > 0
     return {
-        "size": len(counted),
+        "seen": len(counted),
         "moving": int(counted.sum()),
         "rhat": _quantiles(rows[1, counted]),
         "ess": _quantiles(rows[2:, counted]),

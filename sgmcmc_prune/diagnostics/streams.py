@@ -32,7 +32,7 @@ class StreamedDraws:
     read: Callable[[int, int], Tensor]
 
 
-def from_files(files: Sequence[Sequence[Path]], name: str) -> StreamedDraws:
+def from_files(files: Sequence[Sequence[Path]], name: str, entries: Tensor | None = None) -> StreamedDraws:
     """Draws of one tensor that lie in one safetensors file per draw.
 
     Parameters
@@ -41,6 +41,8 @@ def from_files(files: Sequence[Sequence[Path]], name: str) -> StreamedDraws:
         `files[chain][draw]`; every chain has the same number of draws.
     name : str
         Of a tensor that every file has.
+    entries : int Tensor, shape (n,), optional
+        Take these entries alone, counted in row-major order.
 
     Returns
     -------
@@ -65,11 +67,19 @@ def from_files(files: Sequence[Sequence[Path]], name: str) -> StreamedDraws:
     mapped = [[tensor(path) for path in chain] for chain in files]  # each file is opened once, not once a block
 
     def read(first: int, last: int) -> Tensor:
-        return torch.stack([torch.stack([draw[first:last] for draw in chain]) for chain in mapped])
+        block = slice(first, last) if entries is None else entries[first:last]
+        return torch.stack([torch.stack([draw[block] for draw in chain]) for chain in mapped])
 
-    with safe_open(files[0][0], framework="pt") as file:
-        shape = tuple(file.get_slice(name).get_shape())
+    shape = shape_in(files[0][0], name) if entries is None else (len(entries),)
     return StreamedDraws((len(files), counts[0], *shape), read)
+
+
+def shape_in(path: Path, name: str) -> tuple[int, ...]:
+    """The shape of a tensor in a safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return tuple(file.get_slice(name).get_shape())
 
 
 def by_block(

@@ -273,10 +273,15 @@ def _convergence_line(name: str, c: dict[str, Any]) -> str:
 
 def weights_table(parameters: dict[str, dict[str, Any]]) -> str:
     """The table of `convergence.of_weights`: quantiles over the entries of each parameter."""
-    header = ("parameter", "entries", "moving", *(f"{s} {q}" for s in ("R-hat", "ESS") for q in ("5%", "50%", "95%")))
+    quantiles = [f"{s} {q}" for s in ("R-hat", "ESS") for q in ("5%", "50%", "95%")]
     rows = [
-        [name, str(p["size"]), str(p["moving"]), *(number(v, 2) for v in p["rhat"]), *(number(v, 1) for v in p["ess"])]
+        [
+            *(name, *(f"{p[key]:,}" for key in ("size", "seen", "moving"))),
+            *(*(number(v, 2) for v in p["rhat"]), *(number(v, 1) for v in p["ess"])),
+        ]
         for name, p in parameters.items()
     ]
     note = "R-hat compares single weights across chains, whose hidden units permute; ESS is that of one chain."
-    return f"{format_rows(header, rows)}\n{note}"
+    if any(p["seen"] < p["size"] for p in parameters.values()):
+        note += " Of large parameters some entries are seen, drawn at random."
+    return f"{format_rows(('parameter', 'entries', 'seen', 'moving', *quantiles), rows)}\n{note}"
