@@ -98,6 +98,8 @@ class EM:
                     r = layer.held
                 new = sufficient_statistics(layer, params[name], r)
             found[name] = new
+        if not found:
+            return
         together = torch.stack(list(found.values())).cpu()  # a GPU is waited for once, and not for every layer
         for name, new in zip(found, together, strict=True):
             old = self.statistics.get(name)

@@ -186,12 +186,12 @@ class Horseshoe(Prior):
 
     def _sample_global(self, step: int) -> None:
         """Draw tau^2 and xi of each layer; masked weights say nothing about the global scale."""
-        found = [
-            torch.stack([layer.auxiliary.double().reciprocal().mul(layer.alive).sum(), layer.alive.sum().double()])
-            for layer in self.layers.values()
-        ]
-        together = torch.stack(found).tolist() if found else []  # a GPU is waited for once, and not for every layer
-        for index, (layer, (inverse, kept)) in enumerate(zip(self.layers.values(), together, strict=True)):
+        layers = self.layers.values()
+        inverses = [layer.auxiliary.double().reciprocal().where(layer.alive, 0.0).sum() for layer in layers]
+        counts = [layer.alive.sum().double() for layer in layers]
+        # A GPU is waited for once, and not for every layer.
+        together = torch.stack([torch.stack(inverses), torch.stack(counts)], 1).tolist() if inverses else []
+        for index, (layer, (inverse, kept)) in enumerate(zip(layers, together, strict=True)):
             generator = np.random.default_rng([self.seed, self.chain, step, index])
             rate = 1 / layer.global_auxiliary + inverse
             layer.global_variance = rate / generator.standard_gamma((kept + 1) / 2)
