@@ -42,7 +42,9 @@ def test_a_table_is_sampled_with_a_step_that_suits_it(table: Path, capsys: pytes
     assert (config.start, config.em.kind) == ("trained", "fixed")
     assert 0 < config.sampler.lr < 0.1
     assert read_json(out / "metrics.json", checksum=True)["dense"]["rmse"] < 0.5
-    assert "run directory: runs/sample-seed0" in capsys.readouterr().out
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert last[0].startswith("run directory: runs/sample-seed0")
+    assert last[1] == 'predictions, in Python: sgmcmc_prune.open_posterior("runs/sample-seed0").predict(x)'
 
     kept = {path: path.read_bytes() for path in (out / "draws").rglob("*.safetensors")}
     same = ("--data-options", "seed=0", "test=0.1", "--model-options", "activation=tanh", "widths=(50,)")

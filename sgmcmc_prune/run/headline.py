@@ -327,7 +327,7 @@ def _kept(row: Row) -> float:
 
 def way(row: Row) -> str:
     """How a network was pruned: "in the chain, expected log odds"."""
-    named = [WHEN.get(row["when"], row["when"]), in_words(row["criterion"])]
+    named = [str(WHEN.get(row["when"], row["when"])), in_words(row["criterion"])]
     return ", ".join([*named, *([] if row["decision"] == "target" else [decision(row)])])
 
 
