@@ -77,9 +77,9 @@ def csv(argument: str, targets: str, data_dir: Path | None = None, test: float =
         y = torch.from_numpy(_numbers(path, header, rows, chosen))
         y = y.squeeze(1) if len(chosen) == 1 else y
     train, held_out = (part.sort().values for part in _split(len(rows), test, seed))
-    if len(set(y[train].tolist())) < len(found.get("classes", ())) and _look_like_numbers(found["classes"], y):
+    if (seen := found.get("classes")) and len(y[train].unique()) < len(seen) and _look_like_numbers(seen, y):
         raise ValueError(
-            f"{path}: column {wanted!r} looks like a number, with {len(found['classes']):,} values in {len(rows):,} "
+            f"{path}: column {wanted!r} looks like a number, with {len(seen):,} values in {len(rows):,} "
             "rows; --likelihood gaussian takes numbers, categorical the names of classes"
         )
     name = f"csv:{path.name}"
