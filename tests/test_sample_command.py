@@ -92,7 +92,7 @@ HOUSES = ("csv:houses.csv:price", "--likelihood", "gaussian")
         ((*HOUSES, "--data-options", "seed=1.5"), "seed is 1.5; give an integer"),
         ((*HOUSES, "--data-options", "targets=labels"), "data.options has targets"),
         (("csv:houses.csv:price", "--likelihood", "poisson"), "a count: 0, 1, 2"),
-        (("csv:houses.csv:price", "--likelihood", "categorical"), "are these numbers?"),
+        (("csv:houses.csv:price", "--likelihood", "categorical"), "column 'price' looks like a number"),
         (("uci:yacht", "--likelihood", "gaussian"), "--data-dir"),
         (("houses.csv", "--likelihood", "gaussian"), "houses.csv"),
         (("csv:houses.csv:rent", "--likelihood", "gaussian"), "rent"),
