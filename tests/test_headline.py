@@ -185,7 +185,14 @@ def test_one_example_is_one() -> None:
     assert " on 1 test example (post hoc, magnitude). 1 example is too few to tell" in headline(found)[0]
     assert "over 1 test example." in noise_line(found)
     found["dense"]["half_width"] = {"accuracy": 0.8}
-    assert interval_lines(found)[0].startswith("± in the table: half of the 95 % interval over 1 test example")
+    assert interval_lines(found) == ["± in the table: half of the 95 % interval over 1 test example"]
+
+
+def test_the_line_of_intervals_where_the_first_score_has_none() -> None:
+    found = metrics(1.0, **RMSE, split="test")
+    found["dense"] |= {"nll": 1.0, "half_width": {"nll": 0.25}}
+    over = "half of the 95 % interval over 10,000 test examples"
+    assert interval_lines(found) == [f"± of the dense network: {over}; dense: NLL 1.0000 ± 0.2500"]
 
 
 def test_a_network_that_is_worse_than_the_mean_of_the_targets_is_no_network() -> None:
