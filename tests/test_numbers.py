@@ -337,6 +337,37 @@ def test_what_is_said_of_one_shot_is_that_of_its_rows() -> None:
     assert (has + "twelve stages, {:.2f}.").format(*means.values()) in text
 
 
+def test_what_is_said_of_one_shot_draws_is_that_of_their_rows() -> None:
+    rows = read_csv(RESULTS / "one_shot_lenet.csv")
+    single = [row for row in rows if row["kind"] == "single"]
+    text = " ".join((ROOT / "docs" / "conditional.md").read_text().split())
+    ours = "draws-conditional-kfac-staged"
+
+    def ahead(other: str, target: float) -> bool:
+        accuracy, nll = (
+            mean_and_half_width(paired(single, ours, other, target, score)) for score in ("accuracy", "nll")
+        )
+        return bool(accuracy[0] > accuracy[1] and nll[0] < -nll[1])
+
+    others = {row["method"] for row in single if not row["method"].startswith("draws")} - {"sgd-conditional-fisher"}
+    assert all(ahead(other, target) for other in others for target in (0.95, 0.98))
+    assert len(paired(single, ours, "sgd-conditional-fisher", 0.95, "accuracy")) == 1  # as the text says
+    behind = mean_and_half_width(paired(single, ours, "sgd-conditional-ggn-staged", 0.8, "accuracy"))
+    assert f"{-behind[0]:.4f} ± {behind[1]:.4f} behind `sgd-conditional-ggn-staged`" in text
+    spent = {row["gradient_evaluations"] - row["calibration_examples"] for row in rows}
+    assert [f"{each:,}" for each in spent] == ["659,968"]
+    assert "the same 659,968 gradient evaluations" in text
+    names = ("draws-magnitude-one-shot", "draws-magnitude-moved", ours)
+    found = [np.mean([r["accuracy"] for r in single if r["method"] == n and r["sparsity"] == 0.98]) for n in names]
+    assert "magnitude has {:.2f}, its mask with moves {:.2f}, joint evidence {:.2f}".format(*found) in text
+    by_kind = {
+        kind: [r["accuracy"] for r in rows if r["kind"] == kind and "draws" in r["method"]]
+        for kind in ("single", "ensemble")
+    }
+    means = [np.array(each).reshape(-1, 3, 4).mean(1) for each in by_kind.values()]
+    assert 0.003 < np.abs(means[0] - means[1]).max() < 0.004
+
+
 def _above(interval: tuple[float, float]) -> bool:
     mean_difference, half = interval
     return mean_difference > half

@@ -573,7 +573,10 @@ def test_a_batch_holds_what_a_step_can_afford() -> None:
 
 
 def test_the_step_suits_where_a_chain_goes_not_only_the_mode() -> None:
-    """Classes that can be told apart have a flat mode: a step that suits it heated such chains to 10^12."""
+    """Classes that can be told apart have a flat mode: a step that suits it heated such chains to 10^12.
+
+    Where they went the curvature was low, for the weights before a normalisation had grown: heat is looked at, too.
+    """
     labels = torch.arange(120) % 3
     images = torch.randn(120, 1, 6, 6, generator=torch.Generator().manual_seed(0)) + labels.view(-1, 1, 1, 1)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
@@ -581,6 +584,31 @@ def test_the_step_suits_where_a_chain_goes_not_only_the_mode() -> None:
     assert found.run.config.sampler.lr < 0.5
     for name in ("kinetic_temperature", "configurational_temperature"):  # chains are short, and the seed is fixed
         assert 0.7 < found.metrics["diagnostics"][name] < 1.4
+
+
+def test_a_start_does_not_know_its_examples_by_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wide network fits 80 noisy targets exactly, and its learned noise with them; the start keeps most of the noise.
+
+    So a step that is stable there is larger.
+    """
+    monkeypatch.setattr(step_size, "FIT_STEPS", 1500)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(80, 5, generator=g)
+    y = x[:, :1] + 0.5 * torch.randn(80, 1, generator=g)
+
+    def start(fewest: int) -> tuple[float, float]:
+        monkeypatch.setattr(step_size, "FEWEST", fewest)
+        torch.manual_seed(0)
+        likelihood, stream = Gaussian(), MinibatchStream(x, y, len(x), 0, 0)
+        model = likelihood.completed(nn.Sequential(nn.Linear(5, 60), nn.Tanh(), nn.Linear(60, 1)), 1)
+        train(model, likelihood, stream)
+        assert model.training
+        noise = float(model(x)[:, 1].detach().exp().mean())
+        return noise, stable_step(model, likelihood, stream, 1.0, momentum=0.99, share=0.1)
+
+    (by_heart, small), (noise, step) = start(fewest=10**6), start(fewest=50)
+    assert by_heart < 0.1 < 0.3 < noise < 0.8
+    assert step > 5 * small
 
 
 def test_a_training_is_a_function_of_its_key_and_leaves_the_generator_alone() -> None:

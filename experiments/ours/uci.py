@@ -4,7 +4,8 @@ Every method trains an MLP with 50 tanh units on the standard splits, with a lea
 gradient evaluations on a split: `--steps` full-batch steps of each of four chains or members, and of the single network
 and of mean field all of them. Networks are trained by AdamW on nine tenths of the training set, and the step with the
 best likelihood on the last tenth is taken: without that the learned noise collapses. The posterior is `sample` with its
-defaults, at a fixed schedule; the trainings from which its chains start count. Mean field is a normal factor for every
+defaults, at a fixed schedule; the trainings from which its chains start count at their full length, which they need
+not take. Mean field is a normal factor for every
 weight under the prior N(0, 1), trained on the evidence lower bound, which needs no early stopping, and 100 networks are
 drawn from it; its settings are those of `jantre/uci.py`, and were not chosen here. Scores are RMSE and NLL in the units
 of the data, and the share of test targets in their central 90 % interval.

@@ -5,24 +5,31 @@ momentum beta, which is stable for :math:`l \lambda_{max} < 2 (1 + \beta)`, wher
 eigenvalue of the Hessian of L. It is largest near a mode, where a learned noise is small. So a network is trained for
 a while, and the power iteration takes differences of gradients: whatever has one derivative will do. With so small a
 step a chain would hardly get to a mode from a random start. So chains start where such a training ends, each from a
-random start of its own.
+random start of its own. The training ends before the network knows its examples by heart: there a learned noise is far
+below that of the posterior, and a step that is stable there is too small to come back.
 """
 
 import copy
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.data.seeding import torch_seeded
+from sgmcmc_prune.data.seeding import seeded_generator, torch_seeded
 from sgmcmc_prune.likelihoods import Likelihood, mean_nll
+from sgmcmc_prune.models.state import load_network_state, network_state
+from sgmcmc_prune.predictive.predict import evaluation_mode
 from sgmcmc_prune.pruning.prunable import trainable
 
 #: Steps of AdamW towards a mode, its rate, and iterations of the power method.
 FIT_STEPS, FIT_LR, ITERATIONS = 1500, 1e-2, 20
 #: Its weight decay: what keeps idle weights from staying where they began.
 WEIGHT_DECAY = 1e-2
+#: Between so many examples, a tenth is held out of that training, and looked at every so many steps; it ends when the
+#: best weights are so many steps back.
+FEWEST, MANY, EVERY, PATIENCE = 50, 20_000, 20, 300
 #: Length of a difference, relative to that of the weights.
 RELATIVE = 1e-3
 #: Examples that the curvature is measured on.
@@ -34,6 +41,8 @@ def train(
 ) -> None:
     """Train a network, in place, towards a mode by AdamW; what it draws itself depends on the stream's key alone.
 
+    Of few examples it keeps the weights that do best on a tenth that is held out of this training (not of the chain).
+
     Parameters
     ----------
     model : nn.Module
@@ -43,6 +52,8 @@ def train(
         Told of every step, for a bar.
     """
     optimiser = torch.optim.AdamW(trainable(model).values(), lr=FIT_LR, weight_decay=WEIGHT_DECAY)
+    stream, held_out = _split(stream)
+    best = Best(model, likelihood, held_out)
     with torch_seeded(stream.inputs.device, "warm up", stream.seed, stream.chain):
         for step in range(FIT_STEPS):
             inputs, targets = stream.batch(step)
@@ -50,7 +61,54 @@ def train(
             mean_nll(likelihood, model(inputs), targets).backward()
             optimiser.step()
             after()
+            if held_out is not None and step % EVERY == EVERY - 1 and best.since(step) >= PATIENCE:
+                break
     optimiser.zero_grad()
+    best.put_back()
+
+
+def _split(stream: MinibatchStream) -> tuple[MinibatchStream, tuple[Tensor, Tensor] | None]:
+    """Minibatches of nine tenths of the examples, and the others; of many examples, or pictures on disk, of all."""
+    count = stream.num_data
+    if not FEWEST <= count <= MANY or not isinstance(stream.inputs, Tensor):
+        return stream, None
+    order = torch.randperm(count, generator=seeded_generator("held out of a start", stream.seed, stream.chain))
+    held, kept = order[: count // 10].to(stream.targets.device), order[count // 10 :].to(stream.targets.device)
+    size = min(stream.batch_size, len(kept))
+    rest = MinibatchStream(stream.inputs[kept], stream.targets[kept], size, stream.seed, stream.chain, stream.transform)
+    return rest, (stream.inputs[held], stream.targets[held])
+
+
+class Best:
+    """The weights of a training that did best on held-out examples.
+
+    Parameters
+    ----------
+    model : nn.Module
+    likelihood : Likelihood
+    held_out : tuple of Tensor, optional
+        Inputs and targets; without any the last weights are the best.
+    """
+
+    def __init__(self, model: nn.Module, likelihood: Likelihood, held_out: tuple[Tensor, Tensor] | None) -> None:
+        self.model, self.likelihood, self.held_out = model, likelihood, held_out
+        self.loss, self.step, self.state = math.inf, 0, dict[str, Tensor]()
+
+    def since(self, step: int) -> int:
+        """Look at the weights after a step; how many steps the best ones are back."""
+        assert self.held_out is not None
+        inputs, targets = self.held_out
+        with evaluation_mode(self.model), torch.no_grad():
+            loss = float(mean_nll(self.likelihood, self.model(inputs), targets))
+        if loss < self.loss:
+            self.loss, self.step = loss, step
+            self.state = {name: value.clone() for name, value in network_state(self.model).items()}
+        return step - self.step
+
+    def put_back(self) -> None:
+        """Give the model its best weights."""
+        if self.state:
+            load_network_state(self.model, self.state)
 
 
 def stable_step(

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from sgmcmc_prune.chains import step_size
 from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.chains.step_size import stable_step, train
+from sgmcmc_prune.diagnostics.temperature import kinetic_temperature
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.predictive.flops import multiply_adds
@@ -30,6 +31,8 @@ MOMENTUM, MINIBATCH_MOMENTUM, SHARE = 0.99, 0.97, 0.1
 #: Steps of a trial of that step, and how many there are at most; a trial ends them that needs no smaller step than so
 #: much of it, and one that diverged lowers it by so much.
 TRIAL_STEPS, TRIALS, ENOUGH, MOST_LOWERED = 500, 6, 0.7, 10.0
+#: A trial is too hot above this kinetic temperature in its second half, and lowers the step by so much.
+HOT, LOWERED = 2.0, 3.0
 #: Steps of the default schedule, and the draws that each chain keeps of them.
 BURN_IN, SAMPLE, DRAWS = 4000, 30_000, 250
 #: Steps of a fork that prunes in the chain: exploring (half of them while the mask grows), sampling, and its draws.
@@ -66,8 +69,8 @@ def affordable_batch(network: nn.Module, example: Tensor, count: int) -> int:
 def default_schedule(epochs: float, length: float = 1.0) -> ScheduleConfig:
     """Burn-in and sampling of so many epochs a step, in which all draws are kept that fit.
 
-    A shorter chain has the whole burn-in: a learned noise is too small where the training before it ended, and comes
-    back within thousands of steps.
+    A shorter chain has the whole burn-in: from where the training before it ended, a learned noise may take thousands
+    of steps.
     """
     burn_in, steps = round(max(1.0, length) * BURN_IN), max(1, round(length * SAMPLE))
     return ScheduleConfig(
@@ -126,7 +129,9 @@ def stable_sampler(run: Run, progress: bool) -> SamplerConfig:
     """A step that the sampler can follow, to two digits; the network was rehearsed.
 
     It is a share of the stability limit at a mode, and then where a short chain with that step has gone: a posterior
-    whose mode is flat, as that of classes which can be told apart, is steep beside it.
+    whose mode is flat, as that of classes which can be told apart, is steep beside it. A chain that was heated there
+    had too large a step, whatever the limit is where it ended: before a normalisation, weights grow with the heat, and
+    their curvature falls.
     """
     momentum = MOMENTUM if run.config.data.batch_size == run.num_data else MINIBATCH_MOMENTUM
     network, stream, prior = run.model(0), run.stream(0), run.config.prior
@@ -147,8 +152,10 @@ def stable_sampler(run: Run, progress: bool) -> SamplerConfig:
             )
         for trial in range(1, TRIALS + 1):
             bar.set_postfix_str(f"trial {trial} of a chain with step {step:.1e}")
-            moved = _moved(run, network, _constant_step(step, momentum), bar)
-            limit = share_of_limit(moved) if moved is not None else 0.0
+            moved, temperature = _moved(run, network, _constant_step(step, momentum), bar)
+            limit = 0.0 if moved is None else share_of_limit(moved)
+            if temperature > HOT:
+                limit = min(limit, step / LOWERED)
             if limit >= step * ENOUGH:
                 break
             step = max(limit, step / MOST_LOWERED)
@@ -157,16 +164,20 @@ def stable_sampler(run: Run, progress: bool) -> SamplerConfig:
     return _constant_step(float(f"{step:.1e}"), momentum)
 
 
-def _moved(run: Run, network: nn.Module, sampler: SamplerConfig, bar: tqdm) -> nn.Module | None:
-    """The network after a short chain from where it is; None if that chain diverged."""
+def _moved(run: Run, network: nn.Module, sampler: SamplerConfig, bar: tqdm) -> tuple[nn.Module | None, float]:
+    """The network after a short chain from where it is, None if that diverged; its mean kinetic temperature."""
     trial = Run(replace(run.config, sampler=sampler), None, run.data, run.network, run.likelihood)
     lr, beta = sampler.lr, sampler.momentum
     chain = trial.chain(0, Cyclical(lr, lr, lr, beta, sampler.temperature, TRIAL_STEPS, 0, 0, 0))
     chain.model.load_state_dict(network.state_dict())
+    seen = []
     try:
         while not chain.finished:
             chain.advance()
             bar.update()
+            if chain.step > TRIAL_STEPS // 2:
+                squares, dimensions = zip(*chain.sampler.momentum_squares().values(), strict=True)
+                seen.append(kinetic_temperature(sum(squares), sum(dimensions)))
     except RunError:
-        return None
-    return chain.model
+        return None, math.inf
+    return chain.model, sum(seen) / len(seen)
