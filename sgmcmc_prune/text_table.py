@@ -21,6 +21,11 @@ def number(value: float | None, digits: int) -> str:
     return "-" if missing(value) else f"{value:.{digits}f}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 test example", "10,000 test examples"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def missing(value: float | None) -> bool:
     """Whether there is no number: None, as JSON has it, or NaN."""
     return value is None or math.isnan(value)
