@@ -31,6 +31,11 @@ def in_words(name: str) -> str:
     return name if ":" in name else name.replace("_", " ")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 test example", "10,000 test examples"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def missing(value: float | None) -> bool:
     """Whether there is no number: None, as JSON has it, or NaN."""
     return value is None or math.isnan(value)

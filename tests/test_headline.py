@@ -7,6 +7,7 @@ import pytest
 
 from sgmcmc_prune.predictive.intervals import wilson_interval
 from sgmcmc_prune.run.headline import best_rows, headline, noise_line, prices, score_noise
+from sgmcmc_prune.run.tables import interval_lines
 
 RMSE = {"scores": {"rmse": "RMSE", "nll": "NLL"}, "higher_is_better": False}
 NLL = {"scores": {"nll": "NLL"}, "higher_is_better": False}
@@ -80,7 +81,7 @@ def test_the_edge_of_the_noise_belongs_to_it() -> None:
     (price,) = prices({**base, "pruned": [row(0.9, 0.89)]})
     assert price.allowed == price.noise == noise
     low, high = wilson_interval(0.89, 10_000)
-    assert noise == pytest.approx((high - low) / 2)
+    assert noise == max(0.89 - low, high - 0.89) == 0.89 - low
     for within, start in ((noise - 1e-9, "At 90 %"), (noise + 1e-9, "Every pruned")):
         found = headline({**base, "dense": {"accuracy": 0.89 + within}, "pruned": [row(0.9, 0.89)]})[0]
         assert found.startswith(start)
@@ -89,7 +90,7 @@ def test_the_edge_of_the_noise_belongs_to_it() -> None:
 def test_where_every_network_loses_the_one_that_loses_least() -> None:
     assert headline(metrics(0.9, row(0.5, 0.88), row(0.9, 0.8)))[0] == (
         "Every pruned network loses more than its noise; the best of them, at 50 % sparsity (post hoc, magnitude), "
-        "loses 2.0 ± 0.6 points of accuracy, from 90.0 % on 10,000 test examples."
+        "loses 2.0 ± 0.7 points of accuracy, from 90.0 % on 10,000 test examples."
     )
 
 
@@ -105,7 +106,7 @@ def test_a_starved_network_is_no_recommendation_while_there_is_another() -> None
 def test_where_all_are_starved_the_sentence_says_so_and_on_how_many_examples_it_was_judged() -> None:
     starved = [row(s, 0.9 - loss, starved=["conv3.weight", "fc.weight"]) for s, loss in ((0.98, 0.0), (0.99, 0.6))]
     assert headline(metrics(0.9, *starved, examples=100))[0] == (
-        "At 98 % sparsity this network loses 0.0 ± 6.0 points of accuracy, from 90.0 % on 100 test examples (post hoc, "
+        "At 98 % sparsity this network loses 0.0 ± 7.4 points of accuracy, from 90.0 % on 100 test examples (post hoc, "
         "magnitude), but it is starved: almost nothing passes conv3.weight, fc.weight. 100 examples are too few to "
         "tell how far it can be pruned."
     )
@@ -159,6 +160,39 @@ def test_a_difference_has_its_paired_noise() -> None:
     alone = metrics(0.457, **RMSE)
     alone["dense"] |= half
     assert headline(alone)[0] == "This network has an RMSE of 0.457 ± 0.031; nothing was pruned."
+
+
+def test_an_interval_of_one_score_is_no_interval_of_a_difference() -> None:
+    """Only that of an accuracy takes its place, where no pairs are known; of others there is none."""
+    half = {"half_width": {"rmse": 0.0312, "accuracy": 0.04}}
+    for unpaired in ({}, {"paired": {}}, {"paired": {"nll": 0.1}}):
+        found = metrics(0.457, row(0.5, 0.463, **half, **unpaired), **RMSE)
+        assert "has an RMSE 1.3 % above the dense 0.457" in headline(found)[0]
+        assert noise_line(found).endswith("; the noise of its score is not known.")
+        found = metrics(0.9, row(0.5, 0.89, **half, **unpaired))
+        assert "loses 1.0 ± 4.0 points of accuracy" in headline(found)[0]
+        assert "half of the 95 % interval of one accuracy (binomial)" in noise_line(found)
+
+
+def test_an_accuracy_that_is_no_share_has_no_binomial_noise() -> None:
+    for score in (85.0, -0.1, float("nan"), None):
+        assert score_noise(metrics(0.9), {"accuracy": score}, "accuracy") is None
+    assert score_noise(metrics(0.9), {"accuracy": 0.9, "half_width": {"accuracy": float("nan")}}, "accuracy") is None
+
+
+def test_one_example_is_one() -> None:
+    found = metrics(1.0, row(0.5, 1.0, paired={"accuracy": 0.9}), examples=1)
+    assert " on 1 test example (post hoc, magnitude). 1 example is too few to tell" in headline(found)[0]
+    assert "over 1 test example." in noise_line(found)
+    found["dense"]["half_width"] = {"accuracy": 0.8}
+    assert interval_lines(found) == ["± in the table: half of the 95 % interval over 1 test example"]
+
+
+def test_the_line_of_intervals_where_the_first_score_has_none() -> None:
+    found = metrics(1.0, **RMSE, split="test")
+    found["dense"] |= {"nll": 1.0, "half_width": {"nll": 0.25}}
+    over = "half of the 95 % interval over 10,000 test examples"
+    assert interval_lines(found) == [f"± of the dense network: {over}; dense: NLL 1.0000 ± 0.2500"]
 
 
 def test_a_network_that_is_worse_than_the_mean_of_the_targets_is_no_network() -> None:

@@ -1,5 +1,6 @@
 """Intervals of scores over examples, and of differences between two networks on the same ones."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,13 @@ import torch
 
 from sgmcmc_prune.likelihoods import Gaussian, ObservationModel, bernoulli, categorical, observation_model, poisson
 from sgmcmc_prune.likelihoods.base import scores_of
-from sgmcmc_prune.predictive.intervals import half_widths, mean_and_half_width, paired_half_widths, wilson_half_width
+from sgmcmc_prune.predictive.intervals import (
+    half_widths,
+    mean_and_half_width,
+    paired_half_widths,
+    wilson_half_width,
+    wilson_interval,
+)
 
 #: Of a share of replicates that an exact 95 % interval covers, five standard errors at 4,000 of them: an exact interval
 #: falls outside with probability 6e-7. The delta method and the added examples of a share may cost one point more.
@@ -64,6 +71,48 @@ def test_a_difference_of_paired_shares_is_inside_its_interval_as_often_as_it_say
     assert covered(difference) == pytest.approx(0.95, abs=TOLERANCE)
     same = {"accuracy": np.ones(100)}
     assert 0 < paired_half_widths(same, same)["accuracy"] < 0.05
+
+
+def test_a_difference_of_shares_is_that_of_bonett_and_price() -> None:
+    """z sqrt((p + q - (p - q)^2) / (n + 2)), p = (f + 1) / (n + 2) of the f pairs that one network alone gets right."""
+    first, second = np.repeat([1.0, 0.0, 1.0, 0.0], [3, 1, 4, 2]), np.repeat([0.0, 1.0, 1.0, 0.0], [3, 1, 4, 2])
+    p, q = (3 + 1) / 12, (1 + 1) / 12
+    for key in ("accuracy", "coverage"):
+        half = paired_half_widths({key: first}, {key: second})[key]
+        assert half == pytest.approx(1.96 * np.sqrt((p + q - (p - q) ** 2) / 12))
+
+
+def test_a_difference_of_shares_is_never_further_off_than_1() -> None:
+    for ours, theirs, half in (([1.0], [1.0], 1.96 * np.sqrt(2) / 3), ([1.0], [0.0], 1.0), ([0.0], [1.0], 1.0)):
+        assert paired_half_widths({"accuracy": ours}, {"accuracy": theirs})["accuracy"] == pytest.approx(half)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.025, 0.5, 0.95, 1.0])
+def test_the_half_width_of_a_share_holds_all_of_its_interval(share: float) -> None:
+    low, high = wilson_interval(share, 40)
+    half = wilson_half_width(share, 40)
+    assert max(share - low, high - share) == half
+    assert share - half <= low < high <= share + half
+
+
+def test_an_accuracy_in_percent_is_a_mean() -> None:
+    right, others = np.array([100.0, 0.0, 100.0, 100.0, 0.0]), np.array([100.0, 100.0, 100.0, 0.0, 0.0])
+    ours, theirs = {"accuracy": right}, {"accuracy": others}
+    assert half_widths(ours)["accuracy"] == pytest.approx(mean_and_half_width(right)[1])
+    assert paired_half_widths(ours, theirs)["accuracy"] == pytest.approx(mean_and_half_width(right - others)[1])
+
+
+def test_what_is_not_finite_has_no_interval_and_no_warning() -> None:
+    infinite = {"nll": [1.0, 2.0, np.inf], "rmse": [1.0, np.inf, 2.0]}
+    finite = {"nll": [1.0, np.nan, 1e300], "rmse": [0.0, 0.0, 0.0]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for found in (
+            half_widths(infinite),
+            paired_half_widths(infinite, infinite),
+            paired_half_widths(infinite, finite),
+        ):
+            assert np.isnan([*found.values()]).all()
 
 
 def test_each_kind_of_score_has_its_interval() -> None:

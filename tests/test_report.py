@@ -258,7 +258,7 @@ def test_the_page_opens_with_the_verdict_then_the_trade_off_then_the_tables(fini
     assert text.count("<details>") == 3 + len(PICTURES)  # all pictures but the first, and four sections of words
     over = f"over {metrics['examples']:,} test examples"
     assert f"± in the headline: half of the 95 % interval of the difference, paired by example, {over}" in text
-    assert f"± in the table: half of the 95 % interval {over}, of a share (accuracy, coverage) Wilson" in text
+    assert f"± in the table: half of the 95 % interval {over}, of a share (accuracy, coverage) the larger side" in text
     assert metrics["departures"] == len(read_json(finished / "run.json")["departures"])
 
 

@@ -13,6 +13,7 @@ from sgmcmc_prune.run.main import resume, run
 from sgmcmc_prune.run.rows import Rows
 from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.settings import replace
+from sgmcmc_prune.store.files import read_json, write_json
 
 #: Dense, two criteria at two targets and by one decision, and two targets in the chain.
 CONFIG = replace(
@@ -109,6 +110,32 @@ def test_a_row_knows_its_name_and_its_draws(tmp_path: Path, predictions: Counter
         found = tables(Run(CONFIG, tmp_path / "run"), False)
         assert predictions["rows"] == computed, change
         assert (found["dense"], found["pruned"]) == (whole["dense"], whole["pruned"])
+
+
+def test_rows_of_an_earlier_form_are_computed_again(tmp_path: Path, predictions: Counter[str]) -> None:
+    """Rows of a release that kept no intervals do not say their form."""
+    whole = run(CONFIG, tmp_path / "run", progress=False)
+    tables(Run(CONFIG, tmp_path / "run"), False)
+    kept = [*(tmp_path / "run" / "rows").glob("*.json")]
+    assert len(kept) == NUM_ROWS
+    for path in kept:
+        content = read_json(path, checksum=True)
+        for part, keys in (("about", ["form"]), ("row", ["each", "half_width"])):
+            for key in keys:
+                del content[part][key]
+        write_json(path, {"about": content["about"], "row": content["row"]}, checksum=True)
+    predictions.clear()
+    found = tables(Run(CONFIG, tmp_path / "run"), False)
+    assert predictions["rows"] == NUM_ROWS
+    assert all(found[part] == whole[part] for part in ("dense", "pruned", "control"))
+
+
+def test_rows_of_another_precision_are_computed_again(tmp_path: Path, predictions: Counter[str]) -> None:
+    run(CONFIG, tmp_path / "run", progress=False)
+    tables(Run(CONFIG, tmp_path / "run"), False)
+    predictions.clear()
+    tables(Run(replace(CONFIG, precision="bfloat16"), tmp_path / "run"), False)
+    assert predictions["rows"] == NUM_ROWS
 
 
 def test_rows_of_other_settings_are_computed_again(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from sgmcmc_prune.data.batches import check_finite
-from sgmcmc_prune.likelihoods import Categorical, Likelihood, check_targets
+from sgmcmc_prune.likelihoods import Categorical, Likelihood, ObservationModel, check_targets
 from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
+from sgmcmc_prune.likelihoods.rehearsal import rehearse_scores
 from sgmcmc_prune.models.state import copied, network_state
 from sgmcmc_prune.predictive.predict import evaluation_mode, modes_kept
 from sgmcmc_prune.pruning import batchnorm
@@ -88,7 +89,9 @@ def rehearse(model: nn.Module, inputs: Tensor, targets: Tensor, likelihood: Like
     Raises
     ------
     ValueError
-        For a network that cannot be sampled, in one line.
+        For a network that cannot be sampled, or a likelihood that cannot score what it predicts, in one line.
+    TypeError
+        For a score that is no number.
     """
     check_targets(likelihood, targets)
     inputs, targets = inputs[:EXAMPLES], targets[:EXAMPLES]
@@ -101,6 +104,8 @@ def rehearse(model: nn.Module, inputs: Tensor, targets: Tensor, likelihood: Like
             _check_logits(likelihood, evaluated.detach())
             _check_gradients(model, likelihood(evaluated.float(), targets), len(inputs), complete=True)
             _check_each_alone(likelihood, evaluated.detach().float(), targets)
+            if isinstance(likelihood, ObservationModel):
+                rehearse_scores(likelihood, evaluated.detach().float(), targets)
         outputs = _outputs(model, inputs, num_outputs)
         _check_leaves(model, outputs)
         _check_state(model)

@@ -135,7 +135,8 @@ class ObservationModel(ABC):
     def each(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, Tensor]:
         """What every example adds to a score that is a mean over examples, by key; of an RMSE its squared error.
 
-        The intervals of scores are made of it (`predictive.intervals`): one that is not here has none.
+        The intervals of scores are made of it (`predictive.intervals`): a score that is not here, or is not what its
+        examples add up to (`scores_of`), has none.
 
         Parameters
         ----------

@@ -26,6 +26,7 @@ from sgmcmc_prune.run.tables import (
     unit_lines,
 )
 from sgmcmc_prune.settings import to_json
+from sgmcmc_prune.text_table import counted
 
 #: The picture that is not folded: what pruning costs.
 FIRST = "sparsity"
@@ -152,8 +153,8 @@ def _mark_lines(metrics: dict[str, Any], marked: bool) -> list[str]:
     first = next(iter(metrics.get("scores", CLASSES).values()))
     return [
         f"✓: the best {first} among the networks pruned to the same sparsity, and every other one that the noise "
-        f"of {metrics['examples']:,} examples does not tell from it (half of the 95 % interval of the best one). "
-        "Starved networks are not compared."
+        f"of {counted(metrics['examples'], 'example')} does not tell from it (half of the 95 % interval of the best "
+        "one). Starved networks are not compared."
     ]
 
 
@@ -162,13 +163,14 @@ def _interval_lines(metrics: dict[str, Any]) -> list[str]:
     half = metrics["dense"].get("half_width", {})
     if not half:
         return []
+    shares = bool(half.keys() & set(SHARES))
     ways = [
-        *(["of a share (accuracy, coverage) Wilson's"] if half.keys() & set(SHARES) else []),
+        *(["of a share (accuracy, coverage) the larger side of Wilson's"] if shares else []),
         *(["of an RMSE by the delta method"] if "rmse" in half else []),
         "of a mean Student's",
-        "of a difference from the dense network Student's, paired by example",
+        f"of a difference from the dense network Student's, paired by example{' (of a share normal)' * shares}",
     ]
-    where = f"{metrics['examples']:,} {metrics['split']} examples"
+    where = counted(metrics["examples"], f"{metrics['split']} example")
     return [
         f"± in the table: half of the 95 % interval over {where}, {'; '.join(ways)}. It says nothing of other seeds."
     ]

@@ -23,7 +23,7 @@ from sgmcmc_prune.report.style import (
 )
 from sgmcmc_prune.run.headline import score_noise
 from sgmcmc_prune.run.tables import CLASSES, named_rows, with_half_width
-from sgmcmc_prune.text_table import in_words
+from sgmcmc_prune.text_table import counted, in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,8 +155,8 @@ def _told(metrics: Metrics, scores: Mapping[str, str]) -> Iterator[str]:
         yield "values."
     known = [scores[key] for key in drawn_scores(scores) if has_bars([metrics], key)]
     if known:
-        yield f"Bars and grey band: 95 % intervals of {', '.join(known)} on {metrics['examples']:,} examples (one"
-        yield "seed). Networks judged on the same examples differ by less than their bars suggest."
+        yield f"Bars and grey band: 95 % intervals of {', '.join(known)} on {counted(metrics['examples'], 'example')}"
+        yield "(one seed). Networks judged on the same examples differ by less than their bars suggest."
 
 
 def drawn_scores(scores: Mapping[str, str]) -> list[str]:
@@ -251,11 +251,12 @@ def has_bars(runs: Sequence[Metrics], key: str) -> bool:
 def errors(runs: Sequence[Metrics], key: str, mean: Any, half: Any) -> np.ndarray | None:
     """How far 95 % intervals reach below and above, shape (2, ...); None where nothing is known of them.
 
-    That of an accuracy of one run is not symmetric.
+    That of an accuracy of one run, if it is a share, is not symmetric.
     """
     if not has_bars(runs, key):
         return None
-    if len(runs) > 1 or key != "accuracy":
+    share = key == "accuracy" and bool(((mean >= 0) & (mean <= 1)).all())
+    if len(runs) > 1 or not share:
         return np.stack([half, half])
     low, high = wilson_interval(mean, runs[0]["examples"])
     return np.stack([mean - low, high - mean]).clip(0)

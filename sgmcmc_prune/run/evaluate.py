@@ -57,6 +57,8 @@ KEPT_BYTES = 2**27
 DRAWS_AT_ONCE, SMALL = 50, 10_000
 #: Bins of the histogram of the probability integral transform.
 PIT_BINS = 20
+#: Relative differences of a score below this are rounding.
+AGREE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,15 @@ class Evaluator:
         return []
 
     def _score(self, prediction: Prediction) -> dict[str, Any]:
-        """The scores, what each example adds to them, and half of the 95 % interval of each."""
-        each = self.likelihood.each(prediction, self.labels, self.unit)
-        terms = {key: values.tolist() for key, values in each.items()}
+        """The scores, what each example adds to them, and half of the 95 % interval of each.
+
+        A score that is not what its examples add up to, as of a subclass that overrides `score` alone, has no interval.
+        """
         scores = self.likelihood.score(prediction, self.labels, self.unit)
+        each = self.likelihood.each(prediction, self.labels, self.unit)
+        added = {key: torch.as_tensor(values).double() for key, values in each.items() if key in scores}
+        agree = {key: math.isclose(value, scores[key], rel_tol=AGREE) for key, value in scores_of(added).items()}
+        terms = {key: values.tolist() for key, values in added.items() if agree[key]}
         return {**scores, "each": terms, "half_width": half_widths(terms)}
 
     def rmse_by_target(self, prediction: Prediction, dataset: Dataset) -> dict[str, float]:
@@ -323,7 +330,8 @@ def tables(run: Run, progress: bool = True, rank: int = 0, size: int = 1) -> dic
     are moved first excepted); one that calls this afterwards, with a size of 1, gets them all.
     """
     config, data, places, evaluator = run.config, run.data, run.places, Evaluator(run)
-    rows = Rows(places.rows, {**evaluation_settings(config), "draws": _drawn(run)}, rank, size)
+    settings = {**evaluation_settings(config), "precision": config.precision, "draws": _drawn(run)}
+    rows = Rows(places.rows, settings, rank, size)
     with progress_bar(_num_rows(config), "row", desc="evaluate", disable=not progress) as bar:
         dense = _take(rows, evaluator, "dense", lambda: _dense_row(run, evaluator))
         bar.update(1)

@@ -9,7 +9,7 @@ from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
 from sgmcmc_prune.diagnostics.of_run import FUNCTIONS
 from sgmcmc_prune.predictive.intervals import wilson_half_width
 from sgmcmc_prune.run.tables import CLASSES, decision, starved_words
-from sgmcmc_prune.text_table import in_words, missing
+from sgmcmc_prune.text_table import counted, in_words, missing
 
 #: What a network may lose where the noise of its score is not known: accuracy as a share, NLL in nats for each example,
 #: any other score as a share of the dense one's.
@@ -111,9 +111,9 @@ def noise_line(metrics: Metrics) -> str:
     else:
         rule = f"No {judged.among} has a loss as small as {limit}, so the headline is about the one that loses least"
     if known:
-        paired = judged.price.row.get("paired")
+        paired = first in judged.price.row.get("paired", {})
         what = "the difference, paired by example," if paired else "one accuracy (binomial)"
-        where = f"{metrics['examples']:,} {metrics['split']} examples"
+        where = counted(metrics["examples"], f"{metrics['split']} example")
         return (
             f"± in the headline: half of the 95 % interval of {what} over {where}. {rule}; it was chosen on these "
             "examples, which flatters it a little."
@@ -124,19 +124,19 @@ def noise_line(metrics: Metrics) -> str:
 def score_noise(metrics: Metrics, row: Row, key: str) -> float | None:
     """Half of the 95 % interval of a score over the examples of its split; None where it is not known.
 
-    Runs of earlier releases did not keep it; that of an accuracy follows from the number of examples.
+    Runs of earlier releases did not keep it; that of an accuracy that is a share follows from the number of examples.
     """
     kept, score, examples = row.get("half_width", {}).get(key), row.get(key), metrics.get("examples")
-    if kept is None and key == "accuracy" and examples and score is not None and not missing(score):
+    if kept is None and key == "accuracy" and examples and score is not None and 0 <= score <= 1:
         return float(wilson_half_width(score, examples))
     return None if missing(kept) else float(kept)
 
 
 def difference_noise(metrics: Metrics, row: Row, key: str) -> float | None:
     """That of the difference from the dense score; of an accuracy of which no pairs are known, that of itself."""
-    if not row.get("paired"):
+    paired = row.get("paired", {}).get(key)
+    if paired is None and key == "accuracy":
         return score_noise(metrics, row, key)
-    paired = row["paired"].get(key)
     return None if missing(paired) else float(paired)
 
 
@@ -221,7 +221,8 @@ def _price_sentence(metrics: Metrics) -> str:
         why = "; the chain trained on" if best.lost < 0 and best.row["when"] == "in_chain" else ""
         few = ""
         if best.noise is not None and best.noise > TOO_NOISY:
-            few = f" {metrics['examples']:,} examples are too few to tell how far it can be pruned."
+            be = "is" if metrics["examples"] == 1 else "are"
+            few = f" {counted(metrics['examples'], 'example')} {be} too few to tell how far it can be pruned."
         return f"{_at(metrics, best.row)} this network {change} ({way(best.row)}{why}){_starved(best.row)}.{few}"
     limit = "its noise" if best.noise is not None else _tolerance_words(first)
     return (
@@ -264,7 +265,7 @@ def _change(metrics: Metrics, price: Price) -> str:
     verb, score = "gains" if price.lost < 0 else "loses", _score(first, dense)
     beside, where = _nll_change(metrics, price.row), ""
     if examples := metrics.get("examples"):
-        where = f" on {examples:,} {metrics['split']} examples"
+        where = " on " + counted(examples, f"{metrics['split']} example")
     noise = "" if price.noise is None else f" ± {price.noise:.3f}" if first == "nll" else f" ± {100 * price.noise:.1f}"
     if first == "accuracy":
         return f"{verb} {100 * abs(price.lost):.1f}{noise} points of {heading}{beside}, from {score}{where}"

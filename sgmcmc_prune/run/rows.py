@@ -9,6 +9,8 @@ from sgmcmc_prune import __version__
 from sgmcmc_prune.store.files import finite_or_null, read_json, write_json
 
 Row = dict[str, Any]
+#: Of what a kept row holds. One of another form is computed again: raise it with every change of a row's content.
+FORM = 2
 
 
 class Rows:
@@ -25,7 +27,7 @@ class Rows:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], rank: int = 0, size: int = 1) -> None:
         self.folder, self.rank, self.size, self._asked = folder, rank, size, 0
-        self.settings = {**settings, "version": __version__}
+        self.settings = {**settings, "version": __version__, "form": FORM}
 
     @property
     def shared(self) -> bool:

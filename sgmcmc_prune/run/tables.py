@@ -6,7 +6,7 @@ from typing import Any
 from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
 from sgmcmc_prune.diagnostics.of_run import FUNCTIONS
 from sgmcmc_prune.pruning.inclusion import MIN_BATCHES
-from sgmcmc_prune.text_table import decimals, format_rows, in_words, missing, number
+from sgmcmc_prune.text_table import counted, decimals, format_rows, in_words, missing, number
 
 NAMED = ("method", "when", "decision", "sparsity")
 #: The scores of runs that do not say theirs: of class labels.
@@ -113,15 +113,16 @@ def with_half_width(value: float | None, half: float | None, sign: str = "", bes
 def interval_lines(metrics: dict[str, Any]) -> list[str]:
     """What ± is in the table, and those of the other scores of the dense row; nothing where none is known."""
     scores, half = metrics.get("scores", CLASSES), metrics["dense"].get("half_width", {})
+    first = next(iter(scores))
     known = [key for key in scores if not missing(half.get(key))]
     if not known:
         return []
-    told = [f"{scores[key]} {with_half_width(metrics['dense'][key], half[key])}" for key in known[1:]]
+    told = [f"{scores[key]} {with_half_width(metrics['dense'][key], half[key])}" for key in known if key != first]
     way = " (RMSE: by the delta method)" if "rmse" in half else ""
-    rest = f"; dense, too: {', '.join(told)}" if told else ""
-    return [
-        f"± in the table: half of the 95 % interval over {metrics['examples']:,} {metrics['split']} examples{way}{rest}"
-    ]
+    there = "± in the table" if first in known else "± of the dense network"
+    rest = f"; dense{', too' * (first in known)}: {', '.join(told)}" if told else ""
+    where = counted(metrics["examples"], f"{metrics['split']} example")
+    return [f"{there}: half of the 95 % interval over {where}{way}{rest}"]
 
 
 def diagnostics_lines(metrics: dict[str, Any]) -> list[str]:
