@@ -165,8 +165,8 @@ def load(kind: str, name: str) -> Any:
     if is_given(name):
         raise ValueError(
             f"{kind} {name!r} was handed to sgmcmc_prune.sample as an object, which no file can hold: call sample "
-            "again, with the same object and out=...; a pruned network goes to a file by "
-            "torch.save(posterior.prune(0.8).network().state_dict(), FILE)"
+            "again, with the same object and out=...; then posterior.prune(0.8).network(chain=0) is a pruned "
+            "nn.Module, for torch.save or torch.export"
         )
     if takes_argument(kind, name):
         head, _, argument = name.partition(":")

@@ -95,7 +95,8 @@ class Sample:
     in_chain: tuple[str, ...] = ()
     """Criteria that prune inside the chains, such as expected_log_odds; after sampling every run prunes anyway."""
     length: float = 1.0
-    """Of the sampling, beside 30,000 steps of each chain, after a burn-in of 4,000 at least: 0.1 is a first look."""
+    """How long each chain samples: 1 is 30,000 steps after a burn-in of 4,000; 0.1, for a first look, is 3,000 steps
+    after the same burn-in."""
     batch_size: int | None = None
     """By default all examples, where a step can afford them: then no minibatch noise heats the chains."""
     chains: int = 4
@@ -125,7 +126,7 @@ class Sample:
             out=out,
             **{name: getattr(self, name) for name in same},
         )
-        _show(out, run)
+        _show(out, run, f'predictions, in Python: sgmcmc_prune.open_posterior("{out}").predict(x)')
 
 
 @dataclass(frozen=True)
@@ -536,7 +537,7 @@ def _parse(argv: list[str] | None) -> Callable[[], None]:
     return command
 
 
-def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
+def _show(out: Path, work: Callable[[], dict[str, Any]], last: str = "") -> None:
     from sgmcmc_prune.machine.distributed import is_first_process, resume_command
     from sgmcmc_prune.run.headline import headline, noise_line
     from sgmcmc_prune.run.tables import diagnostics_lines, metrics_table
@@ -558,6 +559,8 @@ def _show(out: Path, work: Callable[[], dict[str, Any]]) -> None:
     print()
     print("\n".join(diagnostics_lines(metrics)))
     print(f"\nrun directory: {out}   figures: sgmcmc-prune report {out}")
+    if last:
+        print(last)
 
 
 def _complain(error: BaseException, code: int) -> int:

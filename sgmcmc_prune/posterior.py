@@ -40,6 +40,7 @@ from sgmcmc_prune.store.files import read_json
 from sgmcmc_prune.store.places import StagePlaces
 from sgmcmc_prune.store.weight_draws import Draws
 from sgmcmc_prune.store.weights import WeightStore, average
+from sgmcmc_prune.text_table import number
 
 if TYPE_CHECKING:
     import pandas
@@ -146,6 +147,9 @@ class Posterior:
 
     def inclusion(self) -> dict[str, Inclusion]:
         """Inclusion probabilities of every sparse layer, with standard errors.
+
+        A standard error comes from the spread of batches of draws, and is NaN under eight of them. A batch is a whole
+        cycle, or, at constant step, longer than the autocorrelation time: a short or slowly mixing chain has too few.
 
         Returns
         -------
@@ -325,7 +329,7 @@ class Pruned:
         """How it was pruned, criterion included, how much of it, and its first score."""
         first, heading = next(iter(self.run.likelihood.headings.items()))
         gone = f"{share(self.scores)} of the {pruned_of(self.run.config)} pruned"
-        return f"<Pruned {way(self.scores)}: {gone}, {heading} {self.scores[first]:.4f}>"
+        return f"<Pruned {way(self.scores)}: {gone}, {heading} {number(self.scores[first], 4)}>"
 
     @property
     def sparsity(self) -> float:

@@ -17,8 +17,18 @@ def format_rows(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number with fixed digits; a dash where there is none."""
-    return "-" if missing(value) else f"{value:.{digits}f}"
+    """A number with fixed digits after the point, none of 1,000 or more; a dash where there is none."""
+    return "-" if value is None or math.isnan(value) else f"{value:,.{decimals(digits, value)}f}"
+
+
+def decimals(digits: int, *values: float) -> int:
+    """How many digits stand after the point of numbers that are read together."""
+    return 0 if max(map(abs, values)) >= 1000 else digits
+
+
+def in_words(name: str) -> str:
+    """A name of ours without underscores; a user's own, "module:attribute", as it is."""
+    return name if ":" in name else name.replace("_", " ")
 
 
 def counted(count: int, noun: str) -> str:

@@ -19,6 +19,7 @@ PROBE = """
 <script>
 for (const folded of document.querySelectorAll("details")) folded.open = true;
 const found = {window: innerWidth, page: document.documentElement.scrollWidth, sorted: []};
+found.bars = [...document.querySelectorAll(".wide")].map(box => box.offsetHeight - box.clientHeight);
 found.background = getComputedStyle(document.body).backgroundColor;
 for (const button of document.querySelectorAll("th button")) {
   const table = button.closest("table"), header = button.closest("th");

@@ -103,3 +103,22 @@ def test_a_posterior_stored_before_probes_were_numbered_is_compared_as_ever(post
     now, before = (arviz_stats.compare({"dense": dense, "half": half}) for dense in (tree, then))
     pandas.testing.assert_frame_equal(now, before)
     assert np.isfinite(now.loc["dense", "elpd"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_no_divergence_is_drawn_where_none_was(posterior: Any) -> None:
+    """By integers, ArviZ would mark the first draw of every chain."""
+    import arviz as az
+    import xarray as xr
+
+    store = xr.open_datatree(posterior.path / "posterior.zarr", engine="zarr")
+    for tree in (store, posterior.inference_data()):
+        assert tree["sample_stats"]["diverging"].dtype == bool
+        assert not tree["sample_stats"]["diverging"].any()
+    if int(az.__version__.split(".")[0]) < 1:
+        mpl.use("Agg")
+        import matplotlib.pyplot as plt
+
+        axes = az.plot_trace(az.InferenceData.from_datatree(store), var_names=["weight_norm"])
+        assert not [line for ax in axes.flat for line in ax.lines if line.get_marker() == "|"]
+        plt.close("all")

@@ -17,9 +17,10 @@ from sgmcmc_prune.run.config import DataConfig, ModelConfig, PriorConfig, PruneC
 from sgmcmc_prune.run.evaluate import Predictor, evaluate
 from sgmcmc_prune.run.main import run
 from sgmcmc_prune.run.run import Run
-from sgmcmc_prune.run.tables import metrics_table
+from sgmcmc_prune.run.tables import metrics_table, with_half_width
 from sgmcmc_prune.settings import replace
 from sgmcmc_prune.store.weights import WeightStore
+from sgmcmc_prune.text_table import number
 
 QUICK = RunConfig(
     data=DataConfig(validation=6500, batch_size=125),
@@ -64,6 +65,14 @@ def test_masks_that_were_decided_by_tie_are_named_in_the_table(tmp_path: Path) -
     text = metrics_table(metrics)
     assert "TIED: magnitude post hoc 50%: 100.0% of the groups have the score of a group with the opposite fate" in text
     assert "TIED: magnitude in chain 50%" in text
+
+
+def test_large_scores_are_read_at_a_glance() -> None:
+    """From 1,000 on in groups of three and without decimals, as is what stands beside them."""
+    assert [number(value, 4) for value in (115573.1091, -1234.5, 999.5, None)] == ["115,573", "-1,234", "999.5000", "-"]
+    assert with_half_width(115573.1091, 512.25) == "115,573 ± 512"
+    assert with_half_width(-12.5, 8.25, "+", beside=44104.0) == "-12 ± 8"
+    assert with_half_width(0.9075, 0.0021, "+") == "+0.9075 ± 0.0021"
 
 
 def flat(input_shape: tuple[int, ...], num_classes: int) -> torch.nn.Module:

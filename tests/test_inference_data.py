@@ -56,6 +56,17 @@ def test_load_keeps_the_draws_all_chains_have(tmp_path: Path) -> None:
     assert tree["posterior"].attrs["inference_library"] == "sgmcmc_prune"
 
 
+def test_a_store_of_old_has_flags_too(tmp_path: Path) -> None:
+    """Its divergences are integers, by which ArviZ 0.23 would index."""
+    groups = {"sample_stats": Group("draw", 3, {"diverging": Variable(dtype="int64")})}
+    store = DrawStore.create(tmp_path / "posterior.zarr", groups, 1)
+    for draw, value in enumerate((0, False)):  # a chain that goes on there writes a flag
+        store.append("sample_stats", 0, draw, {"diverging": value})
+    store.flush()
+    flags = load(tmp_path)["sample_stats"]["diverging"]
+    assert (flags.dtype, flags.values.tolist()) == (bool, [[False, False]])
+
+
 def test_summary_is_that_of_arviz(tmp_path: Path) -> None:
     drawn = synthetic(tmp_path, [50, 50])
     table = summary(tmp_path, probes=1)

@@ -12,8 +12,11 @@ import torch
 
 from sgmcmc_prune import choices, cli
 from sgmcmc_prune.pruning import masks
+from sgmcmc_prune.report.page import page
+from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.run.data import SAME_AGAIN
 from sgmcmc_prune.run.directory import open_run
+from sgmcmc_prune.run.tables import metrics_table
 from sgmcmc_prune.store.weights import WeightStore
 
 GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "extend.md").read_text()
@@ -175,6 +178,8 @@ def test_a_criterion_of_ones_own_survives_a_resume_and_ranks_the_same_groups(fol
     criterion = ["--prune.post-hoc", "own_criterion:Wander", "--prune.in-chain"]
     cli.main(["run", "demo", *SHORT, *criterion, "--out", "out"])
     before = Path("out/metrics.json").read_text()
+    assert "own_criterion:Wander" in metrics_table(json.loads(before))
+    assert "own criterion" not in page(RunData.open(Path("out")), [])
     cli.main(["resume", "out"])
     assert json.loads(Path("out/metrics.json").read_text()) == json.loads(before)
 

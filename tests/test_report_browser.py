@@ -44,6 +44,7 @@ def test_no_page_is_wider_than_its_window_and_nothing_fails(path: Path, width: i
     found, console = look(path, width, dark)
     assert found["window"] == width
     assert found["page"] <= width
+    assert found["bars"][:2] == ([8, 8] if width == 390 else [0, 8]), "what is wider than the window has a bar"
     assert console == []
     assert found["background"] == ("rgb(22, 24, 27)" if dark else "rgb(255, 255, 255)")
 

@@ -36,6 +36,8 @@ from sgmcmc_prune.data.handed import class_names
 from sgmcmc_prune.likelihoods import Mixture, gaussian, predicted
 from sgmcmc_prune.likelihoods.predicted import Predicted
 from sgmcmc_prune.run import defaults
+from sgmcmc_prune.run.config import NetworkChoice
+from sgmcmc_prune.run.export import export
 
 SHORT = ScheduleConfig(burn_in=40, cycles=1, explore=0, sample=80, relax=0, draws=8)
 FORK = PruneConfig(explore=10.0, sample=10.0, relax=0.0, draws=2)
@@ -224,6 +226,8 @@ def test_a_cnn_of_ones_own_and_a_loader(tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = sample(net, loader, likelihood="categorical", schedule=SHORT, chains=2, out=out, progress=False)
     assert first.predict(x[:7]).mean.shape == (7, 2)
+    members = first.chains * first.num_draws
+    assert repr(first.predict(x[:7])) == f"<Predicted, Categorical: 7 examples, {members} members>"
     assert "accuracy" in first.metrics["dense"]
     again = sample(net, loader, likelihood="categorical", schedule=SHORT, chains=2, out=out, progress=False)
     assert again.metrics == first.metrics
@@ -233,6 +237,9 @@ def test_a_cnn_of_ones_own_and_a_loader(tmp_path: Path) -> None:
         sample(net, loader, likelihood="categorical", schedule=SHORT, chains=3, out=out)
     with pytest.raises(ValueError, match="sampled from objects"):
         open_posterior(out)
+    way = r"open it by the same call, posterior = sgmcmc_prune\.sample\(\.\.\., out=.*\.network\(chain=0\) is the"
+    with pytest.raises(ValueError, match=way):
+        export(out, tmp_path / "net.pt2", NetworkChoice())
     other = nn.Sequential(nn.Flatten(), nn.Linear(20, 2))
     with pytest.raises(ValueError, match="another network or likelihood"):
         sample(other, loader, likelihood="categorical", schedule=SHORT, chains=2, out=out, progress=False)

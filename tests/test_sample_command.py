@@ -42,7 +42,9 @@ def test_a_table_is_sampled_with_a_step_that_suits_it(table: Path, capsys: pytes
     assert (config.start, config.em.kind) == ("trained", "fixed")
     assert 0 < config.sampler.lr < 0.1
     assert read_json(out / "metrics.json", checksum=True)["dense"]["rmse"] < 0.5
-    assert "run directory: runs/sample-seed0" in capsys.readouterr().out
+    last = capsys.readouterr().out.splitlines()[-2:]
+    assert last[0].startswith("run directory: runs/sample-seed0")
+    assert last[1] == 'predictions, in Python: sgmcmc_prune.open_posterior("runs/sample-seed0").predict(x)'
 
     kept = {path: path.read_bytes() for path in (out / "draws").rglob("*.safetensors")}
     same = ("--data-options", "seed=0", "test=0.1", "--model-options", "activation=tanh", "widths=(50,)")
@@ -90,7 +92,7 @@ HOUSES = ("csv:houses.csv:price", "--likelihood", "gaussian")
         ((*HOUSES, "--data-options", "seed=1.5"), "seed is 1.5; give an integer"),
         ((*HOUSES, "--data-options", "targets=labels"), "data.options has targets"),
         (("csv:houses.csv:price", "--likelihood", "poisson"), "a count: 0, 1, 2"),
-        (("csv:houses.csv:price", "--likelihood", "categorical"), "are these numbers?"),
+        (("csv:houses.csv:price", "--likelihood", "categorical"), "column 'price' looks like a number"),
         (("uci:yacht", "--likelihood", "gaussian"), "--data-dir"),
         (("houses.csv", "--likelihood", "gaussian"), "houses.csv"),
         (("csv:houses.csv:rent", "--likelihood", "gaussian"), "rent"),

@@ -45,7 +45,7 @@ def test_csv_of_labels_and_of_several_targets(tmp_path: Path) -> None:
     file = table(tmp_path / "t.csv", f"x,animal,z\n{rows}\n")
     data = load(f"csv:{file}:animal")
     assert (data.num_classes, data.train.labels.dtype) == (2, torch.int64)
-    assert data.classes == ("cat", "dog")
+    assert (data.classes, data.columns, data.target_names) == (("cat", "dog"), ("x", "z"), ("animal",))
     numbers = "\n".join(f"{i}\t{i * i}\t{i + 2}" for i in range(30))
     two = load(
         f"csv:{table(tmp_path / 'u.tsv', 'x' + chr(9) + 'y1' + chr(9) + 'y2' + chr(10) + numbers)}:y1,y2",
@@ -179,3 +179,23 @@ def test_integer_targets_of_npz_are_standardised(tmp_path: Path) -> None:
     data = load(f"npz:{tmp_path / 't.npz'}", targets="standardised")
     assert float(data.train.labels.std()) == pytest.approx(1, rel=1e-4)
     assert data.unit > 5
+
+
+def test_numbers_as_labels_are_told_from_classes(tmp_path: Path) -> None:
+    """Prices, or decimals; but labels that start at 1 are classes, and so are rare words."""
+    said = "column 'y' looks like a number, with [0-9]+ values in 30 rows; --likelihood gaussian takes numbers"
+    for values in ([997 * i for i in range(30)], [round(0.37 * i, 2) for i in range(30)]):
+        file = table(tmp_path / "t.csv", "x,y\n" + "\n".join(f"{i},{v}" for i, v in enumerate(values)))
+        with pytest.raises(ValueError, match=said):
+            load(f"csv:{file}:y")
+    words = table(tmp_path / "w.csv", "x,y\n" + "\n".join(f"{i},w{i}" for i in range(30)))
+    with pytest.raises(ValueError, match="no training example has label"):
+        load(f"csv:{words}:y")
+    stars = table(tmp_path / "s.csv", "x,y\n" + "\n".join(f"{i},{1 + i % 3 / 2}" for i in range(30)))
+    assert load(f"csv:{stars}:y").classes == ("1.0", "1.5", "2.0")
+
+
+def test_a_column_that_is_not_there_is_one(tmp_path: Path) -> None:
+    file = table(tmp_path / "t.csv", GOOD)
+    with pytest.raises(ValueError, match=r"t\.csv has no column 'yy'; it has a, b, y$"):
+        load(f"csv:{file}:yy")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sgmcmc_prune.chains import step_size
 from sgmcmc_prune.run import defaults
@@ -32,10 +33,16 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("file", ["docs/tutorial.md", "README.md"])
-def test_the_blocks_run(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_blocks_run(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     names = run_blocks(file)
     assert names["pruned"].network()(names["x"][:3]).shape == (3, 2)  # means, and the logarithm of the noise
     assert "RMSE" in capsys.readouterr().out
+    if file.endswith("tutorial.md"):  # what it keeps is the network
+        program = torch.export.load("pruned.pt2").module()
+        torch.testing.assert_close(program(names["x"]), names["network"](names["x"]))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -52,8 +59,11 @@ def test_the_blocks_of_a_how_to_run(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_in_full_the_chains_are_healthy_and_the_idle_inputs_are_seen() -> None:
+def test_in_full_the_chains_are_healthy_and_the_idle_inputs_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """R-hat of 64 probes under 1.02, ESS in the hundreds, no finding about temperatures."""
+    monkeypatch.chdir(tmp_path)
     names = run_blocks("docs/tutorial.md")
     diagnostics = names["posterior"].metrics["diagnostics"]
     assert diagnostics["mean"]["rhat_max"] < 1.02

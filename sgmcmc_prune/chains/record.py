@@ -124,7 +124,7 @@ class Recorder:
         }
         statistics = ("lp", "step_size", "temperature", "kinetic_temperature", "configurational_temperature")
         stats = {name: scalar for name in (*statistics, "grad_norm", "sparsity")}
-        stats |= {"cycle": Variable((), (), "int64"), "diverging": Variable((), (), "int64")}
+        stats |= {"cycle": Variable((), (), "int64"), "diverging": Variable((), (), "bool")}
         heat = ("parameter_kinetic_temperature", "excess_temperature")
         stats |= {name: Variable(("parameter",), (len(self.sizes),)) for name in heat}
         trace = ("step", "loss", "step_size", "temperature", "kinetic_temperature", "sparsity", "phase")
@@ -177,7 +177,7 @@ class Recorder:
             "configurational_temperature": chain.configurational_temperature(),
             "grad_norm": float(torch.stack([g.norm() for g in gradients]).norm()),
             "cycle": plan.cycle,
-            "diverging": 0,
+            "diverging": False,
         }
         return {**probed, "posterior": posterior, "sample_stats": stats}
 

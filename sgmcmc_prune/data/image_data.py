@@ -100,6 +100,8 @@ class Dataset:
         As `centre` and `unit`, of several targets.
     classes : tuple of str
         Names in the order of the labels, or empty where they are not known.
+    columns, target_names : tuple of str
+        Names of the features and of the targets, in their order; empty where they are not known.
     positions : Tensor, int64, shape (n,), optional
         Of the training examples in the set that they were taken from; by default they are the whole of it, in order.
 
@@ -124,6 +126,8 @@ class Dataset:
     positions: Tensor | None = None
     centres: tuple[float, ...] = ()
     units: tuple[float, ...] = ()
+    columns: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
 
     @property
     def origin(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import csv as text_tables
 import math
 import os
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ def csv(argument: str, targets: str, data_dir: Path | None = None, test: float =
     names = wanted.split(",")
     for name in names:
         if header.count(name) != 1:
-            count = header.count(name) or "no"
-            raise ValueError(f"{path} has {count} column{'s' * (count != 'no')} {name!r}; it has {', '.join(header)}")
+            found_as = f"{header.count(name)} columns" if name in header else "no column"
+            raise ValueError(f"{path} has {found_as} {name!r}; it has {', '.join(header)}")
     features = [i for i, name in enumerate(header) if name not in names]
     if not features:
         raise ValueError(f"{path} has no column beside {wanted}; there is nothing to predict from")
@@ -76,13 +77,19 @@ def csv(argument: str, targets: str, data_dir: Path | None = None, test: float =
         y = torch.from_numpy(_numbers(path, header, rows, chosen))
         y = y.squeeze(1) if len(chosen) == 1 else y
     train, held_out = (part.sort().values for part in _split(len(rows), test, seed))
+    if (seen := found.get("classes")) and len(y[train].unique()) < len(seen) and _look_like_numbers(seen, y):
+        raise ValueError(
+            f"{path}: column {wanted!r} looks like a number, with {len(seen):,} values in {len(rows):,} "
+            "rows; --likelihood gaussian takes numbers, categorical the names of classes"
+        )
     name = f"csv:{path.name}"
     centre, scale = moments(name, "feature", x[train])
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     x = (x - centre) / scale
     parts = ((x[train], y[train]), (x[held_out], y[held_out]))
     dataset = standardised(name, parts, targets, (tuple(centre.tolist()), tuple(scale.tolist())), found)
-    return replace(dataset, classes=tuple(found.get("classes", ())))
+    columns = tuple(header[i] for i in features)
+    return replace(dataset, classes=tuple(found.get("classes", ())), columns=columns, target_names=tuple(names))
 
 
 def npz(argument: str, targets: str, data_dir: Path | None = None, test: float = 0.1, seed: int = 0) -> Dataset:
@@ -225,6 +232,13 @@ def _cells(path: Path) -> tuple[list[str], list[list[str]]]:
     if all(_is_number(cell) for cell in header):
         raise ValueError(f"{path} has no header: its first row holds numbers; name the columns")
     return header, table[1:]
+
+
+def _look_like_numbers(classes: Sequence[str], y: Tensor) -> bool:
+    """Whether classes are numbers, some with decimals or more than half of them those of one row alone."""
+    if not all(map(_is_number, classes)):
+        return False
+    return any(float(text) % 1 for text in classes) or 2 * int((y.bincount() == 1).sum()) > len(classes)
 
 
 def _is_number(text: str) -> bool:

@@ -57,6 +57,8 @@ def load(run_dir: str | Path) -> "xarray.DataTree":
         name: data.isel({dim: slice(length) for dim, length in complete.items() if dim in data.dims})
         for name, data in groups.items()
     }
+    if "diverging" in (stats := groups.get("sample_stats", xarray.Dataset())):  # integers in stores of old
+        groups["sample_stats"] = stats.assign(diverging=stats["diverging"].astype(bool))
     return xarray.DataTree.from_dict({"/": tree.to_dataset(), **groups})
 
 

@@ -30,6 +30,11 @@ class Predicted:
     centre: float | Tensor = 0.0
     unit: float | Tensor = 1.0
 
+    def __repr__(self) -> str:
+        """Of what, for how many examples, by how many networks."""
+        name = type(self.likelihood).__name__
+        return f"<Predicted, {name}: {len(self.mean):,} examples, {self.prediction.members:,} members>"
+
     @property
     def mean(self) -> Tensor:
         """Expected targets (n, k), or class probabilities (n, classes)."""

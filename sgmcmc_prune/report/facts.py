@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sgmcmc_prune.report.run_data import RunData
 from sgmcmc_prune.run.config import RunConfig
+from sgmcmc_prune.text_table import in_words
 
 
 def facts(run: RunData) -> dict[str, str]:
@@ -38,7 +39,7 @@ def facts(run: RunData) -> dict[str, str]:
 
 
 def _names(criteria: Sequence[str]) -> str:
-    return ", ".join(c.replace("_", " ") for c in criteria) or "nothing"
+    return ", ".join(in_words(c) for c in criteria) or "nothing"
 
 
 def _prior(c: RunConfig) -> str:

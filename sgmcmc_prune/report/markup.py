@@ -9,9 +9,9 @@ from sgmcmc_prune.report.style import Mark, Picture
 
 CSS = """
 :root { color-scheme: light dark; --text: #222; --quiet: #555; --page: #fff; --rule: #ddd; --card: #f6f6f6;
-  --note: #fff6e0; --best: #e3f3ea; --accent: #0b6b4b; --link: #0059a3; }
+  --note: #fff6e0; --shade: #0004; --best: #e3f3ea; --accent: #0b6b4b; --link: #0059a3; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --quiet: #aaa; --page: #16181b; --rule: #3a3e44;
-  --card: #22252a; --note: #3a3118; --best: #17382a; --accent: #7fd6b0; --link: #8cc4ff; } }
+  --card: #22252a; --shade: #fff5; --note: #3a3118; --best: #17382a; --accent: #7fd6b0; --link: #8cc4ff; } }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 70rem;
   margin: 0 auto; padding: 1rem; overflow-wrap: break-word; }
@@ -20,7 +20,16 @@ h1 { font-size: 1.6rem; line-height: 1.3; margin: .3rem 0 .6rem; text-wrap: pret
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
 .about { color: var(--quiet); margin: 0; } .verdict { font-size: 1.1rem; margin: .3rem 0; }
 .small { font-size: .85rem; color: var(--quiet); }
-.wide { overflow-x: auto; max-width: 100%; }
+/* What is wider than its box has a shadow where it goes on (a cover of the page's colour scrolls away from it), and a
+   scroll bar that stays: a picture hides the shadow. */
+.wide { overflow-x: auto; max-width: 100%; background:
+  linear-gradient(to right, var(--page) 1.2rem, transparent) left / 3rem 100% no-repeat local,
+  linear-gradient(to left, var(--page) 1.2rem, transparent) right / 3rem 100% no-repeat local,
+  linear-gradient(to right, var(--shade), transparent) left / 1rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--shade), transparent) right / 1rem 100% no-repeat scroll; }
+.wide::-webkit-scrollbar { height: 8px; }
+.wide::-webkit-scrollbar-track { background: var(--card); border-radius: 4px; }
+.wide::-webkit-scrollbar-thumb { background: var(--quiet); border-radius: 4px; }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap; }

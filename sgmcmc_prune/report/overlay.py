@@ -20,6 +20,7 @@ from sgmcmc_prune.report.sparsity import (
 )
 from sgmcmc_prune.report.style import DASHES, Picture, colours, legend_below, line, new_figure, tidy
 from sgmcmc_prune.run.tables import CLASSES
+from sgmcmc_prune.text_table import in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,7 +87,7 @@ def _draw(runs: Mapping[str, Metrics]) -> "Figure":
             axes[i, when.index(column)].plot(each.kept[starved], each.mean[starved], **looks)
     sparsity_axis(axes[0, 0])
     handles = [line(name, color=shade, lw=2.5) for name, shade in shades.items()]
-    handles += [line(c.replace("_", " "), color="#777777", ls=_dashes(criteria, c)) for c in criteria if c in drawn]
+    handles += [line(in_words(c), color="#777777", ls=_dashes(criteria, c)) for c in criteria if c in drawn]
     if any(row.get("starved") for row in rows):
         handles.append(line("starved", **STARVED))
     legend_below(figure, handles, 3)

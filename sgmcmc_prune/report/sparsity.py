@@ -23,7 +23,7 @@ from sgmcmc_prune.report.style import (
 )
 from sgmcmc_prune.run.headline import score_noise
 from sgmcmc_prune.run.tables import CLASSES, named_rows, with_half_width
-from sgmcmc_prune.text_table import counted
+from sgmcmc_prune.text_table import counted, in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -191,7 +191,7 @@ def draw(runs: Sequence[Metrics], keys: Sequence[str]) -> "Figure":
         for column, ax in zip(when, row, strict=True):
             _draw_others(ax, runs, key, column, criteria, curves[key])
     sparsity_axis(axes[0, 0])
-    handles = [line(c.replace("_", " "), color=criterion_colour(c), marker="o", ms=4) for c in criteria]
+    handles = [line(in_words(c), color=criterion_colour(c), marker="o", ms=4) for c in criteria]
     marks = [line("dense", color=INK, linestyle="--")]
     if runs[0].get("control"):
         marks.append(line(f"{runs[0]['control'][0]['criterion']}, trained instead", color=INK, **CONTROL))

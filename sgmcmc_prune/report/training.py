@@ -20,6 +20,7 @@ from sgmcmc_prune.report.style import (
     new_figure,
     tidy,
 )
+from sgmcmc_prune.text_table import in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +53,7 @@ def training_trace(run: RunData) -> Picture:
             _shade(ax, stages[-1], end)
             ax.axvline(end, color="#777777", linewidth=0.8)
     axes[-1].set_ylim(-0.03, 1.03)
-    names = [line(s.name.replace("_", " "), color=criterion_colour(s.name)) for s in stages]
+    names = [line(in_words(s.name), color=criterion_colour(s.name)) for s in stages]
     legend_below(figure, [*names, *chain_lines(run.config.chains), *_phase_patches()], 3)
     caption = (
         "Minibatch loss (thin: as recorded; thick: its running mean), step size and share of pruned weights along the "

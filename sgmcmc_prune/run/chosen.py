@@ -22,6 +22,7 @@ from sgmcmc_prune.run.run import Run
 from sgmcmc_prune.run.tables import starved_words
 from sgmcmc_prune.store.files import read_json
 from sgmcmc_prune.store.weights import WeightStore, average
+from sgmcmc_prune.text_table import in_words
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def chosen(run: Run, run_dir: Path, choice: NetworkChoice) -> Chosen:
     draws = range(k * count, (k + 1) * count)
     decided = f"{100 * target:g} %" if choice.decision == "target" and target else choice.decision
     origin = (
-        f"{run_dir.name}, chain {choice.chain}, {str(criterion).replace('_', ' ')}, {choice.when.replace('_', ' ')}, "
+        f"{run_dir.name}, chain {choice.chain}, {in_words(str(criterion))}, {choice.when.replace('_', ' ')}, "
         f"{decided} ({masks.sparsity(every[choice.chain]):.1%} of the {pruned_of(config)} pruned), "
         f"mean of {plan.draws} draws"
     )

@@ -28,6 +28,7 @@ from sgmcmc_prune.data import Dataset, ood
 from sgmcmc_prune.diagnostics import in_function_space, judge
 from sgmcmc_prune.likelihoods import Gaussian, ObservationModel, Prediction
 from sgmcmc_prune.likelihoods.base import scores_of
+from sgmcmc_prune.likelihoods.gaussian import LearnedNoise
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.models import num_parameters
 from sgmcmc_prune.models.state import network_state
@@ -289,8 +290,12 @@ def detection(native: Predictive, foreign: Predictive) -> dict[str, float]:
 
 
 def physical_size(model: nn.Module, mask: Mask, example: Tensor) -> dict[str, int | None]:
-    """Parameters, and multiply-adds of one input (if they are known), of a network with superfluous nodes cut out."""
+    """Parameters, and multiply-adds of one input (if they are known), of a network with superfluous nodes cut out.
+
+    A learned noise is no part of the network.
+    """
     small = shrink(model, mask, example).model
+    small = small.network if isinstance(small, LearnedNoise) else small
     return {"parameters": num_parameters(small), "multiply_adds": multiply_adds(small, example)}
 
 

@@ -7,7 +7,7 @@ it is trained from there to predict as all draws do together (`distil`).
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,6 +38,9 @@ from sgmcmc_prune.text_table import format_rows, number
 BATCHES = (1, 256)
 #: About how long each measurement of it takes.
 SECONDS_OF_A_BLOCK = 0.03
+NO_UNIT = "no unit could be removed whole"
+#: Classes or columns that a line names.
+MOST_NAMES = 20
 
 
 def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) -> dict[str, Any]:
@@ -57,13 +60,12 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     Returns
     -------
     dict
-        `origin`, `inputs` and `outputs` in words, `notes` on starved layers; `not_cut`: why it could not be made
-        smaller, or None; `noises`: how many learned standard deviations the file says beside the network;
-        `scores` on the run's split, by their headings, and what they are `scored_in`; `beside`: of a distilled network,
-        the same of the one that it was and of all draws together, as the run's table has them; `dense` and `pruned`:
-        parameters and multiply_adds of the network alone;
-        `latency`: by batch size, milliseconds of both, read from files of this format, and their ratio with
-        its 95 % interval; `bytes` of the file.
+        `origin`, `inputs`, `outputs`, and what was `timed`, in words, `notes` on starved layers; `not_cut`: why it
+        could not be made smaller, or None; `scores` on the run's split, by their headings, and what they are
+        `scored_in`; `beside`: of a distilled network, the same of the one that it was and of all draws together, as the
+        run's table has them; `dense` and `pruned`: parameters and multiply_adds of the network alone, without a learned
+        noise; `latency`: by batch size, milliseconds of both, read from files of this format, and their ratio with its
+        95 % interval; `bytes` of the file.
 
     Raises
     ------
@@ -73,6 +75,12 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     """
     _check_format(out)
     run = open_run(run_dir)
+    if choices.is_given(run.config.model.name):
+        raise ValueError(
+            f"{run_dir} was sampled from objects, which no file can hold: open it by the same call, posterior = "
+            f"sgmcmc_prune.sample(..., out={str(run_dir)!r}); then posterior.prune(0.8).network(chain=0) is the "
+            "nn.Module, for torch.save or torch.export"
+        )
     if not run.places.metrics.is_file():
         raise ValueError(f"{run_dir} is not finished; go on with: sgmcmc-prune resume {run_dir}")
     config, data = run.config, run.data
@@ -101,10 +109,10 @@ def export(run_dir: Path, out: Path, choice: NetworkChoice, rounds: int = 31) ->
     return {
         "origin": origin,
         "notes": found.notes,
-        "noises": len(noise) if plain is not network else 0,
         "inputs": inputs_in_words(about),
         "outputs": _outputs_in_words(about),
-        "not_cut": obstacle or None,
+        "timed": f"ms: a pass of either network, both read from {out.suffix} files",
+        "not_cut": obstacle + _why_no_unit(config.prior.group) * (obstacle == NO_UNIT) or None,
         "split": config.evaluate,
         "scores": scores,
         "beside": beside,
@@ -157,7 +165,11 @@ def without_noise(network: nn.Module, run: Run) -> tuple[nn.Module, tuple[float,
 def inputs_in_words(about: About) -> str:
     """What the file's network must be given, which the file says as "about", too."""
     if about.features[0]:
-        return 'inputs: (x - centre) / scale of each feature, the pair `features` in what the file says "about" itself'
+        named = f"{_listed(about.columns)}: " if about.columns else ""
+        return (
+            f"inputs: {named}(x - centre) / scale of each feature, the pair `features` in what the file says "
+            '"about" itself'
+        )
     if (about.mean, about.std) == ((0.0,), (1.0,)):
         return "inputs: as the data set gives them; the run has not normalised them"
     mean, std = (", ".join(f"{value:.4g}" for value in moment) for moment in (about.mean, about.std))
@@ -165,14 +177,25 @@ def inputs_in_words(about: About) -> str:
 
 
 def _outputs_in_words(about: About) -> str:
-    """What the outputs of the file's network are in the targets' units; empty where they are that themselves."""
+    """Classes or targets by name, where they have names, and what outputs are in the targets' units, if not that."""
+    lines = []
+    if about.classes:
+        lines.append(f"outputs: {_listed(about.classes)}")
+    elif about.target_names:
+        lines.append(f"targets: {_listed(about.target_names)}")
     if about.each_target[0]:
         found = "unit * output + centre of each target, the pair `each_target`"
-    elif about.targets != (0.0, 1.0):
-        found = "unit * output + centre, the pair `targets`"
     else:
-        return ""
-    return f'outputs in the unit of the targets: {found} (centre, unit) in "about"'
+        found = "unit * output + centre, the pair `targets`" if about.targets != (0.0, 1.0) else ""
+    if found:
+        lines.append(f'outputs in the unit of the targets: {found} (centre, unit) in "about"')
+    return "\n".join(lines)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in their order; of many the first, as the file has them all."""
+    rest = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + rest
 
 
 def _about(run: Run, origin: str, noise: tuple[float, ...]) -> About:
@@ -192,6 +215,9 @@ def _about(run: Run, origin: str, noise: tuple[float, ...]) -> About:
         (dataset.centre, dataset.unit),
         noise,
         (dataset.centres, dataset.units),
+        dataset.classes,
+        dataset.columns,
+        dataset.target_names,
     )
 
 
@@ -217,7 +243,13 @@ def _cut(network: nn.Module, mask: masks.Mask, inputs: Tensor) -> tuple[nn.Modul
         shrunk = shrink(network, mask, inputs)
     except (TypeError, ValueError) as error:
         return network, str(error)
-    return shrunk.model, "" if shrunk.kept else "no unit could be removed whole"
+    return shrunk.model, "" if shrunk.kept else NO_UNIT
+
+
+def _why_no_unit(group: str) -> str:
+    """What it takes to remove one, and how a run comes by it."""
+    way = "; --prior.group node, filter or head prunes whole units" if group == "weight" else ""
+    return f" (a unit goes where its mask leaves it constant, or where nothing reads it{way})"
 
 
 def table(result: dict[str, Any]) -> str:
@@ -243,10 +275,7 @@ def table(result: dict[str, Any]) -> str:
         text = format_rows(header, [*rows, ["pruned / dense [95 %]", *sizes, *ratios]])
     about = (
         "multiply-adds: for one input, those of weights that are zero included",
-        "parameters: without the learned noise, which the file says beside the network and the run's table counts "
-        f"({result['noises']} more)"
-        if result["noises"]
-        else "",
+        result["timed"],
         result["inputs"],
         result["outputs"],
     )

@@ -9,7 +9,7 @@ from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
 from sgmcmc_prune.diagnostics.of_run import FUNCTIONS
 from sgmcmc_prune.predictive.intervals import wilson_half_width
 from sgmcmc_prune.run.tables import CLASSES, decision, starved_words
-from sgmcmc_prune.text_table import counted, missing
+from sgmcmc_prune.text_table import counted, in_words, missing
 
 #: What a network may lose where the noise of its score is not known: accuracy as a share, NLL in nats for each example,
 #: any other score as a share of the dense one's.
@@ -328,7 +328,7 @@ def _kept(row: Row) -> float:
 
 def way(row: Row) -> str:
     """How a network was pruned: "in the chain, expected log odds"."""
-    named = [WHEN.get(row["when"], row["when"]), row["criterion"].replace("_", " ")]
+    named = [str(WHEN.get(row["when"], row["when"])), in_words(row["criterion"])]
     return ", ".join([*named, *([] if row["decision"] == "target" else [decision(row)])])
 
 

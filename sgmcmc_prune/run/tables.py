@@ -6,7 +6,7 @@ from typing import Any
 from sgmcmc_prune.diagnostics.inference_data import RHAT_THRESHOLD
 from sgmcmc_prune.diagnostics.of_run import FUNCTIONS
 from sgmcmc_prune.pruning.inclusion import MIN_BATCHES
-from sgmcmc_prune.text_table import counted, format_rows, missing, number
+from sgmcmc_prune.text_table import counted, decimals, format_rows, in_words, missing, number
 
 NAMED = ("method", "when", "decision", "sparsity")
 #: The scores of runs that do not say theirs: of class labels.
@@ -74,7 +74,7 @@ def named_rows(metrics: Mapping[str, Any]) -> list[tuple[list[str], dict[str, An
     """Every row with its method, when and decision in words."""
     rows = [(["dense", "", ""], metrics["dense"])]
     for row in (*metrics["pruned"], *metrics.get("control", ())):
-        rows.append(([row["criterion"].replace("_", " "), row["when"].replace("_", " "), decision(row)], row))
+        rows.append(([in_words(row["criterion"]), row["when"].replace("_", " "), decision(row)], row))
     return rows
 
 
@@ -95,17 +95,19 @@ def _cells(row: dict[str, Any], scores: dict[str, str], dense: dict[str, Any] | 
     if dense is not None:
         paired = row.get("paired", {}).get(first)
         gap = None if missing(row[first]) or missing(dense[first]) else row[first] - dense[first]
-        found.insert(1, "" if row is dense else with_half_width(gap, paired, "+"))
+        found.insert(1, "" if row is dense else with_half_width(gap, paired, "+", dense[first]))
     single = number(row[f"single_{first}"], 4)
     foreign = [number(row[key], 4) for key in OOD_COLUMNS if key in row]
     return [f"{row['sparsity']:.1%}", *found, str(row["members"]), single, *foreign]
 
 
-def with_half_width(value: float | None, half: float | None, sign: str = "") -> str:
-    """A score, and half of its interval where that is known."""
+def with_half_width(value: float | None, half: float | None, sign: str = "", beside: float | None = None) -> str:
+    """A score, and half of its interval where that is known, as exact as the score `beside` it."""
     if value is None or missing(value):
         return "-"
-    return f"{value:{sign}.4f}" if missing(half) else f"{value:{sign}.4f} ± {half:.4f}"
+    digits = decimals(4, value, 0.0 if beside is None else beside)
+    text = f"{value:{sign},.{digits}f}"
+    return text if half is None or missing(half) else f"{text} ± {half:,.{digits}f}"
 
 
 def interval_lines(metrics: dict[str, Any]) -> list[str]:
@@ -194,7 +196,7 @@ def unit_lines(metrics: dict[str, Any]) -> list[str]:
     found = metrics.get("rmse_by_target")
     if not found:
         return shares
-    each = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+    each = ", ".join(f"{name} {number(v, 4) if abs(v) >= 1000 else f'{v:.4g}'}" for name, v in found.items())
     return [
         *shares,
         f"scores of {len(found)} targets are in standard deviations of each; RMSE in their units, dense: {each}",

@@ -30,7 +30,7 @@ class Variable:
     shape : tuple of int
         Their sizes.
     dtype : str
-        A NumPy float or signed integer type. Slots not written hold NaN, and -1 in integers.
+        A NumPy float or signed integer type, or "bool". Slots not written hold NaN, -1 in integers, and False in flags.
     """
 
     dims: tuple[str, ...] = ()
@@ -41,13 +41,13 @@ class Variable:
         """Check that the sizes match the names and that the type can mark an empty slot."""
         if len(self.dims) != len(self.shape):
             raise ValueError(f"variable has dimensions {self.dims} and shape {self.shape}: give one size per dimension")
-        if np.dtype(self.dtype).kind not in "fi":
-            raise ValueError(f"variable has dtype {self.dtype}: use a float or signed integer type (int8 for flags)")
+        if np.dtype(self.dtype).kind not in "fib":
+            raise ValueError(f"variable has dtype {self.dtype}: use a float or signed integer type, or bool")
 
     @property
     def fill(self) -> float | int:
-        """The value of a slot not written: NaN, or -1 in integers."""
-        return float("nan") if np.dtype(self.dtype).kind == "f" else -1
+        """The value of a slot not written: NaN, -1 in integers, or False."""
+        return {"f": float("nan"), "i": -1, "b": False}[np.dtype(self.dtype).kind]
 
 
 @dataclass(frozen=True)

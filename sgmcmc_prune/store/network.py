@@ -49,6 +49,9 @@ class About:
         Standard deviation of each target around its mean, over the unit; empty if there is none.
     each_target : pair of tuple of float
         As `targets`, of each of several targets, which were standardised one by one; empty for one target.
+    classes, columns, target_names : tuple of str
+        Names of the classes in the order of the logits, of the features, and of the targets; empty where the data set
+        names none.
     """
 
     model: str
@@ -64,6 +67,9 @@ class About:
     targets: tuple[float, float] = (0.0, 1.0)
     noise: tuple[float, ...] = ()
     each_target: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    classes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    target_names: tuple[str, ...] = ()
 
 
 def require_safetensors(path: Path) -> None:
