@@ -433,6 +433,10 @@ def test_choosing_a_temperature_quotes_its_results() -> None:
     assert f"narrower, with {plain[0]} at T = 1 and {plain[1]} at 0.01." in text
     dense = [f"{runs[0]['dense']['accuracy']:.4f}" for runs in found]
     assert f"has {dense[0]}, {dense[1]}, {dense[2]} and {dense[3]} at T = 1, 0.1, 0.01 and 0" in " ".join(SAID.split())
+    still = [f"{cells[f'batch, plain, T={t}'][0]['dense']['accuracy']:.4f}" for t in ("1", "0.1", "0.01", "0")]
+    assert f"without augmentation {still[0]}, {still[1]}, {still[2]} and {still[3]}." in " ".join(SAID.split())
+    group = [f"{cells[f'group, augmented, T={t}'][0]['dense']['accuracy']:.4f}" for t in ("1", "0.01")]
+    assert f"the same step it has {group[0]} and {group[1]} at T = 1 and 0.01" in " ".join(SAID.split())
     gains = [100 * (runs[0]["dense"]["accuracy"] - runs[0]["dense"]["single_accuracy"]) for runs in found]
     assert f"gains {min(gains):.1f} to {max(gains):.1f} points at every T" in text
     single, averaged, sgd = (
