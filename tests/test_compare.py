@@ -222,6 +222,11 @@ def test_jobs_of_a_cluster_share_a_comparison(tmp_path: Path) -> None:
         submit(linear, tmp_path / "shared", 1, "local", speed=3)
 
 
+def test_a_cluster_gets_one_job_or_more(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="submit is -1; send one job or more"):
+        submit(tiny(), tmp_path, -1, "local")
+
+
 def test_finished_cells_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     linear, asked = tiny(model=ModelConfig(name="linear"), ood="fashion-mnist-subset", methods=("sgd-magnitude",)), []
 

@@ -582,7 +582,7 @@ def test_a_batch_holds_what_a_step_can_afford() -> None:
 def test_the_step_suits_where_a_chain_goes_not_only_the_mode() -> None:
     """Classes that can be told apart have a flat mode: a step that suits it heated such chains to 10^12.
 
-    Where they went the curvature was low, for the weights before a normalisation had grown: heat is looked at, too.
+    Where they went the weights were large and the curvature low: heat is looked at, too.
     """
     labels = torch.arange(120) % 3
     images = torch.randn(120, 1, 6, 6, generator=torch.Generator().manual_seed(0)) + labels.view(-1, 1, 1, 1)

@@ -18,7 +18,7 @@ from sgmcmc_prune.chains.pruner import Pruner
 from sgmcmc_prune.chains.schedules import Cyclical, Phase, Plan
 from sgmcmc_prune.criteria.base import Criterion
 from sgmcmc_prune.data.batches import MinibatchStream
-from sgmcmc_prune.diagnostics import configurational_temperature
+from sgmcmc_prune.diagnostics import configurational_temperature, kinetic_temperature
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.likelihoods import Likelihood, check_targets
 from sgmcmc_prune.machine.distributed import ALONE, Ranks
@@ -274,6 +274,11 @@ class Chain:
 
     def settle(self) -> None:
         """Bring the state up to date before somebody looks at it: that of a chain of this class always is."""
+
+    def kinetic_temperature(self) -> float:
+        """That of all momenta together as they are; NaN for a sampler without."""
+        squares = list(self.sampler.momentum_squares().values())
+        return kinetic_temperature(sum(square for square, _ in squares), sum(dimension for _, dimension in squares))
 
     def configurational_temperature(self) -> float:
         """<w, dU/dw> / d averaged over the sampling steps since the last call; NaN without any."""

@@ -217,11 +217,10 @@ class Recorder:
     def _step_statistics(chain: Chain, plan: Plan) -> Values:
         masked = sum(int((~chain.mask[name]).sum()) for name in chain.moments if name in chain.mask)
         prunable = sum(chain.parameters[name].numel() for name in chain.moments)
-        squares = list(chain.sampler.momentum_squares().values())
         return {
             "step_size": plan.lr,
             "temperature": plan.temperature,
-            "kinetic_temperature": kinetic_temperature(sum(s for s, _ in squares), sum(d for _, d in squares)),
+            "kinetic_temperature": chain.kinetic_temperature(),
             "sparsity": masked / max(prunable, 1),
         }
 

@@ -53,7 +53,7 @@ def train(
     """
     optimiser = torch.optim.AdamW(trainable(model).values(), lr=FIT_LR, weight_decay=WEIGHT_DECAY)
     stream, held_out = _split(stream)
-    best = Best(model, likelihood, held_out)
+    best = None if held_out is None else Best(model, likelihood, *held_out)
     with torch_seeded(stream.inputs.device, "warm up", stream.seed, stream.chain):
         for step in range(FIT_STEPS):
             inputs, targets = stream.batch(step)
@@ -61,10 +61,11 @@ def train(
             mean_nll(likelihood, model(inputs), targets).backward()
             optimiser.step()
             after()
-            if held_out is not None and step % EVERY == EVERY - 1 and best.since(step) >= PATIENCE:
+            if best is not None and step % EVERY == EVERY - 1 and best.since(step) >= PATIENCE:
                 break
     optimiser.zero_grad()
-    best.put_back()
+    if best is not None:
+        best.put_back()
 
 
 def _split(stream: MinibatchStream) -> tuple[MinibatchStream, tuple[Tensor, Tensor] | None]:
@@ -86,27 +87,24 @@ class Best:
     ----------
     model : nn.Module
     likelihood : Likelihood
-    held_out : tuple of Tensor, optional
-        Inputs and targets; without any the last weights are the best.
+    inputs, targets : Tensor, shape (n, ...)
     """
 
-    def __init__(self, model: nn.Module, likelihood: Likelihood, held_out: tuple[Tensor, Tensor] | None) -> None:
-        self.model, self.likelihood, self.held_out = model, likelihood, held_out
+    def __init__(self, model: nn.Module, likelihood: Likelihood, inputs: Tensor, targets: Tensor) -> None:
+        self.model, self.likelihood, self.inputs, self.targets = model, likelihood, inputs, targets
         self.loss, self.step, self.state = math.inf, 0, dict[str, Tensor]()
 
     def since(self, step: int) -> int:
         """Look at the weights after a step; how many steps the best ones are back."""
-        assert self.held_out is not None
-        inputs, targets = self.held_out
         with evaluation_mode(self.model), torch.no_grad():
-            loss = float(mean_nll(self.likelihood, self.model(inputs), targets))
+            loss = float(mean_nll(self.likelihood, self.model(self.inputs), self.targets))
         if loss < self.loss:
             self.loss, self.step = loss, step
             self.state = {name: value.clone() for name, value in network_state(self.model).items()}
         return step - self.step
 
     def put_back(self) -> None:
-        """Give the model its best weights."""
+        """Give the model its best weights; the last ones if none were looked at, or none had a finite loss."""
         if self.state:
             load_network_state(self.model, self.state)
 

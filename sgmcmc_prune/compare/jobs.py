@@ -5,6 +5,7 @@ from typing import Any
 
 from sgmcmc_prune.compare.comparison import compare
 from sgmcmc_prune.compare.config import Comparison
+from sgmcmc_prune.settings import require
 
 
 class Share:
@@ -58,8 +59,9 @@ def submit(
     Raises
     ------
     ValueError
-        If submitit is not installed, there is no such cluster here, or it has no such option.
+        If no job is asked for, submitit is not installed, there is no such cluster here, or it has no such option.
     """
+    require(count > 0, f"submit is {count}; send one job or more")
     try:
         import submitit
     except ImportError:

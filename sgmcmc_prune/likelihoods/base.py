@@ -116,9 +116,8 @@ class ObservationModel(ABC):
         """What one network predicts that gives these outputs (n, outputs)."""
         return Mixture((outputs,))
 
-    @abstractmethod
     def score(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
-        """The scores of a prediction, by the keys of `headings`.
+        """The scores of a prediction, by the keys of `headings`: those of what its examples add (`each`).
 
         Parameters
         ----------
@@ -127,6 +126,7 @@ class ObservationModel(ABC):
         unit : float
             One unit of the targets, in the units of the user's data.
         """
+        return scores_of(self.each(prediction, targets, unit))
 
     def score_single(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
         """The first two of the scores, which every draw on its own gets."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgmcmc_prune.likelihoods.base import ObservationModel, columns, require_targets, scores_of
+from sgmcmc_prune.likelihoods.base import ObservationModel, columns, require_targets
 
 
 class Bernoulli(ObservationModel):
@@ -33,10 +33,6 @@ class Bernoulli(ObservationModel):
     def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Zeros and ones."""
         return torch.bernoulli(outputs.sigmoid(), generator=generator)
-
-    def score(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
-        """Share of the labels that are right, NLL of an example, and Brier score of a label."""
-        return scores_of(self.each(prediction, targets, unit))
 
     def each(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, Tensor]:
         """Share of its labels that are right, NLL, and mean Brier score of its labels."""

@@ -131,16 +131,15 @@ class Gaussian(ObservationModel):
         spread = (centre.to(outputs) - mean).square() + variance.to(outputs)
         return (spread / (2 * log_noise.mul(2).exp()) + log_noise + math.log(2 * math.pi) / 2).sum(1)
 
-    def score(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
-        """RMSE of the mean, NLL, CRPS, and the share of targets in their central 90 % interval; in the user's unit."""
-        return scores_of(self.each(prediction, targets, unit))
-
     def score_single(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
         """RMSE and NLL."""
         return scores_of(self._error_and_nll(prediction, targets, unit))
 
     def each(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, Tensor]:
-        """Squared error, NLL, CRPS and coverage; of several targets the NLL of all, and the mean of the others."""
+        """Squared error of the mean, NLL, CRPS, and whether the target is in its central 90 % interval.
+
+        In the user's unit; of several targets the NLL of all, and the mean of the others.
+        """
         mean, log_noise, y = self._numbers(prediction, targets)
         inside = (self.pit(prediction, targets) - 0.5).abs() <= INTERVAL / 2
         return {

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.likelihoods.base import Likelihood, ObservationModel, scores_of
+from sgmcmc_prune.likelihoods.base import Likelihood, ObservationModel
 from sgmcmc_prune.likelihoods.categorical import Categorical
 
 
@@ -41,10 +41,6 @@ class OwnOfNumbers(ObservationModel):
     def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Nothing is known of the distribution."""
         raise TypeError("a function of outputs and targets cannot draw; subclass ObservationModel")
-
-    def score(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
-        """NLL."""
-        return scores_of(self.each(prediction, targets, unit))
 
     def each(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, Tensor]:
         """NLL."""

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sgmcmc_prune.likelihoods.base import ObservationModel, columns, require_targets, scores_of
+from sgmcmc_prune.likelihoods.base import ObservationModel, columns, require_targets
 
 
 class Poisson(ObservationModel):
@@ -31,10 +31,6 @@ class Poisson(ObservationModel):
     def draw(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
         """Counts."""
         return torch.poisson(outputs.exp(), generator=generator)
-
-    def score(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, float]:
-        """Root mean square error of the expected count, and NLL."""
-        return scores_of(self.each(prediction, targets, unit))
 
     def each(self, prediction: Any, targets: Tensor, unit: float = 1.0) -> dict[str, Tensor]:
         """Squared error of the expected count, and NLL."""

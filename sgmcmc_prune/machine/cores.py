@@ -2,8 +2,6 @@
 
 import os
 
-import torch
-
 
 def available_cores() -> int:
     """Processors that this process may use."""
@@ -14,4 +12,6 @@ def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in given.split(",") if name.strip()]
+    import torch  # here: those who count processors need none of it
+
     return [str(number) for number in range(torch.cuda.device_count())]

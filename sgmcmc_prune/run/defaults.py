@@ -10,7 +10,6 @@ from tqdm import tqdm
 from sgmcmc_prune.chains import step_size
 from sgmcmc_prune.chains.schedules import Cyclical
 from sgmcmc_prune.chains.step_size import stable_step, train
-from sgmcmc_prune.diagnostics.temperature import kinetic_temperature
 from sgmcmc_prune.errors import RunError
 from sgmcmc_prune.machine.progress import bar as progress_bar
 from sgmcmc_prune.predictive.flops import multiply_adds
@@ -130,8 +129,8 @@ def stable_sampler(run: Run, progress: bool) -> SamplerConfig:
 
     It is a share of the stability limit at a mode, and then where a short chain with that step has gone: a posterior
     whose mode is flat, as that of classes which can be told apart, is steep beside it. A chain that was heated there
-    had too large a step, whatever the limit is where it ended: before a normalisation, weights grow with the heat, and
-    their curvature falls.
+    had too large a step, whatever the limit is where it ended: the weights of one that ran away are large, and the
+    curvature may be low there.
     """
     momentum = MOMENTUM if run.config.data.batch_size == run.num_data else MINIBATCH_MOMENTUM
     network, stream, prior = run.model(0), run.stream(0), run.config.prior
@@ -176,8 +175,7 @@ def _moved(run: Run, network: nn.Module, sampler: SamplerConfig, bar: tqdm) -> t
             chain.advance()
             bar.update()
             if chain.step > TRIAL_STEPS // 2:
-                squares, dimensions = zip(*chain.sampler.momentum_squares().values(), strict=True)
-                seen.append(kinetic_temperature(sum(squares), sum(dimensions)))
+                seen.append(chain.kinetic_temperature())
     except RunError:
         return None, math.inf
     return chain.model, sum(seen) / len(seen)

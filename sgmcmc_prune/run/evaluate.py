@@ -13,7 +13,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
@@ -228,11 +228,12 @@ class Evaluator:
 def held_out_losses(run: Run) -> Callable[[int, Mask], Tensor]:
     """A chain and a mask to the losses of the chain's dense draws on the validation examples, (draws, examples)."""
     weights, count = WeightStore(run.places.draws), run.config.schedule.num_draws
+    predictor = cache(lambda: Predictor(run))  # which no decision may need, and a loss budget for every mask
 
     def losses(chain: int, mask: Mask) -> Tensor:
-        predictor, (inputs, targets) = Predictor(run), run.data.validation
+        inputs, targets = run.data.validation
         draws = (weights.load(chain, draw) for draw in range(count))
-        found = predictor.outputs(draws, mask, [inputs])
+        found = predictor().outputs(draws, mask, [inputs])
         return torch.stack([run.likelihood(outputs, targets).double() for (outputs,) in found])
 
     return losses
