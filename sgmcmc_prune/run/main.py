@@ -174,6 +174,8 @@ def _prepare(job: Run, overwrite: bool, world: Ranks, held: ExitStack) -> None:
     config, out = job.config, job.places.directory
     _check_processes(config, world)
     check_choices(config)
+    if overwrite:  # a process alone, which has not read together with others
+        job.read_anew()
     made = _take(out, held)
     try:
         if world.restarted and RunPlaces(out).config.is_file() and load_config(out) == config:
